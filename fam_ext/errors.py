@@ -1,0 +1,51 @@
+"""Our own few error types. `str(error)` is one sentence: what was given, what is allowed, what to do."""
+
+from __future__ import annotations
+
+
+class FamError(Exception):
+    """Base of every error that a user can answer."""
+
+
+class ConfigError(FamError, ValueError):
+    """A setting is out of range, of the wrong type or unknown."""
+
+
+class UsageError(FamError, ValueError):
+    """The command or the request cannot be carried out as it was given (exit code 2)."""
+
+
+class PictureError(FamError):
+    """One input picture cannot be read or used; the rest of a folder goes on."""
+
+
+class OutputError(FamError):
+    """The output place cannot be written (full, read-only, inside the input); the job stops cleanly."""
+
+
+class UnsupportedModelError(FamError):
+    """The model's architecture or file kind is not one that FAM can steer."""
+
+
+class UnsupportedSamplerError(FamError, ValueError):
+    """The sampler is unknown, or Frequency Modulation cannot act on its state exactly."""
+
+
+class NonFiniteLatentError(FamError):
+    """The latent became NaN or infinite; nothing is saved."""
+
+
+class OutOfMemoryError(FamError):
+    """The device ran out of memory; the job may retry one step down the degrade chain."""
+
+
+class AlreadyGuidedError(FamError):
+    """A second guided pass was entered on a model that is being guided already."""
+
+
+class RenderError(FamError):
+    """The renderer failed on one picture for a reason of its own."""
+
+
+class Cancelled(FamError):  # noqa: N818  # a signal, not a fault
+    """The user stopped the work; nothing half-written stays."""

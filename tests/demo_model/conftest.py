@@ -1,0 +1,79 @@
+"""A random model of the embedded model's kind, small enough to build in a test, with other sizes than the real one."""
+
+from __future__ import annotations
+
+import json
+from pathlib import Path
+
+import pytest
+import torch
+
+START, END = "<|startoftext|>", "<|endoftext|>"
+
+
+def bytes_to_letters() -> dict[int, str]:
+    """Return CLIP's letter for each byte: itself where it prints, else a letter from 256 on."""
+    prints = [*range(ord("!"), ord("~") + 1), *range(ord("¡"), ord("¬") + 1), *range(ord("®"), ord("ÿ") + 1)]
+    others = [byte for byte in range(256) if byte not in prints]
+    return {byte: chr(byte) for byte in prints} | {byte: chr(256 + index) for index, byte in enumerate(others)}
+
+
+def build_model(folder: Path, *, mid_attention: bool = False, layers: int = 1) -> Path:
+    """Write a random diffusers folder: UNet widths 32, 64, 64; VAE 32, 64; text 64 with a vocabulary of bytes."""
+    from diffusers import AutoencoderKL, DDIMScheduler, UNet2DConditionModel
+    from transformers import CLIPTextConfig, CLIPTextModel
+
+    torch.manual_seed(0)
+    UNet2DConditionModel(
+        sample_size=16,
+        block_out_channels=(32, 64, 64),
+        layers_per_block=layers,
+        down_block_types=("DownBlock2D", "CrossAttnDownBlock2D", "CrossAttnDownBlock2D"),
+        up_block_types=("CrossAttnUpBlock2D", "CrossAttnUpBlock2D", "UpBlock2D"),
+        attention_head_dim=(1, 2, 2),
+        cross_attention_dim=64,
+        use_linear_projection=True,
+    ).save_pretrained(folder / "unet")
+    AutoencoderKL(
+        block_out_channels=(32, 64),
+        down_block_types=("DownEncoderBlock2D",) * 2,
+        up_block_types=("UpDecoderBlock2D",) * 2,
+        layers_per_block=layers,
+        scaling_factor=0.3,
+        sample_size=64,
+        mid_block_add_attention=mid_attention,
+    ).save_pretrained(folder / "vae")
+    letters = list(bytes_to_letters().values())
+    tokens = [*letters, *(f"{letter}</w>" for letter in letters), "re", "red</w>", START, END]
+    CLIPTextModel(
+        CLIPTextConfig(
+            vocab_size=len(tokens),
+            hidden_size=64,
+            intermediate_size=128,
+            num_hidden_layers=2,
+            num_attention_heads=4,
+            bos_token_id=len(tokens) - 2,
+            eos_token_id=len(tokens) - 1,
+            pad_token_id=len(tokens) - 1,
+        )
+    ).save_pretrained(folder / "text_encoder")
+    DDIMScheduler(
+        beta_start=0.00085,
+        beta_end=0.012,
+        beta_schedule="scaled_linear",
+        clip_sample=False,
+        set_alpha_to_one=False,
+        steps_offset=1,
+    ).save_pretrained(folder / "scheduler")
+    tokenizer = folder / "tokenizer"
+    tokenizer.mkdir()
+    (tokenizer / "vocab.json").write_text(json.dumps({token: index for index, token in enumerate(tokens)}))
+    (tokenizer / "merges.txt").write_text("#version: 0.2\nr e\nre d</w>\n")
+    special = {"bos_token": START, "eos_token": END, "pad_token": END, "unk_token": END}
+    (tokenizer / "tokenizer_config.json").write_text(json.dumps({**special, "model_max_length": 77}))
+    return folder
+
+
+@pytest.fixture(scope="session")
+def toy_model(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    return build_model(tmp_path_factory.mktemp("toy"))

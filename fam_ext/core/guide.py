@@ -1,0 +1,212 @@
+"""HiresGuide: the state of one guided pass. A host asks it two things: modulate this latent, attend at this site."""
+
+from __future__ import annotations
+
+from collections.abc import Generator
+from contextlib import contextmanager
+from dataclasses import dataclass, field
+
+import torch
+from torch import Tensor
+from torch.nn.functional import interpolate, scaled_dot_product_attention
+
+from fam_ext.core.attention import modulated_attention
+from fam_ext.core.config import FamConfig
+from fam_ext.core.frequency import high_pass_mask, modulate
+from fam_ext.core.schedule import NoiseLevel, Size, config_box, inside_weight, rho
+from fam_ext.errors import AlreadyGuidedError, ConfigError
+
+
+class NativeRecord:
+    """The latents of a native run by noise level: what `am_source` "recorded" attends to."""
+
+    def __init__(self) -> None:
+        self._latents: dict[float, tuple[NoiseLevel, Tensor]] = {}
+
+    def __len__(self) -> int:
+        return len(self._latents)
+
+    def add(self, latent: Tensor, level: NoiseLevel) -> None:
+        """Keep a copy of the sampler's `latent` (B, C, h, w) at `level`; the last of equal sigmas counts."""
+        self._latents[level.sigma] = (level, latent.detach().clone())
+
+    def nearest(self, level: NoiseLevel) -> tuple[NoiseLevel, Tensor]:
+        """Return the recorded (level, latent) whose timestep is nearest to that of `level`."""
+        return min(self._latents.values(), key=lambda entry: abs(entry[0].timestep - level.timestep))
+
+
+@dataclass
+class GuideReport:
+    """What really ran, for metadata and tests: model calls that FM changed, attention calls that AM changed by site."""
+
+    fm_calls: int = 0
+    am_calls: dict[str, int] = field(default_factory=dict[str, int])
+
+
+class HiresGuide:
+    """Guides one hires pass of B pictures: z~_t, f_t (Eq. 3-4) and the blended attention (Eq. 7).
+
+    `native` (B, C, h, w) is the clean native latent z_0^n, `target` (B, C, H, W) the same upsampled, `noise` like
+    `target` the one epsilon of the pass, `native_noise` like `native` the epsilon of the replay (None: `noise` resized
+    by nearest, which keeps unit variance). `steps` is the number of sampler steps. One pass, one guide, one thread.
+    """
+
+    def __init__(
+        self,
+        config: FamConfig,
+        *,
+        native: Tensor,
+        target: Tensor,
+        noise: Tensor,
+        steps: int,
+        native_noise: Tensor | None = None,
+        record: NativeRecord | None = None,
+        num_train_timesteps: int = 1000,
+        last_site: str | None = None,
+    ) -> None:
+        if target.shape != noise.shape or target.shape[:2] != native.shape[:2]:
+            raise ConfigError(
+                f"native {tuple(native.shape)}, target {tuple(target.shape)} and noise {tuple(noise.shape)} do not fit;"
+                " give (B, C, h, w), (B, C, H, W), (B, C, H, W)"
+            )
+        if config.am_source == "recorded" and not record:
+            raise ConfigError("am_source is 'recorded' but no native run was recorded; choose auto or replay")
+        self.config = config
+        self.native = native
+        self.target = target
+        self.noise = noise
+        self.native_noise = interpolate(noise, native.shape[-2:]) if native_noise is None else native_noise
+        self.steps = steps
+        self.record = record if config.am_source != "replay" else None
+        self.num_train_timesteps = num_train_timesteps
+        self.last_site = last_site
+        """The site at which a native pass may stop (`NativePassDone`); None lets it run to its end."""
+        self.report = GuideReport()
+        self._maps: dict[str, tuple[Tensor, Tensor, Size]] = {}
+        self._mode = "off"
+
+    @property
+    def native_size(self) -> Size:
+        """(h, w) of the native latent."""
+        return self.native.shape[-2], self.native.shape[-1]
+
+    @property
+    def target_size(self) -> Size:
+        """(H, W) of the target latent."""
+        return self.target.shape[-2], self.target.shape[-1]
+
+    def rho(self, level: NoiseLevel) -> float:
+        """Return t / T at `level`."""
+        return rho(min(max(level.timestep, 0.0), self.num_train_timesteps), self.num_train_timesteps)
+
+    # --- Frequency Modulation
+
+    def diffused(self, level: NoiseLevel) -> Tensor:
+        """Return z~_t, the upsampled latent diffused to `level` with the pass's one epsilon, in the sampler's space."""
+        return level.signal * self.target + level.noise * self.noise
+
+    def modulate(self, latent: Tensor, level: NoiseLevel) -> Tensor:
+        """Return f_t(z~_t, z_t) (Eq. 3-4) for the sampler's state `latent` (B, C, H, W), or `latent` itself when FM
+        does not act at `level`."""
+        position = self.rho(level)
+        if not self.config.fm_acts_at(position):
+            return latent
+        # the constant reference is the clean latent in variance-preserving space, carried over to the sampler's
+        reference = self.diffused(level) if self.config.reference == "diffused" else self.target * level.scale
+        box = config_box(self.config, self.native_size, self.target_size, rho=position)
+        weight = inside_weight(self.config, position, steps=self.steps)
+        if weight == 1 or 0 in box:
+            return latent
+        mask = high_pass_mask(self.target_size, box, weight, device=latent.device)
+        self.report.fm_calls += 1
+        return modulate(latent, reference.to(latent), mask)
+
+    # --- Attention Modulation
+
+    def steers_at(self, level: NoiseLevel) -> bool:
+        """Return whether AM acts at `level`; if so the host runs a native pass first."""
+        return self.config.am_acts_at(self.rho(level))
+
+    def native_input(self, level: NoiseLevel) -> tuple[Tensor, NoiseLevel]:
+        """Return the native UNet input (B, C, h, w) in unit variance (VP space) and the level it stands at.
+
+        Recorded: the native run's own latent of the nearest timestep. Replay: the native latent diffused to `level`.
+        """
+        if self.record:
+            recorded, latent = self.record.nearest(level)
+            return latent / recorded.scale, recorded
+        latent = (level.signal * self.native + level.noise * self.native_noise) / level.scale
+        return latent, level
+
+    @contextmanager
+    def native_pass(self) -> Generator[None, None, None]:
+        """While open, `attend` records the native queries and keys of its sites."""
+        with self._switch("capture"):
+            self._maps.clear()
+            yield
+
+    @contextmanager
+    def target_pass(self) -> Generator[None, None, None]:
+        """While open, `attend` blends in the maps of the last native pass; they are dropped at the end."""
+        try:
+            with self._switch("steer"):
+                yield
+        finally:
+            self._maps.clear()
+
+    def attend(
+        self, site: str, q: Tensor, k: Tensor, v: Tensor, *, size: Size, scale: float | None = None
+    ) -> Tensor | None:
+        """Return the attention output (B, heads, H*W, d) at `site` with grid `size`, or None: attend as usual.
+
+        In a native pass it records q and k; at the last site it raises `NativePassDone`, since nothing later counts.
+        Otherwise it blends (Eq. 7) where this site was recorded with as many rows, and never where it was not.
+        """
+        if self._mode == "capture":
+            self._maps[site] = (q, k, size)
+            if site == self.last_site:
+                raise NativePassDone
+            return scaled_dot_product_attention(q, k, v, scale=scale)
+        if self._mode == "off" or site not in self._maps:
+            return None
+        native_q, native_k, native_size = self._maps[site]
+        if native_q.shape[0] != q.shape[0]:
+            raise ConfigError(
+                f"site {site} has {q.shape[0]} rows but its native pass had {native_q.shape[0]}; run both with the same"
+            )
+        self.report.am_calls[site] = self.report.am_calls.get(site, 0) + 1
+        return modulated_attention(
+            q,
+            k,
+            v,
+            native_q,
+            native_k,
+            size=size,
+            native_size=native_size,
+            strength=self.config.attention,
+            interp=self.config.am_interp,
+            scale=scale,
+        )
+
+    @contextmanager
+    def _switch(self, mode: str) -> Generator[None, None, None]:
+        if self._mode != "off":
+            raise AlreadyGuidedError(f"this guide is in a {self._mode} pass already; finish it before the next")
+        self._mode = mode
+        try:
+            yield
+        finally:
+            self._mode = "off"
+
+
+class NativePassDone(Exception):  # noqa: N818  # a signal, not a fault
+    """Raised through the UNet by the last steered site of a native pass: the host catches it and goes on."""
+
+
+def seeded_noise(shape: tuple[int, ...], seeds: list[int], *, salt: int = 0) -> Tensor:
+    """Return standard normal noise (len(seeds), *shape) in float32 on the CPU: one stream per (seed, salt).
+
+    A picture's noise does not depend on its neighbours in the batch, nor on the device.
+    """
+    streams = (torch.Generator().manual_seed((seed * 1_000_003 + salt) % 2**63) for seed in seeds)
+    return torch.stack([torch.randn(shape, generator=stream) for stream in streams])

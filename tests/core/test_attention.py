@@ -1,0 +1,113 @@
+"""Attention Modulation (Eq. 7) against the slow version that builds the maps."""
+
+import itertools
+
+import pytest
+import torch
+from torch.nn.functional import interpolate, scaled_dot_product_attention
+
+from fam_ext.core.attention import modulated_attention
+from fam_ext.core.resize import key_matrix, resize_matrix
+from fam_ext.errors import ConfigError
+
+RATIOS = [
+    ((8, 8), (16, 16)),  # 2x
+    ((4, 4), (12, 12)),  # 3x
+    ((4, 4), (16, 16)),  # 4x
+    ((6, 4), (12, 16)),  # 2x by 4x
+    ((8, 6), (12, 9)),  # 1.5x
+    ((8, 4), (14, 7)),  # 1.75x
+    ((5, 7), (5, 7)),  # 1x
+]
+
+
+def resized(values, native, target, interp):
+    """interpolate each of the h*w columns of `values` (h*w, n), seen as pictures on the native grid."""
+    mode = {"bilinear": {"mode": "bilinear", "align_corners": False}, "nearest": {"mode": "nearest-exact"}}[interp]
+    pictures = values.T.reshape(1, -1, *native)
+    return interpolate(pictures, size=target, **mode).reshape(values.shape[1], -1).T
+
+
+def oracle(q, k, v, native_q, native_k, *, size, native_size, strength, interp):
+    """Eq. 7 with every matrix built: U on the query grid, U on the key grid, rows normalised key by key."""
+    tokens = native_size[0] * native_size[1]
+    query = resized(torch.eye(tokens, dtype=torch.float64), native_size, size, interp)  # A (HW, hw)
+    native_map = torch.softmax(native_q.double() @ native_k.double().mT / q.shape[-1] ** 0.5, -1)
+    target_map = torch.softmax(q.double() @ k.double().mT / q.shape[-1] ** 0.5, -1)
+    upsampled = query @ native_map @ (query / query.sum(0)).T
+    assert torch.allclose(upsampled.sum(-1), torch.ones((), dtype=torch.float64))
+    return ((strength * upsampled + (1 - strength) * target_map) @ v.double()).to(q.dtype)
+
+
+def tensors(native_size, size, *, heads=3, depth=8, rows=2, dtype=torch.float32):
+    stream = torch.Generator().manual_seed(3)
+    shapes = [size, size, size, native_size, native_size]
+    return [torch.randn(rows, heads, h * w, depth, generator=stream).to(dtype) * 1.5 for h, w in shapes]
+
+
+@pytest.mark.parametrize(("ratio", "interp"), list(itertools.product(RATIOS, ["bilinear", "nearest"])))
+@pytest.mark.parametrize("strength", [0.0, 0.7, 1.0])
+def test_agrees_with_the_version_that_builds_the_maps(ratio, interp, strength):
+    native_size, size = ratio
+    given = tensors(native_size, size)
+    sizes = {"size": size, "native_size": native_size, "strength": strength, "interp": interp}
+    assert torch.allclose(modulated_attention(*given, **sizes), oracle(*given, **sizes), atol=1e-5)
+
+
+@pytest.mark.parametrize(("dtype", "tolerance"), [(torch.float16, 4e-3), (torch.bfloat16, 4e-2)])
+def test_half_precision(dtype, tolerance):
+    given = tensors((4, 4), (8, 8), dtype=dtype)
+    sizes = {"size": (8, 8), "native_size": (4, 4), "strength": 0.7, "interp": "bilinear"}
+    result = modulated_attention(*given, **sizes)
+    assert result.dtype == dtype
+    assert torch.allclose(result.float(), oracle(*(x.float() for x in given), **sizes), atol=tolerance)
+
+
+def test_strength_zero_is_plain_attention_bit_for_bit():
+    q, k, v, native_q, native_k = tensors((4, 4), (8, 8))
+    result = modulated_attention(q, k, v, native_q, native_k, size=(8, 8), native_size=(4, 4), strength=0)
+    assert torch.equal(result, scaled_dot_product_attention(q, k, v))
+
+
+@pytest.mark.parametrize("strength", [0.3, 1.0])
+def test_equal_native_and_target_give_plain_attention(strength):
+    q, k, v, *_ = tensors((6, 6), (6, 6))
+    result = modulated_attention(q, k, v, q, k, size=(6, 6), native_size=(6, 6), strength=strength)
+    assert torch.allclose(result, scaled_dot_product_attention(q, k, v), atol=1e-6)
+
+
+def test_grouped_heads_and_strided_tensors():
+    native_size, size = (4, 4), (8, 8)
+    q, _, _, native_q, _ = tensors(native_size, size, heads=6)
+    _, k, v, _, native_k = tensors(native_size, size, heads=2)
+    sizes = {"size": size, "native_size": native_size, "strength": 0.7, "interp": "bilinear"}
+    expected = oracle(
+        q, *(x.repeat_interleave(3, 1) for x in (k, v)), native_q, native_k.repeat_interleave(3, 1), **sizes
+    )
+    assert torch.allclose(modulated_attention(q, k, v, native_q, native_k, **sizes), expected, atol=1e-5)
+    strided = [x.transpose(1, 2).contiguous().transpose(1, 2) for x in (q, k, v, native_q, native_k)]
+    assert torch.allclose(modulated_attention(*strided, **sizes), expected, atol=1e-5)
+
+
+@pytest.mark.parametrize("interp", ["bilinear", "nearest"])
+@pytest.mark.parametrize(("source", "target"), [(4, 8), (5, 15), (8, 14), (6, 9), (7, 7), (3, 4)])
+def test_resize_matrices_are_torchs_own_and_row_stochastic(source, target, interp):
+    matrix = resize_matrix(source, target, interp)
+    expected = resized(torch.eye(source, dtype=torch.float64), (source, 1), (target, 1), interp)
+    assert torch.allclose(matrix, expected, atol=1e-12)
+    assert torch.allclose(matrix.sum(1), torch.ones(target, dtype=torch.float64))
+    keys = key_matrix(source, target, interp)
+    assert torch.allclose(keys.sum(1), torch.ones(source, dtype=torch.float64))
+    assert (keys >= 0).all()
+
+
+def test_bad_sizes_are_named():
+    given = tensors((4, 4), (8, 8))
+    with pytest.raises(ConfigError, match="64 tokens"):
+        modulated_attention(*given, size=(8, 9), native_size=(4, 4), strength=0.7)
+    with pytest.raises(ConfigError, match="at least the native grid"):
+        modulated_attention(*tensors((8, 8), (4, 16)), size=(4, 16), native_size=(8, 8), strength=0.7)
+    with pytest.raises(ConfigError, match=r"strength is 1\.2"):
+        modulated_attention(*given, size=(8, 8), native_size=(4, 4), strength=1.2)
+    with pytest.raises(ConfigError, match="same order"):
+        modulated_attention(*given[:3], given[3][:1], given[4][:1], size=(8, 8), native_size=(4, 4), strength=0.5)

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 from pathlib import Path
+from typing import Any
 
 import pytest
 import torch
@@ -20,29 +21,33 @@ def bytes_to_letters() -> dict[int, str]:
 
 def build_model(folder: Path, *, mid_attention: bool = False, layers: int = 1) -> Path:
     """Write a random diffusers folder: UNet widths 32, 64, 64; VAE 32, 64; text 64 with a vocabulary of bytes."""
-    from diffusers import AutoencoderKL, DDIMScheduler, UNet2DConditionModel
+    from diffusers.models.autoencoders.autoencoder_kl import AutoencoderKL
+    from diffusers.models.unets.unet_2d_condition import UNet2DConditionModel
+    from diffusers.schedulers.scheduling_ddim import DDIMScheduler
     from transformers import CLIPTextConfig, CLIPTextModel
 
     torch.manual_seed(0)
-    UNet2DConditionModel(
-        sample_size=16,
-        block_out_channels=(32, 64, 64),
-        layers_per_block=layers,
-        down_block_types=("DownBlock2D", "CrossAttnDownBlock2D", "CrossAttnDownBlock2D"),
-        up_block_types=("CrossAttnUpBlock2D", "CrossAttnUpBlock2D", "UpBlock2D"),
-        attention_head_dim=(1, 2, 2),
-        cross_attention_dim=64,
-        use_linear_projection=True,
-    ).save_pretrained(folder / "unet")
-    AutoencoderKL(
-        block_out_channels=(32, 64),
-        down_block_types=("DownEncoderBlock2D",) * 2,
-        up_block_types=("UpDecoderBlock2D",) * 2,
-        layers_per_block=layers,
-        scaling_factor=0.3,
-        sample_size=64,
-        mid_block_add_attention=mid_attention,
-    ).save_pretrained(folder / "vae")
+    unet = {
+        "sample_size": 16,
+        "block_out_channels": [32, 64, 64],
+        "layers_per_block": layers,
+        "down_block_types": ["DownBlock2D", "CrossAttnDownBlock2D", "CrossAttnDownBlock2D"],
+        "up_block_types": ["CrossAttnUpBlock2D", "CrossAttnUpBlock2D", "UpBlock2D"],
+        "attention_head_dim": [1, 2, 2],
+        "cross_attention_dim": 64,
+        "use_linear_projection": True,
+    }
+    _build(UNet2DConditionModel, unet).save_pretrained(folder / "unet")
+    vae = {
+        "block_out_channels": [32, 64],
+        "down_block_types": ["DownEncoderBlock2D"] * 2,
+        "up_block_types": ["UpDecoderBlock2D"] * 2,
+        "layers_per_block": layers,
+        "scaling_factor": 0.3,
+        "sample_size": 64,
+        "mid_block_add_attention": mid_attention,
+    }
+    _build(AutoencoderKL, vae).save_pretrained(folder / "vae")
     letters = list(bytes_to_letters().values())
     tokens = [*letters, *(f"{letter}</w>" for letter in letters), "re", "red</w>", START, END]
     CLIPTextModel(
@@ -72,6 +77,10 @@ def build_model(folder: Path, *, mid_attention: bool = False, layers: int = 1) -
     special = {"bos_token": START, "eos_token": END, "pad_token": END, "unk_token": END}
     (tokenizer / "tokenizer_config.json").write_text(json.dumps({**special, "model_max_length": 77}))
     return folder
+
+
+def _build(kind: Any, config: dict[str, Any]) -> Any:
+    return kind.from_config(config)
 
 
 @pytest.fixture(scope="session")

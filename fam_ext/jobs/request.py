@@ -35,6 +35,9 @@ class HiresRequest:
     clip_skip: int | None = None
     tile: int | None = None
     """Side in pixels of the VAE's tiles; None = automatic, 0 = never tiled. The degrade chain lowers it."""
+    low_memory: bool = False
+    """Trade speed for memory (attention in chunks, models off the device while they rest). The degrade chain sets it;
+    a renderer that cannot may ignore it."""
 
 
 @dataclass(frozen=True)

@@ -1,0 +1,235 @@
+"""EXIF edited in place: old bytes keep their place (maker notes hold offsets), changed tables go to the end."""
+
+from __future__ import annotations
+
+import struct
+from dataclasses import dataclass
+
+ORIENTATION = 0x0112
+EXIF_POINTER = 0x8769
+USER_COMMENT = 0x9286
+_HEADER = b"Exif\x00\x00"
+_UNICODE = b"UNICODE\x00"
+_ASCII = b"ASCII\x00\x00\x00"
+_LONG, _UNDEFINED, _SHORT = 4, 7, 3
+_MAX_ENTRIES = 4096
+
+
+@dataclass(frozen=True)
+class _Entry:
+    tag: int
+    kind: int
+    count: int
+    value: bytes
+    """The four bytes of the value field as they stand: a value or an offset."""
+    position: int
+    """Where the entry begins, so that a value can be changed in place."""
+
+
+class ExifError(ValueError):
+    """The EXIF block is damaged."""
+
+
+def _body(exif: bytes) -> bytes:
+    return exif[len(_HEADER) :] if exif.startswith(_HEADER) else exif
+
+
+def _order(tiff: bytes) -> str:
+    if tiff[:4] == b"II*\x00":
+        return "<"
+    if tiff[:4] == b"MM\x00*":
+        return ">"
+    raise ExifError("no TIFF header")
+
+
+def _table(tiff: bytes, offset: int) -> tuple[list[_Entry], int]:
+    """Return the entries of the table at `offset` and the offset of the next one. Raises `ExifError`."""
+    order = _order(tiff)
+    try:
+        (count,) = struct.unpack_from(order + "H", tiff, offset)
+        if count > _MAX_ENTRIES:
+            raise ExifError("too many entries")
+        entries: list[_Entry] = []
+        for index in range(count):
+            position = offset + 2 + 12 * index
+            tag, kind, number, value = struct.unpack_from(order + "HHI4s", tiff, position)
+            entries.append(_Entry(tag, kind, number, value, position))
+        (following,) = struct.unpack_from(order + "I", tiff, offset + 2 + 12 * count)
+    except struct.error:
+        raise ExifError("a table runs past the end") from None
+    return entries, following
+
+
+def _first(tiff: bytes) -> int:
+    try:
+        return struct.unpack_from(_order(tiff) + "I", tiff, 4)[0]
+    except struct.error:
+        raise ExifError("no first table") from None
+
+
+def _find(entries: list[_Entry], tag: int) -> _Entry | None:
+    return next((entry for entry in entries if entry.tag == tag), None)
+
+
+def _pointer(tiff: bytes, entry: _Entry) -> int:
+    return struct.unpack(_order(tiff) + "I", entry.value)[0]
+
+
+def orientation(exif: bytes) -> int:
+    """Return the orientation 1 to 8; 1 when absent or damaged."""
+    try:
+        tiff = _body(exif)
+        entry = _find(_table(tiff, _first(tiff))[0], ORIENTATION)
+        if entry is None or entry.kind != _SHORT:
+            return 1
+        value = struct.unpack(_order(tiff) + "H", entry.value[:2])[0]
+    except ExifError:
+        return 1
+    return value if 1 <= value <= 8 else 1
+
+
+def user_comment(exif: bytes) -> str | None:
+    """Return the UserComment as text, None when absent or damaged."""
+    try:
+        tiff = _body(exif)
+        pointer = _find(_table(tiff, _first(tiff))[0], EXIF_POINTER)
+        if pointer is None:
+            return None
+        entry = _find(_table(tiff, _pointer(tiff, pointer))[0], USER_COMMENT)
+        if entry is None:
+            return None
+        start = _pointer(tiff, entry)
+        raw = entry.value[: entry.count] if entry.count <= 4 else tiff[start : start + entry.count]
+    except ExifError:
+        return None
+    return decode_comment(raw, big_endian=tiff[:2] == b"MM")
+
+
+def decode_comment(raw: bytes, *, big_endian: bool = True) -> str | None:
+    """Return a UserComment's text from its bytes: UNICODE (byte order guessed), ASCII or unmarked UTF-8."""
+    if raw[:8] == _UNICODE:
+        payload = raw[8:]
+        payload = payload[: len(payload) // 2 * 2]
+        # the WebUI (piexif) always writes big-endian; other programs follow the block's order: count plain zeros
+        zeros_even, zeros_odd = payload[0::2].count(0), payload[1::2].count(0)
+        codec = "utf-16-be" if zeros_even > zeros_odd else "utf-16-le" if zeros_odd > zeros_even else None
+        if codec is None:
+            codec = "utf-16-be" if big_endian or not payload else "utf-16-le"
+        text = payload.decode(codec, "replace")
+    elif raw[:8] in (_ASCII, b"\x00" * 8):
+        text = raw[8:].decode("utf-8", "replace")
+    else:
+        text = raw.decode("utf-8", "replace")
+    text = text.strip("\x00")
+    return text or None
+
+
+def encode_comment(text: str) -> bytes:
+    """Return `text` as UserComment bytes, as the WebUI writes it (UNICODE, big-endian)."""
+    return _UNICODE + text.encode("utf-16-be", "replace")
+
+
+def with_changes(exif: bytes | None, *, comment: str | None = None, upright: bool = False) -> bytes:
+    """Return the EXIF block with a new UserComment and, when `upright`, orientation 1. Begins with `Exif 0 0`.
+
+    What was there stays, byte for byte, except those two. A damaged block is replaced by one that holds only the
+    comment: EXIF is never a reason to fail.
+    """
+    try:
+        tiff = _edit(_body(exif), comment, upright) if exif else _fresh(comment)
+    except ExifError:
+        tiff = _fresh(comment)
+    return _HEADER + tiff
+
+
+def _fresh(comment: str | None) -> bytes:
+    head = b"MM\x00*" + struct.pack(">I", 8)
+    if comment is None:
+        return head + struct.pack(">HI", 0, 0)
+    raw = encode_comment(comment)
+    first = struct.pack(">HHHII", 1, EXIF_POINTER, _LONG, 1, 26) + struct.pack(">I", 0)
+    second = struct.pack(">HHHII", 1, USER_COMMENT, _UNDEFINED, len(raw), 44) + struct.pack(">I", 0)
+    return head + first + second + raw
+
+
+def _edit(tiff: bytes, comment: str | None, upright: bool) -> bytes:
+    order = _order(tiff)
+    data = bytearray(tiff)
+    entries, following = _table(tiff, _first(tiff))
+    if upright:
+        entry = _find(entries, ORIENTATION)
+        if entry is not None:
+            value = struct.pack(order + "HH", 1, 0)
+            struct.pack_into(order + "HI4s", data, entry.position + 2, _SHORT, 1, value)
+            entries = [_Entry(e.tag, _SHORT, 1, value, e.position) if e.tag == ORIENTATION else e for e in entries]
+    if comment is None:
+        return bytes(data)
+    pointer = _find(entries, EXIF_POINTER)
+    inner: list[_Entry] = []
+    inner_next = 0
+    if pointer is not None:
+        inner, inner_next = _table(tiff, _pointer(tiff, pointer))
+    raw = encode_comment(comment)
+    raw_at = _append(data, raw)
+    inner = [entry for entry in inner if entry.tag != USER_COMMENT]
+    inner.append(_Entry(USER_COMMENT, _UNDEFINED, len(raw), struct.pack(order + "I", raw_at), 0))
+    inner_at = _append(data, _pack(order, inner, inner_next))
+    target = struct.pack(order + "I", inner_at)
+    if pointer is not None:
+        struct.pack_into(order + "HI4s", data, pointer.position + 2, _LONG, 1, target)
+        return bytes(data)
+    entries = [*entries, _Entry(EXIF_POINTER, _LONG, 1, target, 0)]
+    struct.pack_into(order + "I", data, 4, _append(data, _pack(order, entries, following)))
+    return bytes(data)
+
+
+def _append(data: bytearray, block: bytes) -> int:
+    if len(data) % 2:
+        data.append(0)  # TIFF tables begin at even offsets
+    at = len(data)
+    data.extend(block)
+    return at
+
+
+def _pack(order: str, entries: list[_Entry], following: int) -> bytes:
+    ordered = sorted(entries, key=lambda entry: entry.tag)
+    body = b"".join(struct.pack(order + "HHI4s", e.tag, e.kind, e.count, e.value) for e in ordered)
+    return struct.pack(order + "H", len(ordered)) + body + struct.pack(order + "I", following)
+
+
+_SIZES = {1: 1, 2: 1, 3: 2, 4: 4, 5: 8, 6: 1, 7: 1, 8: 2, 9: 4, 10: 8, 11: 4, 12: 8}
+_INTEROP_POINTER = 0xA005
+GPS_POINTER = 0x8825
+
+
+def transplant(tiff_file: bytes, exif: bytes) -> bytes:
+    """Return a little-endian TIFF file with the Exif and GPS tables of a little-endian EXIF block appended.
+
+    Raises `ExifError` when either is damaged. Values move as bytes; a table's tables do not come along.
+    """
+    source = _body(exif)
+    if _order(tiff_file) != "<" or _order(source) != "<":
+        raise ExifError("both must be little-endian")
+    data = bytearray(tiff_file)
+    entries, following = _table(tiff_file, _first(tiff_file))
+    outer, _ = _table(source, _first(source))
+    added: list[_Entry] = []
+    for tag in (EXIF_POINTER, GPS_POINTER):
+        pointer = _find(outer, tag)
+        if pointer is None:
+            continue
+        inner: list[_Entry] = []
+        for entry in _table(source, _pointer(source, pointer))[0]:
+            length = _SIZES.get(entry.kind, 0) * entry.count
+            if length == 0 or entry.tag == _INTEROP_POINTER:
+                continue
+            value = entry.value
+            if length > 4:
+                start = _pointer(source, entry)
+                value = struct.pack("<I", _append(data, source[start : start + length]))
+            inner.append(_Entry(entry.tag, entry.kind, entry.count, value, 0))
+        added.append(_Entry(tag, _LONG, 1, struct.pack("<I", _append(data, _pack("<", inner, 0))), 0))
+    if added:
+        kept = [entry for entry in entries if entry.tag not in (EXIF_POINTER, GPS_POINTER)]
+        struct.pack_into("<I", data, 4, _append(data, _pack("<", [*kept, *added], following)))
+    return bytes(data)

@@ -1,0 +1,241 @@
+"""Infotext as A1111, Forge and reForge write it: parse, format, FAM's own keys, and a nesting that can be undone."""
+
+from __future__ import annotations
+
+import json
+import re
+from collections.abc import Mapping
+from dataclasses import dataclass, field
+from typing import Any
+
+from fam_ext import __version__
+from fam_ext.core.config import FamConfig
+from fam_ext.errors import ConfigError
+from fam_ext.metadata.fields import BY_NAME, CONFIG_FIELDS, VERSION_KEY, Field
+
+# One "Key: value" pair: a key of at least two characters out of \w, space, - and /; a JSON string or anything up to
+# the next comma. The same grammar as the WebUI's, so what we write it reads, and the other way round.
+_PAIR = re.compile(r'\s*(\w[\w \-/]+):\s*("(?:\\.|[^\\"])+"|[^,]*)(?:,|$)')
+_MIN_PAIRS = 3
+_NEGATIVE = "Negative prompt:"
+_MAX_CHARS = 1 << 20
+
+ORIGINAL_KEY = "FAM original"
+"""Holds the verbatim earlier infotext where it is not simply the part before FAM's own keys."""
+
+
+@dataclass(frozen=True)
+class Infotext:
+    """One picture's infotext, taken apart. `params` keeps the order and the unquoted values."""
+
+    prompt: str = ""
+    negative_prompt: str = ""
+    params: Mapping[str, str] = field(default_factory=dict[str, str])
+
+
+def quote(value: str) -> str:
+    """Return `value` as it may stand after a key: JSON-quoted where a plain one would be read differently."""
+    plain = value == value.strip() and not any(mark in value for mark in ',:\n\r"') and value != ""
+    return value if plain else json.dumps(value, ensure_ascii=False)
+
+
+def unquote(value: str) -> str:
+    """Return the value that `quote` was given; anything that is not a whole JSON string is returned as it is."""
+    if len(value) < 2 or value[0] != '"' or value[-1] != '"':
+        return value
+    try:
+        loaded: object = json.loads(value)
+    except ValueError:
+        return value
+    return loaded if isinstance(loaded, str) else value
+
+
+def _pairs(line: str) -> list[tuple[str, str]]:
+    return [(key.strip(), unquote(value.strip())) for key, value in _PAIR.findall(line)]
+
+
+def has_params(line: str) -> bool:
+    """Return whether `line` holds settings: at least three pairs, as the WebUI counts."""
+    return len(_PAIR.findall(line)) >= _MIN_PAIRS
+
+
+def parse(text: str) -> Infotext:
+    """Return `text` taken apart. Never raises: text without a settings line is all prompt."""
+    text = text[:_MAX_CHARS].replace("\r\n", "\n").strip()
+    if not text:
+        return Infotext()
+    *lines, last = text.split("\n")
+    if not has_params(last):
+        lines.append(last)
+        last = ""
+    prompt: list[str] = []
+    negative: list[str] = []
+    target = prompt
+    for line in lines:
+        stripped = line.strip()
+        if stripped.startswith(_NEGATIVE):
+            target = negative
+            stripped = stripped[len(_NEGATIVE) :].strip()
+        if stripped or target:
+            target.append(stripped)
+    return Infotext("\n".join(prompt).strip(), "\n".join(negative).strip(), dict(_pairs(last)))
+
+
+def format_params(params: Mapping[str, str]) -> str:
+    """Return the settings line: "Key: value, Key: value"."""
+    return ", ".join(f"{key}: {quote(value)}" for key, value in params.items())
+
+
+def format_infotext(infotext: Infotext) -> str:
+    """Return the text that `parse` takes apart again."""
+    parts = [infotext.prompt]
+    if infotext.negative_prompt:
+        parts.append(f"{_NEGATIVE} {infotext.negative_prompt}")
+    if infotext.params:
+        parts.append(format_params(infotext.params))
+    return "\n".join(part for part in parts if part)
+
+
+def number(value: float) -> str:
+    """Return the shortest text that reads back as the same number: 1 for 1.0."""
+    return str(int(value)) if float(value).is_integer() and abs(value) < 1e15 else repr(float(value))
+
+
+def format_value(spec: Field, value: Any) -> str:  # noqa: ANN401  # fields differ in type
+    """Return a field's value as infotext. Sizes and windows avoid the form 12x34, which WebUIs split in two."""
+    if spec.kind == "window":
+        return f"{number(value[0])} to {number(value[1])}"
+    if spec.kind == "size":
+        return f"{value[1]} x {value[0]}"
+    if spec.kind in ("float", "int"):
+        return number(value)
+    return str(value)
+
+
+def parse_value(spec: Field, text: str) -> Any:  # noqa: ANN401  # fields differ in type
+    """Return a field's value from its infotext. Raises `ConfigError` naming the key."""
+    try:
+        if spec.kind == "window":
+            start, _, end = text.partition(" to ")
+            return (float(start), float(end))
+        if spec.kind == "size":
+            width, _, height = text.partition("x")
+            return (int(height), int(width))
+        if spec.kind == "float":
+            return float(text)
+        if spec.kind == "int":
+            return int(text)
+        if spec.kind == "bool":
+            return (text.strip().lower() in ("true", "1", "yes", "on")) != spec.inverted
+    except ValueError:
+        raise ConfigError(f"{spec.key} is {text[:60]!r}; choose a value like {_example(spec)}") from None
+    return text
+
+
+def _example(spec: Field) -> str:
+    examples = {"window": "1 to 0", "size": "1024 x 1024", "float": "0.5", "int": "20"}
+    return examples.get(spec.kind, "text")
+
+
+def to_fields(config: FamConfig) -> dict[str, str]:
+    """Return FAM's infotext keys for `config`: the version first, then what differs from the defaults."""
+    fields = {VERSION_KEY: __version__}
+    for spec in CONFIG_FIELDS:
+        value = getattr(config, spec.name)
+        if value == spec.default:
+            continue
+        fields[spec.key] = "True" if spec.kind == "bool" else format_value(spec, value)
+    return fields
+
+
+def from_fields(params: Mapping[str, str]) -> FamConfig:
+    """Return the config that `to_fields` wrote; keys that are absent take the defaults, foreign keys are ignored.
+
+    Raises `ConfigError` naming the key when one of ours has a value out of range.
+    """
+    params = migrate(params)
+    values: dict[str, Any] = {}
+    for spec in CONFIG_FIELDS:
+        if spec.key in params:
+            values[spec.name] = parse_value(spec, params[spec.key])
+    return FamConfig.from_dict(values)
+
+
+def migrate(params: Mapping[str, str]) -> dict[str, str]:
+    """Return `params` in today's keys, whatever `FAM version` wrote them. 0.1 is the first: nothing to rename yet."""
+    return dict(params)
+
+
+def is_fam(params: Mapping[str, str]) -> bool:
+    """Return whether the settings say that FAM made the picture."""
+    return VERSION_KEY in params
+
+
+def request_value(params: Mapping[str, str], name: str) -> Any:  # noqa: ANN401  # fields differ in type
+    """Return a request field from the settings: our own key first, then the WebUI's; None when absent or garbage."""
+    spec = BY_NAME[name]
+    for key in (spec.key, spec.host_key):
+        if key is not None and key in params:
+            try:
+                return parse_value(spec, params[key])
+            except ConfigError:
+                continue
+    return None
+
+
+def add(text: str | None, fields: Mapping[str, str], settings: Mapping[str, str] | None = None) -> str:
+    """Return `text` with FAM's `fields` after it, so that `undo` gives `text` back verbatim.
+
+    The earlier text stays the beginning, word for word. `settings` ("Steps": "30", ...) is written only where the
+    earlier text has no settings line of its own, because a WebUI needs three pairs to see one. `fields` must begin
+    with `FAM version`.
+    """
+    tail = dict(fields)
+    if next(iter(tail), None) != VERSION_KEY:
+        tail = {VERSION_KEY: __version__, **tail}
+    base = text or ""
+    nested = {**tail, ORIGINAL_KEY: base}
+    stem, earlier = _split(base)
+    clean = stem.strip().rstrip(",")
+    own_line = {**(settings or {}), **nested}
+    if len(own_line) < _MIN_PAIRS:
+        own_line["FAM pass"] = "hires"  # a reader needs three pairs
+    candidates = [
+        f"{base}, {format_params(tail)}" if earlier is None and _ends_in_params(base) else None,
+        f"{clean}, {format_params(nested)}" if _ends_in_params(clean) else None,
+        f"{clean}\n{format_params(own_line)}" if clean else None,
+    ]
+    for candidate in candidates:
+        if candidate is not None and undo(candidate) == base:
+            return candidate
+    return format_params(own_line)
+
+
+def _ends_in_params(text: str) -> bool:
+    return has_params(text.rsplit("\n", 1)[-1])
+
+
+def undo(text: str) -> str:
+    """Return the infotext as it was before FAM added to it ("" when there was none); other text unchanged."""
+    stem, tail = _split(text)
+    if tail is None:
+        return text
+    return tail.get(ORIGINAL_KEY, stem)
+
+
+def _split(text: str) -> tuple[str, dict[str, str] | None]:
+    """Return what stands before FAM's own keys, and those keys (None when there are none)."""
+    line_start = text.rstrip().rfind("\n") + 1
+    last = text[line_start:]
+    if not has_params(last.rstrip()):
+        return text, None
+    for match in _PAIR.finditer(last):
+        if match.group(1).strip() == VERSION_KEY:
+            start = line_start + match.start()
+            stem = text[:start]
+            if match.start() > 0 and stem.endswith(","):
+                stem = stem[:-1]
+            elif match.start() == 0:
+                stem = stem[:-1]  # the line break
+            return stem, dict(_pairs(last[match.start() :]))
+    return text, None

@@ -1,0 +1,633 @@
+"""Picture files: header and metadata without decoding pixels; decode upright; save with everything that was there."""
+
+from __future__ import annotations
+
+import io
+import re
+import struct
+import warnings
+import zlib
+from collections.abc import Mapping
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Any, BinaryIO, cast
+
+from PIL import Image, PngImagePlugin
+
+from fam_ext.errors import PictureError
+from fam_ext.metadata import comfy, exif
+from fam_ext.metadata.infotext import Infotext, parse
+
+SUFFIXES: Mapping[str, str] = {
+    ".png": "PNG",
+    ".jpg": "JPEG",
+    ".jpeg": "JPEG",
+    ".webp": "WEBP",
+    ".avif": "AVIF",
+    ".tif": "TIFF",
+    ".tiff": "TIFF",
+    ".bmp": "BMP",
+}
+FORMATS = ("PNG", "JPEG", "WEBP", "AVIF", "TIFF", "BMP")
+PREFERRED_SUFFIX: Mapping[str, str] = {
+    "PNG": ".png",
+    "JPEG": ".jpg",
+    "WEBP": ".webp",
+    "AVIF": ".avif",
+    "TIFF": ".tif",
+    "BMP": ".bmp",
+}
+MAX_SIDE: Mapping[str, int] = {"JPEG": 65500, "WEBP": 16383, "AVIF": 65535}
+DEFAULT_MAX_PIXELS = 64_000_000
+MAX_FILE_BYTES = 2 << 30
+
+_PNG_SIGNATURE = b"\x89PNG\r\n\x1a\n"
+_XMP_HEADER = b"http://ns.adobe.com/xap/1.0/\x00"
+_XMP_KEY = "XML:com.adobe.xmp"
+_MAX_TEXT = 8 << 20
+_MAX_TEXTS = 16 << 20
+_JPEG_SEGMENT = 65533
+_TIFF_TEXT_TAGS = (270, 271, 272, 305, 306, 315, 33432)
+_XMP_TIFF_TAG = 700
+
+
+@dataclass(frozen=True)
+class PngText:
+    """One text chunk, so that it can be written again as it was."""
+
+    key: str
+    value: str
+    international: bool = False
+    language: str = ""
+    translated: str = ""
+    compressed: bool = False
+
+
+@dataclass(frozen=True)
+class Header:
+    """What a file says about itself, read without decoding a pixel."""
+
+    format: str
+    """One of FORMATS, by content, whatever the file's name says."""
+    size: tuple[int, int]
+    """Upright (height, width) in pixels."""
+    orientation: int = 1
+    """EXIF orientation of the stored pixels, 1 to 8."""
+    has_alpha: bool = False
+    frames: int = 1
+    texts: tuple[PngText, ...] = ()
+    exif: bytes | None = None
+    icc: bytes | None = None
+    xmp: bytes | None = None
+    dpi: tuple[float, float] | None = None
+    comment: bytes | None = None
+    """JPEG's own comment segment."""
+
+    @property
+    def infotext(self) -> str | None:
+        """The WebUI's infotext as it stands: PNG `parameters`, else the EXIF UserComment."""
+        text = next((entry.value for entry in self.texts if entry.key == "parameters"), None)
+        if self.exif is not None:
+            text = exif.user_comment(self.exif) or text
+        return text or None
+
+    def settings(self) -> tuple[Infotext | None, str | None]:
+        """Return the picture's own settings and where they come from ("parameters", "exif", "comfyui"), or Nones."""
+        text = self.infotext
+        if text:
+            named = any(entry.key == "parameters" and entry.value == text for entry in self.texts)
+            return parse(text), "parameters" if named else "exif"
+        graph = next((entry.value for entry in self.texts if entry.key == "prompt"), None)
+        if graph is not None:
+            found = comfy.parse_graph(graph)
+            if found is not None:
+                return found, "comfyui"
+        return None, None
+
+
+@dataclass(frozen=True)
+class Picture:
+    """A decoded picture: upright RGB, its alpha apart, its header for the way back."""
+
+    image: Image.Image
+    alpha: Image.Image | None
+    header: Header
+
+
+@dataclass(frozen=True)
+class Encoded:
+    """A file's bytes, and what its format could not hold (one sentence each)."""
+
+    data: bytes
+    notes: tuple[str, ...] = field(default=())
+
+
+def format_of(name: str | Path) -> str | None:
+    """Return the format that a file name's suffix stands for, None for any other suffix."""
+    text = str(name)
+    return SUFFIXES.get(text[text.rfind(".") :].lower()) if "." in text else None
+
+
+def normal_format(name: str) -> str:
+    """Return one of FORMATS for what a user typed ("jpg", ".webp"). Raises `PictureError`."""
+    wanted = name.strip().lower().lstrip(".")
+    for candidate in FORMATS:
+        if wanted == candidate.lower() or SUFFIXES.get("." + wanted) == candidate:
+            return candidate
+    raise PictureError(f"format is {name!r}; choose png, jpeg, webp, avif, tiff or bmp")
+
+
+def can_write(picture_format: str) -> str | None:
+    """Return None when this Pillow writes the format, else the sentence that says what to do."""
+    Image.init()
+    if picture_format in Image.SAVE:
+        return None
+    if picture_format == "AVIF":
+        return "this Pillow has no AVIF; install Pillow 11.3 or newer (or pillow-avif-plugin), or choose another format"
+    return f"this Pillow cannot write {picture_format}; choose another format"
+
+
+def read_header(source: str | Path | bytes, *, max_pixels: int = DEFAULT_MAX_PIXELS) -> Header:
+    """Return the header of a file or of its bytes. No pixel is decoded.
+
+    Raises `PictureError`, one sentence, for anything that is not a still picture of a known format within
+    `max_pixels`.
+    """
+    try:
+        if isinstance(source, bytes):
+            header = _read_header(io.BytesIO(source))
+        else:
+            with open(source, "rb", buffering=32768) as file:
+                header = _read_header(file)
+    except PictureError:
+        raise
+    except OSError as error:
+        raise PictureError(_os_sentence(error)) from None
+    _check(header, max_pixels)
+    return header
+
+
+def decode(data: bytes, *, max_pixels: int = DEFAULT_MAX_PIXELS) -> Picture:
+    """Return the picture upright, RGB and alpha apart; transparent parts of the RGB lie on white.
+
+    Raises `PictureError`, one sentence, whatever is wrong with the file.
+    """
+    header = read_header(data, max_pixels=max_pixels)
+    if header.format == "PNG" and not _png_is_whole(data):
+        raise PictureError("the file is truncated (its end is missing); copy it again")
+    try:
+        with warnings.catch_warnings():
+            warnings.simplefilter("ignore")
+            image = _open(io.BytesIO(data))
+            image.load()
+            image = _eight_bits(image)
+            transparent = image.mode in ("RGBA", "LA", "La", "RGBa", "PA") or "transparency" in image.info
+            image = image.convert("RGBA" if transparent else "RGB")
+    except PictureError:
+        raise
+    except MemoryError:
+        raise PictureError("the picture is too large for this machine's memory; lower the pixel limit") from None
+    except Exception as error:  # decoders raise whatever they like on damaged data
+        raise PictureError(f"the pixels cannot be decoded ({_first_line(error)}); open and save it again") from None
+    image = _upright(image, header.orientation)
+    if image.mode != "RGBA":
+        return Picture(_bare(image), None, header)
+    alpha = image.getchannel("A")
+    ground = Image.new("RGBA", image.size, (255, 255, 255, 255))
+    return Picture(Image.alpha_composite(ground, image).convert("RGB"), alpha, header)
+
+
+def encode(
+    image: Image.Image,
+    picture_format: str,
+    *,
+    origin: Header | None = None,
+    alpha: Image.Image | None = None,
+    infotext: str | None = None,
+    strip: bool = False,
+    quality: int | None = None,
+) -> Encoded:
+    """Return `image` (RGB, upright) as a file with `origin`'s metadata and the new `infotext`.
+
+    `alpha` is resized to the image. EXIF, ICC profile, XMP, DPI and text chunks stay as they were, except that the
+    orientation becomes 1. `strip` writes pixels and colour profile only. Equal arguments give equal bytes.
+    Raises `PictureError` when the format cannot hold the picture or is not there.
+    """
+    missing = can_write(picture_format)
+    if missing is not None:
+        raise PictureError(missing)
+    longest = MAX_SIDE.get(picture_format)
+    if longest is not None and max(image.size) > longest:
+        raise PictureError(
+            f"{image.width} x {image.height} px is more than {picture_format} holds ({longest} px a side); "
+            "choose --format png"
+        )
+    notes: list[str] = []
+    image = _bare(image)
+    if alpha is not None:
+        if picture_format in ("JPEG", "BMP"):
+            notes.append(f"{picture_format} holds no transparency; the picture lies on white")
+        else:
+            image = image.copy()
+            resized = alpha if alpha.size == image.size else alpha.resize(image.size, Image.Resampling.LANCZOS)
+            image.putalpha(resized)
+    options = _save_options(picture_format, origin, infotext, strip, notes)
+    options |= _quality(picture_format, quality)
+    # libtiff cannot write the Exif table through Pillow: it is appended to the finished file
+    tiff_exif = cast("bytes | None", options.pop("exif", None)) if picture_format == "TIFF" else None
+    buffer = io.BytesIO()
+    try:
+        image.save(buffer, picture_format, **options)
+    except (OSError, ValueError, struct.error, SystemError) as error:
+        raise PictureError(f"the picture cannot be written as {picture_format} ({_first_line(error)})") from None
+    data = buffer.getvalue()
+    return Encoded(data if tiff_exif is None else _with_tiff_exif(data, tiff_exif, notes), tuple(notes))
+
+
+# --- reading ------------------------------------------------------------------------------------------------------
+
+
+def _read_header(file: BinaryIO) -> Header:
+    start = file.read(16)
+    if not start:
+        raise PictureError("the file is empty; copy it again")
+    file.seek(0)
+    if start.startswith(_PNG_SIGNATURE):
+        return _png_header(file)
+    if start[4:8] == b"ftyp" and start[8:12] in (b"avif", b"avis") and can_write("AVIF") is not None:
+        raise PictureError(cast("str", can_write("AVIF")))
+    try:
+        with warnings.catch_warnings():
+            warnings.simplefilter("ignore")
+            image = _open(file)
+            return _pillow_header(image)
+    except PictureError:
+        raise
+    except Image.DecompressionBombError:
+        raise PictureError(
+            "the picture has more pixels than Pillow opens; it looks like a decompression bomb"
+        ) from None
+    except Exception as error:  # header parsers raise whatever they like on damaged data
+        raise PictureError(f"the header is damaged ({_first_line(error)}); open and save it again") from None
+
+
+def _open(file: BinaryIO) -> Image.Image:
+    """Open with our six formats only: Pillow's others include interpreters that a folder must never reach."""
+    Image.init()
+    formats = [name for name in (*FORMATS, "MPO") if name in Image.OPEN]
+    try:
+        return Image.open(file, formats=formats)
+    except Image.UnidentifiedImageError:
+        raise PictureError(
+            "the file is not a picture that can be read; choose PNG, JPEG, WebP, AVIF, TIFF or BMP"
+        ) from None
+
+
+def _pillow_header(image: Image.Image) -> Header:
+    info = cast("dict[str, Any]", image.info)
+    picture_format = "JPEG" if image.format == "MPO" else str(image.format)
+    frames = 1 if image.format in ("JPEG", "MPO", "BMP") else int(getattr(image, "n_frames", 1))
+    block = info.get("exif")
+    xmp = info.get("xmp")
+    if picture_format == "TIFF":
+        block, xmp = _tiff_exif(image)
+    if picture_format == "JPEG" and xmp is None:
+        segments = cast("list[tuple[str, bytes]]", getattr(image, "applist", []))
+        found = [data for name, data in segments if name == "APP1" and data.startswith(_XMP_HEADER)]
+        xmp = found[0][len(_XMP_HEADER) :] if found else None
+    block = block if isinstance(block, bytes) and block else None
+    turned = 1
+    if block is not None:
+        turned = exif.orientation(block)
+    width, height = image.size
+    icc = info.get("icc_profile")
+    comment = info.get("comment")
+    return Header(
+        format=picture_format,
+        size=(width, height) if turned >= 5 else (height, width),
+        orientation=turned,
+        has_alpha=image.mode in ("RGBA", "LA", "PA", "RGBa", "La") or "transparency" in info,
+        frames=frames,
+        exif=block,
+        icc=icc if isinstance(icc, bytes) and icc else None,
+        xmp=xmp if isinstance(xmp, bytes) and xmp else None,
+        dpi=_dpi(info.get("dpi")),
+        comment=comment if isinstance(comment, bytes) else None,
+    )
+
+
+def _tiff_exif(image: Image.Image) -> tuple[bytes | None, bytes | None]:
+    """Return a TIFF's descriptive tags as an EXIF block, and its XMP. Tags about strips and tiles stay behind."""
+    try:
+        source = image.getexif()
+        kept = Image.Exif()
+        for tag in (*_TIFF_TEXT_TAGS, exif.ORIENTATION):
+            if tag in source:
+                kept[tag] = source[tag]
+        for pointer in (exif.EXIF_POINTER, 0x8825):
+            inner = source.get_ifd(pointer)
+            if inner:
+                kept.get_ifd(pointer).update(inner)
+        xmp = source.get(_XMP_TIFF_TAG)
+        block = kept.tobytes() if len(kept) or kept.get_ifd(exif.EXIF_POINTER) else None
+    except Exception:  # EXIF is never a reason to fail
+        return None, None
+    return block, xmp if isinstance(xmp, bytes) else None
+
+
+def _dpi(value: object) -> tuple[float, float] | None:
+    try:
+        horizontal, vertical = cast("tuple[Any, Any]", value)
+        pair = (float(horizontal), float(vertical))
+    except (TypeError, ValueError, ZeroDivisionError):
+        return None
+    return pair if all(0 < side < 1e6 for side in pair) else None
+
+
+def _png_header(file: BinaryIO) -> Header:
+    """Walk the chunks: a text after the pixels is found too, and no pixel is touched."""
+    file.seek(len(_PNG_SIGNATURE))
+    size: tuple[int, int] | None = None
+    alpha = False
+    frames = 1
+    texts: list[PngText] = []
+    budget = _MAX_TEXTS
+    block: bytes | None = None
+    icc: bytes | None = None
+    dpi: tuple[float, float] | None = None
+    while True:
+        head = file.read(8)
+        if len(head) < 8:
+            break
+        length, kind = struct.unpack(">I4s", head)
+        if length > 0x7FFFFFFF or kind == b"IEND":
+            break
+        if kind in (b"IDAT", b"fdAT"):
+            file.seek(length + 4, io.SEEK_CUR)
+            continue
+        wanted = kind in (b"IHDR", b"tRNS", b"tEXt", b"zTXt", b"iTXt", b"eXIf", b"iCCP", b"pHYs", b"acTL")
+        if not wanted or length > _MAX_TEXT:
+            file.seek(length + 4, io.SEEK_CUR)
+            continue
+        data = file.read(length)
+        if len(data) < length:
+            break
+        file.seek(4, io.SEEK_CUR)
+        if kind == b"IHDR" and length >= 13:
+            width, height, _depth, colour = struct.unpack_from(">IIBB", data)
+            size = (height, width)
+            alpha = colour in (4, 6)
+        elif kind == b"tRNS":
+            alpha = True
+        elif kind == b"acTL" and length >= 4:
+            frames = struct.unpack_from(">I", data)[0]
+        elif kind == b"eXIf":
+            block = b"Exif\x00\x00" + data
+        elif kind == b"iCCP":
+            icc = _inflate(data.partition(b"\x00")[2][1:])
+        elif kind == b"pHYs" and length >= 9 and data[8] == 1:
+            horizontal, vertical = struct.unpack_from(">II", data)
+            dpi = _dpi((horizontal * 0.0254, vertical * 0.0254))
+        elif kind in (b"tEXt", b"zTXt", b"iTXt"):
+            entry = _png_text(kind, data)
+            if entry is not None and len(entry.value) <= budget:
+                budget -= len(entry.value)
+                texts.append(entry)
+    if size is None or 0 in size:
+        raise PictureError("the header is damaged (no size); copy the file again")
+    turned = exif.orientation(block) if block is not None else 1
+    xmp = next((entry.value.encode("utf-8", "replace") for entry in texts if entry.key == _XMP_KEY), None)
+    return Header(
+        format="PNG",
+        size=(size[1], size[0]) if turned >= 5 else size,
+        orientation=turned,
+        has_alpha=alpha,
+        frames=frames,
+        texts=tuple(texts),
+        exif=block,
+        icc=icc,
+        xmp=xmp,
+        dpi=dpi,
+    )
+
+
+def _png_text(kind: bytes, data: bytes) -> PngText | None:
+    raw_key, separator, rest = data.partition(b"\x00")
+    if not separator:
+        return None
+    key = raw_key.decode("latin-1")
+    if kind == b"tEXt":
+        return PngText(key, rest.decode("latin-1"))
+    if kind == b"zTXt":
+        inflated = _inflate(rest[1:])
+        return None if inflated is None else PngText(key, inflated.decode("latin-1"), compressed=True)
+    if len(rest) < 2:
+        return None
+    packed = rest[0] == 1
+    language, _, rest = rest[2:].partition(b"\x00")
+    translated, _, value = rest.partition(b"\x00")
+    inflated = _inflate(value) if packed else value
+    if inflated is None:
+        return None
+    return PngText(
+        key,
+        inflated.decode("utf-8", "replace"),
+        international=True,
+        language=language.decode("latin-1"),
+        translated=translated.decode("utf-8", "replace"),
+        compressed=packed,
+    )
+
+
+def _inflate(data: bytes) -> bytes | None:
+    """Return the inflated bytes, None when damaged or larger than a text may be."""
+    engine = zlib.decompressobj()
+    try:
+        out = engine.decompress(data, _MAX_TEXT)
+    except zlib.error:
+        return None
+    return None if engine.unconsumed_tail else out
+
+
+def _png_is_whole(data: bytes) -> bool:
+    position = len(_PNG_SIGNATURE)
+    while position + 8 <= len(data):
+        length, kind = struct.unpack_from(">I4s", data, position)
+        if kind == b"IEND":
+            return True
+        position += 12 + length
+    return False
+
+
+def _check(header: Header, max_pixels: int) -> None:
+    height, width = header.size
+    if height < 1 or width < 1:
+        raise PictureError("the header is damaged (no size); copy the file again")
+    if height * width > max_pixels:
+        raise PictureError(
+            f"{width} x {height} px is {height * width / 1e6:.0f} MP, more than the limit of {max_pixels / 1e6:g} MP; "
+            "raise --max-input-megapixels if the file can be trusted"
+        )
+    if header.frames > 1:
+        raise PictureError(f"the file holds {header.frames} frames; only still pictures can be upscaled")
+
+
+# --- pixels -------------------------------------------------------------------------------------------------------
+
+_TURNS: Mapping[int, Image.Transpose] = {
+    2: Image.Transpose.FLIP_LEFT_RIGHT,
+    3: Image.Transpose.ROTATE_180,
+    4: Image.Transpose.FLIP_TOP_BOTTOM,
+    5: Image.Transpose.TRANSPOSE,
+    6: Image.Transpose.ROTATE_270,
+    7: Image.Transpose.TRANSVERSE,
+    8: Image.Transpose.ROTATE_90,
+}
+
+
+def _upright(image: Image.Image, orientation: int) -> Image.Image:
+    turn = _TURNS.get(orientation)
+    return image if turn is None else image.transpose(turn)
+
+
+def _bare(image: Image.Image) -> Image.Image:
+    """Return `image` as RGB without any info: writers would put the old text and EXIF back by themselves."""
+    bare = image.copy() if image.mode == "RGB" else image.convert("RGB")
+    bare.info = {}
+    return bare
+
+
+def _eight_bits(image: Image.Image) -> Image.Image:
+    if image.mode.startswith("I;16") or image.mode == "I":
+        scaled = image.convert("I").point(lambda value: value * (1 / 256))  # pyright: ignore[reportUnknownLambdaType, reportUnknownMemberType]
+        return scaled.convert("L")
+    if image.mode == "F":
+        raise PictureError("the picture holds floating-point values; save it with 8 or 16 bits a channel")
+    return image
+
+
+# --- writing ------------------------------------------------------------------------------------------------------
+
+
+def _save_options(
+    picture_format: str, origin: Header | None, infotext: str | None, strip: bool, notes: list[str]
+) -> dict[str, Any]:
+    options: dict[str, Any] = {}
+    if origin is not None and origin.icc is not None and origin.icc[16:20] == b"RGB " and picture_format != "BMP":
+        options["icc_profile"] = origin.icc
+    if strip:
+        return options
+    if origin is not None and origin.dpi is not None and picture_format in ("PNG", "JPEG", "TIFF", "BMP"):
+        options["dpi"] = origin.dpi
+    block = origin.exif if origin is not None else None
+    xmp = _upright_xmp(origin.xmp) if origin is not None and origin.xmp is not None else None
+    if picture_format == "PNG":
+        options["pnginfo"] = _png_info(origin, infotext, xmp)
+        if block is not None:
+            options["exif"] = exif.with_changes(block, upright=True)
+        return options
+    if picture_format == "BMP":
+        if infotext or block:
+            notes.append("BMP holds no metadata; choose --format png to keep it")
+        return options
+    if origin is not None:
+        lost = sorted({entry.key for entry in origin.texts} - {"parameters", _XMP_KEY})
+        if lost:
+            notes.append(f"{picture_format} holds no PNG text; not kept: {', '.join(lost)[:80]}")
+    if infotext or block is not None:
+        options["exif"] = exif.with_changes(block, comment=infotext or None, upright=True)
+    if picture_format == "JPEG":
+        _fit_jpeg(options, infotext, notes)
+        if origin is not None and origin.comment is not None and len(origin.comment) <= _JPEG_SEGMENT:
+            options["comment"] = origin.comment
+        if xmp is not None and len(xmp) + len(_XMP_HEADER) <= _JPEG_SEGMENT:
+            payload = _XMP_HEADER + xmp
+            options["extra"] = b"\xff\xe1" + struct.pack(">H", len(payload) + 2) + payload
+    elif picture_format == "TIFF":
+        options["tiffinfo"] = _tiff_tags(block) | ({} if xmp is None else {_XMP_TIFF_TAG: xmp})
+    elif xmp is not None:
+        options["xmp"] = xmp
+    return options
+
+
+def _tiff_tags(block: bytes | None) -> dict[int, Any]:
+    """Return the descriptive tags of an EXIF block for a TIFF's own first table."""
+    source = Image.Exif()
+    try:
+        source.load(block or b"")
+        return {tag: source[tag] for tag in _TIFF_TEXT_TAGS if isinstance(source.get(tag), str)}
+    except Exception:  # EXIF is never a reason to fail
+        return {}
+
+
+def _with_tiff_exif(data: bytes, block: bytes, notes: list[str]) -> bytes:
+    try:
+        source = Image.Exif()
+        source.load(block)
+        little = Image.Exif()
+        little.endian = "<"
+        for pointer in (exif.EXIF_POINTER, exif.GPS_POINTER):
+            inner = source.get_ifd(pointer)
+            if inner:
+                little.get_ifd(pointer).update(inner)
+        return exif.transplant(data, little.tobytes())
+    except Exception:  # EXIF is never a reason to fail
+        notes.append("the EXIF block could not be carried over to TIFF; choose --format png to keep it")
+        return data
+
+
+def _fit_jpeg(options: dict[str, Any], infotext: str | None, notes: list[str]) -> None:
+    """A JPEG segment holds 64 KB: first the earlier EXIF goes, then the end of our text."""
+    block = options.get("exif")
+    if block is None or len(block) <= _JPEG_SEGMENT:
+        return
+    notes.append("JPEG holds 64 KB of EXIF; part of the metadata was left out, choose --format png to keep it")
+    fresh = exif.with_changes(None, comment=infotext or None)
+    if len(fresh) > _JPEG_SEGMENT and infotext is not None:
+        fresh = exif.with_changes(None, comment=infotext[: (_JPEG_SEGMENT - 200) // 4])
+    options["exif"] = fresh
+
+
+def _png_info(origin: Header | None, infotext: str | None, xmp: bytes | None) -> PngImagePlugin.PngInfo:
+    chunks = PngImagePlugin.PngInfo()
+    if infotext:
+        chunks.add_text("parameters", infotext)
+    for entry in origin.texts if origin is not None else ():
+        if (entry.key == "parameters" and infotext) or entry.key == _XMP_KEY:
+            continue
+        key = entry.key.encode("latin-1", "replace")[:79].decode("latin-1")
+        if entry.international:
+            chunks.add_itxt(key, entry.value, entry.language, entry.translated, zip=entry.compressed)
+        else:
+            chunks.add_text(key, entry.value, zip=entry.compressed)
+    if xmp is not None:
+        chunks.add_itxt(_XMP_KEY, xmp.decode("utf-8", "replace"))
+    return chunks
+
+
+def _upright_xmp(xmp: bytes) -> bytes:
+    """Return the packet with tiff:Orientation 1, at equal length."""
+    pattern = rb'(tiff:Orientation\s*(?:=\s*["\']|>))\s*[2-8]'
+    return re.sub(pattern, lambda match: match.group(1) + b"1", xmp)
+
+
+def _quality(picture_format: str, quality: int | None) -> dict[str, Any]:
+    if picture_format == "JPEG":
+        return {"quality": 95 if quality is None else quality, "subsampling": 0}
+    if picture_format == "WEBP":
+        return {"quality": 95 if quality is None else quality, "method": 4}
+    if picture_format == "AVIF":
+        return {"quality": 90 if quality is None else quality}
+    if picture_format == "TIFF":
+        return {"compression": "tiff_adobe_deflate"}
+    return {}
+
+
+def _first_line(error: BaseException) -> str:
+    text = str(error).strip().split("\n", 1)[0]
+    return text[:120] if text else type(error).__name__
+
+
+def _os_sentence(error: OSError) -> str:
+    reason = error.strerror or type(error).__name__
+    return f"the file cannot be read ({reason}); check that it exists and that its permissions allow reading"

@@ -1,0 +1,256 @@
+"""Named settings: those that ship, and the user's own as JSON files outside the extension's folder."""
+
+from __future__ import annotations
+
+import json
+import os
+import re
+import sys
+import tempfile
+from collections.abc import Callable, Mapping
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Any, cast
+
+from fam_ext.core.config import FamConfig
+from fam_ext.errors import ConfigError, FamError
+from fam_ext.metadata.fields import BY_NAME, CONFIG_FIELDS
+from fam_ext.metadata.infotext import from_fields, is_fam, parse, request_value
+
+VERSION = 1
+DEFAULT = "balanced"
+SETTINGS = ("steps", "sampler", "schedule", "cfg_scale", "method")
+_MAX_BYTES = 1 << 20
+
+
+@dataclass(frozen=True)
+class Preset:
+    """A name for a `FamConfig` and sampler settings."""
+
+    name: str
+    description: str = ""
+    config: FamConfig = field(default_factory=FamConfig)
+    settings: Mapping[str, Any] = field(default_factory=dict[str, Any])
+    """Any of SETTINGS. They hold for a picture that brings none of its own, and for every one when `overrides`."""
+    overrides: bool = False
+
+    def to_json(self) -> dict[str, Any]:
+        """Return the preset as plain JSON values; only what differs from the defaults."""
+        fam: dict[str, Any] = {}
+        for spec in CONFIG_FIELDS:
+            value = getattr(self.config, spec.name)
+            if value != spec.default:
+                fam[spec.name] = list(value) if isinstance(value, tuple) else value  # pyright: ignore[reportUnknownArgumentType]
+        return {
+            "version": VERSION,
+            "name": self.name,
+            "description": self.description,
+            "fam": fam,
+            "settings": dict(self.settings),
+            "overrides": self.overrides,
+        }
+
+    @classmethod
+    def from_json(cls, data: object) -> Preset:
+        """Return the preset that `to_json` gave, of this version or an earlier one. Raises `ConfigError`."""
+        if not isinstance(data, dict):
+            raise ConfigError("the preset is not a JSON object; export one with `fam-hires presets export` to compare")
+        values = _migrate(cast("dict[str, Any]", data))
+        name = values.get("name")
+        if not isinstance(name, str) or not name.strip():
+            raise ConfigError("the preset has no name; add one under name")
+        fam = _object(values, "fam")
+        settings = _object(values, "settings")
+        for key, value in settings.items():
+            if key not in SETTINGS:
+                raise ConfigError(f"settings.{key} is unknown; choose from {', '.join(SETTINGS)}")
+            _check_setting(key, value)
+        description = values.get("description", "")
+        return cls(
+            name.strip(),
+            description if isinstance(description, str) else "",
+            FamConfig.from_dict(fam),
+            settings,
+            values.get("overrides") is True,
+        )
+
+
+BUILTIN: Mapping[str, Preset] = {
+    preset.name: preset
+    for preset in (
+        Preset(
+            "paper",
+            "The paper's settings: c 0.5, lambda 0.7, the whole schedule, latent bicubic, DDIM 50, guidance 7.5.",
+            FamConfig(upsample="latent_bicubic"),
+            {"steps": 50, "sampler": "DDIM", "schedule": "Automatic", "cfg_scale": 7.5},
+            overrides=True,
+        ),
+        Preset(
+            "balanced",
+            "Keeps structure on any native size (32 cycles a picture) and starts late, so it is faster.",
+            FamConfig(cutoff=32.0, cutoff_reference="cycles", upsample="pixel_bicubic", start=0.7),
+            {"steps": 30, "sampler": "DDIM", "schedule": "Automatic", "cfg_scale": 7.0},
+        ),
+        Preset(
+            "fast",
+            "Starts later, and steers attention only in the first part of the pass.",
+            FamConfig(
+                cutoff=32.0, cutoff_reference="cycles", upsample="pixel_bicubic", start=0.6, am_window=(1.0, 0.4)
+            ),
+            {"steps": 20, "sampler": "DPM++ 2M", "schedule": "Karras", "cfg_scale": 7.0},
+        ),
+        Preset(
+            "few-step",
+            "For LCM, Turbo and Lightning models: the pull of FM does not depend on the number of steps.",
+            FamConfig(cutoff=32.0, cutoff_reference="cycles", upsample="pixel_bicubic", start=0.7, step_invariant=True),
+            {"steps": 8, "sampler": "LCM", "schedule": "Automatic", "cfg_scale": 1.5},
+        ),
+    )
+}
+
+
+def from_infotext(text: str, name: str) -> Preset:
+    """Return a preset with the FAM fields and sampler settings of a picture's infotext. Raises `ConfigError`."""
+    params = parse(text).params
+    if not is_fam(params):
+        raise ConfigError("the picture's metadata holds no FAM fields; choose a picture that FAM made")
+    settings = {key: request_value(params, key) for key in SETTINGS}
+    return Preset(name, "From a picture.", from_fields(params), {k: v for k, v in settings.items() if v is not None})
+
+
+def user_folder() -> Path:
+    """Return the folder of the user's own presets: FAM_HIRES_HOME, else the system's place for settings."""
+    home = os.environ.get("FAM_HIRES_HOME")
+    if home:
+        return Path(home) / "presets"
+    if sys.platform == "win32":
+        base = os.environ.get("APPDATA") or str(Path.home() / "AppData" / "Roaming")
+    else:
+        base = os.environ.get("XDG_CONFIG_HOME") or str(Path.home() / ".config")
+    return Path(base) / "fam-hires" / "presets"
+
+
+class PresetStore:
+    """The user's presets, one JSON file each, in a folder of their own; those that ship cannot be changed."""
+
+    def __init__(self, folder: Path | None = None) -> None:
+        self.folder = user_folder() if folder is None else folder
+
+    def names(self) -> list[str]:
+        """Return all names, those that ship first."""
+        own = sorted(preset.name for preset in self._own())
+        return [*BUILTIN, *(name for name in own if name not in BUILTIN)]
+
+    def get(self, name: str) -> Preset:
+        """Return the preset of that name. Raises `ConfigError` naming those there are."""
+        if name in BUILTIN:
+            return BUILTIN[name]
+        path = self._path(name)
+        if path.is_file():
+            return read(path)
+        raise ConfigError(f"preset is {name!r}; choose from {', '.join(self.names())}")
+
+    def save(self, preset: Preset, *, replace: bool = False) -> Path:
+        """Write the preset atomically and return its file. Raises `ConfigError` when the name is taken."""
+        if preset.name in BUILTIN:
+            raise ConfigError(f"preset {preset.name!r} ships with FAM Hires; choose another name")
+        path = self._path(preset.name)
+        if path.exists() and not replace:
+            raise ConfigError(f"preset {preset.name!r} exists; choose another name, or replace it")
+        write(preset, path)
+        return path
+
+    def delete(self, name: str) -> None:
+        """Remove one of the user's presets. Raises `ConfigError` when there is none of that name."""
+        path = self._path(name)
+        if name in BUILTIN or not path.is_file():
+            raise ConfigError(f"preset {name!r} is not one of your own; nothing was deleted")
+        path.unlink()
+
+    def _own(self) -> list[Preset]:
+        found: list[Preset] = []
+        for path in sorted(self.folder.glob("*.json")) if self.folder.is_dir() else []:
+            try:
+                found.append(read(path))
+            except FamError:
+                continue  # a damaged file hides itself only
+        return found
+
+    def _path(self, name: str) -> Path:
+        slug = re.sub(r"[^\w\- ]", "_", name).strip(" .")[:80]
+        if not slug:
+            raise ConfigError(f"preset name is {name!r}; use letters, digits, spaces, - or _")
+        return self.folder / f"{slug}.json"
+
+
+def read(path: Path) -> Preset:
+    """Return the preset in a JSON file. Raises `ConfigError`, one sentence."""
+    try:
+        if path.stat().st_size > _MAX_BYTES:
+            raise ConfigError(f"{path.name} is too large for a preset; choose a file made by presets export")
+        loaded: object = json.loads(path.read_text(encoding="utf-8"))
+    except (ValueError, RecursionError):
+        raise ConfigError(f"{path.name} is not JSON; choose a file made by presets export") from None
+    except OSError as error:
+        raise ConfigError(f"{path.name} cannot be read ({error.strerror}); check the path") from None
+    return Preset.from_json(loaded)
+
+
+def write(preset: Preset, path: Path) -> None:
+    """Write the preset as JSON: a temporary file, then a rename. Raises `ConfigError`, one sentence."""
+    text = json.dumps(preset.to_json(), indent=2, ensure_ascii=False) + "\n"
+    try:
+        path.parent.mkdir(parents=True, exist_ok=True)
+        with tempfile.NamedTemporaryFile(
+            "w", encoding="utf-8", dir=path.parent, prefix=".preset-", delete=False
+        ) as file:
+            try:
+                file.write(text)
+                file.flush()
+                os.fsync(file.fileno())
+            except OSError:
+                os.unlink(file.name)
+                raise
+        os.replace(file.name, path)
+    except OSError as error:
+        raise ConfigError(f"{path} cannot be written ({error.strerror}); choose another place") from None
+
+
+def _object(values: Mapping[str, Any], key: str) -> dict[str, Any]:
+    value = values.get(key, {})
+    if not isinstance(value, dict):
+        raise ConfigError(f"{key} is {value!r}; choose an object of named fields")
+    return dict(cast("dict[str, Any]", value))
+
+
+def _check_setting(key: str, value: object) -> None:
+    spec = BY_NAME[key]
+    good = isinstance(value, str) if spec.kind in ("text", "choice") else isinstance(value, int | float)
+    if isinstance(value, bool) or not good:
+        raise ConfigError(f"settings.{key} is {value!r}; choose a {'text' if spec.kind == 'text' else 'number'}")
+    if spec.choices and value not in spec.choices:
+        raise ConfigError(f"settings.{key} is {value!r}; choose {', '.join(spec.choices)}")
+    low, high = spec.low, spec.high
+    if isinstance(value, int | float) and ((low is not None and value < low) or (high is not None and value > high)):
+        raise ConfigError(f"settings.{key} is {value!r}; choose {low:g} to {high:g}")
+
+
+def _from_version_0(values: dict[str, Any]) -> dict[str, Any]:
+    """Before the first release FAM's fields stood beside the name, without a version."""
+    names = {spec.name for spec in CONFIG_FIELDS}
+    fam = {key: value for key, value in values.items() if key in names}
+    rest = {key: value for key, value in values.items() if key not in names}
+    return {**rest, "fam": {**_object(values, "fam"), **fam}, "version": 1}
+
+
+_MIGRATIONS: Mapping[int, Callable[[dict[str, Any]], dict[str, Any]]] = {0: _from_version_0}
+
+
+def _migrate(values: dict[str, Any]) -> dict[str, Any]:
+    version = values.get("version", 0)
+    if isinstance(version, bool) or not isinstance(version, int) or not 0 <= version <= VERSION:
+        raise ConfigError(f"the preset's version is {version!r}; this FAM Hires reads 0 to {VERSION}, so update it")
+    while version < VERSION:
+        values = _MIGRATIONS[version](values)
+        version += 1
+    return values

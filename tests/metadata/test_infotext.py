@@ -1,0 +1,127 @@
+"""Infotext: what is written is read back, by us and by the WebUI's own grammar; nesting is undone verbatim."""
+
+import re
+
+import pytest
+from hypothesis import given, settings
+from hypothesis import strategies as st
+
+from fam_ext.core.config import AM_INTERPS, AM_SOURCES, CUTOFF_REFERENCES, REFERENCES, UPSAMPLES, FamConfig
+from fam_ext.errors import ConfigError
+from fam_ext.metadata.infotext import (
+    Infotext,
+    add,
+    format_infotext,
+    format_params,
+    from_fields,
+    parse,
+    quote,
+    request_value,
+    to_fields,
+    undo,
+    unquote,
+)
+
+A1111 = (
+    'a tree\nwith "quotes", emoji\nNegative prompt: a: b, c\nSteps: 20, Sampler: DPM++ 2M, Schedule type: Karras, '
+    'CFG scale: 5.0, Seed: 15, Size: 256x256, Lora hashes: "one: abc, two: def", Version: 1.10.1'
+)
+
+unit = st.floats(0, 1)
+windows = st.tuples(unit, unit).map(lambda pair: (max(pair), min(pair)))
+
+
+@st.composite
+def configs(draw):
+    reference = draw(st.sampled_from(CUTOFF_REFERENCES))
+    return FamConfig(
+        cutoff=draw(st.floats(0, 512 if reference == "cycles" else 1)),
+        attention=draw(unit),
+        fm=draw(st.booleans()),
+        am=draw(st.booleans()),
+        fm_window=draw(windows),
+        am_window=draw(windows),
+        am_sites=draw(st.text(min_size=1, max_size=30).filter(lambda text: text.strip())),
+        am_interp=draw(st.sampled_from(AM_INTERPS)),
+        am_source=draw(st.sampled_from(AM_SOURCES)),
+        cutoff_reference=reference,
+        reference=draw(st.sampled_from(REFERENCES)),
+        start=draw(st.floats(0.001, 1)),
+        upsample=draw(st.sampled_from(UPSAMPLES)),
+        step_invariant=draw(st.booleans()),
+    )
+
+
+@given(configs())
+def test_config_round_trip_through_text(config: FamConfig) -> None:
+    text = f"a cat\nSteps: 20, Sampler: Euler, {format_params(to_fields(config))}"
+    assert from_fields(parse(text).params) == config
+
+
+@given(configs())
+def test_written_keys_and_values_are_the_webuis_grammar(config: FamConfig) -> None:
+    fields = to_fields(config)
+    assert next(iter(fields)) == "FAM version"
+    for key, value in fields.items():
+        assert key.startswith("FAM ")
+        assert re.fullmatch(r"\w[\w \-/]+", key)
+        assert not re.fullmatch(r"\d+x\d+", value) or key == "FAM AM sites"
+        assert value != "False"
+
+
+def test_defaults_write_the_version_only() -> None:
+    assert list(to_fields(FamConfig())) == ["FAM version"]
+    assert to_fields(FamConfig(fm=False))["FAM no FM"] == "True"
+
+
+def test_parse_of_a_real_text() -> None:
+    found = parse(A1111)
+    assert found.prompt == 'a tree\nwith "quotes", emoji'
+    assert found.negative_prompt == "a: b, c"
+    assert found.params["Lora hashes"] == "one: abc, two: def"
+    assert found.params["Version"] == "1.10.1"
+    assert request_value(found.params, "seed") == 15
+    assert request_value(found.params, "cfg_scale") == 5.0
+    assert request_value(found.params, "tile") is None
+    assert parse(format_infotext(found)) == found
+
+
+@given(st.text(max_size=200))
+def test_parse_never_raises_and_quote_round_trips(text: str) -> None:
+    assert isinstance(parse(text), Infotext)
+    assert unquote(quote(text)) == text
+
+
+earlier_texts = st.one_of(
+    st.text(max_size=120),
+    st.sampled_from(["", A1111, "just a prompt", A1111 + "\n", A1111 + ",", "Steps: 1, Sampler: x, Seed: 2"]),
+    st.text(alphabet='abAB:,"\n \\/FM version123x', max_size=80),
+    st.tuples(st.text(max_size=20), st.sampled_from([A1111, 'Aa: "b, Cc: d, Ee: f'])).map("\n".join),
+)
+
+
+@settings(max_examples=300)
+@given(earlier_texts, configs())
+def test_adding_is_undone_verbatim_and_read_back(text: str, config: FamConfig) -> None:
+    once = add(text, to_fields(config), {"Steps": "30", "Sampler": "DDIM", "Seed": "1"})
+    assert undo(once) == text
+    assert from_fields(parse(once).params) == config
+    twice = add(once, to_fields(FamConfig(cutoff=0.25)), {"Steps": "30", "Sampler": "DDIM", "Seed": "1"})
+    assert undo(twice) == once
+    assert from_fields(parse(twice).params).cutoff == 0.25
+
+
+def test_a_real_text_stays_word_for_word_in_front() -> None:
+    added = add(A1111, {**to_fields(FamConfig(start=0.7)), "FAM size": "512 x 512"})
+    assert (
+        added == f"{A1111}, FAM version: {to_fields(FamConfig())['FAM version']}, FAM start: 0.7, FAM size: 512 x 512"
+    )
+    assert parse(added).params["Seed"] == "15"
+
+
+def test_a_value_out_of_range_names_its_field() -> None:
+    with pytest.raises(ConfigError, match="attention"):
+        from_fields({"FAM attention": "3"})
+    with pytest.raises(ConfigError, match="FAM cutoff"):
+        from_fields({"FAM cutoff": "much"})
+    assert from_fields({"FAM from the future": "1"}) == FamConfig()

@@ -1,0 +1,284 @@
+"""Picture files: what was in them is in them afterwards, per format; damage gives one sentence."""
+
+import io
+import struct
+import zlib
+from pathlib import Path
+
+import piexif
+import piexif.helper
+import pytest
+from PIL import Image, ImageCms, PngImagePlugin
+
+from fam_ext.core.config import FamConfig
+from fam_ext.errors import PictureError
+from fam_ext.metadata.infotext import add, parse, to_fields, undo
+from fam_ext.metadata.pictures import FORMATS, PREFERRED_SUFFIX, can_write, decode, encode, format_of, read_header
+
+INFOTEXT = 'a "cat", ünï 猫\nNegative prompt: dog\nSteps: 20, Sampler: Euler a, CFG scale: 7, Seed: 5, Size: 24x16'
+SRGB = ImageCms.ImageCmsProfile(ImageCms.createProfile("sRGB")).tobytes()
+XMP = b'<x:xmpmeta xmlns:x="adobe:ns:meta/"><rdf tiff:Orientation="6"/></x:xmpmeta>'
+WRITABLE = [name for name in FORMATS if can_write(name) is None]
+
+
+def picture(width: int = 24, height: int = 16, mode: str = "RGB") -> Image.Image:
+    image = Image.new(mode, (width, height))
+    image.putdata(
+        [
+            tuple((x * 9 + y * 5 + band * 40) % 256 for band in range(len(mode)))
+            for y in range(height)
+            for x in range(width)
+        ]
+    )
+    return image
+
+
+def exif_block(orientation: int = 1, comment: str | None = INFOTEXT) -> bytes:
+    inner = {} if comment is None else {piexif.ExifIFD.UserComment: piexif.helper.UserComment.dump(comment, "unicode")}
+    zeroth = {piexif.ImageIFD.Orientation: orientation, piexif.ImageIFD.Make: b"Camera"}
+    return piexif.dump({"0th": zeroth, "Exif": {**inner, piexif.ExifIFD.ISOSpeedRatings: 200}})
+
+
+def file_of(picture_format: str, image: Image.Image | None = None, **options) -> bytes:
+    buffer = io.BytesIO()
+    (image or picture()).save(buffer, picture_format, **options)
+    return buffer.getvalue()
+
+
+@pytest.mark.parametrize("target", WRITABLE)
+def test_infotext_survives_and_is_undone(target: str) -> None:
+    if target == "PNG":
+        info = PngImagePlugin.PngInfo()
+        info.add_text("parameters", INFOTEXT)
+        data = file_of("PNG", pnginfo=info)
+    elif target == "BMP":
+        data = file_of("BMP")
+    else:
+        data = file_of(target, exif=exif_block())
+    loaded = decode(data)
+    if target != "BMP":
+        assert loaded.header.infotext == INFOTEXT
+    text = add(loaded.header.infotext, to_fields(FamConfig(start=0.7)), {"Steps": "30", "Sampler": "DDIM"})
+    big = loaded.image.resize((48, 32))
+    encoded = encode(big, target, origin=loaded.header, infotext=text)
+    again = read_header(encoded.data)
+    assert again.format == target
+    assert again.size == (32, 48)
+    if target == "BMP":
+        assert encoded.notes == () or "BMP" in encoded.notes[0]
+        return
+    assert again.infotext == text
+    assert undo(again.infotext) == INFOTEXT
+    assert parse(again.infotext).params["FAM start"] == "0.7"
+    assert encode(big, target, origin=loaded.header, infotext=text).data == encoded.data
+
+
+@pytest.mark.parametrize("target", [name for name in WRITABLE if name != "BMP"])
+def test_exif_icc_xmp_dpi_stay_and_orientation_is_reset(target: str) -> None:
+    data = file_of("JPEG", exif=exif_block(6), icc_profile=SRGB, xmp=XMP, dpi=(300, 300), quality=95)
+    loaded = decode(data)
+    assert loaded.header.orientation == 6
+    assert loaded.header.size == (24, 16)
+    assert loaded.image.size == (16, 24)
+    encoded = encode(loaded.image, target, origin=loaded.header, infotext=INFOTEXT)
+    image = Image.open(io.BytesIO(encoded.data))
+    tags = image.getexif()
+    assert tags.get(0x0112, 1) == 1
+    assert tags[0x010F] == "Camera"
+    assert tags.get_ifd(0x8769)[0x8827] == 200
+    assert image.info["icc_profile"] == SRGB
+    header = read_header(encoded.data)
+    assert header.infotext == INFOTEXT
+    if target in ("PNG", "JPEG", "TIFF"):
+        assert header.dpi == pytest.approx((300, 300), abs=0.5)
+    assert header.xmp == XMP.replace(b'"6"', b'"1"')
+
+
+def test_jpeg_and_webp_comment_is_what_the_webui_reads() -> None:
+    for target in ("JPEG", "WEBP"):
+        encoded = encode(picture(), target, infotext=INFOTEXT)
+        block = piexif.load(Image.open(io.BytesIO(encoded.data)).info["exif"])
+        assert piexif.helper.UserComment.load(block["Exif"][piexif.ExifIFD.UserComment]) == INFOTEXT
+
+
+@pytest.mark.parametrize("orientation", range(1, 9))
+def test_every_orientation_is_brought_upright(orientation: int) -> None:
+    stored = picture()
+    data = file_of("PNG", stored, exif=exif_block(orientation))
+    from PIL import ImageOps
+
+    expected = ImageOps.exif_transpose(Image.open(io.BytesIO(data))).convert("RGB")
+    loaded = decode(data)
+    assert loaded.image.tobytes() == expected.tobytes()
+    assert loaded.header.size == (expected.height, expected.width)
+
+
+@pytest.mark.parametrize("target", [name for name in WRITABLE if name not in ("JPEG", "BMP")])
+def test_alpha_comes_back(target: str) -> None:
+    loaded = decode(file_of("PNG", picture(mode="RGBA")))
+    assert loaded.alpha is not None
+    assert loaded.header.has_alpha
+    encoded = encode(loaded.image.resize((48, 32)), target, origin=loaded.header, alpha=loaded.alpha)
+    alpha = Image.open(io.BytesIO(encoded.data)).getchannel("A")
+    assert alpha.size == (48, 32)
+    if target in ("PNG", "TIFF"):
+        assert alpha.tobytes() == loaded.alpha.resize((48, 32), Image.Resampling.LANCZOS).tobytes()
+
+
+def test_alpha_on_jpeg_is_named() -> None:
+    loaded = decode(file_of("PNG", picture(mode="RGBA")))
+    assert "transparency" in encode(loaded.image, "JPEG", alpha=loaded.alpha).notes[0]
+
+
+def test_all_png_texts_stay_also_after_the_pixels() -> None:
+    info = PngImagePlugin.PngInfo()
+    info.add_text("parameters", INFOTEXT)
+    info.add_text("workflow", '{"nodes": []}')
+    info.add_itxt("Title", "Tïtle", "de", "Titel")
+    info.add_text("Comment", "packed " * 50, zip=True)
+    data = file_of("PNG", pnginfo=info)
+    late = b"Late\x00after the pixels"
+    chunk = struct.pack(">I", len(late)) + b"tEXt" + late + struct.pack(">I", zlib.crc32(b"tEXt" + late))
+    data = data[:-12] + chunk + data[-12:]
+    header = read_header(data)
+    assert {entry.key for entry in header.texts} == {"parameters", "workflow", "Title", "Comment", "Late"}
+    out = read_header(encode(picture(), "PNG", origin=header, infotext="new text").data)
+    assert out.infotext == "new text"
+    assert [entry for entry in out.texts if entry.key != "parameters"] == [
+        entry for entry in header.texts if entry.key != "parameters"
+    ]
+    notes = encode(picture(), "JPEG", origin=header, infotext="new").notes
+    assert "workflow" in notes[0]
+
+
+def test_strip_keeps_pixels_and_profile_only() -> None:
+    header = decode(file_of("JPEG", exif=exif_block(), icc_profile=SRGB, xmp=XMP, dpi=(300, 300))).header
+    for target in WRITABLE:
+        out = read_header(encode(picture(), target, origin=header, infotext=INFOTEXT, strip=True).data)
+        assert (out.infotext, out.xmp) == (None, None)
+        if out.exif is not None:
+            assert b"Camera" not in out.exif
+
+
+def test_comfy_graph_is_found() -> None:
+    graph = (
+        '{"3": {"class_type": "KSampler", "inputs": {"seed": 8566257, "steps": 20, "cfg": 8, "sampler_name": '
+        '"dpmpp_2m", "scheduler": "karras", "model": ["4", 0], "positive": ["6", 0], "negative": ["7", 0]}},'
+        '"4": {"class_type": "CheckpointLoaderSimple", "inputs": {"ckpt_name": "dir/v1-5.safetensors"}},'
+        '"6": {"class_type": "CLIPTextEncode", "inputs": {"text": "a bottle"}},'
+        '"7": {"class_type": "CLIPTextEncode", "inputs": {"text": ["8", 0]}},'
+        '"8": {"class_type": "PrimitiveString", "inputs": {"value": "blurry"}}}'
+    )
+    info = PngImagePlugin.PngInfo()
+    info.add_text("prompt", graph)
+    found, source = read_header(file_of("PNG", pnginfo=info)).settings()
+    assert source == "comfyui"
+    assert (found.prompt, found.negative_prompt) == ("a bottle", "blurry")
+    assert found.params == {
+        "Steps": "20",
+        "CFG scale": "8",
+        "Seed": "8566257",
+        "Sampler": "DPM++ 2M",
+        "Schedule type": "Karras",
+        "Model": "v1-5",
+    }
+
+
+def test_a_cyclic_comfy_graph_ends() -> None:
+    graph = '{"1": {"class_type": "KSampler", "inputs": {"positive": ["1", 0], "model": ["1", 0], "seed": ["1", 0]}}}'
+    info = PngImagePlugin.PngInfo()
+    info.add_text("prompt", graph)
+    assert read_header(file_of("PNG", pnginfo=info)).settings()[0] is not None
+
+
+@pytest.mark.parametrize("mode", ["1", "L", "LA", "P", "RGB", "RGBA", "CMYK", "I;16"])
+def test_modes_become_rgb(mode: str) -> None:
+    base = picture(mode="RGBA")
+    image = Image.new("I;16", (24, 16), 0x8080) if mode == "I;16" else base.convert("RGB" if mode == "P" else mode)
+    if mode == "P":
+        image = image.quantize(16)
+    loaded = decode(file_of("TIFF" if mode == "CMYK" else "PNG", image))
+    assert loaded.image.mode == "RGB"
+    if mode == "I;16":
+        assert loaded.image.getpixel((0, 0)) == (0x80, 0x80, 0x80)
+    assert (loaded.alpha is not None) == (mode in ("LA", "RGBA"))
+
+
+def test_a_bomb_is_refused_before_its_pixels() -> None:
+    header = struct.pack(">IIBBBBB", 50000, 50000, 8, 2, 0, 0, 0)
+    data = b"\x89PNG\r\n\x1a\n" + struct.pack(">I", 13) + b"IHDR" + header + struct.pack(">I", 0)
+    with pytest.raises(PictureError, match="2500 MP, more than the limit of 64 MP"):
+        read_header(data)
+    bomb = b"Comment\x00\x00" + zlib.compress(b"a" * (64 << 20))
+    text = struct.pack(">I", len(bomb)) + b"zTXt" + bomb + struct.pack(">I", 0)
+    small = file_of("PNG")
+    assert read_header(small[:33] + text + small[33:]).texts == ()
+
+
+@pytest.mark.parametrize(
+    ("data", "says"),
+    [
+        (b"", "empty"),
+        (b"hello, this is text", "not a picture"),
+        (b"%!PS-Adobe-3.0 EPSF-3.0\n%%BoundingBox: 0 0 10 10\n", "not a picture"),
+        (b"\x89PNG\r\n\x1a\n", "damaged"),
+        (b"GIF89a" + b"\x00" * 20, "not a picture"),
+    ],
+)
+def test_what_is_no_picture_is_named(data: bytes, says: str) -> None:
+    with pytest.raises(PictureError, match=says):
+        decode(data)
+
+
+@pytest.mark.parametrize("target", WRITABLE)
+def test_truncated_files_never_decode(target: str) -> None:
+    data = file_of(target, picture(64, 64), **({"exif": exif_block()} if target in ("JPEG", "WEBP", "AVIF") else {}))
+    for end in range(0, len(data) - 40, 10 if len(data) < 3000 else 97):
+        with pytest.raises(PictureError) as raised:
+            decode(data[:end])
+        assert "\n" not in str(raised.value)
+
+
+def test_damaged_exif_is_not_fatal() -> None:
+    good = exif_block()
+    for index in range(6, len(good), 3):
+        block = good[:index] + b"\xff" + good[index + 1 :]
+        header = read_header(file_of("PNG", exif=block))
+        encode(picture(), "JPEG", origin=header, infotext=INFOTEXT)
+    for end in range(6, len(good), 5):
+        out = encode(picture(), "JPEG", origin=read_header(file_of("PNG", exif=good[:end])), infotext=INFOTEXT)
+        assert read_header(out.data).infotext == INFOTEXT
+
+
+def test_animated_files_are_refused() -> None:
+    frames = [picture(), picture().rotate(180)]
+    with pytest.raises(PictureError, match="2 frames"):
+        read_header(file_of("WEBP", frames[0], save_all=True, append_images=frames[1:]))
+
+
+def test_metadata_too_long_for_jpeg_is_cut_and_named() -> None:
+    encoded = encode(picture(), "JPEG", infotext="x" * 200_000)
+    assert "64 KB" in encoded.notes[0]
+    assert read_header(encoded.data).infotext.startswith("xxx")
+
+
+def test_format_by_name() -> None:
+    assert format_of("a.b.JPeG") == "JPEG"
+    assert format_of("a.txt") is None
+    assert all(format_of("x" + suffix) == name for name, suffix in PREFERRED_SUFFIX.items())
+
+
+def sample_files() -> list[Path]:
+    folder = Path(__file__).parents[2] / "fam_ext" / "demo" / "samples"
+    return sorted(path for path in folder.glob("*") if format_of(path) is not None) if folder.is_dir() else []
+
+
+@pytest.mark.parametrize("path", sample_files(), ids=lambda path: path.name)
+def test_files_of_the_real_webui_round_trip(path: Path) -> None:
+    loaded = decode(path.read_bytes())
+    text = loaded.header.infotext
+    assert parse(text).params["Model"] == "fluent-tiny"
+    added = add(text, to_fields(FamConfig(cutoff=0.4)))
+    out = read_header(encode(loaded.image, loaded.header.format, origin=loaded.header, infotext=added).data)
+    assert out.infotext == added
+    assert undo(out.infotext) == text

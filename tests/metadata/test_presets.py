@@ -1,0 +1,84 @@
+"""Presets: built-in values, JSON round trip, atomic store, migration, one from a picture."""
+
+import json
+
+import pytest
+
+from fam_ext.core.config import FamConfig
+from fam_ext.errors import ConfigError
+from fam_ext.metadata.infotext import format_params, to_fields
+from fam_ext.metadata.presets import BUILTIN, Preset, PresetStore, from_infotext
+
+
+def test_paper_preset_is_the_papers() -> None:
+    paper = BUILTIN["paper"]
+    assert paper.config == FamConfig(cutoff=0.5, attention=0.7, start=1.0, upsample="latent_bicubic")
+    assert (paper.settings["sampler"], paper.settings["steps"], paper.settings["cfg_scale"]) == ("DDIM", 50, 7.5)
+    assert paper.overrides
+
+
+@pytest.mark.parametrize("name", BUILTIN)
+def test_json_round_trip(name: str) -> None:
+    preset = BUILTIN[name]
+    assert Preset.from_json(json.loads(json.dumps(preset.to_json()))) == preset
+
+
+def test_store_saves_lists_replaces_deletes(tmp_path) -> None:
+    store = PresetStore(tmp_path / "own")
+    mine = Preset("my own", config=FamConfig(start=0.5), settings={"steps": 12})
+    path = store.save(mine)
+    assert store.get("my own") == mine
+    assert store.names()[-1] == "my own"
+    with pytest.raises(ConfigError, match="exists"):
+        store.save(mine)
+    store.save(Preset("my own"), replace=True)
+    assert store.get("my own").settings == {}
+    (tmp_path / "own" / "bad.json").write_text("{")
+    assert "my own" in store.names()
+    store.delete("my own")
+    assert not path.exists()
+    with pytest.raises(ConfigError, match="ships"):
+        store.save(BUILTIN["paper"])
+    with pytest.raises(ConfigError, match="paper, balanced"):
+        store.get("nothing")
+    assert [file.name for file in (tmp_path / "own").iterdir()] == ["bad.json"]
+
+
+def test_names_stay_inside_the_folder(tmp_path) -> None:
+    store = PresetStore(tmp_path / "own")
+    path = store.save(Preset("../../etc/x"))
+    assert path.parent == tmp_path / "own"
+
+
+def test_earlier_version_is_migrated_and_later_refused() -> None:
+    old = Preset.from_json({"name": "old", "start": 0.6, "settings": {"steps": 9}})
+    assert old.config.start == 0.6
+    assert old.settings == {"steps": 9}
+    with pytest.raises(ConfigError, match="version is 99"):
+        Preset.from_json({"version": 99, "name": "x"})
+
+
+@pytest.mark.parametrize(
+    ("data", "names"),
+    [
+        ([], "JSON object"),
+        ({"version": 1}, "name"),
+        ({"version": 1, "name": "x", "fam": {"cutof": 1}}, "cutof"),
+        ({"version": 1, "name": "x", "settings": {"steps": 0}}, "steps"),
+        ({"version": 1, "name": "x", "settings": {"method": "magic"}}, "method"),
+        ({"version": 1, "name": "x", "settings": []}, "settings"),
+    ],
+)
+def test_bad_presets_are_refused_by_name(data, names: str) -> None:
+    with pytest.raises(ConfigError, match=names):
+        Preset.from_json(data)
+
+
+def test_preset_from_a_picture() -> None:
+    config = FamConfig(cutoff=0.3, am=False)
+    text = f"a cat\nSteps: 20, Sampler: Euler a, CFG scale: 6.5, {format_params(to_fields(config))}"
+    preset = from_infotext(text, "cat")
+    assert preset.config == config
+    assert preset.settings == {"steps": 20, "sampler": "Euler a", "cfg_scale": 6.5}
+    with pytest.raises(ConfigError, match="no FAM fields"):
+        from_infotext("a cat\nSteps: 20, Sampler: Euler a, CFG scale: 6.5", "cat")

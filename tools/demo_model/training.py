@@ -1,0 +1,81 @@
+"""What the training scripts share: a clock over several starts, weight averages, safe saving, the device."""
+
+from __future__ import annotations
+
+import math
+import os
+import time
+from pathlib import Path
+from typing import Any
+
+import torch
+from torch import Tensor, nn
+
+
+class Clock:
+    """Training time in seconds, summed over every start."""
+
+    def __init__(self, budget: float, *, spent: float = 0.0) -> None:
+        self.budget, self.spent = budget, spent
+        self._start = time.monotonic()
+
+    def total(self) -> float:
+        return self.spent + time.monotonic() - self._start
+
+    def share(self) -> float:
+        """The part of the budget that is used, 0 to 1."""
+        return min(self.total() / self.budget, 1.0)
+
+    def done(self) -> bool:
+        return self.total() >= self.budget
+
+
+class Average:
+    """An exponential moving average of a module's state; warms up over the first steps."""
+
+    def __init__(self, module: nn.Module, decay: float) -> None:
+        self.decay, self.steps = decay, 0
+        self.values = {key: value.detach().clone() for key, value in module.state_dict().items()}
+
+    @torch.no_grad()
+    def update(self, module: nn.Module) -> None:
+        self.steps += 1
+        decay = min(self.decay, (1 + self.steps) / (10 + self.steps))
+        for key, value in module.state_dict().items():
+            if value.is_floating_point():
+                self.values[key].lerp_(value, 1 - decay)
+            else:
+                self.values[key].copy_(value)
+
+    def load(self, values: dict[str, Tensor], *, steps: int = 10**6) -> None:
+        for key, value in values.items():
+            self.values[key].copy_(value)
+        self.steps = steps
+
+    def copy_to(self, module: nn.Module) -> None:
+        module.load_state_dict(self.values)
+
+
+def cosine(share: float, *, warm: float = 0.02, floor: float = 0.02) -> float:
+    """Return the learning rate's factor at `share` of the budget: a linear start, then a cosine down to `floor`."""
+    if share < warm:
+        return (share + 1e-3) / (warm + 1e-3)
+    return floor + (1 - floor) * 0.5 * (1 + math.cos(math.pi * (share - warm) / (1 - warm)))
+
+
+def pick_device() -> torch.device:
+    """Return the GPU where there is one."""
+    return torch.device("cuda" if torch.cuda.is_available() else "cpu")
+
+
+def autocast(device: torch.device) -> Any:
+    """Return bf16 autocast where it is fast: on a GPU, and on a CPU with AMX."""
+    fast = device.type == "cuda" or (device.type == "cpu" and torch.cpu._is_amx_tile_supported())
+    return torch.autocast(device.type, dtype=torch.bfloat16, enabled=fast)
+
+
+def save_atomically(state: dict[str, Any], path: Path) -> None:
+    """Write `state` so that a stop at any moment leaves the old or the new file, never half a one."""
+    partial = path.with_suffix(f"{path.suffix}.part")
+    torch.save(state, partial)
+    os.replace(partial, path)

@@ -1,0 +1,484 @@
+"""Steers an ldm or sgm UNet and the samplers around it (A1111): FM on the sampler's state, AM in the network.
+
+Imports no host. What differs between hosts of this UNet comes in as `Traits`. Every hook is a closure on an instance,
+put back in `finally`, last in first out.
+"""
+
+from __future__ import annotations
+
+import logging
+import math
+from collections.abc import Callable, Generator, Iterator
+from contextlib import ExitStack, contextmanager
+from dataclasses import dataclass, field
+from typing import Any
+
+import torch
+from torch import Tensor, nn
+from torch.nn.functional import interpolate
+
+from fam_ext.core.guide import HiresGuide, NativePassDone, NativeRecord
+from fam_ext.core.schedule import NoiseLevel, Size
+from fam_ext.errors import (
+    AlreadyGuidedError,
+    ConfigError,
+    NonFiniteLatentError,
+    UnsupportedModelError,
+    UnsupportedSamplerError,
+)
+from fam_ext.hosts.sites import Site, select_sites
+
+logger = logging.getLogger(__name__)
+
+NUM_TRAIN_TIMESTEPS = 1000
+
+ONE_CALL = frozenset(
+    (
+        "sample_euler",
+        "sample_euler_ancestral",
+        "sample_lms",
+        "sample_dpmpp_2m",
+        "sample_dpmpp_2m_sde",
+        "sample_dpmpp_3m_sde",
+        "sample_lcm",
+        "ddim",
+        "ddim_cfgpp",
+    )
+)
+"""Sampler functions that call the model with their state, once a step."""
+TWO_CALLS = frozenset(
+    (
+        "sample_heun",
+        "sample_dpm_2",
+        "sample_dpm_2_ancestral",
+        "sample_dpmpp_2s_ancestral",
+        "sample_dpmpp_sde",
+        "restart_sampler",
+    )
+)
+"""Sampler functions that call it with the state, report the step, and call it again with an estimate."""
+OTHERS = frozenset(("plms", "sample_dpm_fast", "sample_dpm_adaptive"))
+_ADAPTIVE_CALLS = 3  # order 3: one call with the state and two with estimates, whether the step is taken or not
+
+
+@dataclass
+class Position:
+    """Where the sampler stands: the state it last called the model with (B, C, H, W), and that state's level."""
+
+    latent: Tensor | None = None
+    level: NoiseLevel | None = None
+
+
+@dataclass(frozen=True)
+class Traits:
+    """What a host does around self-attention that a replacement must do too."""
+
+    hypernetworks: Callable[[Tensor], tuple[Tensor, Tensor]] = field(default=lambda context: (context, context))
+    """context -> (context of K, context of V)."""
+    upcast: bool = False
+    """Compute queries, keys and values in float32."""
+    native_vector: Callable[[Tensor, Size], Tensor] = field(default=lambda vector, size: vector)
+    """(y (rows, n), native latent size) -> y for the native pass: SDXL's size conditioning."""
+
+
+# --- the network
+
+
+def up_blocks(unet: nn.Module) -> list[list[Site]]:
+    """Return the sites of each up-block, first to run first. An up-block ends with its Upsample.
+
+    Raises `UnsupportedModelError` when `unet` has no output_blocks of the ldm kind.
+    """
+    output_blocks = getattr(unet, "output_blocks", None)
+    if not isinstance(output_blocks, nn.ModuleList):
+        raise UnsupportedModelError(
+            f"the model's network is a {type(unet).__name__}; FAM steers the UNets of SD1.5, SD2.1 and SDXL"
+        )
+    blocks: list[list[Site]] = [[]]
+    for index, block in enumerate(output_blocks):
+        blocks[-1].extend(_sites_of(block, f"output_blocks.{index}"))
+        if any(type(module).__name__ == "Upsample" for module in block.modules()):
+            blocks.append([])
+    return blocks
+
+
+def _sites_of(block: nn.Module, prefix: str) -> Iterator[Site]:
+    for name, transformer in block.named_modules():
+        layers = getattr(transformer, "transformer_blocks", None)
+        if not isinstance(layers, nn.ModuleList):
+            continue
+        for index, layer in enumerate(layers):
+            attention = getattr(layer, "attn1", None)
+            if isinstance(attention, nn.Module) and not getattr(layer, "disable_self_attn", False):
+                yield Site(f"{prefix}.{name}.transformer_blocks.{index}.attn1", attention, transformer)
+
+
+def rows_of(network_input: Tensor, latent: Tensor) -> Tensor:
+    """Return for each row of the network's input the index of its picture in `latent` (B, C, H, W), int64 (rows,).
+
+    By direction: a row is its picture's latent up to the sampler's scaling, whatever order and number of conditional,
+    unconditional and AND rows the host chose.
+    """
+    if latent.shape[0] == 1:
+        return torch.zeros(network_input.shape[0], dtype=torch.int64, device=network_input.device)
+    rows = network_input[:, : latent.shape[1]].flatten(1).float()
+    pictures = latent.flatten(1).float().to(rows.device)
+    pictures = pictures / pictures.norm(dim=1, keepdim=True).clamp(min=1e-12)
+    return (rows @ pictures.T).argmax(dim=1)
+
+
+@contextmanager
+def replaced(owner: Any, name: str, make: Callable[[Any], Any]) -> Generator[None, None, None]:  # noqa: ANN401
+    """While open, the instance attribute `owner.name` is `make(what it was)`; afterwards it is what it was."""
+    had = name in owner.__dict__
+    previous = getattr(owner, name)
+    ours = make(previous)
+    setattr(owner, name, ours)
+    try:
+        yield
+    finally:
+        if owner.__dict__.get(name) is not ours:
+            # somebody wrapped ours and has not let go: their wrapper stays, ours passes through (it is closed)
+            logger.warning("%s.%s was replaced while FAM was active and stays so", type(owner).__name__, name)
+        elif had:
+            setattr(owner, name, previous)
+        else:
+            delattr(owner, name)
+
+
+@contextmanager
+def guided_unet(
+    unet: nn.Module, guide: HiresGuide, *, position: Position, traits: Traits | None = None
+) -> Generator[list[Site], None, None]:
+    """While open, each call of `unet` at the target's size runs the native pass first and blends attention.
+
+    Gives the steered sites; none where AM is off. Raises `AlreadyGuidedError` on a second entry.
+    """
+    if not guide.config.am or guide.config.attention == 0:
+        yield []
+        return
+    if "_fam_guided" in unet.__dict__:
+        raise AlreadyGuidedError("this model is being guided already; let that generation finish first")
+    sites = select_sites(up_blocks(unet), guide.config.am_sites)
+    guide.last_site = sites[-1].name
+    sizes: dict[nn.Module, Size] = {}
+    live = [True]
+    with ExitStack() as undo:
+        unet.__dict__["_fam_guided"] = True
+        undo.callback(unet.__dict__.pop, "_fam_guided", None)
+        undo.callback(live.clear)  # closes every hook, also one that somebody wrapped
+        steering: list[bool] = []
+        for transformer in dict.fromkeys(site.transformer for site in sites):
+            handle = transformer.register_forward_pre_hook(_note_size(sizes), with_kwargs=True)
+            undo.callback(handle.remove)
+        for site in sites:
+            undo.enter_context(
+                replaced(site.attention, "forward", _site_forward(site, guide, sizes, steering, traits or Traits()))
+            )
+        undo.enter_context(
+            replaced(unet, "forward", _unet_forward(unet, guide, position, steering, live, traits or Traits()))
+        )
+        yield sites
+
+
+def _note_size(sizes: dict[nn.Module, Size]) -> Callable[..., None]:
+    def note(module: nn.Module, args: tuple[Any, ...], kwargs: dict[str, Any]) -> None:
+        feature_map = args[0] if args else kwargs["x"]
+        sizes[module] = (feature_map.shape[-2], feature_map.shape[-1])
+
+    return note
+
+
+def _unet_forward(
+    unet: nn.Module, guide: HiresGuide, position: Position, steering: list[bool], live: list[bool], traits: Traits
+) -> Callable[[Any], Any]:
+    def make(previous: Callable[..., Tensor]) -> Callable[..., Tensor]:
+        def forward(x: Tensor, timesteps: Any = None, context: Any = None, y: Any = None, **kwargs: Any) -> Tensor:  # noqa: ANN401
+            level, latent = position.level, position.latent
+            if not live or steering or level is None or latent is None:
+                return previous(x, timesteps, context, y=y, **kwargs)
+            if tuple(x.shape[-2:]) != guide.target_size or not guide.steers_at(level):
+                return previous(x, timesteps, context, y=y, **kwargs)
+            steering.append(True)
+            try:
+                _native_pass(unet, guide, x, timesteps, context, y, rows=rows_of(x, latent), at=level, traits=traits)
+                with guide.target_pass():
+                    return previous(x, timesteps, context, y=y, **kwargs)
+            finally:
+                steering.clear()
+
+        return forward
+
+    return make
+
+
+def _native_pass(
+    unet: nn.Module,
+    guide: HiresGuide,
+    x: Tensor,
+    timesteps: Any,  # noqa: ANN401
+    context: Any,  # noqa: ANN401
+    y: Any,  # noqa: ANN401
+    *,
+    rows: Tensor,
+    at: NoiseLevel,
+    traits: Traits,
+) -> None:
+    latent, level = guide.native_input(at)
+    native = latent.to(device=x.device, dtype=x.dtype)[rows]
+    if x.shape[1] > native.shape[1]:  # inpainting models carry mask and picture in further channels
+        extra = interpolate(x[:, native.shape[1] :], guide.native_size)
+        native = torch.cat([native, extra], dim=1)
+    if level is not at:
+        timesteps = torch.full_like(timesteps, level.timestep)
+    if y is not None:
+        y = traits.native_vector(y, guide.native_size)
+    # the class's forward: what others put on the instance (ControlNet) is made for the target's size
+    try:
+        with guide.native_pass():
+            type(unet).forward(unet, native, timesteps, context, y=y)
+    except NativePassDone:
+        pass
+
+
+def _site_forward(
+    site: Site, guide: HiresGuide, sizes: dict[nn.Module, Size], steering: list[bool], traits: Traits
+) -> Callable[[Any], Any]:
+    attention: Any = site.attention
+
+    def make(previous: Callable[..., Tensor]) -> Callable[..., Tensor]:
+        def forward(x: Tensor, context: Any = None, mask: Any = None, **kwargs: Any) -> Tensor:  # noqa: ANN401
+            size = sizes.get(site.transformer)
+            # reference-style ControlNet passes x itself as context; banks and merged tokens change the lengths
+            is_self = context is None or context is x
+            if not steering or size is None or not is_self or mask is not None or x.shape[1] != size[0] * size[1]:
+                return previous(x, context=context, mask=mask, **kwargs)
+            if kwargs.get("additional_tokens") is not None:
+                return previous(x, context=context, mask=mask, **kwargs)
+            context_k, context_v = traits.hypernetworks(x)
+            q, k, v = (
+                _split_heads(projection(source), attention.heads)
+                for projection, source in (
+                    (attention.to_q, x),
+                    (attention.to_k, context_k),
+                    (attention.to_v, context_v),
+                )
+            )
+            dtype = q.dtype
+            if traits.upcast:
+                q, k, v = q.float(), k.float(), v.float()
+            out = guide.attend(site.name, q, k, v, size=size, scale=attention.scale)
+            if out is None:
+                return previous(x, context=context, mask=mask, **kwargs)
+            merged = out.to(dtype).transpose(1, 2).flatten(2)
+            return attention.to_out(merged)
+
+        return forward
+
+    return make
+
+
+def _split_heads(x: Tensor, heads: int) -> Tensor:
+    return x.unflatten(2, (heads, -1)).transpose(1, 2)
+
+
+# --- the sampler
+
+
+class StateCalls:
+    """Tells a model call with the sampler's state from one with an intermediate estimate.
+
+    FM belongs on the state only (Eq. 3): a second-order solver divides an estimate's difference by the step, so a pull
+    on the estimate would push the state the other way.
+    """
+
+    def __init__(self, function: str, *, steps: int, label: str | None = None) -> None:
+        if function not in ONE_CALL | TWO_CALLS | OTHERS:
+            raise UnsupportedSamplerError(
+                f"FAM cannot act exactly on the state of sampler {label or function}; choose DPM++ 2M, Euler, Heun, "
+                "DDIM or another of the WebUI's own samplers except UniPC"
+            )
+        self.function = function
+        self._calls = 0
+        self._estimates = 0
+        self._steps = 0
+        self._orders = _fast_orders(steps) if function == "sample_dpm_fast" else []
+        self._state: Tensor | None = None
+
+    def is_state(self, latent: Tensor) -> bool:
+        """Return whether this call's `latent` is a state not seen yet; to be asked once a call."""
+        self._calls += 1
+        if self.function == "sample_dpm_adaptive":
+            if self._calls % _ADAPTIVE_CALLS != 1:
+                return False
+            # a rejected step is tried again from the very same tensor, which FM has changed already
+            fresh, self._state = latent is not self._state, latent
+            return fresh
+        if self.function == "plms":
+            return self._calls != 2
+        if self._estimates:
+            self._estimates -= 1
+            return False
+        return True
+
+    def stepped(self) -> None:
+        """Note the sampler's own report of a step, which comes between the state's call and the estimates'."""
+        if self.function in TWO_CALLS:
+            self._estimates = 1
+        elif self.function == "sample_dpm_fast":
+            self._estimates = self._orders[min(self._steps, len(self._orders) - 1)] - 1
+        self._steps += 1
+
+
+def _fast_orders(calls: int) -> list[int]:
+    """Return the order of each step of DPM fast, as k-diffusion divides `calls` among them."""
+    whole = math.floor(calls / 3)
+    return [3] * (whole - 1) + [2, 1] if calls % 3 == 0 else [3] * whole + [calls % 3]
+
+
+def function_name(sampler: Any) -> str:  # noqa: ANN401
+    """Return the name of the sampling function inside the host's sampler object."""
+    return getattr(sampler.func, "__name__", str(sampler.funcname))
+
+
+def level_at(sampler: Any, sigma: float) -> NoiseLevel:  # noqa: ANN401
+    """Return the level of what the sampler calls sigma: a sigma in k-diffusion, a timestep in the DDIM family."""
+    denoiser = sampler.model_wrap_cfg
+    inner = denoiser.inner_model
+    if hasattr(inner, "sigma_to_t"):
+        tensor = torch.tensor([sigma], device=inner.log_sigmas.device, dtype=torch.float32)
+        return NoiseLevel(float(inner.sigma_to_t(tensor, quantize=False)[0]), 1.0, sigma)
+    abar = float(denoiser.alphas[int(sigma)])
+    return NoiseLevel(sigma, math.sqrt(abar), math.sqrt(1 - abar))
+
+
+@contextmanager
+def guided_sampler(sampler: Any, guide: HiresGuide, *, position: Position) -> Generator[None, None, None]:  # noqa: ANN401
+    """While open, FM acts on the sampler's own latent before each model call, and `position` follows it."""
+    calls = StateCalls(function_name(sampler), steps=guide.steps, label=_label(sampler))
+
+    def before_call(latent: Tensor, level: NoiseLevel) -> None:
+        if tuple(latent.shape[-2:]) != guide.target_size:
+            return
+        if calls.is_state(latent):
+            modulated = guide.modulate(latent, level)
+            if modulated is not latent:
+                latent.copy_(modulated)
+        position.latent, position.level = latent, level
+
+    with _watched(sampler, before_call, calls):
+        try:
+            yield
+        finally:
+            position.latent = position.level = None
+
+
+@contextmanager
+def recorded_sampler(sampler: Any, record: NativeRecord) -> Generator[None, None, None]:  # noqa: ANN401
+    """While open, `record` takes the sampler's state at each level: the native run that AM attends to."""
+    function = function_name(sampler)
+    if function not in ONE_CALL | TWO_CALLS | OTHERS:
+        yield  # no record: the hires pass falls back on replay
+        return
+    calls = StateCalls(function, steps=NUM_TRAIN_TIMESTEPS)
+    if function == "sample_dpm_fast":  # without its number of calls, every call counts
+        calls.function = "sample_euler"
+
+    def before_call(latent: Tensor, level: NoiseLevel) -> None:
+        if calls.is_state(latent):
+            record.add(latent, level)
+
+    with _watched(sampler, before_call, calls):
+        yield
+
+
+@contextmanager
+def _watched(
+    sampler: Any,  # noqa: ANN401
+    before_call: Callable[[Tensor, NoiseLevel], None],
+    calls: StateCalls,
+) -> Generator[None, None, None]:
+    def watch_forward(previous: Callable[..., Any]) -> Callable[..., Any]:
+        def forward(x: Tensor, sigma: Tensor, *args: Any, **kwargs: Any) -> Any:  # noqa: ANN401
+            before_call(x, level_at(sampler, float(sigma.flatten()[0])))
+            return previous(x, sigma, *args, **kwargs)
+
+        return forward
+
+    def watch_step(previous: Callable[..., Any]) -> Callable[..., Any]:
+        def callback_state(info: Any) -> Any:  # noqa: ANN401
+            calls.stepped()
+            return previous(info)
+
+        return callback_state
+
+    with (
+        replaced(sampler.model_wrap_cfg, "forward", watch_forward),
+        replaced(sampler, "callback_state", watch_step),
+    ):
+        yield
+
+
+def _label(sampler: Any) -> str | None:  # noqa: ANN401
+    return getattr(getattr(sampler, "config", None), "name", None)
+
+
+# --- the schedule
+
+
+@dataclass(frozen=True)
+class Schedule:
+    """The part of the host's schedule that a pass runs: what its sampler must be handed."""
+
+    steps: int
+    """To pass as `steps`."""
+    calls: int
+    """Steps that the sampler takes."""
+    method: str
+    """The sampler's method that gives the schedule, and what it shall give."""
+    give: Callable[[Any, int], Tensor]
+
+
+def schedule_from(sampler: Any, p: Any, *, steps: int, start: float) -> Schedule:  # noqa: ANN401
+    """Return the tail of the host's own schedule of `steps` steps that begins at the first level with rho <= `start`.
+
+    The host cuts its schedule by the denoising strength, and in the DDIM family it begins one step lower than it adds
+    noise for; here the noise is added for the very level that the first call stands at. Raises `ConfigError` where
+    `start` leaves no step.
+    """
+    if hasattr(sampler, "get_sigmas"):
+        sigmas = sampler.get_sigmas(p, steps)
+        kept = [index for index, sigma in enumerate(sigmas.tolist()) if _rho(sampler, sigma) <= start]
+        tail = sigmas[kept[0] :] if start < 1 else sigmas
+        calls = len(tail) - 1
+        if calls < 1 or tail[0] <= 0:
+            raise _no_step(start, steps)
+
+        def give_sigmas(p: Any, total: int) -> Tensor:  # noqa: ANN401
+            # the host takes the last `calls` + 1 of what it asked for
+            return torch.cat([tail[:1].repeat(max(total - calls, 0)), tail])
+
+        return Schedule(calls, calls, "get_sigmas", give_sigmas)
+    timesteps = sampler.get_timesteps(p, steps)
+    tail = timesteps[timesteps <= start * NUM_TRAIN_TIMESTEPS]
+    if len(tail) < 2:
+        raise _no_step(start, steps)
+    # the host adds noise for timesteps[steps - 1] and runs timesteps[: steps - 1], last to first
+    given = torch.cat([tail, tail[-1:]])
+    return Schedule(len(given), len(tail) - 1, "get_timesteps", lambda p, total: given)
+
+
+def _rho(sampler: Any, sigma: float) -> float:  # noqa: ANN401
+    return level_at(sampler, sigma).timestep / NUM_TRAIN_TIMESTEPS if sigma > 0 else 0.0
+
+
+def _no_step(start: float, steps: int) -> ConfigError:
+    return ConfigError(f"start is {start} and leaves no step of {steps}; choose a higher start or more steps")
+
+
+def check_finite(latent: Tensor) -> None:
+    """Raise `NonFiniteLatentError` when `latent` holds a value that is not finite."""
+    if not bool(torch.isfinite(latent).all()):
+        raise NonFiniteLatentError(
+            "the hires latent has values that are not finite; use --no-half, --upcast-sampling or another VAE"
+        )

@@ -1,0 +1,345 @@
+"""Train the UNet and the text encoder on cached latents; stopped, it goes on where it was.
+
+From nothing, progressively:  python tools/demo_model/unet.py --vae .work/vae --stages 128:30 256:30 512:60
+From an earlier model:        python tools/demo_model/unet.py --start FOLDER --stages 256:60
+
+A stage is SIZE:MINUTES, the minutes being training time over all starts. The averaged weights are written to
+`.work/model` (or --out) as a diffusers folder after each save, so the state of the art can always be looked at.
+"""
+
+from __future__ import annotations
+
+import argparse
+import hashlib
+import logging
+import random
+import shutil
+import time
+from collections.abc import Iterable
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import torch
+from data import WORK, Collection, Renders
+from torch import Tensor
+from training import Average, autocast, cosine, pick_device, save_atomically
+
+logger = logging.getLogger(__name__)
+
+START, END = "<|startoftext|>", "<|endoftext|>"
+UNET: dict[str, Any] = {
+    "sample_size": 64,
+    "block_out_channels": [64, 128, 256],
+    "layers_per_block": 1,
+    "down_block_types": ["DownBlock2D", "CrossAttnDownBlock2D", "CrossAttnDownBlock2D"],
+    "up_block_types": ["CrossAttnUpBlock2D", "CrossAttnUpBlock2D", "UpBlock2D"],
+    "attention_head_dim": [2, 4, 8],  # numbers of heads, under diffusers' old misnomer: 32 wide each
+    "cross_attention_dim": 128,
+    "use_linear_projection": True,
+}
+TEXT: dict[str, Any] = {
+    "hidden_size": 128,
+    "intermediate_size": 256,
+    "num_hidden_layers": 2,
+    "num_attention_heads": 4,
+    "max_position_embeddings": 77,
+}
+SCHEDULER: dict[str, Any] = {
+    "beta_start": 0.00085,
+    "beta_end": 0.012,
+    "beta_schedule": "scaled_linear",
+    "num_train_timesteps": 1000,
+    "clip_sample": False,
+    "set_alpha_to_one": False,
+    "steps_offset": 1,
+    "prediction_type": "epsilon",
+}
+
+
+class Latents:
+    """Scaled latents of the renders at one size, encoded when first drawn and kept; mirrored ones are encoded too."""
+
+    def __init__(self, renders: Renders, vae: Any, *, tag: str) -> None:
+        self.renders, self.vae = renders, vae
+        side = renders.size // 8
+        folder = renders.collection.work / "latents"
+        folder.mkdir(parents=True, exist_ok=True)
+        count = len(renders.collection.emojis)
+        self.values = _memmap(folder / f"{tag}-{renders.size}.npy", (count, 2, 4, side, side), np.float16)
+        self.done = _memmap(folder / f"{tag}-{renders.size}-done.npy", (count, 2), np.uint8)
+
+    @torch.no_grad()
+    def get(self, wanted: list[tuple[int, bool]]) -> Tensor:
+        """Return (B, 4, side, side) of (index, mirrored) pairs; the mean of the VAE's posterior, scaled."""
+        missing = [(index, mirrored) for index, mirrored in wanted if not self.done[index, int(mirrored)]]
+        for start in range(0, len(missing), 4):
+            part = missing[start : start + 4]
+            pictures = np.stack(
+                [self.renders[index][:, ::-1] if mirrored else self.renders[index] for index, mirrored in part]
+            )
+            images = torch.from_numpy(np.ascontiguousarray(pictures)).permute(0, 3, 1, 2).float() / 127.5 - 1
+            encoded = self.vae.encode(images.to(self.vae.device)).latent_dist.mode() * self.vae.config.scaling_factor
+            for (index, mirrored), latent in zip(part, encoded.cpu().half().numpy(), strict=True):
+                self.values[index, int(mirrored)] = latent
+                self.done[index, int(mirrored)] = 1
+        return torch.from_numpy(np.stack([self.values[index, int(mirrored)] for index, mirrored in wanted])).float()
+
+
+def train_tokenizer(captions: Iterable[str], folder: Path, *, vocabulary: int = 2700) -> None:
+    """Learn a byte-level BPE from `captions` and write it as CLIP's tokenizer files: at most `vocabulary` tokens."""
+    import json
+
+    from tokenizers import Regex, Tokenizer, models, normalizers, pre_tokenizers, trainers
+
+    # CLIP's own rules, so that every CLIP tokenizer, slow or fast, reads the files alike
+    words = Regex(r"'s|'t|'re|'ve|'m|'ll|'d|[\p{L}]+|[\p{N}]|[^\s\p{L}\p{N}]+")
+    letters = sorted(pre_tokenizers.ByteLevel.alphabet())
+    tokenizer = Tokenizer(models.BPE(end_of_word_suffix="</w>"))
+    tokenizer.normalizer = normalizers.Lowercase()  # pyright: ignore[reportAttributeAccessIssue]
+    tokenizer.pre_tokenizer = pre_tokenizers.Sequence(  # pyright: ignore[reportAttributeAccessIssue]
+        [pre_tokenizers.Split(words, behavior="removed", invert=True), pre_tokenizers.ByteLevel(False, use_regex=False)]
+    )
+    trainer = trainers.BpeTrainer(
+        vocab_size=vocabulary - 2 * len(letters) - 2, min_frequency=2, end_of_word_suffix="</w>", show_progress=False
+    )
+    tokenizer.train_from_iterator(captions, trainer)
+    merges: list[Any] = json.loads(tokenizer.to_str())["model"]["merges"]
+    pairs = [pair.split(" ") if isinstance(pair, str) else pair for pair in merges]
+    tokens = [*letters, *(f"{letter}</w>" for letter in letters), *dict.fromkeys("".join(pair) for pair in pairs)]
+    tokens = [*dict.fromkeys(tokens), START, END]
+    folder.mkdir(parents=True, exist_ok=True)
+    ids = {token: index for index, token in enumerate(tokens)}
+    (folder / "vocab.json").write_text(json.dumps(ids, ensure_ascii=False), encoding="utf-8")
+    lines = ["#version: 0.2", *(" ".join(pair) for pair in pairs)]
+    (folder / "merges.txt").write_text("\n".join(lines) + "\n", encoding="utf-8")
+    special = {"bos_token": START, "eos_token": END, "pad_token": END, "unk_token": END}
+    text = json.dumps({**special, "model_max_length": 77, "tokenizer_class": "CLIPTokenizer"}, indent=2)
+    (folder / "tokenizer_config.json").write_text(text, encoding="utf-8")
+
+
+def fresh_model(
+    folder: Path, vae: Path, collection: Collection, *, seed: int, unet: dict[str, Any] | None = None
+) -> None:
+    """Write an untrained model around a trained `vae` as a diffusers folder."""
+    import json
+
+    from diffusers.models.unets.unet_2d_condition import UNet2DConditionModel
+    from diffusers.schedulers.scheduling_ddim import DDIMScheduler
+    from transformers import CLIPTextConfig, CLIPTextModel
+
+    torch.manual_seed(seed)
+    rng = random.Random(seed)
+    known = [index for name in collection.training_names() for index in collection.variants[name]]
+    captions = [collection.draw_caption(rng, index) for index in known for _ in range(3)]
+    train_tokenizer(captions, folder / "tokenizer")
+    size = len(json.loads((folder / "tokenizer" / "vocab.json").read_text(encoding="utf-8")))
+    kind: Any = UNet2DConditionModel
+    config = {**UNET, **(unet or {})}
+    kind.from_config(config).save_pretrained(folder / "unet")
+    ends = {"bos_token_id": size - 2, "eos_token_id": size - 1, "pad_token_id": size - 1}
+    text = {**TEXT, "hidden_size": config["cross_attention_dim"]}
+    CLIPTextModel(CLIPTextConfig(vocab_size=size, **ends, **text)).save_pretrained(folder / "text_encoder")
+    DDIMScheduler(**SCHEDULER).save_pretrained(folder / "scheduler")
+    shutil.copytree(vae, folder / "vae")
+    write_index(folder)
+
+
+def write_index(folder: Path) -> None:
+    """Write the model_index.json that makes `folder` a StableDiffusionPipeline."""
+    import json
+
+    parts = {
+        "scheduler": ["diffusers", "DDIMScheduler"],
+        "text_encoder": ["transformers", "CLIPTextModel"],
+        "tokenizer": ["transformers", "CLIPTokenizer"],
+        "unet": ["diffusers", "UNet2DConditionModel"],
+        "vae": ["diffusers", "AutoencoderKL"],
+    }
+    absent = {name: [None, None] for name in ("feature_extractor", "image_encoder", "safety_checker")}
+    index = {"_class_name": "StableDiffusionPipeline", "requires_safety_checker": False, **absent, **parts}
+    (folder / "model_index.json").write_text(json.dumps(index, indent=2) + "\n", encoding="utf-8")
+
+
+class Model(torch.nn.Module):
+    """What is trained, the UNet and the text encoder, and what is not, the VAE, the tokenizer and the schedule."""
+
+    def __init__(self, folder: Path) -> None:
+        from diffusers.models.autoencoders.autoencoder_kl import AutoencoderKL
+        from diffusers.models.unets.unet_2d_condition import UNet2DConditionModel
+        from diffusers.schedulers.scheduling_ddim import DDIMScheduler
+        from transformers import CLIPTextModel, CLIPTokenizer
+
+        super().__init__()
+        self.folder = folder
+        self.unet: Any = UNet2DConditionModel.from_pretrained(folder / "unet").float()
+        self.text: Any = CLIPTextModel.from_pretrained(folder / "text_encoder").float()
+        self.fixed: dict[str, Any] = {
+            "vae": AutoencoderKL.from_pretrained(folder / "vae").float().eval(),
+            "tokenizer": CLIPTokenizer.from_pretrained(folder / "tokenizer"),
+        }
+        scheduler: Any = DDIMScheduler.from_pretrained(folder / "scheduler")
+        self.alphas: Tensor
+        self.register_buffer("alphas", scheduler.alphas_cumprod.clone(), persistent=False)
+
+    def loss(self, latents: Tensor, captions: list[str], *, high_noise: float, generator: torch.Generator) -> Tensor:
+        """Return the min-SNR-5 weighted error of epsilon. `high_noise` 1 draws timesteps evenly, 2 leans to noise."""
+        device = self.alphas.device
+        tokens = self.fixed["tokenizer"](
+            captions, truncation=True, max_length=77, padding="max_length", return_tensors="pt"
+        ).input_ids
+        count = len(latents)
+        share = torch.rand(count, generator=generator) ** (1 / high_noise)
+        timesteps = (share * len(self.alphas)).long().clamp_max(len(self.alphas) - 1).to(device)
+        noise = torch.randn(latents.shape, generator=generator).to(device)
+        alpha = self.alphas[timesteps]
+        scale = alpha[:, None, None, None]
+        noisy = scale.sqrt() * latents.to(device) + (1 - scale).sqrt() * noise
+        context = self.text(tokens.to(device)).last_hidden_state
+        guess = self.unet(noisy, timesteps, encoder_hidden_states=context).sample
+        snr = alpha / (1 - alpha)
+        weight = snr.clamp_max(5.0) / snr
+        return (weight * (guess.float() - noise).square().mean(dim=(1, 2, 3))).mean()
+
+    def write(self, out: Path, *, size: int) -> None:
+        """Write a diffusers folder in fp16 whose native size is `size` px."""
+        partial = out.with_name(f"{out.name}.part")
+        shutil.rmtree(partial, ignore_errors=True)
+        for part in ("tokenizer", "scheduler", "vae"):
+            shutil.copytree(self.folder / part, partial / part)
+        self.unet.register_to_config(sample_size=size // 8)
+        for part, module in (("unet", self.unet), ("text_encoder", self.text)):
+            weights = {key: value.clone() for key, value in module.state_dict().items()}
+            module.half().save_pretrained(partial / part)
+            module.float().load_state_dict(weights)  # half() rounded them in place
+        write_index(partial)
+        shutil.rmtree(out, ignore_errors=True)
+        partial.rename(out)
+
+
+def draw_batch(
+    collection: Collection, options: argparse.Namespace, step: int, *, pool: list[str]
+) -> tuple[list[tuple[int, bool]], list[str]]:
+    """Return (index, mirrored) pairs and captions of one step: the same for the same seed and step."""
+    rng = random.Random(options.seed * 1_000_003 + step)
+    pairs: list[tuple[int, bool]] = []
+    captions: list[str] = []
+    for index in collection.draw(rng, options.batch, names=pool):
+        mirrorable = not collection.mirrors_another(collection.emojis[index].name)
+        pairs.append((index, mirrorable and rng.random() < options.mirror))
+        text = collection.draw_caption(rng, index, synonym_share=options.synonyms)
+        captions.append("" if rng.random() < options.drop else text)
+    return pairs, captions
+
+
+def train(options: argparse.Namespace) -> None:
+    collection = Collection(options.work)
+    start = options.start
+    if start is None:
+        start = options.work / "fresh"
+        if not (start / "model_index.json").is_file():
+            fresh_model(start, options.vae, collection, seed=options.seed)
+    device = pick_device()
+    model = Model(start).to(device).train()
+    model.fixed["vae"].to(device)
+    optimizer = torch.optim.AdamW(model.parameters(), lr=options.rate, weight_decay=0.01)
+    average = Average(model, options.average)
+    if options.start is not None:
+        average.steps = 10**6  # the start is worth keeping from the first step on
+    pool = collection.training_names()
+    spent, step, stage = 0.0, 0, 0
+    if options.state.is_file():
+        state = torch.load(options.state, map_location=device, weights_only=True)
+        model.load_state_dict(state["model"])
+        optimizer.load_state_dict(state["optimizer"])
+        average.load(state["average"], steps=state["average_steps"])
+        spent, step, stage = state["spent"], state["step"], state["stage"]
+        logger.info("going on at stage %d, step %d, %.0f s", stage, step, spent)
+
+    def save(size: int) -> None:
+        state = {"model": model.state_dict(), "optimizer": optimizer.state_dict(), "average": average.values}
+        counts = {"average_steps": average.steps, "spent": spent, "step": step, "stage": stage}
+        save_atomically({**state, **counts}, options.state)
+        current = {key: value.clone() for key, value in model.state_dict().items()}
+        average.copy_to(model)
+        model.write(options.out, size=size)
+        model.load_state_dict(current)
+
+    tag = hashlib.sha256((start / "vae" / "diffusion_pytorch_model.safetensors").read_bytes()).hexdigest()[:8]
+    first_step = step
+    while stage < len(options.stages):
+        size, minutes = options.stages[stage]
+        latents = Latents(Renders(collection, size), model.fixed["vae"], tag=tag)
+        shown = saved = time.monotonic()
+        losses: list[float] = []
+        while spent < minutes * 60 and (options.steps < 0 or step - first_step < options.steps):
+            began = time.monotonic()
+            rate = options.rate * cosine(spent / (minutes * 60), warm=0.03) * (0.5**stage)
+            for group in optimizer.param_groups:
+                group["lr"] = rate
+            pairs, captions = draw_batch(collection, options, step, pool=pool)
+            values = latents.get(pairs)
+            generator = torch.Generator().manual_seed(options.seed * 1_000_003 + step)
+            with autocast(device):
+                loss = model.loss(values, captions, high_noise=options.high_noise, generator=generator)
+            optimizer.zero_grad(set_to_none=True)
+            loss.backward()
+            torch.nn.utils.clip_grad_norm_(model.parameters(), 1.0)
+            optimizer.step()
+            average.update(model)
+            losses.append(loss.item())
+            step += 1
+            spent += time.monotonic() - began
+            if time.monotonic() - shown > 60:
+                logger.info(
+                    "%d px  step %d  %.0f s  loss %.4f (mean of %d)  rate %.1e",
+                    size, step, spent, sum(losses) / len(losses), len(losses), rate,
+                )  # fmt: skip
+                shown, losses = time.monotonic(), []
+            if time.monotonic() - saved > options.save_every * 60:
+                save(size)
+                saved = time.monotonic()
+        stopped = spent < minutes * 60
+        if not stopped:
+            spent, stage = 0.0, stage + 1
+        save(size)
+        if stopped:
+            break
+    logger.info("stage %d of %d, step %d; averaged weights in %s", stage, len(options.stages), step, options.out)
+
+
+def _memmap(path: Path, shape: tuple[int, ...], dtype: Any) -> np.ndarray:
+    if path.is_file():
+        return np.lib.format.open_memmap(path, mode="r+")
+    return np.lib.format.open_memmap(path, mode="w+", dtype=dtype, shape=shape)
+
+
+def _stage(text: str) -> tuple[int, float]:
+    size, _, minutes = text.partition(":")
+    return int(size), float(minutes)
+
+
+def parse(arguments: list[str] | None = None) -> argparse.Namespace:
+    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser.add_argument("--work", type=Path, default=WORK)
+    parser.add_argument("--start", type=Path, help="diffusers folder to go on from; without it, from nothing")
+    parser.add_argument("--vae", type=Path, default=WORK / "vae", help="trained VAE, for a model from nothing")
+    parser.add_argument("--out", type=Path, default=WORK / "model", help="where the averaged model is written")
+    parser.add_argument("--state", type=Path, default=WORK / "unet.pt", help="what a later start goes on from")
+    parser.add_argument("--stages", type=_stage, nargs="+", default=[(128, 30.0), (256, 30.0), (512, 60.0)])
+    parser.add_argument("--steps", type=int, default=-1, help="stop after this many steps, however early")
+    parser.add_argument("--batch", type=int, default=32)
+    parser.add_argument("--rate", type=float, default=6e-4, help="AdamW's, halved at each later stage")
+    parser.add_argument("--average", type=float, default=0.999, help="decay of the weights' moving average")
+    parser.add_argument("--drop", type=float, default=0.1, help="share of empty captions, for guidance")
+    parser.add_argument("--synonyms", type=float, default=0.2, help="share of captions by another name")
+    parser.add_argument("--mirror", type=float, default=0.5, help="share of mirrored pictures, where none is turned")
+    parser.add_argument("--high-noise", type=float, default=1.0, help="over 1 leans the timesteps towards noise")
+    parser.add_argument("--save-every", type=float, default=5.0, help="minutes")
+    parser.add_argument("--seed", type=int, default=0)
+    return parser.parse_args(arguments)
+
+
+if __name__ == "__main__":
+    logging.basicConfig(level=logging.INFO, format="%(message)s")
+    train(parse())

@@ -1,0 +1,1 @@
+"""The embedded model and its sample pictures; see the card in `model/README.md`."""

@@ -1,0 +1,227 @@
+"""The recipe, in host-neutral terms: native -> upsample -> diffuse -> guided denoise -> decode."""
+
+from __future__ import annotations
+
+import logging
+import time
+from collections.abc import Callable
+from dataclasses import dataclass
+
+import numpy as np
+import torch
+from PIL import Image
+from torch import Tensor
+from torch.nn.functional import interpolate
+
+from fam_ext.core.config import FamConfig
+from fam_ext.core.guide import GuideReport, HiresGuide, NativeRecord, seeded_noise
+from fam_ext.core.schedule import NoiseLevel, Size
+from fam_ext.errors import PictureError, UsageError
+from fam_ext.hosts.base import Host, Modify, Prompt, unmodified
+from fam_ext.methods.ablation import SkipResidual
+
+log = logging.getLogger(__name__)
+
+METHODS = ("fam", "direct", "direct-from-native", "skip-residual")
+GRID = 8
+MIN_NATIVE_SIDE = 16
+MIN_TARGET_SIDE = 64
+NATIVE_SALT, TARGET_SALT, REPLAY_SALT = 0, 1, 2
+
+LATENT_MODES = {
+    "latent_bicubic": {"mode": "bicubic", "align_corners": False},
+    "latent_bilinear": {"mode": "bilinear", "align_corners": False},
+    "latent_nearest": {"mode": "nearest-exact"},
+}
+PIXEL_MODES = {"pixel_bicubic": Image.Resampling.BICUBIC, "pixel_lanczos": Image.Resampling.LANCZOS}
+
+
+@dataclass(frozen=True)
+class Sampling:
+    """How one picture is denoised; the usual names and units of the WebUI."""
+
+    prompt: str = ""
+    negative_prompt: str = ""
+    seed: int = 0
+    steps: int = 30
+    sampler: str = "DDIM"
+    schedule: str = "Automatic"
+    cfg_scale: float = 7.0
+    clip_skip: int | None = None
+
+    @property
+    def words(self) -> Prompt:
+        """The prompts alone."""
+        return Prompt(self.prompt, self.negative_prompt, self.clip_skip)
+
+
+@dataclass(frozen=True)
+class Upscaled:
+    """A target picture and what really ran for it."""
+
+    image: Image.Image
+    method: str
+    steps: int
+    """Sampler steps that the target pass took (fewer than asked when `start` is below 1)."""
+    report: GuideReport
+    seconds: float
+    native: Image.Image
+
+
+@dataclass(frozen=True)
+class Native:
+    """A native picture with its latent (1, C, h, w) and, where it was our own run, the record of that run."""
+
+    image: Image.Image
+    latent: Tensor
+    record: NativeRecord | None = None
+
+
+@dataclass(frozen=True)
+class Callbacks:
+    """Travel down into the sampler: `step(done, total)` after each step, `cancelled()` asked between steps."""
+
+    step: Callable[[int, int], None] = lambda done, total: None
+    cancelled: Callable[[], bool] = lambda: False
+
+
+def upscale(
+    host: Host,
+    image: Image.Image | Native,
+    *,
+    size: Size,
+    sampling: Sampling,
+    config: FamConfig | None = None,
+    method: str = "fam",
+    tile: int | None = None,
+    callbacks: Callbacks | None = None,
+) -> Upscaled:
+    """Return `image` made again at `size` (height, width) in pixels, by `method` (one of METHODS).
+
+    `image` is RGB of at least 16 px a side (its latent is taken at the nearest multiples of 8), or a `Native` of
+    `generate_native`, whose record AM then attends to. `size` is in multiples of 8, not smaller than the picture; its
+    aspect ratio may differ. The same seed gives the same picture. `tile` is the VAE's tile in pixels (None: when
+    large, 0: never). Raises `PictureError`, `UsageError`, `UnsupportedSamplerError`, `NonFiniteLatentError`,
+    `Cancelled`.
+    """
+    config, callbacks, began = config or FamConfig(), callbacks or Callbacks(), time.perf_counter()
+    if method not in METHODS:
+        raise UsageError(f"method is {method!r}; choose one of {', '.join(METHODS)}")
+    native = image if isinstance(image, Native) else _encoded(host, image, tile=tile)
+    _check_size(size, native.image)
+
+    start = 1.0 if method == "direct" else config.start
+    sampler = host.sampler(sampling.sampler, sampling.schedule, sampling.steps, seeds=[sampling.seed], start=start)
+    guide = HiresGuide(
+        config if method == "fam" else config.replace(am=False, fm=False),
+        native=native.latent,
+        target=_upsampled(host, native, size, mode=config.upsample, tile=tile),
+        noise=_noise(native.latent, tuple(side // GRID for side in size), sampling.seed, TARGET_SALT),
+        native_noise=_noise(native.latent, tuple(native.latent.shape[-2:]), sampling.seed, REPLAY_SALT),
+        steps=len(sampler.levels),
+        record=native.record,
+        num_train_timesteps=host.num_train_timesteps,
+    )
+    first = sampler.levels[0]
+    latent = guide.noise * first.scale if method == "direct" else guide.diffused(first)
+    with host.model([sampling.words], size=size, cfg_scale=sampling.cfg_scale, guide=guide) as model:
+        latent = sampler.run(
+            latent, model, modify=_modify(method, guide), step=callbacks.step, cancelled=callbacks.cancelled
+        )
+    picture = to_image(host.decode(latent, tile=tile))
+    seconds = time.perf_counter() - began
+    log.info("%s %dx%d -> %dx%d in %.1f s", method, *native.image.size, size[1], size[0], seconds)
+    return Upscaled(picture, method, len(sampler.levels), guide.report, seconds, native.image)
+
+
+def generate_native(
+    host: Host,
+    *,
+    size: Size,
+    sampling: Sampling,
+    tile: int | None = None,
+    callbacks: Callbacks | None = None,
+) -> Native:
+    """Return a picture made from text at native `size` (height, width; multiples of 8), its run recorded for AM."""
+    callbacks = callbacks or Callbacks()
+    _check_multiples(size)
+    sampler = host.sampler(sampling.sampler, sampling.schedule, sampling.steps, seeds=[sampling.seed])
+    noise = seeded_noise((host.latent_channels, *(side // GRID for side in size)), [sampling.seed], salt=NATIVE_SALT)
+    record = NativeRecord()
+
+    def keep(latent: Tensor, level: NoiseLevel) -> Tensor:
+        record.add(latent, level)
+        return latent
+
+    with host.model([sampling.words], size=size, cfg_scale=sampling.cfg_scale) as model:
+        latent = sampler.run(
+            noise * sampler.levels[0].scale, model, modify=keep, step=callbacks.step, cancelled=callbacks.cancelled
+        )
+    return Native(to_image(host.decode(latent, tile=tile)), latent, record)
+
+
+def to_tensor(image: Image.Image) -> Tensor:
+    """Return `image` as float32 (1, 3, H, W) in [0, 1]."""
+    pixels = np.asarray(image.convert("RGB"), dtype=np.float32) / 255
+    return torch.from_numpy(pixels).permute(2, 0, 1)[None]
+
+
+def to_image(pixels: Tensor) -> Image.Image:
+    """Return the first of `pixels` (B, 3, H, W) in [0, 1] as an 8-bit picture."""
+    eight_bit = (pixels[0].clamp(0, 1) * 255).round().to(torch.uint8)
+    return Image.fromarray(eight_bit.permute(1, 2, 0).cpu().numpy())
+
+
+def native_size(host: Host, target_size: Size) -> Size:
+    """Return the native (height, width) for a target's aspect ratio: the trained area, sides in multiples of 64
+    (method.md A24; multiples of 8 where the trained side is small)."""
+    step = 64 if host.native_side >= 512 else GRID
+    aspect = (target_size[0] / target_size[1]) ** 0.5
+    height, width = (
+        max(step, round(side / step) * step) for side in (host.native_side * aspect, host.native_side / aspect)
+    )
+    return height, width
+
+
+def _encoded(host: Host, image: Image.Image, *, tile: int | None) -> Native:
+    if min(image.size) < MIN_NATIVE_SIDE:
+        raise PictureError(
+            f"the picture is {image.width}x{image.height}; choose one of at least {MIN_NATIVE_SIDE} px a side"
+        )
+    width, height = (max(GRID, round(side / GRID) * GRID) for side in image.size)
+    fitted = image if image.size == (width, height) else image.resize((width, height), Image.Resampling.LANCZOS)
+    return Native(image, host.encode(to_tensor(fitted), tile=tile))
+
+
+def _upsampled(host: Host, native: Native, size: Size, *, mode: str, tile: int | None) -> Tensor:
+    """Return U(z_0^n): the native latent at the target's latent size, through latent or pixel space."""
+    if mode in LATENT_MODES:
+        latent_size = size[0] // GRID, size[1] // GRID
+        return interpolate(native.latent, size=latent_size, **LATENT_MODES[mode])
+    resampling = PIXEL_MODES["pixel_bicubic" if mode == "auto" else mode]
+    resized = native.image.convert("RGB").resize((size[1], size[0]), resampling)
+    return host.encode(to_tensor(resized), tile=tile)
+
+
+def _modify(method: str, guide: HiresGuide) -> Modify:
+    return {"fam": guide.modulate, "skip-residual": SkipResidual(guide)}.get(method, unmodified)
+
+
+def _noise(like: Tensor, size: tuple[int, ...], seed: int, salt: int) -> Tensor:
+    return seeded_noise((like.shape[1], *size), [seed], salt=salt).to(like)
+
+
+def _check_size(size: Size, native: Image.Image) -> None:
+    _check_multiples(size)
+    if min(size) < MIN_TARGET_SIDE:
+        raise UsageError(f"the target size is {size[1]}x{size[0]}; choose at least {MIN_TARGET_SIDE} px a side")
+    if size[0] < native.height - GRID or size[1] < native.width - GRID:
+        raise UsageError(
+            f"the target size {size[1]}x{size[0]} is smaller than the picture's {native.width}x{native.height};"
+            " choose a scale of at least 1"
+        )
+
+
+def _check_multiples(size: Size) -> None:
+    if size[0] % GRID or size[1] % GRID or min(size) <= 0:
+        raise UsageError(f"the size is {size[1]}x{size[0]}; choose multiples of {GRID}")

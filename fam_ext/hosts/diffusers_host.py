@@ -1,0 +1,154 @@
+"""A diffusers pipeline (SD1.5, SD2.1, SDXL) as a Host."""
+
+from __future__ import annotations
+
+from collections.abc import Generator
+from contextlib import AbstractContextManager, contextmanager, nullcontext
+from typing import Any
+
+import torch
+from torch import Tensor
+
+from fam_ext.core.guide import HiresGuide
+from fam_ext.core.schedule import NoiseLevel, Size
+from fam_ext.hosts.base import Model, Prompt
+from fam_ext.hosts.diffusers_samplers import SCHEDULERS, DiffusersSampler
+from fam_ext.hosts.diffusers_unet import guided
+from fam_ext.hosts.prompts import count_chunks, encode_prompt
+
+TILE_FROM_SIDE = 1536
+DEFAULT_TILE = 1024
+
+
+class DiffusersHost:
+    """See `hosts.base.Host`. `pipe` is a StableDiffusion(XL)Pipeline; its modules are never changed for good."""
+
+    def __init__(self, pipe: Any, *, name: str, device: torch.device, dtype: torch.dtype) -> None:  # noqa: ANN401
+        self.pipe = pipe
+        self.name = name
+        self.device = device
+        self.dtype = dtype
+        self.is_sdxl = getattr(pipe, "text_encoder_2", None) is not None
+        self.latent_channels: int = pipe.unet.config.in_channels
+        self.num_train_timesteps: int = pipe.scheduler.config.num_train_timesteps
+        self.downscale: int = 2 ** (len(pipe.vae.config.block_out_channels) - 1)
+        self.native_side: int = pipe.unet.config.sample_size * self.downscale
+        self.samplers = tuple(SCHEDULERS)
+
+    # --- pictures
+
+    @torch.inference_mode()
+    def encode(self, images: Tensor, *, tile: int | None = None) -> Tensor:
+        """Return the latents (B, C, H / 8, W / 8) of `images` (B, 3, H, W) in [0, 1]: the distribution's mode."""
+        with self._tiled(images.shape[-2:], tile):
+            pixels = (images * 2 - 1).to(self.device, self.pipe.vae.dtype)
+            latents = torch.cat([self.pipe.vae.encode(picture[None]).latent_dist.mode() for picture in pixels])
+        return (latents.float() - self._shift) * self.pipe.vae.config.scaling_factor
+
+    @torch.inference_mode()
+    def decode(self, latents: Tensor, *, tile: int | None = None) -> Tensor:
+        """Return the images (B, 3, H, W) in [0, 1] of `latents`, one at a time."""
+        size = latents.shape[-2] * self.downscale, latents.shape[-1] * self.downscale
+        with self._tiled(size, tile):
+            plain = (latents / self.pipe.vae.config.scaling_factor + self._shift).to(self.device, self.pipe.vae.dtype)
+            pictures = torch.cat([self.pipe.vae.decode(latent[None]).sample for latent in plain])
+        return (pictures.float() / 2 + 0.5).clamp(0, 1)
+
+    @property
+    def _shift(self) -> float:
+        return getattr(self.pipe.vae.config, "shift_factor", None) or 0.0
+
+    @contextmanager
+    def _tiled(self, size: tuple[int, ...], tile: int | None) -> Generator[None, None, None]:
+        if tile is None:
+            tile = DEFAULT_TILE if max(size) > TILE_FROM_SIDE else 0
+        vae = self.pipe.vae
+        before = vae.use_tiling, vae.tile_sample_min_size, vae.tile_latent_min_size
+        if tile:
+            vae.use_tiling = True
+            vae.tile_sample_min_size, vae.tile_latent_min_size = tile, tile // self.downscale
+        else:
+            vae.use_tiling = False
+        try:
+            yield
+        finally:
+            vae.use_tiling, vae.tile_sample_min_size, vae.tile_latent_min_size = before
+
+    # --- sampling
+
+    def sampler(
+        self, name: str, schedule: str, steps: int, *, seeds: list[int], start: float = 1.0
+    ) -> DiffusersSampler:
+        """Return a sampler by its usual name; raises `UnsupportedSamplerError`."""
+        training = dict(self.pipe.scheduler.config)
+        return DiffusersSampler(training, name, schedule, steps=steps, seeds=seeds, start=start)
+
+    @contextmanager
+    def model(
+        self, prompts: list[Prompt], *, size: Size, cfg_scale: float, guide: HiresGuide | None = None
+    ) -> Generator[Model, None, None]:
+        """See `hosts.base.Host.model`. Rows are [uncond, cond], each in `prompts`' order; cond alone at cfg_scale 1."""
+        unet, use_uncond = self.pipe.unet, cfg_scale != 1
+        with torch.inference_mode():
+            contexts = self._contexts(prompts, use_uncond=use_uncond)
+        native_size = self._native_pixels(guide) if guide else size
+
+        def call(latent: Tensor, level: NoiseLevel, native: bool) -> Tensor:
+            extra = self._added_conditions(contexts, native_size if native else size)
+            return unet(
+                latent.to(self.device, self.dtype),
+                torch.tensor(level.timestep, device=self.device),
+                encoder_hidden_states=contexts[0],
+                return_dict=False,
+                **extra,
+            )[0].float()
+
+        steering: AbstractContextManager[Any] = guided(unet, guide) if guide else nullcontext()
+        with steering as steer:
+
+            def model(latent: Tensor, level: NoiseLevel) -> Tensor:
+                with torch.inference_mode():
+                    rows = torch.cat([latent, latent]) if use_uncond else latent
+                    output = steer(call, rows, level) if steer else call(rows, level, False)
+                    if not use_uncond:
+                        return output
+                    uncond, cond = output.chunk(2)
+                    return uncond + cfg_scale * (cond - uncond)
+
+            yield model
+
+    def _native_pixels(self, guide: HiresGuide) -> Size:
+        height, width = guide.native_size
+        return height * self.downscale, width * self.downscale
+
+    def _contexts(self, prompts: list[Prompt], *, use_uncond: bool) -> tuple[Tensor, Tensor | None]:
+        """Return the token states (rows, 77 n, width) and SDXL's pooled states (rows, width), uncond first."""
+        chunks = max(count_chunks(text, self.pipe.tokenizer) for p in prompts for text in (p.positive, p.negative))
+        texts = [(p.negative, p.clip_skip) for p in prompts] if use_uncond else []
+        texts += [(p.positive, p.clip_skip) for p in prompts]
+        if not self.is_sdxl:
+            states = [
+                encode_prompt(text, self.pipe.tokenizer, self.pipe.text_encoder, chunks=chunks, clip_skip=skip)[0]
+                for text, skip in texts
+            ]
+            return torch.cat(states).to(self.dtype), None
+        rows: list[Tensor] = []
+        pooled: list[Tensor] = []
+        for text, skip in texts:
+            first, _ = encode_prompt(
+                text, self.pipe.tokenizer, self.pipe.text_encoder, chunks=chunks, clip_skip=skip, penultimate=True
+            )
+            second, pool = encode_prompt(
+                text, self.pipe.tokenizer_2, self.pipe.text_encoder_2, chunks=chunks, clip_skip=skip, penultimate=True
+            )
+            rows.append(torch.cat([first, second], dim=-1))
+            pooled.append(pool)
+        return torch.cat(rows).to(self.dtype), torch.cat(pooled).to(self.dtype)
+
+    def _added_conditions(self, contexts: tuple[Tensor, Tensor | None], size: Size) -> dict[str, Any]:
+        """Return SDXL's size conditioning (method.md A19): original and target size are the size of this pass."""
+        states, pooled = contexts
+        if pooled is None:
+            return {}
+        ids = torch.tensor([[*size, 0, 0, *size]], device=self.device, dtype=states.dtype).repeat(states.shape[0], 1)
+        return {"added_cond_kwargs": {"text_embeds": pooled, "time_ids": ids}}

@@ -1,0 +1,330 @@
+"""The composition root without a WebUI: load a model, render requests, generate from text."""
+
+from __future__ import annotations
+
+import json
+import logging
+import os
+import struct
+import time
+from collections.abc import Mapping, Sequence
+from pathlib import Path
+from typing import Any
+
+import torch
+from PIL import Image
+
+from fam_ext import hires
+from fam_ext.core.schedule import Size
+from fam_ext.errors import OutOfMemoryError, UnsupportedModelError, UsageError
+from fam_ext.hosts.diffusers_host import DiffusersHost
+from fam_ext.hosts.prompts import split_extra_networks
+from fam_ext.jobs.request import HiresRequest, Progress, Rendered
+from fam_ext.metadata.infotext import to_fields
+
+log = logging.getLogger(__name__)
+
+DTYPES = {"float32": torch.float32, "float16": torch.float16, "bfloat16": torch.bfloat16}
+DEVICES = ("cpu", "cuda", "mps")
+SUPPORTED = "SD1.5, SD2.1 and SDXL"
+PICKLES = (".ckpt", ".pt", ".pth", ".bin")
+
+# key in the checkpoint -> what it is; the first that is there decides
+ARCHITECTURES = (
+    ("double_blocks.0.img_attn.norm.key_norm.scale", "Flux"),
+    ("joint_blocks.0.context_block.attn.qkv.weight", "SD3"),
+    ("conditioner.embedders.1.model.transformer.resblocks.0.attn.in_proj_weight", "SDXL"),
+    ("conditioner.embedders.0.model.transformer.resblocks.0.attn.in_proj_weight", "the SDXL refiner"),
+    ("cond_stage_model.model.transformer.resblocks.0.attn.in_proj_weight", "SD2.1"),
+    ("cond_stage_model.transformer.text_model.embeddings.token_embedding.weight", "SD1.5"),
+    ("cond_stage_model.transformer.embeddings.token_embedding.weight", "SD1.5"),
+)
+
+
+def demo_model() -> Path:
+    """Return the folder of the embedded model."""
+    return Path(__file__).parent / "demo" / "model"
+
+
+def load_pipeline(
+    path: str | os.PathLike[str] | None = None,
+    *,
+    device: str | None = None,
+    dtype: str | None = None,
+    loras: Sequence[tuple[str, float]] = (),
+    config: str | os.PathLike[str] | None = None,
+) -> DiffusersHost:
+    """Return a model ready to render: a diffusers folder, one `.safetensors` checkpoint, or None: the embedded model.
+
+    `device` is cpu, cuda (cuda:1) or mps; None takes the best there is. `dtype` is float32, float16 or bfloat16; None
+    is float16 on a GPU, float32 elsewhere. `loras` are (file, weight). `config` is a diffusers folder of the same
+    architecture, from which a single file takes its settings and tokenizers when no hub can be reached.
+    Raises `UnsupportedModelError` naming what the file is, `UsageError` for a device or dtype that is not there.
+    """
+    began = time.perf_counter()
+    target = _device(device)
+    precision = _dtype(dtype, target)
+    source = demo_model() if path is None else Path(path).expanduser()
+    _quiet_libraries()
+    if not source.exists():
+        raise UnsupportedModelError(f"model {source} does not exist; give a diffusers folder or a .safetensors file")
+    pipe = _from_folder(source, precision) if source.is_dir() else _from_file(source, precision, config)
+    for file, weight in loras:
+        _add_lora(pipe, file, weight)
+    pipe.to(target)
+    name = "fluent-tiny (embedded)" if path is None else source.stem
+    log.info("%s loaded on %s as %s in %.1f s", name, target, precision, time.perf_counter() - began)
+    return DiffusersHost(pipe, name=name, device=target, dtype=precision)
+
+
+class DiffusersRenderer:
+    """A `jobs.request.Renderer` on diffusers: loads a model at the first request that needs it and keeps it."""
+
+    name = "diffusers"
+
+    def __init__(
+        self,
+        model: str | None = None,
+        *,
+        device: str | None = None,
+        dtype: str | None = None,
+        loras: Sequence[tuple[str, float]] = (),
+    ) -> None:
+        self._loading: dict[str, Any] = {"device": device, "dtype": dtype, "loras": loras}
+        self._model = model
+        self._host: DiffusersHost | None = None
+
+    @property
+    def host(self) -> DiffusersHost:
+        """The loaded model."""
+        if self._host is None:
+            self._host = load_pipeline(self._model, **self._loading)
+        return self._host
+
+    def render(self, image: Image.Image, request: HiresRequest, progress: Progress) -> Rendered:
+        """Return `image` (RGB, upright) at `request.size`; see `jobs.request.Renderer`.
+
+        The model is the renderer's own: a name in the request's metadata is not looked up.
+        """
+        done = _guarded(
+            lambda: hires.upscale(
+                self.host,
+                image,
+                size=request.size,
+                sampling=request_sampling(request),
+                config=request.config,
+                method=request.method,
+                tile=request.tile,
+                callbacks=hires.Callbacks(progress.step, progress.cancelled),
+            )
+        )
+        return Rendered(done.image, what_ran(done, request, self.host.name), done.seconds)
+
+
+def load_renderer(
+    model: str | None = None,
+    *,
+    device: str | None = None,
+    dtype: str | None = None,
+    loras: Sequence[tuple[str, float]] = (),
+) -> DiffusersRenderer:
+    """Return a renderer on `model` (see `load_pipeline`), loaded when it is first used."""
+    return DiffusersRenderer(model, device=device, dtype=dtype, loras=loras)
+
+
+def generate(
+    host: DiffusersHost, request: HiresRequest, *, native: Size | None = None, progress: Progress | None = None
+) -> tuple[Rendered, Image.Image]:
+    """Return a picture made from text at `request.size`, with the native picture it was made from.
+
+    The native pass runs at `native` (height, width; None: the trained size at the target's aspect ratio) with the same
+    prompt, seed, sampler and steps, and is recorded: AM attends to it. `progress.step` counts both passes.
+    """
+    progress = progress or Progress()
+    sampling = request_sampling(request)
+
+    def run() -> hires.Upscaled:
+        first = hires.generate_native(
+            host,
+            size=native or hires.native_size(host, request.size),
+            sampling=sampling,
+            tile=request.tile,
+            callbacks=hires.Callbacks(lambda done, total: progress.step(done, 2 * total), progress.cancelled),
+        )
+        return hires.upscale(
+            host,
+            first,
+            size=request.size,
+            sampling=sampling,
+            config=request.config,
+            method=request.method,
+            tile=request.tile,
+            callbacks=hires.Callbacks(lambda done, total: progress.step(total + done, 2 * total), progress.cancelled),
+        )
+
+    done = _guarded(run)
+    return Rendered(done.image, what_ran(done, request, host.name), done.seconds), done.native
+
+
+def request_sampling(request: HiresRequest) -> hires.Sampling:
+    """Return the sampling part of `request`; <lora:...> tags, which a WebUI resolves, are left out with a warning."""
+    prompt, tags = split_extra_networks(request.prompt)
+    for kind, name, _ in tags:
+        log.warning("<%s:%s> in the prompt is left out: give the file with --lora", kind, name)
+    return hires.Sampling(
+        prompt=prompt,
+        negative_prompt=split_extra_networks(request.negative_prompt)[0],
+        seed=request.seed,
+        steps=request.steps,
+        sampler=request.sampler,
+        schedule=request.schedule,
+        cfg_scale=request.cfg_scale,
+        clip_skip=request.clip_skip,
+    )
+
+
+def what_ran(done: hires.Upscaled, request: HiresRequest, model: str) -> Mapping[str, str]:
+    """Return the infotext of what ran: FAM's dials only if FM or AM acted, and a part that did not act as off."""
+    ran = {
+        "FAM method": done.method,
+        "FAM steps": str(done.steps),
+        "FAM sampler": request.sampler,
+        "FAM schedule": request.schedule,
+        "FAM CFG scale": f"{request.cfg_scale:g}",
+        "FAM seed": str(request.seed),
+        "FAM model": model,
+    }
+    acted = done.method == "fam" and (done.report.fm_calls > 0 or bool(done.report.am_calls))
+    if acted:
+        config = request.config.replace(fm=done.report.fm_calls > 0, am=bool(done.report.am_calls))
+        return {**to_fields(config), **ran}
+    return ran
+
+
+def architecture(file: Path) -> str:
+    """Return what a `.safetensors` checkpoint is by its keys: "SD1.5", "SD2.1", "SDXL", "SD3", "Flux" or "unknown".
+
+    Reads the header only. Raises `UnsupportedModelError` when the file is not safetensors.
+    """
+    keys = _safetensors_keys(file)
+    plain = {key.removeprefix("model.diffusion_model.") for key in keys}
+    return next((name for key, name in ARCHITECTURES if key in plain), "unknown")
+
+
+def _safetensors_keys(file: Path) -> set[str]:
+    broken = UnsupportedModelError(
+        f"{file.name} is not a safetensors file; give a diffusers folder or a .safetensors file"
+    )
+    try:
+        with file.open("rb") as stream:
+            length = struct.unpack("<Q", stream.read(8))[0]
+            if length > min(file.stat().st_size, 2**28):
+                raise broken
+            return set(json.loads(stream.read(length)))
+    except (struct.error, ValueError) as error:
+        raise broken from error
+
+
+def _from_folder(folder: Path, dtype: torch.dtype) -> Any:  # noqa: ANN401
+    import diffusers
+
+    index = folder / "model_index.json"
+    if not index.is_file():
+        raise UnsupportedModelError(f"{folder} has no model_index.json; give the folder of a diffusers pipeline")
+    kind = json.loads(index.read_text(encoding="utf-8")).get("_class_name", "")
+    if kind not in ("StableDiffusionPipeline", "StableDiffusionXLPipeline"):
+        raise UnsupportedModelError(
+            f"{folder.name} is a {kind or 'folder of unknown kind'}; choose a model of {SUPPORTED}"
+        )
+    if not list((folder / "unet").glob("*.safetensors")):
+        raise UnsupportedModelError(f"{folder.name} has no .safetensors weights; pickled weights are not loaded")
+    options: dict[str, Any] = {"dtype": dtype, "local_files_only": True, "use_safetensors": True}
+    if kind == "StableDiffusionPipeline":
+        options |= {"safety_checker": None, "requires_safety_checker": False}
+    return getattr(diffusers, kind).from_pretrained(folder, **options)
+
+
+def _from_file(file: Path, dtype: torch.dtype, config: str | os.PathLike[str] | None) -> Any:  # noqa: ANN401
+    from diffusers.pipelines.stable_diffusion.pipeline_stable_diffusion import StableDiffusionPipeline
+    from diffusers.pipelines.stable_diffusion_xl.pipeline_stable_diffusion_xl import StableDiffusionXLPipeline
+
+    if file.suffix.lower() in PICKLES:
+        raise UnsupportedModelError(
+            f"{file.name} is a pickled checkpoint, which can run code; convert it to .safetensors, the only kind loaded"
+        )
+    kind = architecture(file)
+    if kind not in ("SD1.5", "SD2.1", "SDXL"):
+        raise UnsupportedModelError(f"{file.name} is {kind}; choose a model of {SUPPORTED}")
+    pipeline = StableDiffusionXLPipeline if kind == "SDXL" else StableDiffusionPipeline
+    options: dict[str, Any] = {"dtype": dtype}
+    if config is not None:
+        options |= {"config": str(config), "local_files_only": True}
+    if kind != "SDXL":
+        options |= {"safety_checker": None}
+    try:
+        return pipeline.from_single_file(str(file), **options)
+    except OSError as error:
+        raise UnsupportedModelError(
+            f"{file.name} is {kind}, whose settings and tokenizer could not be fetched; go online once, or give a"
+            " diffusers folder of the same architecture with --model-config"
+        ) from error
+
+
+def _add_lora(pipe: Any, file: str, weight: float) -> None:  # noqa: ANN401
+    path = Path(file).expanduser()
+    if path.suffix.lower() != ".safetensors" or not path.is_file():
+        raise UnsupportedModelError(f"LoRA {path} is not a .safetensors file; give the path of one")
+    name = "".join(letter if letter.isalnum() else "_" for letter in path.stem)
+    try:
+        pipe.load_lora_weights(str(path.parent), weight_name=path.name, adapter_name=name, local_files_only=True)
+        pipe.fuse_lora(lora_scale=weight, adapter_names=[name])
+        pipe.unload_lora_weights()
+    except (ValueError, KeyError, RuntimeError) as error:
+        raise UnsupportedModelError(
+            f"LoRA {path.name} does not fit the model ({str(error).splitlines()[0]}); use one for this architecture"
+        ) from error
+
+
+def _device(name: str | None) -> torch.device:
+    available = {"cpu": True, "cuda": torch.cuda.is_available(), "mps": torch.backends.mps.is_available()}
+    if name is None:
+        return torch.device(next(device for device in ("cuda", "mps", "cpu") if available[device]))
+    kind = name.split(":")[0]
+    if kind not in available or not available[kind]:
+        there = ", ".join(device for device, present in available.items() if present)
+        raise UsageError(f"device is {name!r}; choose one that this machine has: {there}")
+    return torch.device(name)
+
+
+def _dtype(name: str | None, device: torch.device) -> torch.dtype:
+    if name is None:
+        return torch.float32 if device.type == "cpu" else torch.float16
+    if name not in DTYPES:
+        raise UsageError(f"dtype is {name!r}; choose one of {', '.join(DTYPES)}")
+    return DTYPES[name]
+
+
+def _quiet_libraries() -> None:
+    """Keep the loaders' progress bars and advice off the terminal, which is the job's."""
+    import diffusers
+    import transformers
+
+    diffusers.utils.logging.disable_progress_bar()
+    transformers.utils.logging.disable_progress_bar()
+    for library in (diffusers, transformers):
+        library.utils.logging.set_verbosity_error()
+
+
+def _guarded(run: Any) -> Any:  # noqa: ANN401
+    """Return `run()`; a device that ran out of memory becomes our own error, with its cache given back."""
+    try:
+        return run()
+    except torch.OutOfMemoryError as error:
+        torch.cuda.empty_cache()
+        raise OutOfMemoryError(
+            f"the GPU ran out of memory ({str(error).split('.')[0]}); use a smaller size or tile"
+        ) from error
+    except RuntimeError as error:
+        if "can't allocate memory" not in str(error):
+            raise
+        raise OutOfMemoryError("the machine ran out of memory; use a smaller size or tile") from error

@@ -1,0 +1,432 @@
+"""One `process_images` call of the WebUI with FAM: what to do to its object p, and what ran."""
+
+from __future__ import annotations
+
+import logging
+from collections.abc import Callable, Generator, Mapping
+from contextlib import ExitStack, contextmanager
+from typing import Any
+
+import numpy as np
+import torch
+from modules import devices, images, sd_samplers, sd_samplers_common, shared
+from modules.hypernetworks import hypernetwork
+from modules.processing import StableDiffusionProcessingTxt2Img
+from PIL import Image
+from torch import Tensor
+from torch.nn.functional import interpolate
+
+from fam_ext.core.config import FamConfig
+from fam_ext.core.guide import HiresGuide, NativeRecord
+from fam_ext.core.schedule import Size
+from fam_ext.errors import (
+    ConfigError,
+    FamError,
+    RenderError,
+    UnsupportedModelError,
+    UnsupportedSamplerError,
+    UsageError,
+)
+from fam_ext.hosts.ldm import (
+    Position,
+    StateCalls,
+    Traits,
+    check_finite,
+    function_name,
+    guided_sampler,
+    guided_unet,
+    recorded_sampler,
+    replaced,
+    schedule_from,
+)
+from fam_ext.metadata.infotext import to_fields
+
+logger = logging.getLogger(__name__)
+
+_ATTRIBUTE = "_fam_session"
+_LATENT_MODES = {
+    "latent_bicubic": "Latent (bicubic)",
+    "latent_bilinear": "Latent",
+    "latent_nearest": "Latent (nearest)",
+}
+_LATENT_INTERPOLATION = {"latent_bicubic": "bicubic", "latent_bilinear": "bilinear", "latent_nearest": "nearest"}
+_PIXEL_FILTERS = {"pixel_bicubic": Image.Resampling.BICUBIC, "pixel_lanczos": Image.Resampling.LANCZOS}
+_ID_VALUES = 3 * 2 * 256
+"""SDXL's size conditioning at the end of y: original size, crop and target size, two numbers each."""
+
+
+class Session:
+    """What FAM does in one `process_images` call: set up before it samples, asked by the infotext what ran."""
+
+    def __init__(self, p: Any, config: FamConfig) -> None:  # noqa: ANN401
+        self.p = p
+        self.config = config
+        self.record = NativeRecord()
+        self.native: Tensor | None = None
+        self.native_pictures: list[Image.Image] = []
+        self.reports: dict[int, Any] = {}
+        """The guide's report by iteration (batch count)."""
+        self.error: Exception | None = None
+        self.undo = ExitStack()
+
+    def ran_in(self, iteration: int) -> bool:
+        """Return whether FM or AM changed anything in this iteration."""
+        report = self.reports.get(iteration)
+        return report is not None and bool(report.fm_calls or report.am_calls)
+
+
+def session_of(p: Any) -> Session | None:  # noqa: ANN401
+    """Return the session of p, None where FAM is off. A copy of p does not inherit one."""
+    session = p.__dict__.get(_ATTRIBUTE)
+    return session if session is not None and session.p is p else None
+
+
+def close(p: Any) -> None:  # noqa: ANN401
+    """Take everything of FAM off p; p may be used again, or be a copy of one that had a session."""
+    if getattr(p.__dict__.get("sample"), "fam", False) and _ATTRIBUTE not in p.__dict__:
+        del p.sample
+    session = p.__dict__.pop(_ATTRIBUTE, None)
+    if session is None:
+        return
+    if session.p is p:
+        session.undo.close()
+    else:  # a shallow copy shares the dict and the instance attributes
+        for name in ("sample", "sample_hr_pass"):
+            p.__dict__.pop(name, None)
+    p.extra_generation_params = {k: v for k, v in p.extra_generation_params.items() if not k.startswith("FAM ")}
+
+
+@contextmanager
+def stopping(p: Any) -> Generator[None, None, None]:  # noqa: ANN401
+    """Keep an error raised in a callback, which the WebUI would swallow, and let it out where the WebUI samples."""
+    try:
+        yield
+    except Exception as error:
+        if not isinstance(error, FamError):
+            logger.exception("FAM Hires failed")
+        fail(p, error)
+
+
+def fail(p: Any, error: Exception) -> None:  # noqa: ANN401
+    """Make p's sampling raise `error`: the generation ends, and page and API show its sentence."""
+    session = session_of(p)
+    if session is not None and session.error is None:
+        session.error = error
+    if isinstance(error, ConfigError | UsageError | UnsupportedModelError | UnsupportedSamplerError):
+        vars(error).update(status_code=422, detail=str(error))  # what the WebUI's API answers
+
+    def raising(*args: Any, **kwargs: Any) -> None:  # noqa: ANN401
+        raise error
+
+    raising.fam = True  # pyright: ignore[reportFunctionMemberAccess]
+    if getattr(p, "sampler", None) is not None:
+        p.sampler.sample = p.sampler.sample_img2img = raising
+    if session is None:
+        p.sample = raising
+    else:
+        session.undo.enter_context(replaced(p, "sample", lambda previous: raising))
+
+
+def begin(p: Any, config: FamConfig) -> Session:  # noqa: ANN401
+    """Set FAM up on p, before its `init`. Raises `FamError` where it cannot run."""
+    session = Session(p, config)
+    setattr(p, _ATTRIBUTE, session)
+    _check_model(p, config)
+    is_txt2img = isinstance(p, StableDiffusionProcessingTxt2Img)
+    name = (getattr(p, "hr_sampler_name", None) if is_txt2img else None) or p.sampler_name
+    sampler = sd_samplers.create_sampler(name, p.sd_model)
+    StateCalls(function_name(sampler), steps=1, label=name)
+    p.denoising_strength = config.start
+    if is_txt2img:
+        if config.upsample in _LATENT_MODES:
+            p.hr_upscaler = _LATENT_MODES[config.upsample]
+        session.undo.enter_context(replaced(p, "sample_hr_pass", _hires_pass(session)))
+    else:
+        _take_native_pictures(session)
+    for key, value in to_fields(config).items():
+        p.extra_generation_params[key] = _said_if_ran(session, value)
+    return session
+
+
+def _said_if_ran(session: Session, value: str) -> Callable[..., str | None]:
+    def say(iteration: int = 0, **locals_of_infotext: Any) -> str | None:  # noqa: ANN401
+        return value if session.ran_in(iteration) else None
+
+    return say
+
+
+def _check_model(p: Any, config: FamConfig) -> None:  # noqa: ANN401
+    from modules import sd_unet
+
+    model = p.sd_model
+    name = getattr(getattr(model, "sd_checkpoint_info", None), "name_for_extra", type(model).__name__)
+    if getattr(model, "is_sd3", False) or not hasattr(getattr(model, "model", None), "diffusion_model"):
+        raise UnsupportedModelError(f"FAM cannot steer checkpoint {name}; choose an SD1.5, SD2.1 or SDXL checkpoint")
+    if config.am and config.attention > 0 and sd_unet.current_unet is not None:
+        raise UnsupportedModelError(
+            "Attention Modulation cannot reach into the SD Unet that is active; set SD Unet to None, or untick it"
+        )
+
+
+# --- txt2img
+
+
+def _hires_pass(session: Session) -> Callable[[Any], Any]:
+    def make(previous: Callable[..., Any]) -> Callable[..., Any]:
+        def sample_hr_pass(samples: Any, decoded_samples: Any, *args: Any, **kwargs: Any) -> Any:  # noqa: ANN401
+            p = session.p
+            if shared.state.interrupted:
+                return previous(samples, decoded_samples, *args, **kwargs)
+            if samples is None or (_model_changed(p) and decoded_samples is not None):
+                session.record = NativeRecord()
+                session.native = _encode((decoded_samples + 1) / 2)
+            else:
+                session.native = samples.detach().clone()
+            session.native_pictures = _pictures(decoded_samples) if decoded_samples is not None else []
+            result = previous(samples, decoded_samples, *args, **kwargs)
+            if p.iteration not in session.reports and not shared.state.interrupted:
+                raise RenderError("the WebUI ran the hires pass past FAM; disable the extension that replaces it")
+            return result
+
+        return sample_hr_pass
+
+    return make
+
+
+def _model_changed(p: Any) -> bool:  # noqa: ANN401
+    return getattr(p, "hr_checkpoint_info", None) is not None
+
+
+def _pictures(decoded: Tensor) -> list[Image.Image]:
+    """Return the PIL images of decoded samples (B, 3, H, W) in [-1, 1]."""
+    whole = ((decoded.float() + 1) / 2).clamp(0, 1).mul(255).round().to(torch.uint8)
+    return [Image.fromarray(picture) for picture in whole.permute(0, 2, 3, 1).cpu().numpy()]
+
+
+# --- img2img
+
+
+def _take_native_pictures(session: Session) -> None:
+    p = session.p
+    if p.image_mask is not None and p.inpaint_full_res:
+        raise UsageError("FAM cannot enlarge an area alone; set Inpaint area to Whole picture")
+    target = (p.height, p.width)
+    pictures = [images.flatten(picture, shared.opts.img2img_background_color) for picture in p.init_images]
+    for picture in pictures:
+        size = native_size((picture.height, picture.width), target, p.resize_mode)
+        if size[0] * size[1] >= target[0] * target[1]:
+            raise UsageError(
+                f"the input picture is {picture.width} x {picture.height} and the requested size {p.width} x "
+                f"{p.height}; choose a larger size, for FAM makes pictures larger"
+            )
+        mode = 0 if p.resize_mode == 3 else p.resize_mode
+        session.native_pictures.append(images.resize_image(mode, picture, size[1], size[0]))
+
+
+def native_size(picture: Size, target: Size, resize_mode: int) -> Size:
+    """Return the native (height, width) in pixels, multiples of 8, that maps onto `target` as the resize mode says.
+
+    Stretched pictures keep their own size; where the WebUI crops or fills, the native picture has the target's shape.
+    """
+    scales = picture[0] / target[0], picture[1] / target[1]
+    if resize_mode == 1:
+        scales = (min(scales),) * 2
+    elif resize_mode == 2:
+        scales = (max(scales),) * 2
+    height, width = (max(8, round(side * scale / 8) * 8) for side, scale in zip(target, scales, strict=True))
+    return height, width
+
+
+# --- both
+
+
+def before_sampling(p: Any) -> None:  # noqa: ANN401
+    """Hook p's sampler for the one call that follows."""
+    session = session_of(p)
+    if session is None:
+        return
+    if session.error is not None:
+        raise session.error
+    if isinstance(p, StableDiffusionProcessingTxt2Img) and not p.is_hr_pass:
+        session.record = NativeRecord()
+        _once(p.sampler, "sample", lambda previous: _recorded(session, previous))
+    else:
+        _once(p.sampler, "sample_img2img", lambda previous: _guided(session, previous))
+
+
+def _once(sampler: Any, name: str, make: Callable[[Any], Any]) -> None:  # noqa: ANN401
+    """Replace a method of the sampler for its next call only; it is put back before that call begins."""
+    hook = ExitStack()
+
+    def wrap(previous: Callable[..., Any]) -> Callable[..., Any]:
+        guided = make(previous)
+
+        def once(*args: Any, **kwargs: Any) -> Any:  # noqa: ANN401
+            hook.close()
+            return guided(*args, **kwargs)
+
+        return once
+
+    hook.enter_context(replaced(sampler, name, wrap))
+
+
+def _recorded(session: Session, previous: Callable[..., Any]) -> Callable[..., Any]:
+    def sample(p: Any, x: Tensor, *args: Any, **kwargs: Any) -> Any:  # noqa: ANN401
+        if not _wants_record(session.config) or not p.enable_hr:
+            return previous(p, x, *args, **kwargs)
+        with recorded_sampler(p.sampler, session.record):
+            return previous(p, x, *args, **kwargs)
+
+    return sample
+
+
+def _wants_record(config: FamConfig) -> bool:
+    return config.am and config.attention > 0 and config.am_source != "replay"
+
+
+def _guided(session: Session, previous: Callable[..., Any]) -> Callable[..., Any]:
+    def sample_img2img(
+        p: Any,  # noqa: ANN401
+        x: Tensor,
+        noise: Tensor,
+        conditioning: Any,  # noqa: ANN401
+        unconditional_conditioning: Any,  # noqa: ANN401
+        steps: int | None = None,
+        image_conditioning: Any = None,  # noqa: ANN401
+    ) -> Any:  # noqa: ANN401
+        config, sampler = session.config, p.sampler
+        _check_model(p, config)  # once more: the hires checkpoint may be another
+        native = session.native if session.native is not None else _native_latent(session, like=x)
+        target = _target_latent(session, native, x)
+        schedule = schedule_from(sampler, p, steps=steps or p.steps, start=config.start)
+        record = session.record if len(session.record) and _wants_record(config) else None
+        guide = HiresGuide(
+            config,
+            native=native.to(target.device, torch.float32),
+            target=target.float(),
+            noise=noise.float(),
+            steps=schedule.calls,
+            record=record,
+        )
+        position, traits = Position(), _traits(p)
+        session.reports[p.iteration] = guide.report
+        with ExitStack() as stack:
+            stack.enter_context(replaced(sampler, schedule.method, lambda _: schedule.give))
+            network = stack.enter_context(ExitStack())
+
+            def steer() -> None:
+                network.close()
+                unet = shared.sd_model.model.diffusion_model
+                network.enter_context(guided_unet(unet, guide, position=position, traits=traits))
+
+            steer()
+            stack.enter_context(replaced(sampler.model_wrap_cfg, "update_inner_model", _then(steer)))
+            stack.enter_context(guided_sampler(sampler, guide, position=position))
+            samples = previous(
+                p,
+                target,
+                noise,
+                conditioning,
+                unconditional_conditioning,
+                steps=schedule.steps,
+                image_conditioning=image_conditioning,
+            )
+        check_finite(samples)
+        report = guide.report
+        logger.info(
+            "FAM %s x %s to %s x %s: %d steps, FM in %d calls, AM in %d sites",
+            *(8 * side for side in (*guide.native_size, *guide.target_size)),
+            schedule.calls,
+            report.fm_calls,
+            len(report.am_calls),
+        )
+        return samples
+
+    return sample_img2img
+
+
+def _then(action: Callable[[], None]) -> Callable[[Any], Any]:
+    """Return a wrapper that runs `action` after the method: the refiner has changed the network by then."""
+
+    def make(previous: Callable[..., Any]) -> Callable[..., Any]:
+        def method(*args: Any, **kwargs: Any) -> Any:  # noqa: ANN401
+            result = previous(*args, **kwargs)
+            action()
+            return result
+
+        return method
+
+    return make
+
+
+def _native_latent(session: Session, *, like: Tensor) -> Tensor:
+    """Return the native latent of the input pictures, one for each row of `like`."""
+    if not session.native_pictures:
+        raise ConfigError("FAM has no native picture in this pass; use the hires pass of txt2img, or img2img")
+    latents = torch.cat([_encode(_tensor([picture])) for picture in session.native_pictures])
+    return latents.expand(like.shape[0], -1, -1, -1) if latents.shape[0] == 1 else latents
+
+
+def _target_latent(session: Session, native: Tensor, x: Tensor) -> Tensor:
+    """Return U(z_0^n): what the host upsampled, or what `upsample` asks for where that is something else."""
+    upsample = session.config.upsample
+    is_txt2img = isinstance(session.p, StableDiffusionProcessingTxt2Img)
+    size = (x.shape[-2], x.shape[-1])
+    if upsample in _LATENT_MODES and not is_txt2img:  # in txt2img the host's own latent upscaler has done it
+        return interpolate(native.to(x), size, mode=_LATENT_INTERPOLATION[upsample])
+    if upsample in _PIXEL_FILTERS:
+        pictures = session.native_pictures
+        if not pictures:
+            decoded = torch.cat([sd_samplers_common.decode_first_stage(shared.sd_model, z[None]) for z in native])
+            pictures = _pictures(decoded)
+        wide = (8 * size[1] + 8 * _cut(session, "x"), 8 * size[0] + 8 * _cut(session, "y"))
+        enlarged = _tensor([picture.resize(wide, _PIXEL_FILTERS[upsample]) for picture in pictures])
+        left, top = 8 * (_cut(session, "x") // 2), 8 * (_cut(session, "y") // 2)
+        enlarged = enlarged[:, :, top : top + 8 * size[0], left : left + 8 * size[1]]
+        latents = _encode(enlarged).to(x)
+        return latents.expand(x.shape[0], -1, -1, -1) if latents.shape[0] == 1 else latents
+    return x
+
+
+def _cut(session: Session, axis: str) -> int:
+    """Return how many latent columns or rows the host cuts off after upscaling (hires "resize to" of another shape)."""
+    return getattr(session.p, f"truncate_{axis}", 0)
+
+
+def _tensor(pictures: list[Image.Image]) -> Tensor:
+    """Return PIL images as (B, 3, H, W) in [0, 1]."""
+    arrays = [np.asarray(picture.convert("RGB"), dtype=np.float32) / 255 for picture in pictures]
+    return torch.from_numpy(np.stack(arrays)).permute(0, 3, 1, 2)
+
+
+def _encode(image: Tensor) -> Tensor:
+    """Return the latents of images (B, 3, H, W) in [0, 1], by the host's own way of encoding."""
+    method = sd_samplers_common.approximation_indexes.get(shared.opts.sd_vae_encode_method)
+    image = image.clamp(0, 1).to(shared.device, dtype=devices.dtype_vae)
+    return sd_samplers_common.images_tensor_to_samples(image, method, shared.sd_model)
+
+
+def _traits(p: Any) -> Traits:  # noqa: ANN401
+    def hypernetworks(context: Tensor) -> tuple[Tensor, Tensor]:
+        return hypernetwork.apply_hypernetworks(shared.loaded_hypernetworks, context)
+
+    return Traits(hypernetworks, upcast=bool(shared.opts.upcast_attn), native_vector=_native_vector)
+
+
+def _native_vector(vector: Tensor, size: Size) -> Tensor:
+    """Return SDXL's y with the native size in place of the target's."""
+    model = shared.sd_model
+    embedders = getattr(getattr(model, "conditioner", None), "embedders", None)
+    if embedders is None or vector.shape[1] < _ID_VALUES:
+        return vector
+    by_key = {getattr(embedder, "input_key", None): embedder for embedder in embedders}
+    keys = ("original_size_as_tuple", "crop_coords_top_left", "target_size_as_tuple")
+    if not all(key in by_key for key in keys):
+        return vector  # the refiner's: an aesthetic score in place of the target size
+    pixels = [8.0 * size[0], 8.0 * size[1]]
+    values: Mapping[str, list[float]] = dict(zip(keys, (pixels, [0.0, 0.0], pixels), strict=True))
+    parts = [by_key[key](torch.tensor([values[key]], device=vector.device)) for key in keys]
+    ids = torch.cat(parts, dim=1).to(vector.dtype)
+    if ids.shape[1] != _ID_VALUES:
+        return vector
+    return torch.cat([vector[:, :-_ID_VALUES], ids.expand(vector.shape[0], -1)], dim=1)

@@ -24,6 +24,11 @@ ORIGINAL_KEY = "FAM original"
 """Holds the verbatim earlier infotext where it is not simply the part before FAM's own keys."""
 
 
+OTHER_KEY = "Upscaled by"
+"""Marks what we added to a picture that one of the comparison methods made: it is not labelled FAM."""
+_MARKERS = (VERSION_KEY, OTHER_KEY)
+
+
 @dataclass(frozen=True)
 class Infotext:
     """One picture's infotext, taken apart. `params` keeps the order and the unquoted values."""
@@ -183,16 +188,19 @@ def request_value(params: Mapping[str, str], name: str) -> Any:  # noqa: ANN401 
     return None
 
 
-def add(text: str | None, fields: Mapping[str, str], settings: Mapping[str, str] | None = None) -> str:
-    """Return `text` with FAM's `fields` after it, so that `undo` gives `text` back verbatim.
+def add(
+    text: str | None, fields: Mapping[str, str], *, settings: Mapping[str, str] | None = None, heading: str = ""
+) -> str:
+    """Return `text` with our `fields` after it, so that `undo` gives `text` back verbatim.
 
     The earlier text stays the beginning, word for word. `settings` ("Steps": "30", ...) is written only where the
-    earlier text has no settings line of its own, because a WebUI needs three pairs to see one. `fields` must begin
-    with `FAM version`.
+    earlier text has no settings line of its own, because a WebUI needs three pairs to see one; `heading` (prompt and
+    negative prompt) only where there is no earlier text. `fields` begins with `FAM version` where FAM ran, with
+    `Upscaled by` where it did not (put first when neither is there).
     """
     tail = dict(fields)
-    if next(iter(tail), None) != VERSION_KEY:
-        tail = {VERSION_KEY: __version__, **tail}
+    if next(iter(tail), None) not in _MARKERS:
+        tail = {OTHER_KEY: f"FAM Hires {__version__}", **tail}
     base = text or ""
     nested = {**tail, ORIGINAL_KEY: base}
     stem, earlier = _split(base)
@@ -208,7 +216,8 @@ def add(text: str | None, fields: Mapping[str, str], settings: Mapping[str, str]
     for candidate in candidates:
         if candidate is not None and undo(candidate) == base:
             return candidate
-    return format_params(own_line)
+    line = format_params(own_line)
+    return f"{heading}\n{line}" if heading and not base and undo(f"{heading}\n{line}") == "" else line
 
 
 def _ends_in_params(text: str) -> bool:
@@ -230,7 +239,7 @@ def _split(text: str) -> tuple[str, dict[str, str] | None]:
     if not has_params(last.rstrip()):
         return text, None
     for match in _PAIR.finditer(last):
-        if match.group(1).strip() == VERSION_KEY:
+        if match.group(1).strip() in _MARKERS:
             start = line_start + match.start()
             stem = text[:start]
             if match.start() > 0 and stem.endswith(","):

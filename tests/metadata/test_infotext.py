@@ -103,10 +103,10 @@ earlier_texts = st.one_of(
 @settings(max_examples=300)
 @given(earlier_texts, configs())
 def test_adding_is_undone_verbatim_and_read_back(text: str, config: FamConfig) -> None:
-    once = add(text, to_fields(config), {"Steps": "30", "Sampler": "DDIM", "Seed": "1"})
+    once = add(text, to_fields(config), settings={"Steps": "30", "Sampler": "DDIM", "Seed": "1"})
     assert undo(once) == text
     assert from_fields(parse(once).params) == config
-    twice = add(once, to_fields(FamConfig(cutoff=0.25)), {"Steps": "30", "Sampler": "DDIM", "Seed": "1"})
+    twice = add(once, to_fields(FamConfig(cutoff=0.25)), settings={"Steps": "30", "Sampler": "DDIM", "Seed": "1"})
     assert undo(twice) == once
     assert from_fields(parse(twice).params).cutoff == 0.25
 
@@ -125,3 +125,18 @@ def test_a_value_out_of_range_names_its_field() -> None:
     with pytest.raises(ConfigError, match="FAM cutoff"):
         from_fields({"FAM cutoff": "much"})
     assert from_fields({"FAM from the future": "1"}) == FamConfig()
+
+
+def test_a_comparison_method_is_not_labelled_fam() -> None:
+    added = add(A1111, {"Upscale method": "direct"})
+    assert "FAM version" not in parse(added).params
+    assert undo(added) == A1111
+
+
+def test_without_an_earlier_text_the_prompt_leads() -> None:
+    config = FamConfig(start=0.7)
+    added = add(None, to_fields(config), settings={"Steps": "30"}, heading="a cat\nNegative prompt: dog")
+    found = parse(added)
+    assert (found.prompt, found.negative_prompt, found.params["Steps"]) == ("a cat", "dog", "30")
+    assert from_fields(found.params) == config
+    assert undo(added) == ""

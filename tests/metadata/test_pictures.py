@@ -58,7 +58,7 @@ def test_infotext_survives_and_is_undone(target: str) -> None:
     loaded = decode(data)
     if target != "BMP":
         assert loaded.header.infotext == INFOTEXT
-    text = add(loaded.header.infotext, to_fields(FamConfig(start=0.7)), {"Steps": "30", "Sampler": "DDIM"})
+    text = add(loaded.header.infotext, to_fields(FamConfig(start=0.7)), settings={"Steps": "30", "Sampler": "DDIM"})
     big = loaded.image.resize((48, 32))
     encoded = encode(big, target, origin=loaded.header, infotext=text)
     again = read_header(encoded.data)

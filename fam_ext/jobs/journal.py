@@ -1,0 +1,771 @@
+"""The journal: one SQLite row a file, and the batch's only truth. Files are renamed into place before they count."""
+
+from __future__ import annotations
+
+import contextlib
+import errno
+import hashlib
+import json
+import logging
+import os
+import secrets
+import sqlite3
+import threading
+import time
+from collections.abc import Callable, Generator, Iterator, Mapping, Sequence
+from dataclasses import dataclass
+from itertools import islice
+from pathlib import Path
+from typing import Any
+
+from fam_ext.errors import OutputError, UsageError
+from fam_ext.jobs.lock import FileLock, is_held
+from fam_ext.jobs.plan import (
+    STATE_FOLDER,
+    Candidate,
+    Planned,
+    PlanOptions,
+    alternatives,
+    fold,
+    request_from_json,
+    request_to_json,
+)
+from fam_ext.jobs.request import HiresRequest
+
+log = logging.getLogger(__name__)
+
+SCHEMA_VERSION = 2
+STATES = ("pending", "running", "saving", "done", "failed", "skipped")
+FILE_NAME = "journal.sqlite3"
+_BUSY_SECONDS = 60.0
+_BATCH = 500
+_FULL = (errno.ENOSPC, errno.EDQUOT, errno.EROFS, errno.EACCES, errno.EPERM)
+
+_SCHEMA = """
+CREATE TABLE meta (name TEXT PRIMARY KEY, value TEXT NOT NULL) WITHOUT ROWID;
+CREATE TABLE items (
+    id INTEGER PRIMARY KEY,
+    key NOT NULL UNIQUE,
+    source NOT NULL,
+    size INTEGER NOT NULL,
+    mtime_ns INTEGER NOT NULL,
+    sidecar TEXT NOT NULL,
+    fingerprint TEXT NOT NULL,
+    content_hash TEXT,
+    settings_hash TEXT,
+    request TEXT,
+    taken TEXT,
+    origin TEXT,
+    base_text TEXT,
+    native_height INTEGER NOT NULL DEFAULT 0,
+    native_width INTEGER NOT NULL DEFAULT 0,
+    pixels INTEGER NOT NULL DEFAULT 0,
+    model_rank INTEGER NOT NULL DEFAULT 0,
+    size_rank INTEGER NOT NULL DEFAULT 0,
+    format TEXT,
+    output,
+    output_fold UNIQUE,
+    output_hash TEXT,
+    state TEXT NOT NULL,
+    attempts INTEGER NOT NULL DEFAULT 0,
+    error TEXT,
+    notes TEXT,
+    seconds REAL,
+    bytes INTEGER,
+    finished REAL,
+    owner TEXT
+);
+CREATE INDEX items_queue ON items (state, model_rank, size_rank, id);
+"""
+
+
+def _to_version_2(connection: sqlite3.Connection) -> None:
+    """Version 1 had no text from sidecars."""
+    connection.execute("ALTER TABLE items ADD COLUMN base_text TEXT")
+
+
+_MIGRATIONS: Mapping[int, Callable[[sqlite3.Connection], None]] = {1: _to_version_2}
+
+
+@dataclass(frozen=True)
+class Item:
+    """One row, as the engine works on it."""
+
+    id: int
+    key: str
+    source: str
+    request: HiresRequest | None
+    native: tuple[int, int]
+    format: str
+    output: str
+    taken: tuple[str, ...] = ()
+    origin: str | None = None
+    base_text: str | None = None
+    content_hash: str | None = None
+    attempts: int = 0
+    state: str = "pending"
+    error: str | None = None
+    notes: tuple[str, ...] = ()
+    seconds: float | None = None
+    bytes: int | None = None
+    finished: float | None = None
+    size: int = 0
+    mtime_ns: int = 0
+
+
+@dataclass
+class PlanCounts:
+    """What planning found."""
+
+    files: int = 0
+    new: int = 0
+    done_before: int = 0
+    kept: int = 0
+    """Outputs made with other settings, kept because nothing was said about replacing them."""
+    skipped: int = 0
+    failed: int = 0
+
+
+_COLUMNS = (
+    "id, key, source, request, native_height, native_width, format, output, taken, origin, base_text, content_hash, "
+    "attempts, state, error, notes, seconds, bytes, finished, size, mtime_ns"
+)
+
+
+def to_db(name: str) -> str | bytes:
+    """Return a file name as SQLite holds it: bytes where it is not valid Unicode."""
+    try:
+        name.encode("utf-8")
+    except UnicodeEncodeError:
+        return os.fsencode(name)
+    return name
+
+
+def from_db(value: str | bytes) -> str:
+    """Return the file name that `to_db` was given."""
+    return os.fsdecode(value) if isinstance(value, bytes) else value
+
+
+class Journal:
+    """An open journal. One process owns it; others join. Usable from several threads of a process."""
+
+    def __init__(self, output: str | Path, *, join: bool = False, memory: bool = False) -> None:
+        """Open or make the journal of an output folder.
+
+        `memory` works on a copy and writes nothing (a dry run). Raises `UsageError` when another process works there
+        and `join` is false, `OutputError` when the folder cannot be written.
+        """
+        self.output = Path(output)
+        self.folder = self.output / STATE_FOLDER
+        self.path = self.folder / FILE_NAME
+        self.temporary = self.folder / "tmp"
+        self.token = f"{os.getpid()}-{secrets.token_hex(4)}"
+        self.joined = False
+        self._mutex = threading.RLock()
+        self._main_lock: FileLock | None = None
+        self._owner_lock: FileLock | None = None
+        self._memory = memory
+        if memory:
+            self._db = self._copy_in_memory()
+            self._prepare()
+            return
+        try:
+            self.folder.mkdir(parents=True, exist_ok=True)
+            self.temporary.mkdir(exist_ok=True)
+            self._take_locks(join)
+            self._db = self._connect(self.path)
+            self._prepare()
+            self.recover()
+        except OSError as error:
+            self._release_locks()
+            raise OutputError(output_sentence(self.output, error)) from None
+        except sqlite3.Error as error:
+            self._release_locks()
+            raise OutputError(_db_sentence(self.path, error)) from None
+        except BaseException:
+            self._release_locks()
+            raise
+
+    # --- open and close -------------------------------------------------------------------------------------------
+
+    @staticmethod
+    def _connect(path: Path) -> sqlite3.Connection:
+        db = sqlite3.connect(path, timeout=_BUSY_SECONDS, isolation_level=None, check_same_thread=False)
+        db.execute("PRAGMA journal_mode=WAL")
+        # a crash of the system may lose the last rows, never the file: the picture is checked when a job resumes
+        db.execute("PRAGMA synchronous=NORMAL")
+        return db
+
+    def _copy_in_memory(self) -> sqlite3.Connection:
+        memory = sqlite3.connect(":memory:", isolation_level=None, check_same_thread=False)
+        if self.path.is_file():
+            try:
+                source = sqlite3.connect(f"{self.path.resolve().as_uri()}?mode=ro", uri=True)
+                try:
+                    source.backup(memory)
+                finally:
+                    source.close()
+            except sqlite3.Error as error:
+                raise OutputError(_db_sentence(self.path, error)) from None
+        return memory
+
+    def _prepare(self) -> None:
+        with self._transaction():
+            found = self._db.execute("SELECT name FROM sqlite_master WHERE name = 'meta'").fetchone()
+            if found is None:
+                for statement in _SCHEMA.split(";"):
+                    if statement.strip():
+                        self._db.execute(statement)
+                self._set("schema_version", SCHEMA_VERSION)
+                return
+            version = self.get("schema_version", 0)
+            if not isinstance(version, int) or not 1 <= version <= SCHEMA_VERSION:
+                raise OutputError(
+                    f"the journal in {self.folder} has version {version!r}; this FAM Hires reads 1 to "
+                    f"{SCHEMA_VERSION}, so update it or choose another output folder"
+                )
+            for step in range(version, SCHEMA_VERSION):
+                _MIGRATIONS[step](self._db)
+                self._set("schema_version", step + 1)
+
+    def _take_locks(self, join: bool) -> None:
+        owner = FileLock(self.folder / f"owner-{self.token}.lock")
+        owner.acquire()
+        self._owner_lock = owner
+        main = FileLock(self.folder / "lock")
+        if main.acquire():
+            self._main_lock = main
+        elif join:
+            self.joined = True
+        else:
+            raise UsageError(
+                f"another process works on {self.output}; wait for it, stop it, or share the work with --join"
+            )
+
+    def _release_locks(self) -> None:
+        if self._main_lock is not None:
+            self._main_lock.release()
+            self._main_lock = None
+        if self._owner_lock is not None:
+            self._owner_lock.release(remove=True)
+            self._owner_lock = None
+
+    def close(self) -> None:
+        """Give back what this process still holds, and close. Leaves no temporary file of its own."""
+        with self._mutex:
+            if not self._memory:
+                try:
+                    self._db.execute(
+                        "UPDATE items SET state = 'pending', owner = NULL WHERE owner = ? AND state = 'running'",
+                        (self.token,),
+                    )
+                except sqlite3.Error as error:
+                    log.warning("the journal could not be updated while closing: %s", error)
+                self._remove_temporaries(self.token)
+            try:
+                self._db.close()
+            except sqlite3.Error as error:
+                log.warning("the journal could not be closed: %s", error)
+            if not self._memory:
+                with contextlib.suppress(OSError):  # another process uses it
+                    self.temporary.rmdir()
+            self._release_locks()
+
+    def __enter__(self) -> Journal:
+        return self
+
+    def __exit__(self, *_: object) -> None:
+        self.close()
+
+    @contextlib.contextmanager
+    def _transaction(self) -> Generator[sqlite3.Connection]:
+        with self._mutex:
+            if self._db.in_transaction:
+                yield self._db
+                return
+            try:
+                self._db.execute("BEGIN IMMEDIATE")
+                yield self._db
+                self._db.execute("COMMIT")
+            except sqlite3.Error as error:
+                self._rollback()
+                raise OutputError(_db_sentence(self.path, error)) from None
+            except BaseException:
+                self._rollback()
+                raise
+
+    def _rollback(self) -> None:
+        try:
+            if self._db.in_transaction:
+                self._db.execute("ROLLBACK")
+        except sqlite3.Error as error:
+            log.warning("the journal could not be rolled back: %s", error)
+
+    # --- small values ---------------------------------------------------------------------------------------------
+
+    def get(self, name: str, default: Any = None) -> Any:  # noqa: ANN401  # anything JSON holds
+        """Return a value kept with the job."""
+        with self._mutex:
+            row = self._db.execute("SELECT value FROM meta WHERE name = ?", (name,)).fetchone()
+        return default if row is None else json.loads(row[0])
+
+    def _set(self, name: str, value: Any) -> None:  # noqa: ANN401
+        self._db.execute("INSERT OR REPLACE INTO meta VALUES (?, ?)", (name, json.dumps(value)))
+
+    def set(self, name: str, value: Any) -> None:  # noqa: ANN401
+        """Keep a JSON value with the job."""
+        with self._transaction():
+            self._set(name, value)
+
+    # --- recovery -------------------------------------------------------------------------------------------------
+
+    def recover(self) -> int:
+        """Return how many files of dead processes were taken back: finished if their picture is whole, else queued."""
+        with self._mutex:
+            rows = self._db.execute(
+                "SELECT DISTINCT owner FROM items WHERE state IN ('running', 'saving') AND owner IS NOT NULL"
+            ).fetchall()
+        dead = [owner for (owner,) in rows if owner != self.token and not self._alive(owner)]
+        count = 0
+        for owner in dead:
+            with self._mutex:
+                held = self._db.execute(
+                    "SELECT id, state, output, output_hash FROM items WHERE owner = ? AND state IN "
+                    "('running', 'saving')",
+                    (owner,),
+                ).fetchall()
+            for item_id, state, output, output_hash in held:
+                whole = state == "saving" and self._finish(owner, item_id, output, output_hash)
+                with self._transaction() as db:
+                    db.execute(
+                        "UPDATE items SET state = ?, owner = NULL WHERE id = ? AND owner = ?",
+                        ("done" if whole else "pending", item_id, owner),
+                    )
+                count += 1
+        self._remove_dead_temporaries()
+        return count
+
+    def _finish(self, owner: str, item_id: int, output: str | bytes, output_hash: str) -> bool:
+        """Return whether the picture is in its place, moving it there if only the rename was missing."""
+        target = self.output / from_db(output)
+        if _file_hash(target) == output_hash:
+            return True
+        temporary = self.temporary_path(item_id, owner=owner)
+        if _file_hash(temporary) != output_hash:
+            return False
+        try:
+            os.replace(temporary, target)
+        except OSError:
+            return False
+        return True
+
+    def _alive(self, owner: str) -> bool:
+        return is_held(self.folder / f"owner-{owner}.lock")
+
+    def _remove_dead_temporaries(self) -> None:
+        for path in self._listing(self.temporary):
+            owner = path.name.rsplit("-", 1)[0]
+            if owner != self.token and not self._alive(owner):
+                _unlink(path)
+        for path in self._listing(self.folder):
+            if path.name.startswith("owner-") and path.name != f"owner-{self.token}.lock" and not is_held(path):
+                _unlink(path)
+
+    def _remove_temporaries(self, owner: str) -> None:
+        for path in self._listing(self.temporary):
+            if path.name.rsplit("-", 1)[0] == owner:
+                _unlink(path)
+
+    @staticmethod
+    def _listing(folder: Path) -> list[Path]:
+        try:
+            return list(folder.iterdir())
+        except OSError:
+            return []
+
+    def temporary_path(self, item_id: int, *, owner: str | None = None) -> Path:
+        """Return where an item's bytes wait for their rename: short, on the output's volume, named by owner."""
+        return self.temporary / f"{owner or self.token}-{item_id}"
+
+    # --- planning -------------------------------------------------------------------------------------------------
+
+    def plan(
+        self,
+        candidates: Iterator[Candidate],
+        options: PlanOptions,
+        plan_file: Callable[..., Planned],
+        *,
+        on_count: Callable[[PlanCounts], None] = lambda counts: None,
+        cancelled: Callable[[], bool] = lambda: False,
+    ) -> PlanCounts:
+        """Enter the candidates and return what was found. Files done with the same content and settings stay done."""
+        counts = PlanCounts()
+        ranks = _Ranks()
+        fingerprint = options.fingerprint
+        self.set("planning", True)
+        numbered = enumerate(candidates if options.first is None else islice(candidates, options.first))
+        while batch := list(islice(numbered, _BATCH)):
+            with self._transaction():
+                for index, candidate in batch:
+                    self._enter(candidate, options, fingerprint, index, plan_file, ranks, counts)
+                    counts.files += 1
+            on_count(counts)
+            if cancelled():
+                break
+        with self._transaction():
+            self._set("planning", False)
+            self._set("options", options.to_json())
+        return counts
+
+    def _enter(
+        self,
+        candidate: Candidate,
+        options: PlanOptions,
+        fingerprint: str,
+        index: int,
+        plan_file: Callable[..., Planned],
+        ranks: _Ranks,
+        counts: PlanCounts,
+    ) -> None:
+        row: Sequence[Any] | None = self._db.execute(
+            "SELECT id, size, mtime_ns, sidecar, fingerprint, state, output, settings_hash, content_hash, source, "
+            "bytes FROM items WHERE key = ?",
+            (to_db(candidate.key),),
+        ).fetchone()
+        unchanged = row is not None and tuple(row[1:5]) == (
+            candidate.size,
+            candidate.mtime_ns,
+            candidate.sidecar_mark,
+            fingerprint,
+        )
+        if row is not None and unchanged and candidate.problem is None and self._stands(row):
+            if from_db(row[9]) != str(candidate.path):
+                self._db.execute("UPDATE items SET source = ? WHERE id = ?", (to_db(str(candidate.path)), row[0]))
+            counts.done_before += row[5] == "done"
+            return
+        planned = plan_file(candidate, options, index=index)
+        settings_hash = planned.settings_hash(options)
+        if row is not None and row[5] == "done" and row[6] is not None and planned.problem is None:
+            there = os.path.lexists(self.output / from_db(row[6]))
+            equal = row[7] == settings_hash and row[8] is not None and row[8] == _file_hash(candidate.path)
+            if there and equal:
+                self._db.execute(
+                    "UPDATE items SET source = ?, size = ?, mtime_ns = ?, sidecar = ?, fingerprint = ? WHERE id = ?",
+                    (
+                        to_db(str(candidate.path)),
+                        candidate.size,
+                        candidate.mtime_ns,
+                        candidate.sidecar_mark,
+                        fingerprint,
+                        row[0],
+                    ),
+                )
+                counts.done_before += 1
+                return
+            if there and not options.overwrite:
+                counts.kept += 1
+                return
+        if row is not None and row[5] in ("running", "saving"):
+            return  # a joined process works on it
+        self._write(candidate, planned, settings_hash, fingerprint, options, ranks, counts, row)
+
+    def _stands(self, row: Sequence[Any]) -> bool:
+        """Return whether an unchanged row needs nothing: done and still there, or waiting for its turn."""
+        state, output, written = row[5], row[6], row[10]
+        if state == "done":
+            try:
+                return os.stat(self.output / from_db(output)).st_size == written
+            except OSError:
+                return False
+        return state in ("pending", "running", "saving")
+
+    def _write(
+        self,
+        candidate: Candidate,
+        planned: Planned,
+        settings_hash: str,
+        fingerprint: str,
+        options: PlanOptions,
+        ranks: _Ranks,
+        counts: PlanCounts,
+        row: Sequence[Any] | None,
+    ) -> None:
+        state, error = "pending", None
+        output: str | None = None
+        if planned.problem is not None:
+            state, error = "failed", planned.problem
+        elif planned.skip is not None:
+            state, error = "skipped", planned.skip
+        else:
+            output, error = self._place(candidate, planned, options, row)
+            if output is None:
+                state = "failed"
+            elif error is not None:
+                state = "skipped"
+        counts.failed += state == "failed"
+        counts.skipped += state == "skipped"
+        counts.new += state == "pending"
+        request = planned.request
+        model_rank, size_rank = ranks.of(request) if request is not None else (0, 0)
+        claimed = state == "pending" and output is not None
+        values: dict[str, Any] = {
+            "key": to_db(candidate.key),
+            "source": to_db(str(candidate.path)),
+            "size": candidate.size,
+            "mtime_ns": candidate.mtime_ns,
+            "sidecar": candidate.sidecar_mark,
+            "fingerprint": fingerprint,
+            "content_hash": None,
+            "settings_hash": settings_hash,
+            "request": None if request is None else json.dumps(request_to_json(request)),
+            "taken": json.dumps(planned.taken),
+            "origin": planned.origin,
+            "base_text": planned.base_text,
+            "native_height": planned.native[0],
+            "native_width": planned.native[1],
+            "pixels": 0 if request is None else request.size[0] * request.size[1],
+            "model_rank": model_rank,
+            "size_rank": size_rank,
+            "format": planned.format,
+            "output": to_db(output) if output is not None else None,
+            "output_fold": to_db(fold(output)) if claimed and output is not None else None,
+            "output_hash": None,
+            "state": state,
+            "attempts": 0,
+            "error": error,
+            "notes": None,
+            "seconds": None,
+            "bytes": None,
+            "finished": None,
+            "owner": None,
+        }
+        if row is None:
+            names = ", ".join(values)
+            marks = ", ".join("?" * len(values))
+            self._db.execute(f"INSERT INTO items ({names}) VALUES ({marks})", tuple(values.values()))
+        else:
+            names = ", ".join(f"{name} = ?" for name in values)
+            self._db.execute(f"UPDATE items SET {names} WHERE id = ?", (*values.values(), row[0]))
+
+    def _place(
+        self, candidate: Candidate, planned: Planned, options: PlanOptions, row: Sequence[Any] | None
+    ) -> tuple[str | None, str | None]:
+        """Return the output's name, with the reason to skip it, or None with the problem."""
+        for name in alternatives(planned.output, candidate.key):
+            holder = self._db.execute("SELECT id FROM items WHERE output_fold = ?", (to_db(fold(name)),)).fetchone()
+            if holder is not None and (row is None or holder[0] != row[0]):
+                continue  # another file's output
+            target = self.output / name
+            if not os.path.lexists(target):
+                return name, None
+            if _same_file(target, candidate.path):
+                return None, "the output would replace its own source; choose another output folder"
+            return name, None if options.overwrite else EXISTS
+        return None, "no free name was found; choose another name pattern"
+
+    # --- work -----------------------------------------------------------------------------------------------------
+
+    def claim(self) -> Item | None:
+        """Return the next file in the queue, now ours; None when the queue is empty."""
+        with self._transaction() as db:
+            row = db.execute(
+                f"SELECT {_COLUMNS} FROM items WHERE state = 'pending' ORDER BY model_rank, size_rank, id LIMIT 1"
+            ).fetchone()
+            if row is None:
+                return None
+            db.execute("UPDATE items SET state = 'running', owner = ? WHERE id = ?", (self.token, row[0]))
+        return _item(row)
+
+    def release(self, item: Item) -> None:
+        """Put a claimed file back into the queue, as if it had not been touched."""
+        with self._transaction() as db:
+            db.execute("UPDATE items SET state = 'pending', owner = NULL WHERE id = ?", (item.id,))
+
+    def attempt(self, item: Item) -> None:
+        """Count one attempt, before it begins."""
+        with self._transaction() as db:
+            db.execute("UPDATE items SET attempts = attempts + 1 WHERE id = ?", (item.id,))
+
+    def fail(self, item: Item, error: str, *, notes: Sequence[str] = ()) -> None:
+        """Record a failure with its cause in one sentence."""
+        with self._transaction() as db:
+            db.execute(
+                "UPDATE items SET state = 'failed', owner = NULL, error = ?, notes = ?, finished = ? WHERE id = ?",
+                (error, json.dumps(list(notes)), time.time(), item.id),
+            )
+
+    def saving(
+        self, item: Item, *, output_hash: str, size: int, seconds: float, content_hash: str, notes: Sequence[str]
+    ) -> None:
+        """Record what the finished file will be, before it is renamed into its place."""
+        with self._transaction() as db:
+            db.execute(
+                "UPDATE items SET state = 'saving', output_hash = ?, bytes = ?, seconds = ?, content_hash = ?, "
+                "notes = ?, error = NULL, finished = ? WHERE id = ?",
+                (output_hash, size, seconds, content_hash, json.dumps(list(notes)), time.time(), item.id),
+            )
+
+    def done(self, item: Item) -> None:
+        """Record that the picture stands in its place."""
+        with self._transaction() as db:
+            db.execute("UPDATE items SET state = 'done', owner = NULL WHERE id = ?", (item.id,))
+
+    def retry_failed(self) -> int:
+        """Queue every failed file that has a request again, and return how many."""
+        with self._transaction() as db:
+            cursor = db.execute(
+                "UPDATE items SET state = 'pending', error = NULL WHERE state = 'failed' AND request IS NOT NULL "
+                "AND output_fold IS NOT NULL"
+            )
+            return cursor.rowcount
+
+    # --- what it says ---------------------------------------------------------------------------------------------
+
+    def counts(self) -> dict[str, int]:
+        """Return the number of files in each state."""
+        with self._mutex:
+            rows = self._db.execute("SELECT state, COUNT(*) FROM items GROUP BY state").fetchall()
+        return {state: 0 for state in STATES} | dict(rows)
+
+    def pending_pixels(self) -> int:
+        """Return the target pixels still to be made."""
+        with self._mutex:
+            row = self._db.execute("SELECT SUM(pixels) FROM items WHERE state IN ('pending', 'running')").fetchone()
+        return int(row[0] or 0)
+
+    def others_at_work(self) -> bool:
+        """Return whether another living process still plans or works on files."""
+        if self.get("planning", False) and is_held(self.folder / "lock") and self._main_lock is None:
+            return True
+        with self._mutex:
+            rows = self._db.execute(
+                "SELECT DISTINCT owner FROM items WHERE state IN ('running', 'saving') AND owner <> ?", (self.token,)
+            ).fetchall()
+        return any(self._alive(owner) for (owner,) in rows)
+
+    def items(self, *, state: str | None = None, limit: int | None = None) -> Iterator[Item]:
+        """Yield rows in order, few at a time."""
+        last = -1
+        yielded = 0
+        while True:
+            where, values = "id > ?", [last]
+            if state is not None:
+                where += " AND state = ?"
+                values.append(state)  # type: ignore[arg-type]  # SQLite takes both
+            with self._mutex:
+                rows = self._db.execute(
+                    f"SELECT {_COLUMNS} FROM items WHERE {where} ORDER BY id LIMIT 1000", values
+                ).fetchall()
+            if not rows:
+                return
+            for row in rows:
+                if limit is not None and yielded >= limit:
+                    return
+                yield _item(row)
+                yielded += 1
+            last = rows[-1][0]
+
+    def history(self) -> tuple[float, float] | None:
+        """Return (seconds, bytes) per target megapixel from what this folder has made so far; None at first."""
+        with self._mutex:
+            row = self._db.execute(
+                "SELECT SUM(seconds), SUM(bytes), SUM(pixels) FROM items WHERE state = 'done' AND seconds IS NOT NULL"
+            ).fetchone()
+        seconds, size, pixels = row
+        if not pixels:
+            return None
+        return seconds / pixels * 1e6, size / pixels * 1e6
+
+
+EXISTS = "the output exists already; --overwrite replaces it"
+
+
+class _Ranks:
+    """Gives files of one model, and of one size within it, neighbouring places; first come, first ranked."""
+
+    def __init__(self) -> None:
+        self._models: dict[str, int] = {}
+        self._sizes: dict[tuple[str, int, int], int] = {}
+
+    def of(self, request: HiresRequest) -> tuple[int, int]:
+        model = f"{request.model}|{request.vae}"
+        size = (model, *request.size)
+        return (
+            self._models.setdefault(model, len(self._models)),
+            self._sizes.setdefault(size, len(self._sizes)),
+        )
+
+
+def _item(row: Sequence[Any]) -> Item:
+    return Item(
+        id=row[0],
+        key=from_db(row[1]),
+        source=from_db(row[2]),
+        request=None if row[3] is None else request_from_json(json.loads(row[3])),
+        native=(row[4], row[5]),
+        format=row[6] or "",
+        output="" if row[7] is None else from_db(row[7]),
+        taken=tuple(json.loads(row[8] or "[]")),
+        origin=row[9],
+        base_text=row[10],
+        content_hash=row[11],
+        attempts=row[12],
+        state=row[13],
+        error=row[14],
+        notes=tuple(json.loads(row[15] or "[]")),
+        seconds=row[16],
+        bytes=row[17],
+        finished=row[18],
+        size=row[19],
+        mtime_ns=row[20],
+    )
+
+
+def _file_hash(path: Path) -> str | None:
+    """Return the SHA-256 of a file, None when it cannot be read."""
+    engine = hashlib.sha256()
+    try:
+        with open(path, "rb") as file:
+            while block := file.read(1 << 20):
+                engine.update(block)
+    except OSError:
+        return None
+    return engine.hexdigest()
+
+
+def _same_file(first: Path, second: Path) -> bool:
+    try:
+        return os.path.samefile(first, second)
+    except OSError:
+        return False
+
+
+def _unlink(path: Path) -> None:
+    try:
+        path.unlink()
+    except OSError:
+        log.debug("%s could not be removed", path)
+
+
+def output_sentence(place: Path, error: OSError) -> str:
+    """Return why a place cannot be written, and what to do."""
+    if error.errno in (errno.ENOSPC, errno.EDQUOT):
+        return f"the disk of {place} is full; free some space and run the same command again"
+    reason = error.strerror or type(error).__name__
+    return f"{place} cannot be written ({reason}); choose another output folder or change its permissions"
+
+
+def stops_the_job(error: OSError) -> bool:
+    """Return whether a write error will hit every further picture too (full, read-only, forbidden)."""
+    return error.errno in _FULL
+
+
+def _db_sentence(path: Path, error: sqlite3.Error) -> str:
+    text = str(error)
+    if "full" in text:
+        return f"the disk of {path.parent} is full; free some space and run the same command again"
+    if "malformed" in text or "not a database" in text:
+        return (
+            f"the journal {path} is damaged ({text}); move it away, then existing outputs are kept and the rest is made"
+        )
+    return f"the journal {path} cannot be written ({text}); check the disk and run the same command again"

@@ -1,0 +1,258 @@
+"""One picture's way: read and decode, render (with the degrade chain), encode, write. Used by every executor."""
+
+from __future__ import annotations
+
+import contextlib
+import dataclasses
+import hashlib
+import os
+import stat
+import time
+from collections.abc import Callable, Mapping
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+from fam_ext.errors import (
+    FamError,
+    OutOfMemoryError,
+    OutputError,
+    PictureError,
+    UnsupportedSamplerError,
+)
+from fam_ext.jobs.journal import EXISTS, Item, Journal, output_sentence, stops_the_job
+from fam_ext.jobs.plan import PlanOptions
+from fam_ext.jobs.request import HiresRequest, Progress, Rendered, Renderer
+from fam_ext.metadata import pictures
+from fam_ext.metadata.fields import BY_NAME, REQUEST_FIELDS
+from fam_ext.metadata.infotext import Infotext, add, format_infotext, format_value, parse, request_value
+
+FIRST_TILE = 512
+SECOND_TILE = 256
+FALLBACK_SAMPLER = "DPM++ 2M"
+
+
+@dataclass(frozen=True)
+class Loaded:
+    """A picture in memory, with the hash of the bytes it came from."""
+
+    picture: pictures.Picture
+    content_hash: str
+
+
+@dataclass(frozen=True)
+class Drawn:
+    """What the renderer made, with the request that ran in the end and one sentence for each step down."""
+
+    rendered: Rendered
+    request: HiresRequest
+    notes: tuple[str, ...]
+    seconds: float
+
+
+@dataclass(frozen=True)
+class Packed:
+    """A finished file's bytes, ready for its place."""
+
+    data: bytes
+    content_hash: str
+    notes: tuple[str, ...]
+    seconds: float
+
+
+def load(item: Item, options: PlanOptions) -> Loaded:
+    """Return the decoded picture. Raises `PictureError`, one sentence."""
+    data = _read(item.source)
+    picture = pictures.decode(data, max_pixels=options.max_input_pixels)
+    if item.native != (0, 0) and picture.header.size != item.native:
+        raise PictureError("the file changed after it was planned; run the command again")
+    return Loaded(picture, hashlib.sha256(data).hexdigest())
+
+
+def _read(source: str) -> bytes:
+    try:
+        with open(source, "rb") as file:
+            status = os.fstat(file.fileno())
+            if not stat.S_ISREG(status.st_mode):
+                raise PictureError("it is not a regular file; choose a picture file")
+            if status.st_size > pictures.MAX_FILE_BYTES:
+                raise PictureError("the file has more than 2 GB; choose a smaller one")
+            return file.read()
+    except OSError as error:
+        reason = error.strerror or type(error).__name__
+        raise PictureError(f"the file cannot be read ({reason}); check the file and its disk") from None
+
+
+def draw(renderer: Renderer, loaded: Loaded, item: Item, progress: Progress) -> Drawn:
+    """Return the rendered picture. Out of memory goes one step down the degrade chain and tries again: smaller VAE
+    tiles, low memory, Frequency Modulation only. A sampler that only the picture's metadata asked for is replaced.
+
+    Raises what the renderer raises when there is no step left.
+    """
+    if item.request is None:
+        raise PictureError("the plan has no settings for this file; run the command again")
+    request = item.request
+    notes: list[str] = []
+    began = time.perf_counter()
+    while True:
+        try:
+            rendered = renderer.render(loaded.picture.image, request, progress)
+            break
+        except OutOfMemoryError:
+            step = degrade(request)
+            if step is None:
+                raise
+            request, note = step
+            notes.append(note)
+        except UnsupportedSamplerError:
+            if "sampler" not in item.taken or request.sampler == FALLBACK_SAMPLER:
+                raise
+            notes.append(f"sampler {request.sampler} is not offered; {FALLBACK_SAMPLER} was used")
+            request = dataclasses.replace(request, sampler=FALLBACK_SAMPLER, schedule="Automatic")
+    height, width = request.size
+    if rendered.image.size != (width, height):
+        raise PictureError(f"the renderer returned {rendered.image.size}, not {width} x {height} px; report this")
+    return Drawn(rendered, request, tuple(notes), time.perf_counter() - began)
+
+
+def degrade(request: HiresRequest) -> tuple[HiresRequest, str] | None:
+    """Return the request one step down the chain with its name, or None at the end."""
+    if request.tile is None or request.tile == 0 or request.tile > FIRST_TILE:
+        return dataclasses.replace(request, tile=FIRST_TILE), f"out of memory: VAE tiles of {FIRST_TILE} px"
+    if not request.low_memory:
+        tile = min(request.tile, SECOND_TILE)
+        return dataclasses.replace(request, tile=tile, low_memory=True), "out of memory: attention in chunks"
+    if request.method == "fam" and request.config.am:
+        return dataclasses.replace(request, config=request.config.replace(am=False)), "out of memory: FM only"
+    return None
+
+
+def pack(loaded: Loaded, drawn: Drawn, item: Item, options: PlanOptions) -> Packed:
+    """Return the finished file's bytes, metadata included. Equal inputs give equal bytes. Raises `PictureError`."""
+    header = loaded.picture.header
+    text = None if options.strip_metadata else describe(header, drawn, item)
+    encoded = pictures.encode(
+        drawn.rendered.image,
+        item.format,
+        origin=header,
+        alpha=loaded.picture.alpha,
+        infotext=text,
+        strip=options.strip_metadata,
+        quality=options.quality,
+    )
+    return Packed(encoded.data, loaded.content_hash, (*drawn.notes, *encoded.notes), drawn.seconds)
+
+
+def describe(header: pictures.Header, drawn: Drawn, item: Item) -> str:
+    """Return the output's infotext: the picture's own, word for word, then what ran."""
+    base = header.infotext or item.base_text
+    own = parse(base) if base else Infotext()
+    request = drawn.request
+    ran: dict[str, str] = dict(drawn.rendered.ran)
+    for spec in REQUEST_FIELDS:
+        value: Any = getattr(request, spec.name)
+        if spec.name in ("prompt", "negative_prompt"):
+            before: Any = own.prompt if spec.name == "prompt" else own.negative_prompt
+            if base and value != before:
+                ran[spec.key] = str(value)
+        elif spec.name == "size":
+            ran[spec.key] = format_value(spec, value)
+        elif spec.host_key is not None and spec.name not in ("model", "vae"):
+            if value is None or request_value({spec.host_key: own.params.get(spec.host_key, "")}, spec.name) == value:
+                ran.pop(spec.key, None)  # the picture's own text says it already
+            else:
+                ran.setdefault(spec.key, format_value(spec, value))
+        elif spec.name in ("tile", "low_memory") and value:
+            ran.setdefault(spec.key, format_value(spec, value))
+    if drawn.notes:
+        ran["FAM notes"] = "; ".join(drawn.notes)
+    heading = format_infotext(Infotext(request.prompt, request.negative_prompt))
+    return add(base, ran, settings=_settings(request), heading=heading)
+
+
+def _settings(request: HiresRequest) -> Mapping[str, str]:
+    """Return the settings line of a picture that had none, in the WebUI's own keys."""
+    settings: dict[str, str] = {}
+    for name in ("steps", "sampler", "schedule", "cfg_scale", "seed"):
+        spec = BY_NAME[name]
+        settings[str(spec.host_key)] = format_value(spec, getattr(request, name))
+    return settings | {"Size": f"{request.size[1]}x{request.size[0]}"}
+
+
+def write(journal: Journal, item: Item, packed: Packed, options: PlanOptions) -> None:
+    """Put the file in its place and journal it: temporary file, fsync, journal `saving`, rename, journal `done`.
+
+    A process killed between any two of these resumes with nothing lost and nothing done twice. Raises `OutputError`
+    when no further picture can be written either, `PictureError` when only this one cannot.
+    """
+    target = journal.output / item.output
+    temporary = journal.temporary_path(item.id)
+    output_hash = hashlib.sha256(packed.data).hexdigest()
+    try:
+        check_inside(journal.output, target)
+        target.parent.mkdir(parents=True, exist_ok=True)
+        if not options.overwrite and os.path.lexists(target) and _differs(target, packed.data):
+            raise PictureError(EXISTS)
+        _write_synced(temporary, packed.data)
+        if options.keep_times:
+            status = os.stat(item.source)
+            os.utime(temporary, ns=(status.st_atime_ns, status.st_mtime_ns))
+        journal.saving(
+            item,
+            output_hash=output_hash,
+            size=len(packed.data),
+            seconds=packed.seconds,
+            content_hash=packed.content_hash,
+            notes=packed.notes,
+        )
+        os.replace(temporary, target)
+    except OSError as error:
+        _drop(temporary)
+        if stops_the_job(error):
+            raise OutputError(output_sentence(journal.output, error)) from None
+        reason = error.strerror or type(error).__name__
+        raise PictureError(f"the output cannot be written ({reason}); check the disk of the output folder") from None
+    except FamError:
+        _drop(temporary)
+        raise
+    journal.done(item)
+
+
+def _write_synced(path: Path, data: bytes) -> None:
+    path.parent.mkdir(parents=True, exist_ok=True)
+    descriptor = os.open(path, os.O_WRONLY | os.O_CREAT | os.O_TRUNC, 0o666)
+    with os.fdopen(descriptor, "wb") as file:
+        file.write(data)
+        file.flush()
+        os.fsync(file.fileno())
+
+
+def _differs(path: Path, data: bytes) -> bool:
+    try:
+        return path.is_symlink() or path.stat().st_size != len(data) or path.read_bytes() != data
+    except OSError:
+        return True
+
+
+def _drop(path: Path) -> None:
+    with contextlib.suppress(OSError):
+        path.unlink()
+
+
+def check_inside(output: Path, target: Path) -> None:
+    """Raise `PictureError` when `target`, symlinks followed, would lie outside the output folder."""
+    root = os.path.realpath(output)
+    parent = os.path.realpath(target.parent)
+    if parent != root and not parent.startswith(root.rstrip(os.sep) + os.sep):
+        raise PictureError("a link in the output folder leads outside it; remove the link")
+
+
+def sentence(error: BaseException) -> str:
+    """Return an error as one line: ours as it is, any other with its type."""
+    text = " ".join(str(error).split())
+    if isinstance(error, FamError):
+        return text or type(error).__name__
+    return f"{type(error).__name__}: {text[:300]}" if text else type(error).__name__
+
+
+Step = Callable[[int, int], None]

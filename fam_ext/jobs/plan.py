@@ -1,0 +1,657 @@
+"""The plan: which files, with which settings, at which size, to which name. Reads headers only; no pixel, no torch."""
+
+from __future__ import annotations
+
+import fnmatch
+import hashlib
+import json
+import os
+import re
+import stat
+import string
+import unicodedata
+from collections.abc import Callable, Iterator, Mapping
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Any, cast
+
+from fam_ext.core.config import FamConfig
+from fam_ext.errors import ConfigError, FamError, PictureError, UsageError
+from fam_ext.jobs.request import METHODS, HiresRequest
+from fam_ext.metadata import pictures
+from fam_ext.metadata.fields import BY_NAME
+from fam_ext.metadata.infotext import Infotext, from_fields, is_fam, parse, request_value
+from fam_ext.metadata.presets import Preset
+
+STATE_FOLDER = ".fam-hires"
+RULES = ("take", "override", "prefix", "suffix", "replace")
+RULED = (
+    "prompt",
+    "negative_prompt",
+    "seed",
+    "steps",
+    "sampler",
+    "schedule",
+    "cfg_scale",
+    "model",
+    "vae",
+    "clip_skip",
+    "config",
+)
+NAME_FIELDS = ("stem", "format", "width", "height", "scale", "seed", "index", "steps", "method")
+MIN_SIDE = 16
+MAX_ASPECT = 16.0
+MAX_TARGET_SIDE = 32768
+_MULTIPLE = 8
+_MAX_NAME_BYTES = 240
+_MAX_SIDECAR = 1 << 20
+_RESERVED = re.compile(r"(?i)^(con|prn|aux|nul|com[0-9]|lpt[0-9])(\.|$)")
+
+
+@dataclass(frozen=True)
+class Rule:
+    """How one setting is resolved: `take` the picture's own, else `value`; `override` it; `prefix`, `suffix` or
+    `replace` ("old=>new") the picture's own text."""
+
+    kind: str = "take"
+    value: Any = None
+
+    def __post_init__(self) -> None:
+        if self.kind not in RULES:
+            raise ConfigError(f"rule is {self.kind!r}; choose {', '.join(RULES)}")
+        if self.kind == "replace" and "=>" not in str(self.value):
+            raise ConfigError(f"replace is {self.value!r}; write old=>new")
+
+
+@dataclass(frozen=True)
+class PlanOptions:
+    """Everything the outputs of a job depend on. Two runs with equal options make equal pictures."""
+
+    inputs: tuple[str, ...]
+    output: str
+    recursive: bool = False
+    include: tuple[str, ...] = ()
+    exclude: tuple[str, ...] = ()
+    scale: float = 2.0
+    size: tuple[int, int] | None = None
+    """Target box (height, width) in px; then `scale` is not used."""
+    fit: str = "inside"
+    """"inside" keeps each picture's aspect within `size`; "exact" takes `size` as it is."""
+    max_side: int | None = None
+    max_megapixels: float | None = None
+    config: FamConfig = field(default_factory=FamConfig)
+    settings: Mapping[str, Any] = field(default_factory=dict[str, Any])
+    """Values for pictures that bring none of their own: steps, sampler, schedule, cfg_scale."""
+    rules: Mapping[str, Rule] = field(default_factory=dict[str, Rule])
+    method: str = "fam"
+    tile: int | None = None
+    low_memory: bool = False
+    format: str | None = None
+    """One of metadata.pictures.FORMATS; None follows the input."""
+    quality: int | None = None
+    strip_metadata: bool = False
+    keep_times: bool = False
+    name: str = "{stem}"
+    overwrite: bool = False
+    first: int | None = None
+    max_input_pixels: int = pictures.DEFAULT_MAX_PIXELS
+    renderer: str = ""
+    """What else the pixels depend on: the renderer's model and its LoRAs, as one text."""
+
+    def __post_init__(self) -> None:
+        if not self.inputs:
+            raise UsageError("no input was given; name at least one picture or folder")
+        _check("scale", self.scale, 1.0, 16.0)
+        if self.size is not None:
+            for side in self.size:
+                _check("size", side, 64, MAX_TARGET_SIDE)
+        if self.fit not in ("inside", "exact"):
+            raise ConfigError(f"fit is {self.fit!r}; choose inside or exact")
+        if self.max_side is not None:
+            _check("max_side", self.max_side, 64, MAX_TARGET_SIDE)
+        if self.max_megapixels is not None:
+            _check("max_megapixels", self.max_megapixels, 0.01, 1024.0)
+        if self.quality is not None:
+            _check("quality", self.quality, 1, 100)
+        if self.first is not None:
+            _check("first", self.first, 1, 1 << 40)
+        if self.method not in METHODS:
+            raise ConfigError(f"method is {self.method!r}; choose {', '.join(METHODS)}")
+        for name, rule in self.rules.items():
+            if name not in RULED:
+                raise ConfigError(f"rule for {name!r} is unknown; choose from {', '.join(RULED)}")
+            if rule.kind in ("prefix", "suffix", "replace") and name not in ("prompt", "negative_prompt"):
+                raise ConfigError(f"rule {rule.kind} does not fit {name}; it is for prompt and negative_prompt")
+        check_name_pattern(self.name)
+        if self.format is not None:
+            missing = pictures.can_write(self.format)
+            if missing is not None:
+                raise UsageError(missing)
+
+    @property
+    def fingerprint(self) -> str:
+        """Hash of what decides settings, sizes and names; the list of inputs and `first` are left out."""
+        values = self.to_json()
+        for name in ("inputs", "output", "recursive", "include", "exclude", "first", "overwrite"):
+            values.pop(name)
+        return digest(values)
+
+    def to_json(self) -> dict[str, Any]:
+        """Return the options as plain JSON values."""
+        values = {name: getattr(self, name) for name in self.__dataclass_fields__}
+        values["config"] = self.config.to_dict()
+        values["settings"] = dict(self.settings)
+        values["rules"] = {name: [rule.kind, rule.value] for name, rule in self.rules.items()}
+        return cast("dict[str, Any]", json.loads(json.dumps(values)))
+
+    @classmethod
+    def from_json(cls, values: Mapping[str, Any]) -> PlanOptions:
+        """Return the options that `to_json` gave. Raises `ConfigError` for what this version does not know."""
+        known = {name: value for name, value in values.items() if name in cls.__dataclass_fields__}
+        known["config"] = FamConfig.from_dict(known.get("config", {}))
+        known["rules"] = {name: Rule(kind, value) for name, (kind, value) in known.get("rules", {}).items()}
+        for name in ("inputs", "include", "exclude", "size"):
+            if known.get(name) is not None:
+                known[name] = tuple(known[name])
+        return cls(**known)
+
+
+def with_preset(preset: Preset, rules: Mapping[str, Rule]) -> tuple[dict[str, Any], dict[str, Rule]]:
+    """Return the defaults and rules of a job with `preset`: an overriding preset (the paper's) beats the pictures'
+    own sampler settings, though not what the user asked for."""
+    defaults = {name: value for name, value in preset.settings.items() if name != "method"}
+    resolved = dict(rules)
+    if preset.overrides:
+        for name, value in defaults.items():
+            resolved.setdefault(name, Rule("override", value))
+    return defaults, resolved
+
+
+@dataclass(frozen=True)
+class Candidate:
+    """A file that the walk found, before its header is read."""
+
+    key: str
+    """Its place below the inputs, with /; unique in the job, and independent of where the inputs lie."""
+    path: Path
+    size: int = 0
+    mtime_ns: int = 0
+    sidecar: Path | None = None
+    sidecar_mark: str = ""
+    problem: str | None = None
+
+
+@dataclass(frozen=True)
+class Planned:
+    """What is to be done with one file: a request, or a problem, or a reason to leave it."""
+
+    candidate: Candidate
+    native: tuple[int, int] = (0, 0)
+    request: HiresRequest | None = None
+    format: str = ""
+    output: str = ""
+    """Wanted name below the output folder, with /; the journal makes it unique."""
+    taken: tuple[str, ...] = ()
+    """Settings that came from the picture itself."""
+    origin: str | None = None
+    """Where its metadata was found: parameters, exif, comfyui, sidecar; None = nowhere."""
+    base_text: str | None = None
+    """The sidecar's text, which becomes part of the output's metadata."""
+    problem: str | None = None
+    skip: str | None = None
+
+    def settings_hash(self, options: PlanOptions) -> str:
+        """Return the hash of everything but the source that the output's bytes depend on."""
+        request = None if self.request is None else request_to_json(self.request)
+        return digest([request, self.format, options.quality, options.strip_metadata, options.renderer, self.base_text])
+
+
+# --- walk ---------------------------------------------------------------------------------------------------------
+
+
+def natural_key(name: str) -> tuple[Any, ...]:
+    """Return a sort key that puts 2 before 10, and never fails."""
+    parts = re.split(r"([0-9]+)", name.casefold())
+    return (*((1, int(part), "") if part.isdigit() and len(part) < 19 else (0, 0, part) for part in parts), name)
+
+
+def check_places(options: PlanOptions) -> None:
+    """Raise `UsageError` when an input is missing or the output lies inside an input folder."""
+    output = Path(os.path.realpath(options.output))
+    if output.exists() and not output.is_dir():
+        raise UsageError(f"output {_shown(options.output)} is a file; choose a folder")
+    for entry in options.inputs:
+        path = Path(entry)
+        if not os.path.lexists(path):
+            raise UsageError(f"input {_shown(entry)} does not exist; check the path")
+        if path.is_dir():
+            root = Path(os.path.realpath(path))
+            if output == root or root in output.parents:
+                raise UsageError(
+                    f"output {_shown(options.output)} lies inside the input {_shown(entry)}; choose a folder outside it"
+                )
+
+
+def walk(options: PlanOptions) -> Iterator[Candidate]:
+    """Yield the job's files in natural order. A folder that cannot be read yields one candidate with a problem."""
+    folders = [Path(entry) for entry in options.inputs if os.path.isdir(entry)]
+    labels: dict[str, int] = {}
+    seen: set[tuple[int, int]] = set()
+    for entry in options.inputs:
+        path = Path(entry)
+        if path.is_dir():
+            label = ""
+            if len(folders) > 1 or len(options.inputs) > 1:
+                label = _label(os.path.basename(os.path.realpath(path)) or "root", labels)
+            yield from _walk_folder(path, label, options, seen)
+        else:
+            yield _single(path, _label(path.name, labels))
+
+
+def _label(name: str, labels: dict[str, int]) -> str:
+    labels[name] = labels.get(name, 0) + 1
+    if labels[name] == 1:
+        return name
+    stem, dot, suffix = name.rpartition(".")
+    return f"{stem}-{labels[name]}.{suffix}" if dot else f"{name}-{labels[name]}"
+
+
+def _single(path: Path, key: str) -> Candidate:
+    try:
+        status = path.stat()
+    except OSError as error:
+        return Candidate(key, path, problem=_os_sentence("file", error))
+    if not stat.S_ISREG(status.st_mode):
+        return Candidate(key, path, problem="it is not a regular file; choose a picture file")
+    sidecar = path.with_suffix(".txt")
+    found = sidecar if sidecar != path and sidecar.is_file() else None
+    mark = _mark(found.stat()) if found is not None else ""
+    return Candidate(key, path, status.st_size, status.st_mtime_ns, found, mark)
+
+
+def _mark(status: os.stat_result) -> str:
+    return f"{status.st_size}-{status.st_mtime_ns}"
+
+
+def _walk_folder(folder: Path, prefix: str, options: PlanOptions, seen: set[tuple[int, int]]) -> Iterator[Candidate]:
+    stack: list[tuple[Path, str]] = [(folder, prefix)]
+    while stack:
+        place, label = stack.pop()
+        try:
+            status = place.stat()
+            if (status.st_dev, status.st_ino) in seen and status.st_ino != 0:
+                continue  # a symlink that leads back, or a folder given twice
+            seen.add((status.st_dev, status.st_ino))
+            with os.scandir(place) as listing:
+                entries = list(listing)
+        except OSError as error:
+            yield Candidate(f"{label}/" if label else "./", place, problem=_os_sentence("folder", error))
+            continue
+        names = {entry.name for entry in entries}
+        entries.sort(key=lambda entry: natural_key(entry.name))
+        inner: list[tuple[Path, str]] = []
+        for entry in entries:
+            key = f"{label}/{entry.name}" if label else entry.name
+            if pictures.format_of(entry.name) is not None:
+                candidate = _candidate(entry, key, names, options)
+                if candidate is not None:
+                    yield candidate
+                    continue
+            if options.recursive and entry.name != STATE_FOLDER and _is_dir(entry):
+                inner.append((Path(entry.path), key))
+        stack.extend(reversed(inner))
+
+
+def _is_dir(entry: os.DirEntry[str]) -> bool:
+    try:
+        return entry.is_dir()
+    except OSError:
+        return False
+
+
+def _candidate(entry: os.DirEntry[str], key: str, names: set[str], options: PlanOptions) -> Candidate | None:
+    if not _wanted(key, options):
+        return None
+    try:
+        status = entry.stat()
+    except OSError as error:
+        return Candidate(key, Path(entry.path), problem=_os_sentence("file", error))
+    if not stat.S_ISREG(status.st_mode):
+        return None
+    sidecar: Path | None = None
+    mark = ""
+    stem = entry.name[: entry.name.rfind(".")]
+    if f"{stem}.txt" in names:
+        sidecar = Path(entry.path).with_name(f"{stem}.txt")
+        try:
+            mark = _mark(sidecar.stat())
+        except OSError:
+            sidecar = None
+    return Candidate(key, Path(entry.path), status.st_size, status.st_mtime_ns, sidecar, mark)
+
+
+def _wanted(key: str, options: PlanOptions) -> bool:
+    name = key.rsplit("/", 1)[-1]
+
+    def matches(patterns: tuple[str, ...]) -> bool:
+        return any(fnmatch.fnmatch(key, pattern) or fnmatch.fnmatch(name, pattern) for pattern in patterns)
+
+    return (not options.include or matches(options.include)) and not matches(options.exclude)
+
+
+# --- one file -----------------------------------------------------------------------------------------------------
+
+
+def plan_file(candidate: Candidate, options: PlanOptions, *, index: int = 0) -> Planned:
+    """Return what is to be done with one file; a fault of the file is a `problem`, never an exception."""
+    if candidate.problem is not None:
+        return Planned(candidate, problem=candidate.problem)
+    try:
+        return _plan_file(candidate, options, index)
+    except FamError as error:
+        return Planned(candidate, problem=str(error))
+
+
+def _plan_file(candidate: Candidate, options: PlanOptions, index: int) -> Planned:
+    header = pictures.read_header(candidate.path, max_pixels=options.max_input_pixels)
+    native = header.size
+    check_native(native)
+    found, origin = header.settings()
+    base_text: str | None = None
+    if found is None and candidate.sidecar is not None:
+        base_text = _read_sidecar(candidate.sidecar)
+        if base_text:
+            found, origin = parse(base_text), "sidecar"
+    target, skip = target_size(native, options)
+    request, taken = resolve(found or Infotext(), target, options)
+    picture_format = options.format or pictures.format_of(candidate.path) or header.format
+    longest = pictures.MAX_SIDE.get(picture_format)
+    if longest is not None and max(target) > longest:
+        raise PictureError(
+            f"{target[1]} x {target[0]} px is more than {picture_format} holds ({longest} px a side); "
+            "choose --format png"
+        )
+    missing = pictures.can_write(picture_format)
+    if missing is not None:
+        raise PictureError(missing)
+    output = output_name(candidate.key, request, native, picture_format, options, index)
+    return Planned(
+        candidate, native, request, picture_format, output, taken, origin, base_text or None, problem=None, skip=skip
+    )
+
+
+def check_native(size: tuple[int, int]) -> None:
+    """Raise `PictureError` for a picture too small or too narrow for a latent."""
+    height, width = size
+    if min(size) < MIN_SIDE:
+        raise PictureError(f"{width} x {height} px is too small; at least {MIN_SIDE} px a side are needed")
+    if max(size) > MAX_ASPECT * min(size):
+        raise PictureError(
+            f"{width} x {height} px is too narrow; crop it to at most {MAX_ASPECT:g} times as long as wide"
+        )
+
+
+def target_size(native: tuple[int, int], options: PlanOptions) -> tuple[tuple[int, int], str | None]:
+    """Return the target (height, width), multiples of 8 with the aspect kept, and a reason to skip the picture."""
+    height, width = native
+    if options.size is not None and options.fit == "exact":
+        target = (_round(options.size[0]), _round(options.size[1]))
+    else:
+        factor = options.scale
+        if options.size is not None:
+            factor = min(options.size[0] / height, options.size[1] / width)
+        capped = factor
+        if options.max_side is not None:
+            capped = min(capped, options.max_side / max(native))
+        if options.max_megapixels is not None:
+            capped = min(capped, (options.max_megapixels * 1e6 / (height * width)) ** 0.5)
+        rounding = _floor if capped < factor or options.size is not None else _round
+        target = (rounding(height * capped), rounding(width * capped))
+    if target[0] * target[1] <= height * width and options.fit != "exact":
+        return target, f"{width} x {height} px is as large as the size asked for; nothing to do"
+    if max(target) > MAX_TARGET_SIDE:
+        raise PictureError(f"the target {target[1]} x {target[0]} px is too large; lower --scale or set --max-side")
+    return target, None
+
+
+def _round(side: float) -> int:
+    return max(_MULTIPLE, int(side / _MULTIPLE + 0.5) * _MULTIPLE)
+
+
+def _floor(side: float) -> int:
+    return max(_MULTIPLE, int(side / _MULTIPLE + 1e-9) * _MULTIPLE)
+
+
+def resolve(found: Infotext, target: tuple[int, int], options: PlanOptions) -> tuple[HiresRequest, tuple[str, ...]]:
+    """Return the request for one picture, and the names of the settings that the picture itself brought."""
+    taken: list[str] = []
+    values: dict[str, Any] = {}
+    for name in RULED:
+        if name == "config":
+            continue
+        own = _own(found, name)
+        rule = options.rules.get(name)
+        if rule is None:
+            # a checkpoint's name means nothing to another renderer: taken only when asked for
+            rule = Rule("override", None) if name in ("model", "vae") else Rule("take", options.settings.get(name))
+        value = _apply(rule, own)
+        if own is not None and rule.kind != "override":
+            taken.append(name)
+        if value is not None:
+            values[name] = value
+    config = options.config
+    if "config" in options.rules and options.rules["config"].kind == "take" and is_fam(found.params):
+        config = from_fields(found.params)
+        taken.append("config")
+    sampler, schedule = values.get("sampler"), values.get("schedule")
+    if isinstance(sampler, str) and "sampler" in taken and "schedule" not in taken:
+        for kind in ("Karras", "Exponential"):  # how the WebUI named them before 1.9
+            if sampler.endswith(" " + kind):
+                sampler, schedule = sampler[: -len(kind) - 1], kind
+    if sampler is not None:
+        values["sampler"] = sampler
+    if schedule is not None:
+        values["schedule"] = schedule
+    request = HiresRequest(
+        size=target,
+        config=config,
+        method=options.method,
+        tile=options.tile,
+        low_memory=options.low_memory,
+        **values,
+    )
+    return request, tuple(taken)
+
+
+def _own(found: Infotext, name: str) -> Any:  # noqa: ANN401  # fields differ in type
+    if name in ("prompt", "negative_prompt"):
+        ours = request_value(found.params, name)
+        if ours is not None:
+            return ours
+        text = found.prompt if name == "prompt" else found.negative_prompt
+        # a picture with settings has said that its (empty) prompt is empty
+        return text if text or found.params else None
+    value = request_value(found.params, name)
+    if value is None:
+        return None
+    if name == "seed":
+        return value if 0 <= value < 2**64 else None
+    spec = BY_NAME[name]
+    if spec.kind in ("int", "float"):
+        low, high = spec.low, spec.high
+        if not (low is None or value >= low) or not (high is None or value <= high):
+            return None
+    return value
+
+
+def _apply(rule: Rule, own: Any) -> Any:  # noqa: ANN401  # fields differ in type
+    if rule.kind == "override":
+        return rule.value
+    if rule.kind == "take":
+        return rule.value if own is None else own
+    text = str(own or "")
+    extra = str(rule.value)
+    if rule.kind == "replace":
+        old, _, new = extra.partition("=>")
+        return text.replace(old, new)
+    first, second = (extra, text) if rule.kind == "prefix" else (text, extra)
+    if not first or not second:
+        return first or second
+    return first + second if first[-1:].isspace() or second[:1] in ", " else f"{first.rstrip(',')}, {second}"
+
+
+def _read_sidecar(path: Path) -> str:
+    try:
+        with open(path, "rb") as file:
+            raw = file.read(_MAX_SIDECAR)
+    except OSError:
+        return ""
+    return raw.decode("utf-8-sig", "replace").replace("\x00", "").strip()
+
+
+# --- names --------------------------------------------------------------------------------------------------------
+
+
+def check_name_pattern(pattern: str) -> None:
+    """Raise `ConfigError` for a pattern with unknown fields, attribute access or a very wide format."""
+    try:
+        parts = list(string.Formatter().parse(pattern))
+    except ValueError:
+        raise ConfigError(f"name pattern is {pattern!r}; close every {{ and double those that stay") from None
+    for _, name, spec, conversion in parts:
+        if name is None:
+            continue
+        if name not in NAME_FIELDS or conversion is not None:
+            raise ConfigError(f"name pattern has {{{name}}}; choose from {', '.join(NAME_FIELDS)}")
+        if not re.fullmatch(r"(0?[0-9]{1,2}d?|\.[0-9]g)?", spec or ""):
+            raise ConfigError(f"name pattern has the format {spec!r}; choose one like 04d")
+    if not pattern.strip(" ./\\"):
+        raise ConfigError("name pattern is empty; choose one like {stem}")
+
+
+def output_name(
+    key: str,
+    request: HiresRequest,
+    native: tuple[int, int],
+    picture_format: str,
+    options: PlanOptions,
+    index: int,
+) -> str:
+    """Return the output's place below the output folder: the mirrored folder and the pattern's name, made safe."""
+    folder, _, name = key.rpartition("/")
+    stem, dot, suffix = name.rpartition(".")
+    if not dot:
+        stem, suffix = name, ""
+    values: dict[str, Any] = {
+        "stem": stem,
+        "format": picture_format.lower(),
+        "width": request.size[1],
+        "height": request.size[0],
+        "scale": round(request.size[0] / native[0], 2),
+        "seed": request.seed,
+        "index": index,
+        "steps": request.steps,
+        "method": request.method,
+    }
+    safe = {
+        name: value.replace("/", "_").replace("\\", "_") if isinstance(value, str) else value
+        for name, value in values.items()
+    }
+    try:
+        made = stem if options.name == "{stem}" else options.name.format_map(safe)
+    except (ValueError, TypeError):
+        raise ConfigError(f"name pattern {options.name!r} does not fit its fields; use d for whole numbers") from None
+    ending = "." + suffix if pictures.format_of(name) == picture_format else pictures.PREFERRED_SUFFIX[picture_format]
+    mild = options.name == "{stem}"
+    parts = [safe_name(part, mild=True) for part in folder.split("/") if part]
+    made_parts = [part for part in (made.split("/") if not mild else [made]) if part.strip(" .")]
+    parts += [safe_name(part, mild=mild) for part in made_parts[:-1]]
+    parts.append(safe_name(made_parts[-1] if made_parts else "picture", mild=mild, ending=ending))
+    return "/".join(parts)
+
+
+def safe_name(part: str, *, mild: bool = False, ending: str = "") -> str:
+    """Return one path component that is safe on every system: no separators, control or direction marks, no device
+    names, no `..`, at most 240 bytes. `mild` keeps what a file system already holds (as ? on Linux)."""
+    text = unicodedata.normalize("NFC", part) if not mild else part
+    text = "".join("_" if unicodedata.category(mark) in ("Cc", "Cf", "Cs", "Co", "Zl", "Zp") else mark for mark in text)
+    text = re.sub(r"[/\\]" if mild else r'[<>:"/\\|?*]', "_", text)
+    if not mild:
+        text = text.strip(" ")
+        text = text.rstrip(".")
+    if text in ("", ".", "..") or _RESERVED.match(text + ending):
+        text = "_" + text.replace(".", "_")
+    if len((text + ending).encode("utf-8", "replace")) > _MAX_NAME_BYTES:
+        mark = "~" + hashlib.sha256(part.encode("utf-8", "surrogatepass")).hexdigest()[:8]
+        room = _MAX_NAME_BYTES - len(mark) - len(ending.encode())
+        text = text.encode("utf-8", "replace")[:room].decode("utf-8", "ignore") + mark
+    return text + ending
+
+
+def fold(name: str) -> str:
+    """Return a name's form for comparing: file systems that ignore case or normalise must not merge two outputs."""
+    return unicodedata.normalize("NFC", name).casefold()
+
+
+def alternatives(wanted: str, key: str) -> Iterator[str]:
+    """Yield names to try in order: the wanted one, one with the source's suffix, then numbered ones."""
+    yield wanted
+    folder, slash, name = wanted.rpartition("/")
+    stem, _, suffix = name.rpartition(".")
+    source_suffix = key.rsplit(".", 1)[-1].lower()
+    if source_suffix != suffix.lower() and "/" not in source_suffix:
+        yield folder + slash + safe_name(f"{stem}-{source_suffix}", mild=True, ending="." + suffix)
+    for number in range(2, 1_000_000):
+        yield folder + slash + safe_name(f"{stem}-{number}", mild=True, ending="." + suffix)
+
+
+# --- small things -------------------------------------------------------------------------------------------------
+
+
+def digest(value: Any) -> str:  # noqa: ANN401  # anything JSON holds
+    """Return a short hash of JSON values, the same in every process."""
+    text = json.dumps(value, sort_keys=True, ensure_ascii=True, separators=(",", ":"))
+    return hashlib.sha256(text.encode()).hexdigest()[:24]
+
+
+def request_to_json(request: HiresRequest) -> dict[str, Any]:
+    """Return a request as plain JSON values."""
+    values = {name: getattr(request, name) for name in request.__dataclass_fields__}
+    values["config"] = {name: value for name, value in request.config.to_dict().items()}
+    values["size"] = list(request.size)
+    return values
+
+
+def request_from_json(values: Mapping[str, Any]) -> HiresRequest:
+    """Return the request that `request_to_json` gave."""
+    known = {name: value for name, value in values.items() if name in HiresRequest.__dataclass_fields__}
+    known["config"] = FamConfig.from_dict(known.get("config", {}))
+    known["size"] = (int(known["size"][0]), int(known["size"][1]))
+    return HiresRequest(**known)
+
+
+def shown(name: object) -> str:
+    """Return a file name on one line: control and direction marks are written as escapes."""
+    return _shown(str(name))
+
+
+def _shown(name: str) -> str:
+    return "".join(
+        mark
+        if mark.isprintable() and unicodedata.category(mark) not in ("Cf", "Cs")
+        else mark.encode("unicode_escape", "backslashreplace").decode("ascii")
+        for mark in name
+    )
+
+
+def _os_sentence(what: str, error: OSError) -> str:
+    reason = error.strerror or type(error).__name__
+    return f"the {what} cannot be read ({reason}); check that it exists and its permissions"
+
+
+def _check(name: str, value: float, low: float, high: float) -> None:
+    if isinstance(value, bool) or not isinstance(value, int | float) or not low <= value <= high:  # pyright: ignore[reportUnnecessaryIsInstance]
+        raise ConfigError(f"{name} is {value!r}; choose {low:g} to {high:g}")
+
+
+Walker = Callable[[PlanOptions], Iterator[Candidate]]

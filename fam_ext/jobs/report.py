@@ -1,0 +1,239 @@
+"""The report of a job, from its journal: report.csv, report.json, and one self-contained report.html."""
+
+from __future__ import annotations
+
+import base64
+import csv
+import html
+import io
+import json
+import os
+import tempfile
+import time
+from collections.abc import Callable, Generator
+from contextlib import contextmanager
+from pathlib import Path
+from typing import IO, Any
+
+from PIL import Image
+
+from fam_ext import __version__
+from fam_ext.jobs.journal import Item, Journal
+from fam_ext.jobs.plan import shown
+from fam_ext.metadata.infotext import to_fields
+
+COLUMNS = (
+    "source",
+    "state",
+    "output",
+    "native_width",
+    "native_height",
+    "width",
+    "height",
+    "seconds",
+    "bytes",
+    "attempts",
+    "error",
+    "notes",
+    "origin",
+    "prompt",
+    "negative_prompt",
+    "seed",
+    "steps",
+    "sampler",
+    "schedule",
+    "cfg_scale",
+    "method",
+    "fam",
+    "finished",
+)
+NAMES = ("report.csv", "report.json", "report.html")
+MAX_HTML_ROWS = 2000
+MAX_THUMBNAILS = 200
+_THUMBNAIL = 160
+_MAX_THUMBNAIL_PIXELS = 64_000_000
+
+
+def exists(folder: Path) -> bool:
+    """Return whether the folder holds all three reports."""
+    return all((folder / name).is_file() for name in NAMES)
+
+
+def write_all(journal: Journal) -> list[Path]:
+    """Write the three reports into the output folder, each atomically, and return their paths. Raises `OSError`."""
+    writers: tuple[Callable[[Journal, IO[str]], None], ...] = (write_csv, write_json, write_html)
+    paths: list[Path] = []
+    for name, writer in zip(NAMES, writers, strict=True):
+        path = journal.output / name
+        with _replacing(path, journal.temporary) as file:
+            writer(journal, file)
+        paths.append(path)
+    return paths
+
+
+@contextmanager
+def _replacing(path: Path, folder: Path) -> Generator[IO[str]]:
+    folder.mkdir(parents=True, exist_ok=True)
+    handle, name = tempfile.mkstemp(dir=folder, prefix="report-")
+    try:
+        with os.fdopen(handle, "w", encoding="utf-8", errors="backslashreplace", newline="") as file:
+            yield file
+        os.chmod(name, 0o644)
+        os.replace(name, path)
+    except BaseException:
+        os.unlink(name)
+        raise
+
+
+def row(item: Item) -> dict[str, Any]:
+    """Return one file's line as plain values, by COLUMNS."""
+    request = item.request
+    size = request.size if request is not None else (None, None)
+    fam = ", ".join(f"{key}: {value}" for key, value in to_fields(request.config).items()) if request else ""
+    finished = None if item.finished is None else time.strftime("%Y-%m-%dT%H:%M:%SZ", time.gmtime(item.finished))
+    return {
+        "source": shown(item.source),
+        "state": item.state,
+        "output": shown(item.output),
+        "native_width": item.native[1] or None,
+        "native_height": item.native[0] or None,
+        "width": size[1],
+        "height": size[0],
+        "seconds": None if item.seconds is None else round(item.seconds, 3),
+        "bytes": item.bytes,
+        "attempts": item.attempts,
+        "error": item.error,
+        "notes": "; ".join(item.notes),
+        "origin": item.origin,
+        "prompt": request.prompt if request else None,
+        "negative_prompt": request.negative_prompt if request else None,
+        "seed": request.seed if request else None,
+        "steps": request.steps if request else None,
+        "sampler": request.sampler if request else None,
+        "schedule": request.schedule if request else None,
+        "cfg_scale": request.cfg_scale if request else None,
+        "method": request.method if request else None,
+        "fam": fam if request is not None and request.method == "fam" else "",
+        "finished": finished,
+    }
+
+
+def write_csv(journal: Journal, file: IO[str]) -> None:
+    """Write one line a file. Cells that a spreadsheet would take for a formula get a leading apostrophe."""
+    writer = csv.writer(file)
+    writer.writerow(COLUMNS)
+    for item in journal.items():
+        values = row(item)
+        writer.writerow([_cell(values[name]) for name in COLUMNS])
+
+
+def _cell(value: Any) -> Any:  # noqa: ANN401
+    return "'" + value if isinstance(value, str) and value[:1] in ("=", "+", "-", "@", "\t", "\r") else value
+
+
+def write_json(journal: Journal, file: IO[str]) -> None:
+    """Write {"version", "counts", "files": [...]}, streamed: memory stays small whatever the folder's size."""
+    head = {"version": __version__, "output": shown(journal.output), "counts": journal.counts()}
+    text = json.dumps(head, indent=1, ensure_ascii=False)
+    file.write(text[: text.rindex("}")].rstrip() + ',\n "files": [')
+    for number, item in enumerate(journal.items()):
+        file.write(("," if number else "") + "\n  " + json.dumps(row(item), ensure_ascii=False))
+    file.write("\n ]\n}\n")
+
+
+def write_html(journal: Journal, file: IO[str]) -> None:
+    """Write one page that needs no other file: thumbnails before and after, settings, times, errors, a filter.
+
+    Failures come first; beyond MAX_HTML_ROWS rows the page points to report.csv.
+    """
+    counts = journal.counts()
+    total = sum(counts.values())
+    file.write(_HEAD.replace("{version}", html.escape(__version__)))
+    file.write(f"<h1>FAM Hires report</h1><p>{html.escape(shown(journal.output))}</p><p class='tabs'>")
+    file.write(f"<button data-state='' class='on'>all {total}</button>")
+    for state, number in counts.items():
+        if number:
+            file.write(f"<button data-state='{state}'>{state} {number}</button>")
+    file.write(
+        "</p><table><thead><tr><th>before</th><th>after</th><th>file</th><th>state</th><th>size (px)</th>"
+        "<th>s</th><th>settings</th></tr></thead><tbody>"
+    )
+    thumbnails = MAX_THUMBNAILS
+    rows = 0
+    for state in ("failed", "pending", "running", "saving", "skipped", "done"):
+        for item in journal.items(state=state, limit=MAX_HTML_ROWS - rows):
+            pictures = ("", "")
+            if state == "done" and thumbnails > 0:
+                thumbnails -= 1
+                pictures = (_thumbnail(Path(item.source)), _thumbnail(journal.output / item.output))
+            file.write(_html_row(item, *pictures))
+            rows += 1
+    file.write("</tbody></table>")
+    if rows < total:
+        file.write(f"<p>{total - rows} more files are in report.csv and report.json.</p>")
+    file.write(_SCRIPT)
+
+
+def _html_row(item: Item, before: str, after: str) -> str:
+    values = row(item)
+    request = item.request
+    settings = ""
+    if request is not None:
+        settings = (
+            f"{values['method']}, {request.sampler} {request.steps}, CFG {request.cfg_scale:g}, seed {request.seed}"
+            f"<br><small>{html.escape(values['fam'])}</small>"
+            f"<details><summary>prompt</summary>{html.escape(request.prompt)}"
+            f"<br><i>{html.escape(request.negative_prompt)}</i></details>"
+        )
+    text = f"<b>{html.escape(shown(item.key))}</b><br><small>{html.escape(values['output'])}</small>"
+    for problem in (item.error, values["notes"]):
+        if problem:
+            text += f"<br><span class='problem'>{html.escape(str(problem))}</span>"
+    size = f"{values['native_width']} x {values['native_height']}" if item.native[0] else ""
+    if values["width"]:
+        size += f" &rarr; {values['width']} x {values['height']}"
+    seconds = "" if values["seconds"] is None else f"{values['seconds']:g}"
+    return (
+        f"<tr data-state='{item.state}'><td>{before}</td><td>{after}</td><td>{text}</td><td>{item.state}</td>"
+        f"<td>{size}</td><td>{seconds}</td><td>{settings}</td></tr>\n"
+    )
+
+
+def _thumbnail(path: Path) -> str:
+    """Return a small picture as an <img>, or nothing when the file cannot be shown."""
+    from fam_ext.errors import FamError
+    from fam_ext.metadata.pictures import decode
+
+    try:
+        picture = decode(path.read_bytes(), max_pixels=_MAX_THUMBNAIL_PIXELS).image
+    except (FamError, OSError):
+        return ""
+    picture.thumbnail((_THUMBNAIL, _THUMBNAIL), Image.Resampling.BILINEAR)
+    buffer = io.BytesIO()
+    picture.save(buffer, "JPEG", quality=80)
+    return f"<img alt='' src='data:image/jpeg;base64,{base64.b64encode(buffer.getvalue()).decode()}'>"
+
+
+_HEAD = """<!doctype html><html lang="en"><head><meta charset="utf-8"><title>FAM Hires report</title>
+<meta name="generator" content="FAM Hires {version}"><meta name="viewport" content="width=device-width">
+<style>
+body{font:15px/1.45 system-ui,sans-serif;margin:2rem;color:#222;background:#fff}
+table{border-collapse:collapse;width:100%}td,th{border-bottom:1px solid #ddd;padding:.4rem;text-align:left;
+vertical-align:top;overflow-wrap:anywhere}img{max-width:160px;display:block}.problem{color:#a11}
+button{border:1px solid #888;background:#fff;padding:.3rem .7rem;margin-right:.4rem;cursor:pointer}
+button.on{background:#222;color:#fff}
+@media (prefers-color-scheme:dark){body,button{background:#181818;color:#ddd}button.on{background:#ddd;color:#181818}
+.problem{color:#f88}td,th{border-color:#444}}
+</style></head><body>"""
+
+_SCRIPT = """<script>
+document.querySelectorAll('button').forEach(function (button) {
+  button.onclick = function () {
+    document.querySelectorAll('button').forEach(function (other) { other.className = other === button ? 'on' : ''; });
+    document.querySelectorAll('tbody tr').forEach(function (line) {
+      line.hidden = button.dataset.state !== '' && line.dataset.state !== button.dataset.state;
+    });
+  };
+});
+</script></body></html>
+"""

@@ -1,0 +1,203 @@
+"""Renderer processes: each loads its model once, gets one item at a time, and may be killed and replaced."""
+
+from __future__ import annotations
+
+import logging
+import multiprocessing
+import os
+import signal
+import threading
+import time
+from collections.abc import Iterator
+from dataclasses import dataclass
+from multiprocessing.connection import Connection, wait
+from typing import Any
+
+from fam_ext.errors import Cancelled, RenderError
+from fam_ext.jobs import make
+from fam_ext.jobs.journal import Item
+from fam_ext.jobs.plan import PlanOptions
+from fam_ext.jobs.request import Progress, Renderer
+from fam_ext.jobs.run import RendererSpec
+
+log = logging.getLogger(__name__)
+
+WORKER_VARIABLE = "FAM_HIRES_WORKER"
+"""In a worker's environment: its number, 0 to N-1."""
+
+
+def work_on(renderer: Renderer, item: Item, options: PlanOptions, progress: Progress) -> make.Packed:
+    """Return one item's finished bytes: the whole way but the writing, which is the driver's."""
+    loaded = make.load(item, options)
+    return make.pack(loaded, make.draw(renderer, loaded, item, progress), item, options)
+
+
+def portable(error: BaseException) -> BaseException:
+    """Return an error that another process can read: its module may not exist there, or not be picklable."""
+    if type(error).__module__ in ("fam_ext.errors", "builtins") and len(error.args) <= 1:
+        return error
+    return RenderError(make.sentence(error))
+
+
+def devices() -> list[str]:
+    """Return the CUDA devices that this process may use, as CUDA_VISIBLE_DEVICES names them; empty without torch."""
+    visible = os.environ.get("CUDA_VISIBLE_DEVICES")
+    if visible is not None:
+        return [name for name in visible.split(",") if name.strip()]
+    try:
+        return sorted(
+            (name[len("nvidia") :] for name in os.listdir("/dev") if name[:6] == "nvidia" and name[6:].isdigit()),
+            key=int,
+        )
+    except OSError:
+        return []
+
+
+def _worker(connection: Connection, spec: RendererSpec, options: PlanOptions, number: int, visible: str | None) -> None:
+    """The worker's main loop. Ends when the driver's end of the pipe closes, whatever it is doing."""
+    signal.signal(signal.SIGINT, signal.SIG_IGN)  # Ctrl-C is the driver's
+    os.environ[WORKER_VARIABLE] = str(number)
+    if visible is not None:
+        os.environ["CUDA_VISIBLE_DEVICES"] = visible
+    cancelled = threading.Event()
+    wake = threading.Condition()
+    inbox: list[Item] = []
+
+    def listen() -> None:
+        while True:
+            try:
+                message = connection.recv()
+            except (EOFError, OSError):
+                os._exit(0)  # the driver is gone: nothing that we could finish would be journalled
+            if message is None:
+                cancelled.set()
+            else:
+                with wake:
+                    inbox.append(message)
+                    wake.notify()
+
+    threading.Thread(target=listen, name="fam-listen", daemon=True).start()
+    renderer: Renderer | None = None
+    while True:
+        with wake:
+            while not inbox:
+                wake.wait()
+            item = inbox.pop(0)
+        progress = Progress(lambda done, total: connection.send(("step", (done, total))), cancelled.is_set)
+        try:
+            if cancelled.is_set():
+                raise Cancelled("the job was cancelled")
+            if renderer is None:
+                renderer = spec.build()
+            answer: tuple[str, Any] = ("made", work_on(renderer, item, options, progress))
+        except BaseException as error:
+            answer = ("failed", portable(error))
+        try:
+            connection.send(answer)
+        except OSError:
+            os._exit(0)
+
+
+@dataclass
+class _Worker:
+    number: int
+    process: Any
+    connection: Connection
+    item: Item | None = None
+    began: float = 0.0
+
+
+class ProcessSlots:
+    """`Slots` over local processes, one a GPU where there are several."""
+
+    def __init__(self, spec: RendererSpec, options: PlanOptions, count: int) -> None:
+        self._context = multiprocessing.get_context("spawn")
+        self._spec = spec
+        self._options = options
+        self._devices = devices()
+        self._workers = [self._start(number) for number in range(count)]
+
+    def _start(self, number: int) -> _Worker:
+        ours, theirs = self._context.Pipe()
+        visible = self._devices[number % len(self._devices)] if len(self._devices) > 1 else None
+        process = self._context.Process(
+            target=_worker,
+            args=(theirs, self._spec, self._options, number, visible),
+            name=f"fam-worker-{number}",
+            daemon=True,
+        )
+        process.start()
+        theirs.close()
+        return _Worker(number, process, ours)
+
+    def idle(self) -> int:
+        """Return how many workers wait for an item."""
+        return sum(worker.item is None for worker in self._workers)
+
+    def busy(self) -> list[tuple[Item, float]]:
+        """Return the items under way with the time (monotonic) they began."""
+        return [(worker.item, worker.began) for worker in self._workers if worker.item is not None]
+
+    def submit(self, item: Item) -> None:
+        """Give an item to a waiting worker."""
+        worker = next(worker for worker in self._workers if worker.item is None)
+        try:
+            worker.connection.send(item)
+        except OSError:
+            worker = self._replace(worker)
+            worker.connection.send(item)
+        worker.item, worker.began = item, time.monotonic()
+
+    def poll(self, seconds: float) -> Iterator[tuple[str, Item, Any]]:
+        """Yield what the workers say within `seconds`."""
+        by_connection = {worker.connection: worker for worker in self._workers if worker.item is not None}
+        for ready in wait(list(by_connection), timeout=seconds):
+            worker = by_connection[ready]  # pyright: ignore[reportArgumentType]
+            item = worker.item
+            if item is None:
+                continue
+            try:
+                kind, value = worker.connection.recv()
+            except (EOFError, OSError):
+                worker.process.join(5)
+                code = worker.process.exitcode
+                self._replace(worker)
+                yield "lost", item, f"the worker process ended (exit code {code})"
+                continue
+            if kind != "step":
+                worker.item = None
+            yield kind, item, value
+
+    def cancel(self) -> None:
+        """Ask every worker to drop its item."""
+        for worker in self._workers:
+            try:
+                worker.connection.send(None)
+            except OSError:
+                log.debug("worker %d is gone", worker.number)
+
+    def kill(self, item: Item) -> None:
+        """End the worker that holds an item, and replace it."""
+        for worker in list(self._workers):
+            if worker.item is not None and worker.item.id == item.id:
+                self._replace(worker)
+
+    def _replace(self, worker: _Worker) -> _Worker:
+        self._end(worker)
+        fresh = self._start(worker.number)
+        self._workers[self._workers.index(worker)] = fresh
+        return fresh
+
+    @staticmethod
+    def _end(worker: _Worker) -> None:
+        worker.connection.close()
+        if worker.process.is_alive():
+            worker.process.kill()
+        worker.process.join(10)
+        worker.process.close()
+
+    def close(self) -> None:
+        """End all workers."""
+        for worker in self._workers:
+            self._end(worker)
+        self._workers = []

@@ -1,0 +1,109 @@
+"""Deterministic fast renderers and picture folders. Importable by worker processes."""
+
+import hashlib
+import os
+import random
+import time
+from pathlib import Path
+
+from PIL import Image, PngImagePlugin
+
+from fam_ext.errors import Cancelled, OutOfMemoryError, UnsupportedSamplerError
+from fam_ext.jobs.plan import PlanOptions
+from fam_ext.jobs.request import HiresRequest, Progress, Rendered
+from fam_ext.jobs.run import RendererSpec
+from fam_ext.metadata.infotext import to_fields
+
+SPEC = RendererSpec("tests.jobs.fakes:Fast", {})
+
+
+class Fast:
+    """Resize plus noise drawn from the seed; a few steps; equal requests give equal pictures."""
+
+    name = "fast"
+
+    def __init__(self, seconds: float = 0.0, steps: int = 2) -> None:
+        self.seconds = seconds
+        self.steps = steps
+        self.seen: list[HiresRequest] = []
+
+    def render(self, image: Image.Image, request: HiresRequest, progress: Progress) -> Rendered:
+        self.seen.append(request)
+        for step in range(self.steps):
+            if progress.cancelled():
+                raise Cancelled("cancelled")
+            if self.seconds:
+                time.sleep(self.seconds / self.steps)
+            progress.step(step + 1, self.steps)
+        height, width = request.size
+        large = image.resize((width, height), Image.Resampling.BICUBIC)
+        mark = hashlib.sha256(f"{request.seed}{request.prompt}{request.steps}".encode()).digest()
+        large.putpixel((0, 0), tuple(mark[:3]))
+        ran = to_fields(request.config) if request.method == "fam" else {}
+        return Rendered(large, {**ran, "FAM method": request.method}, 0.0)
+
+
+class Odd(Fast):
+    """Does something particular for prompts that name it."""
+
+    def render(self, image: Image.Image, request: HiresRequest, progress: Progress) -> Rendered:
+        if "raise" in request.prompt:
+            raise ValueError("the renderer\nfell over")
+        if "oom" in request.prompt and request.config.am:
+            raise OutOfMemoryError("out of memory")
+        if "hopeless" in request.prompt:
+            raise OutOfMemoryError("out of memory; use a smaller size")
+        if "hang" in request.prompt:
+            time.sleep(3600)
+        if "slow" in request.prompt:
+            time.sleep(0.3)
+        if "die" in request.prompt:
+            marker = Path(os.environ["FAM_TEST_MARKER"])
+            if "always" in request.prompt or not marker.exists():
+                marker.write_text("died")
+                os._exit(9)
+        if request.sampler == "LMS":
+            raise UnsupportedSamplerError("sampler LMS is not offered; choose DDIM")
+        return super().render(image, request, progress)
+
+
+def infotext(prompt: str, seed: int, **more: str) -> str:
+    extra = "".join(f", {key.replace('_', ' ')}: {value}" for key, value in more.items())
+    return f"{prompt}\nNegative prompt: dark\nSteps: 20, Sampler: Euler a, CFG scale: 6.5, Seed: {seed}{extra}"
+
+
+def make_picture(
+    path: Path, prompt: str = "a cat", seed: int = 1, size: tuple[int, int] = (24, 16), **more: str
+) -> None:
+    path.parent.mkdir(parents=True, exist_ok=True)
+    noise = random.Random(seed).randbytes(size[0] * size[1] * 3)
+    image = Image.frombytes("RGB", size, noise)
+    info = PngImagePlugin.PngInfo()
+    info.add_text("parameters", infotext(prompt, seed, **more))
+    image.save(path, pnginfo=info)
+
+
+def make_folder(folder: Path, count: int) -> Path:
+    for number in range(count):
+        make_picture(folder / f"picture {number}.png", f"picture {number}", number)
+    return folder
+
+
+def options(source: Path, output: Path, **more) -> PlanOptions:
+    return PlanOptions(inputs=(str(source),), output=str(output), **more)
+
+
+def outputs(folder: Path) -> dict[str, bytes]:
+    """Return every picture below an output folder; the reports and the journal's folder are left out."""
+    return {
+        str(path.relative_to(folder)): path.read_bytes()
+        for path in sorted(folder.rglob("*"))
+        if path.is_file() and ".fam-hires" not in path.parts and not path.name.startswith("report.")
+    }
+
+
+def strays(folder: Path) -> list[str]:
+    """Return what a finished job must not leave: temporary files and dead owners' locks."""
+    state = folder / ".fam-hires"
+    found = [path.relative_to(state) for path in state.rglob("*")]
+    return [str(path) for path in found if path.name.startswith("owner-") or "tmp" in path.parts]

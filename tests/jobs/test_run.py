@@ -1,0 +1,295 @@
+"""The batch: what it makes, resumes, isolates, stops and reports."""
+
+import json
+import threading
+from pathlib import Path
+
+import pytest
+from PIL import Image
+
+from fam_ext.core.config import FamConfig
+from fam_ext.errors import UnsupportedModelError, UsageError
+from fam_ext.jobs.journal import Journal
+from fam_ext.jobs.plan import Rule
+from fam_ext.jobs.run import Control, RunOptions, retry_failed, run_job
+from fam_ext.metadata.infotext import from_fields, parse, undo
+from fam_ext.metadata.pictures import read_header
+from tests.jobs.fakes import SPEC, Fast, Odd, infotext, make_folder, make_picture, options, outputs, strays
+
+QUICK = RunOptions(retries=0)
+
+
+def test_a_folder_is_upscaled_with_each_files_own_settings(tmp_path: Path) -> None:
+    source = make_folder(tmp_path / "in", 3)
+    renderer = Fast()
+    config = FamConfig(start=0.7)
+    summary = run_job(options(source, tmp_path / "out", config=config), lambda: renderer)
+    assert (summary.done, summary.failed, summary.exit_code) == (3, 0, 0)
+    assert [request.seed for request in renderer.seen] == [0, 1, 2]
+    assert renderer.seen[1].prompt == "picture 1"
+    assert renderer.seen[1].negative_prompt == "dark"
+    assert (renderer.seen[1].steps, renderer.seen[1].sampler, renderer.seen[1].cfg_scale) == (20, "Euler a", 6.5)
+    header = read_header(tmp_path / "out" / "picture 1.png")
+    assert header.size == (32, 48)
+    assert undo(header.infotext) == infotext("picture 1", 1)
+    assert from_fields(parse(header.infotext).params) == config
+    assert strays(tmp_path / "out") == []
+    assert {"report.csv", "report.json", "report.html"} <= {path.name for path in (tmp_path / "out").iterdir()}
+
+
+def test_the_same_command_again_does_nothing(tmp_path: Path) -> None:
+    source = make_folder(tmp_path / "in", 3)
+    run_job(options(source, tmp_path / "out"), Fast)
+    before = {path: path.stat().st_mtime_ns for path in (tmp_path / "out").glob("*") if path.is_file()}
+    renderer = Fast()
+    summary = run_job(options(source, tmp_path / "out"), lambda: renderer)
+    assert (summary.done, summary.done_before, summary.exit_code) == (0, 3, 0)
+    assert renderer.seen == []
+    assert {path: path.stat().st_mtime_ns for path in (tmp_path / "out").glob("*") if path.is_file()} == before
+
+
+def test_only_what_changed_is_made_again(tmp_path: Path) -> None:
+    source = make_folder(tmp_path / "in", 3)
+    run_job(options(source, tmp_path / "out"), Fast)
+    (tmp_path / "out" / "picture 0.png").unlink()
+    make_picture(source / "picture 9.png", "new", 9)
+    touched = source / "picture 2.png"
+    touched.write_bytes(touched.read_bytes())  # a new time, the same content
+    renderer = Fast()
+    summary = run_job(options(source, tmp_path / "out"), lambda: renderer)
+    assert {request.prompt for request in renderer.seen} == {"picture 0", "new"}
+    assert (summary.done, summary.done_before) == (2, 2)
+
+
+def test_other_settings_keep_the_outputs_unless_overwrite(tmp_path: Path) -> None:
+    source = make_folder(tmp_path / "in", 2)
+    run_job(options(source, tmp_path / "out"), Fast)
+    first = outputs(tmp_path / "out")
+    summary = run_job(options(source, tmp_path / "out", scale=3), Fast)
+    assert (summary.done, summary.kept, summary.exit_code) == (0, 2, 0)
+    assert outputs(tmp_path / "out") == first
+    summary = run_job(options(source, tmp_path / "out", scale=3, overwrite=True), Fast)
+    assert summary.done == 2
+    assert read_header(tmp_path / "out" / "picture 0.png").size == (48, 72)
+    again = Fast()
+    run_job(options(source, tmp_path / "out", scale=3, overwrite=True), lambda: again)
+    assert again.seen == []
+
+
+def test_a_foreign_output_is_kept_unless_overwrite(tmp_path: Path) -> None:
+    source = make_folder(tmp_path / "in", 2)
+    (tmp_path / "out").mkdir()
+    (tmp_path / "out" / "picture 0.png").write_bytes(b"mine")
+    summary = run_job(options(source, tmp_path / "out"), Fast)
+    assert (summary.done, summary.skipped, summary.exit_code) == (1, 1, 0)
+    assert (tmp_path / "out" / "picture 0.png").read_bytes() == b"mine"
+    summary = run_job(options(source, tmp_path / "out", overwrite=True), Fast)
+    assert (summary.done, summary.skipped) == (1, 0)
+
+
+def test_one_bad_file_fails_alone_and_is_retried(tmp_path: Path) -> None:
+    source = make_folder(tmp_path / "in", 2)
+    make_picture(source / "bad.png", "please raise", 5)
+    (source / "empty.png").write_bytes(b"")
+    summary = run_job(options(source, tmp_path / "out"), Odd, run=QUICK)
+    assert (summary.done, summary.failed, summary.exit_code) == (2, 2, 1)
+    with Journal(tmp_path / "out") as journal:
+        errors = {item.key: item.error for item in journal.items(state="failed")}
+    assert errors["bad.png"] == "ValueError: the renderer fell over"
+    assert "empty" in errors["empty.png"]
+    (source / "empty.png").unlink()
+    again = retry_failed(str(tmp_path / "out"), Fast)
+    assert (again.done, again.failed) == (1, 1)
+
+
+def test_retries_have_a_limit(tmp_path: Path) -> None:
+    make_picture(tmp_path / "in" / "a.png", "raise", 1)
+    events = []
+    run_job(options(tmp_path / "in", tmp_path / "out"), Odd, run=RunOptions(retries=2), on_event=events.append)
+    assert [event.kind for event in events].count("retry") == 2
+    assert [event.kind for event in events].count("failed") == 1
+
+
+def test_stop_on_error_leaves_the_rest_in_the_queue(tmp_path: Path) -> None:
+    make_picture(tmp_path / "in" / "a.png", "raise", 1)
+    make_picture(tmp_path / "in" / "b.png", "fine", 2)
+    run = RunOptions(retries=0, stop_on_error=True)
+    summary = run_job(options(tmp_path / "in", tmp_path / "out"), Odd, run=run)
+    assert (summary.done, summary.failed, summary.pending) == (0, 1, 1)
+    assert run_job(options(tmp_path / "in", tmp_path / "out"), Fast).done == 2
+
+
+def test_out_of_memory_goes_down_the_chain_and_says_so(tmp_path: Path) -> None:
+    make_picture(tmp_path / "in" / "a.png", "oom", 1)
+    make_picture(tmp_path / "in" / "b.png", "hopeless", 2)
+    summary = run_job(options(tmp_path / "in", tmp_path / "out"), Odd)
+    assert (summary.done, summary.failed) == (1, 1)
+    params = parse(read_header(tmp_path / "out" / "a.png").infotext).params
+    assert params["FAM notes"] == (
+        "out of memory: VAE tiles of 512 px; out of memory: attention in chunks; out of memory: FM only"
+    )
+    assert params["FAM no AM"] == "True"
+    report = json.loads((tmp_path / "out" / "report.json").read_text())
+    notes = {Path(file["source"]).name: file["notes"] for file in report["files"]}
+    assert "FM only" in notes["a.png"]
+
+
+def test_an_unknown_sampler_from_metadata_is_replaced_but_not_one_asked_for(tmp_path: Path) -> None:
+    make_picture(tmp_path / "in" / "a.png", "x", 1)
+    picture = tmp_path / "in" / "a.png"
+    image = Image.open(picture)
+    from PIL import PngImagePlugin
+
+    info = PngImagePlugin.PngInfo()
+    info.add_text("parameters", image.info["parameters"].replace("Euler a", "LMS"))
+    image.save(picture, pnginfo=info)
+    assert run_job(options(tmp_path / "in", tmp_path / "out"), Odd, run=QUICK).done == 1
+    assert parse(read_header(tmp_path / "out" / "a.png").infotext).params["FAM sampler"] == "DPM++ 2M"
+    forced = options(tmp_path / "in", tmp_path / "out2", rules={"sampler": Rule("override", "LMS")})
+    assert run_job(forced, Odd, run=QUICK).failed == 1
+
+
+def test_a_comparison_method_is_not_labelled_fam(tmp_path: Path) -> None:
+    make_folder(tmp_path / "in", 1)
+    run_job(options(tmp_path / "in", tmp_path / "out", method="direct"), Fast)
+    params = parse(read_header(tmp_path / "out" / "picture 0.png").infotext).params
+    assert "FAM version" not in params
+    assert params["FAM method"] == "direct"
+
+
+def test_cancel_drops_the_picture_under_way_and_resumes(tmp_path: Path) -> None:
+    source = make_folder(tmp_path / "in", 4)
+    control = Control()
+    seen = []
+
+    def listen(event) -> None:
+        seen.append(event)
+        if event.kind == "step" and event.key == "picture 1.png":
+            control.cancel()
+
+    summary = run_job(options(source, tmp_path / "out"), Fast, control=control, on_event=listen)
+    assert summary.cancelled
+    assert (summary.done, summary.pending, summary.exit_code) == (1, 3, 130)
+    assert list(outputs(tmp_path / "out")) == ["picture 0.png"]
+    assert strays(tmp_path / "out") == []
+    assert run_job(options(source, tmp_path / "out"), Fast).done == 3
+
+
+def test_stop_after_this_finishes_the_picture(tmp_path: Path) -> None:
+    source = make_folder(tmp_path / "in", 4)
+    control = Control()
+    summary = run_job(
+        options(source, tmp_path / "out"),
+        Fast,
+        control=control,
+        on_event=lambda event: control.stop_after_this() if event.kind == "step" else None,
+    )
+    assert (summary.done, summary.pending, summary.cancelled) == (1, 3, False)
+
+
+def test_pause_holds_until_resume(tmp_path: Path) -> None:
+    source = make_folder(tmp_path / "in", 3)
+    control = Control()
+    paused = threading.Event()
+
+    def listen(event) -> None:
+        if event.kind == "finished":
+            control.pause()
+        if event.kind == "paused":
+            paused.set()
+
+    results = []
+    thread = threading.Thread(
+        target=lambda: results.append(
+            run_job(options(source, tmp_path / "out"), Fast, control=control, on_event=listen)
+        )
+    )
+    thread.start()
+    assert paused.wait(10)
+    assert results == []
+    for _ in range(100):
+        control.resume()
+        thread.join(0.1)
+        if not thread.is_alive():
+            break
+    assert results[0].done == 3
+
+
+def test_timeout_fails_the_hanging_picture_alone(tmp_path: Path) -> None:
+    make_picture(tmp_path / "in" / "a.png", "hang", 1)
+    make_picture(tmp_path / "in" / "b.png", "fine", 2)
+    summary = run_job(options(tmp_path / "in", tmp_path / "out"), Odd, run=RunOptions(timeout=0.5))
+    assert (summary.done, summary.failed) == (1, 1)
+    with Journal(tmp_path / "out") as journal:
+        assert "more than 0.5 s" in next(journal.items(state="failed")).error
+
+
+def test_a_model_that_cannot_be_used_stops_the_job_at_once(tmp_path: Path) -> None:
+    make_folder(tmp_path / "in", 3)
+
+    def broken() -> Fast:
+        raise UnsupportedModelError("model is Flux; choose SD1.5, SD2.1 or SDXL")
+
+    with pytest.raises(UnsupportedModelError, match="Flux"):
+        run_job(options(tmp_path / "in", tmp_path / "out"), broken)
+    assert run_job(options(tmp_path / "in", tmp_path / "out"), Fast).done == 3
+
+
+def test_no_renderer_is_built_when_there_is_nothing_to_do(tmp_path: Path) -> None:
+    make_folder(tmp_path / "in", 2)
+    run_job(options(tmp_path / "in", tmp_path / "out"), Fast)
+
+    def never() -> Fast:
+        raise AssertionError("built")
+
+    assert run_job(options(tmp_path / "in", tmp_path / "out"), never).done_before == 2
+
+
+def test_a_second_process_is_refused_and_may_join(tmp_path: Path) -> None:
+    source = make_folder(tmp_path / "in", 6)
+    summaries = []
+    renderers = [Fast(0.05), Fast(0.05)]
+    joined = threading.Event()
+
+    def second() -> None:
+        summaries.append(run_job(options(source, tmp_path / "out"), lambda: renderers[1], run=RunOptions(join=True)))
+
+    thread = threading.Thread(target=second)
+
+    def listen(event) -> None:
+        if event.kind == "started" and not joined.is_set():
+            joined.set()
+            with pytest.raises(UsageError, match="--join"):
+                run_job(options(source, tmp_path / "out"), Fast)
+            thread.start()
+
+    summaries.append(run_job(options(source, tmp_path / "out"), lambda: renderers[0], on_event=listen))
+    thread.join()
+    prompts = [request.prompt for renderer in renderers for request in renderer.seen]
+    assert sorted(prompts) == [f"picture {number}" for number in range(6)]
+    assert sum(summary.done for summary in summaries) == 6
+    assert strays(tmp_path / "out") == []
+
+
+def test_worker_processes_share_the_work(tmp_path: Path) -> None:
+    source = make_folder(tmp_path / "in", 5)
+    run_job(options(source, tmp_path / "one"), Fast)
+    summary = run_job(options(source, tmp_path / "two"), SPEC, run=RunOptions(workers=2))
+    assert summary.done == 5
+    assert outputs(tmp_path / "two") == outputs(tmp_path / "one")
+    assert strays(tmp_path / "two") == []
+
+
+def test_a_lost_worker_and_a_hanging_one_are_replaced(tmp_path: Path, monkeypatch) -> None:
+    monkeypatch.setenv("FAM_TEST_MARKER", str(tmp_path / "marker"))
+    source = tmp_path / "in"
+    for number, prompt in enumerate(["die once", "fine", "die always", "hang", "raise"]):
+        make_picture(source / f"{number}.png", prompt, number)
+    spec = type(SPEC)("tests.jobs.fakes:Odd", {})
+    summary = run_job(options(source, tmp_path / "out"), spec, run=RunOptions(workers=2, timeout=3))
+    assert (summary.done, summary.failed) == (2, 3)
+    with Journal(tmp_path / "out") as journal:
+        errors = {item.key: item.error for item in journal.items(state="failed")}
+    assert "exit code 9" in errors["2.png"]
+    assert "more than 3 s" in errors["3.png"]
+    assert errors["4.png"] == "the renderer fell over" or "fell over" in errors["4.png"]

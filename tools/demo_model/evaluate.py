@@ -1,0 +1,337 @@
+"""Measure the embedded model: `python tools/demo_model/evaluate.py --count 512`. Stopped, it goes on where it was.
+
+Everything that says demo-net is measured by demo-net, our own classifier of 128 px pictures; none of it is FID, KID or
+CLIP. Pictures and `table.md` land in `.work/eval/`. With few pictures FD is biased upwards: compare equal n only.
+"""
+
+from __future__ import annotations
+
+import argparse
+import hashlib
+import json
+import logging
+import math
+import platform
+import random
+import time
+from collections.abc import Sequence
+from functools import cached_property
+from pathlib import Path
+from typing import Any
+
+import torch
+import torch.nn.functional as F
+from data import WORK, Collection, Renders
+from PIL import Image
+from torch import Tensor
+
+from fam_ext import hires
+from fam_ext.core.config import FamConfig
+from fam_ext.demo.demo_net import (
+    DemoNet,
+    agreement,
+    at_net_size,
+    frechet_distance,
+    kernel_distance,
+    labels,
+    load_demo_net,
+    look,
+)
+from fam_ext.standalone import demo_model, load_pipeline
+
+logger = logging.getLogger(__name__)
+
+Row = tuple[str, str, str]
+"""What is measured, the value, the bar it is held against ("" = none)."""
+
+WHITE_TOLERANCE = 0.1
+SMALLEST_PIECE = 0.002
+METHODS: dict[str, tuple[str, FamConfig]] = {
+    "direct": ("direct", FamConfig()),
+    "fam-c0.5": ("fam", FamConfig()),
+    "fam-c1": ("fam", FamConfig(cutoff=1.0)),
+    "fam-8cycles": ("fam", FamConfig(cutoff=8.0, cutoff_reference="cycles")),
+    "fam-16cycles": ("fam", FamConfig(cutoff=16.0, cutoff_reference="cycles")),
+}
+
+
+def components(image: Tensor) -> int:
+    """Return how many pieces stand on the white ground of (3, H, W) in [0, 1]: 8-connected, at 128 px, specks
+    under 0.2 % of the picture not counted."""
+    small = at_net_size(image[None])[0]
+    foreground = ((1 - small).amax(dim=0) > WHITE_TOLERANCE).float()
+    numbers = foreground * torch.arange(1, foreground.numel() + 1, dtype=torch.float32).view_as(foreground)
+    while True:
+        # each pixel takes the largest number around it, until every piece has one
+        spread = F.max_pool2d(numbers[None, None], 3, stride=1, padding=1)[0, 0] * foreground
+        if torch.equal(spread, numbers):
+            break
+        numbers = spread
+    _, sizes = numbers[numbers > 0].unique(return_counts=True)
+    return int((sizes >= SMALLEST_PIECE * foreground.numel()).sum())
+
+
+def psnr(image: Tensor, other: Tensor) -> float:
+    """Return the PSNR in dB of two pictures in [0, 1]; equal ones give infinity."""
+    error = (image - other).square().mean().item()
+    return math.inf if error == 0 else -10 * math.log10(error)
+
+
+def shrunk(image: Tensor, size: tuple[int, int]) -> Tensor:
+    """Return (3, H, W) at `size`, low-pass filtered."""
+    return F.interpolate(image[None], size=size, mode="bicubic", antialias=True)[0].clamp(0, 1)
+
+
+def halo(picture: Tensor, decoded: Tensor, *, reach: int = 8) -> tuple[float, float]:
+    """Return the 99th percentile of the error on white ground within `reach` px of the object, and farther away."""
+    foreground = ((1 - picture).amax(dim=0) > 0.02).float()[None, None]
+    near = F.max_pool2d(foreground, 2 * reach + 1, stride=1, padding=reach)[0, 0] > 0
+    ground = foreground[0, 0] == 0
+    error = (picture - decoded).abs().amax(dim=0)
+    parts = (error[ground & near], error[ground & ~near])
+    return tuple(part.quantile(0.99).item() if part.numel() else 0.0 for part in parts)  # pyright: ignore[reportReturnType]
+
+
+def to_pixels(image: Image.Image) -> Tensor:
+    """Return (3, H, W) in [0, 1]."""
+    return hires.to_tensor(image)[0]
+
+
+class Evaluation:
+    """One model, one seed, one way of sampling; pictures are kept in `folder` and made only once."""
+
+    def __init__(self, options: argparse.Namespace) -> None:
+        self.options = options
+        self.collection = Collection(options.work)
+        source = Path(options.model) if options.model else demo_model()
+        digest = hashlib.sha256()
+        for path in sorted(source.glob("*/*.safetensors")):
+            digest.update(path.read_bytes())
+        self.tag = digest.hexdigest()[:8]
+        how = f"{self.tag}-steps{options.steps}-cfg{options.guidance:g}-seed{options.seed}"
+        self.folder: Path = options.work / "eval" / how
+        self.folder.mkdir(parents=True, exist_ok=True)
+        began = time.perf_counter()
+        self.host = load_pipeline(options.model)
+        self.load_seconds = time.perf_counter() - began
+        self.side = options.native or self.host.native_side
+        timings = self.folder / "seconds.json"
+        self.seconds: dict[str, list[float]] = json.loads(timings.read_text()) if timings.is_file() else {}
+
+    @cached_property
+    def net(self) -> DemoNet:
+        return load_demo_net()
+
+    def prompts(self, count: int, *, held_out: bool) -> list[int]:
+        """Return indices of pictures whose captions are asked for: names even, the first n the same for any n."""
+        pool = sorted(self.collection.held_out) if held_out else self.collection.training_names()
+        return self.collection.draw(random.Random(self.options.seed * 2 + int(held_out)), count, names=pool)
+
+    def sampling(self, index: int, number: int) -> hires.Sampling:
+        return hires.Sampling(
+            prompt=self.collection.emojis[index].caption,
+            seed=self.options.seed * 100_000 + number,
+            steps=self.options.steps,
+            sampler="DDIM",
+            cfg_scale=self.options.guidance,
+        )
+
+    def native(self, indices: Sequence[int], kind: str) -> list[Tensor]:
+        size = (self.side, self.side)
+        return [
+            self._kept(
+                f"{kind}-{self.side}", number, lambda i=index, n=number: hires.generate_native(
+                    self.host, size=size, sampling=self.sampling(i, n)
+                ).image
+            )
+            for number, index in enumerate(indices)
+        ]  # fmt: skip
+
+    def upscaled(self, indices: Sequence[int], natives: Sequence[Tensor], method: str) -> list[Tensor]:
+        name, config = METHODS[method]
+        size = (2 * self.side, 2 * self.side)
+        return [
+            self._kept(
+                f"{method}-{2 * self.side}", number, lambda i=index, n=number: hires.upscale(
+                    self.host, hires.to_image(natives[n][None]), size=size, sampling=self.sampling(i, n),
+                    config=config, method=name,
+                ).image
+            )
+            for number, index in enumerate(indices)
+        ]  # fmt: skip
+
+    def _kept(self, kind: str, number: int, make: Any) -> Tensor:
+        path = self.folder / kind / f"{number:04}.png"
+        if not path.is_file():
+            path.parent.mkdir(exist_ok=True)
+            began = time.perf_counter()
+            image = make()
+            self.seconds.setdefault(kind, []).append(round(time.perf_counter() - began, 2))
+            partial = path.with_suffix(".part")
+            image.save(partial, "PNG")
+            partial.rename(path)
+            (self.folder / "seconds.json").write_text(json.dumps(self.seconds))
+        return to_pixels(Image.open(path))
+
+    # --- what is measured
+
+    def vae_rows(self) -> list[Row]:
+        rows: list[Row] = []
+        for size, bar in ((self.side, ""), (512, "at least 31 dB")):
+            if size == 512 and self.side == 512:
+                continue
+            renders = Renders(self.collection, size)
+            values: list[float] = []
+            near: list[float] = []
+            far: list[float] = []
+            for index in self.prompts(self.options.vae_count, held_out=True):
+                picture = torch.from_numpy(renders[index].copy()).permute(2, 0, 1).float() / 255
+                decoded = self.host.decode(self.host.encode(picture[None]))[0]
+                values.append(psnr(picture, decoded))
+                for part, value in zip((near, far), halo(picture, decoded), strict=True):
+                    part.append(value)
+            n = len(values)
+            rows.append((f"VAE, PSNR on renders at {size} px (held-out names, n {n})", f"{_mean(values):.1f} dB", bar))
+            text = f"{_mean(near):.3f} / {_mean(far):.3f}"
+            rows.append((f"VAE, error on white near / far from the object at {size} px (p99, n {n})", text, ""))
+        return rows
+
+    def native_rows(self) -> list[Row]:
+        options, rows = self.options, []
+        indices = self.prompts(options.count, held_out=False)
+        renders = Renders(self.collection, 128 if options.small_renders else self.side)
+        real = [torch.from_numpy(renders[index].copy()).permute(2, 0, 1).float() / 255 for index in indices]
+        wanted = self._wanted(indices)
+        real_features, real_logits = look(self.net, real)
+        natives = self.native(indices, "native")
+        features, logits = look(self.net, natives)
+        save_grid(natives, self.folder / "native.png")
+        n = f"n {len(indices)}"
+        for name, seen in (("renders", real_logits), ("native pictures", logits)):
+            top1, top5 = agreement(seen, wanted)
+            bar = "at least 55 / 75 %" if name != "renders" else ""
+            rows.append((f"demo-net top-1 / top-5 agreement, {name} ({n})", _percents(top1, top5), bar))
+        others = self.prompts(2 * options.count, held_out=False)[options.count :]
+        more = [torch.from_numpy(renders[index].copy()).permute(2, 0, 1).float() / 255 for index in others]
+        more_features = look(self.net, more)[0]
+        for name, seen in (("renders of other draws", more_features), ("native pictures", features)):
+            text = f"{frechet_distance(seen, real_features):.2f} / {kernel_distance(seen, real_features):.4f}"
+            rows.append((f"FD / KD on demo-net to renders, {name} ({n})", text, ""))
+        pieces = [_mean([components(image) for image in images]) for images in (real, natives)]
+        rows.append((f"connected pieces, renders / native ({n})", f"{pieces[0]:.2f} / {pieces[1]:.2f}", "within 10 %"))
+        return rows
+
+    def held_out_rows(self) -> list[Row]:
+        if not self.options.held_out:
+            return []
+        indices = self.prompts(self.options.held_out, held_out=True)
+        _, logits = look(self.net, self.native(indices, "held-out"))
+        text = _percents(*agreement(logits, self._wanted(indices)))
+        return [(f"demo-net top-1 / top-5 agreement, held-out names (n {len(indices)})", text, "")]
+
+    def hires_rows(self) -> list[Row]:
+        count, rows = min(self.options.hires, self.options.count), []
+        if not count:
+            return []
+        indices = self.prompts(count, held_out=False)
+        natives = self.native(indices, "native")
+        wanted = self._wanted(indices)
+        _, logits = look(self.net, natives)
+        rows.append((f"2x: native, top-1 / top-5 (n {count})", _percents(*agreement(logits, wanted)), ""))
+        columns = [natives]
+        for method in self.options.methods:
+            pictures = self.upscaled(indices, natives, method)
+            columns.append([shrunk(picture, (self.side, self.side)) for picture in pictures])
+            _, logits = look(self.net, pictures)
+            close = [psnr(small, native) for small, native in zip(columns[-1], natives, strict=True)]
+            pieces = _mean([components(picture) for picture in pictures])
+            agreed = _percents(*agreement(logits, wanted))
+            bar = "half of native's, under 13 dB" if method == "direct" else ""
+            text = f"{agreed}; {_mean(close):.1f} dB; {pieces:.2f} pieces"
+            rows.append((f"2x: {method}, top-1 / top-5, PSNR to native (n {count})", text, bar))
+        save_grid([column[row] for row in range(min(count, 8)) for column in columns],
+                  self.folder / "hires.png", across=len(columns))  # fmt: skip
+        return rows
+
+    def time_rows(self) -> list[Row]:
+        rows = [("load", f"{self.load_seconds:.1f} s", "under 2 s")]
+        for kind, seconds in self.seconds.items():
+            bar = "under 8 s" if kind.startswith("native") else "under 40 s" if kind[0] in "df" else ""
+            rows.append((f"time of {kind} (mean of {len(seconds)})", f"{_mean(seconds):.1f} s", bar))
+        return rows
+
+    def _wanted(self, indices: Sequence[int]) -> list[int]:
+        numbers = {name: number for number, name in enumerate(labels())}
+        return [numbers[self.collection.emojis[index].name] for index in indices]
+
+    def run(self) -> str:
+        """Return the table in Markdown, also written to `folder`."""
+        rows = [*self.vae_rows(), *self.native_rows(), *self.held_out_rows(), *self.hires_rows(), *self.time_rows()]
+        options = self.options
+        head = (
+            f"Model {self.tag}, native {self.side} px, DDIM {options.steps}, guidance {options.guidance:g},"
+            f" seed {options.seed}; {hardware()}"
+        )
+        lines = [head, "", "| measure | value | bar |", "|---|---|---|"]
+        lines += [f"| {what} | {value} | {bar} |" for what, value, bar in rows]
+        table = "\n".join(lines) + "\n"
+        (self.folder / "table.md").write_text(table, encoding="utf-8")
+        return table
+
+
+def hardware() -> str:
+    """Return what the numbers were measured on, in words."""
+    cpu = platform.processor() or platform.machine()
+    info = Path("/proc/cpuinfo")
+    if info.is_file():
+        names = [line.split(":")[1].strip() for line in info.read_text().splitlines() if line.startswith("model name")]
+        cpu = f"{len(names)} x {names[0]}" if names else cpu
+    gpu = f", {torch.cuda.get_device_name()}" if torch.cuda.is_available() else ""
+    return f"{cpu}{gpu}, torch {torch.__version__}, {torch.get_num_threads()} threads"
+
+
+def save_grid(images: Sequence[Tensor], path: Path, *, across: int = 8, rows: int = 8) -> None:
+    """Write the first `across` x `rows` of `images` as one picture."""
+    chosen = list(images[: across * rows])
+    height, width = chosen[0].shape[-2:]
+    sheet = Image.new("RGB", (across * width, -(-len(chosen) // across) * height), "white")
+    for number, image in enumerate(chosen):
+        sheet.paste(hires.to_image(image[None]), (number % across * width, number // across * height))
+    sheet.save(path)
+
+
+def _mean(values: Sequence[float]) -> float:
+    return sum(values) / max(len(values), 1)
+
+
+def _percents(first: float, second: float) -> str:
+    return f"{100 * first:.1f} / {100 * second:.1f} %"
+
+
+def parse(arguments: list[str] | None = None) -> argparse.Namespace:
+    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser.add_argument("--model", help="diffusers folder; without it, the embedded model")
+    parser.add_argument("--work", type=Path, default=WORK)
+    parser.add_argument("--count", type=int, default=512, help="native pictures of training captions")
+    parser.add_argument("--held-out", type=int, default=128, help="native pictures of held-out names")
+    parser.add_argument("--hires", type=int, default=32, help="pictures at 2x, for each method")
+    parser.add_argument("--methods", nargs="+", choices=sorted(METHODS), default=["direct", "fam-c0.5"])
+    parser.add_argument("--vae-count", type=int, default=16, help="renders through the VAE at each size")
+    parser.add_argument("--native", type=int, help="side in px, where it isn't the model's own")
+    parser.add_argument("--small-renders", action="store_true", help="compare with renders at 128 px, which are quick")
+    parser.add_argument("--steps", type=int, default=20)
+    parser.add_argument("--guidance", type=float, default=5.0)
+    parser.add_argument("--seed", type=int, default=0)
+    return parser.parse_args(arguments)
+
+
+def main() -> None:
+    logging.basicConfig(level=logging.WARNING, format="%(message)s")
+    evaluation = Evaluation(parse())
+    table = evaluation.run()
+    print(table)
+    print(f"pictures in {evaluation.folder}")
+
+
+if __name__ == "__main__":
+    main()

@@ -39,11 +39,14 @@ from fam_ext.hosts.ldm import (
     replaced,
     schedule_from,
 )
+from fam_ext.jobs.request import Progress
 from fam_ext.metadata.infotext import to_fields
 
 logger = logging.getLogger(__name__)
 
 _ATTRIBUTE = "_fam_session"
+PROGRESS_ATTRIBUTE = "_fam_progress"
+"""A `jobs.request.Progress` on p: told each step of the hires pass, asked whether to stop."""
 _LATENT_MODES = {
     "latent_bicubic": "Latent (bicubic)",
     "latent_bilinear": "Latent",
@@ -322,6 +325,9 @@ def _guided(session: Session, previous: Callable[..., Any]) -> Callable[..., Any
             steer()
             stack.enter_context(replaced(sampler.model_wrap_cfg, "update_inner_model", _then(steer)))
             stack.enter_context(guided_sampler(sampler, guide, position=position))
+            if hasattr(p, PROGRESS_ATTRIBUTE):
+                report = _reporting(getattr(p, PROGRESS_ATTRIBUTE), schedule.calls)
+                stack.enter_context(replaced(sampler, "callback_state", report))
             samples = previous(
                 p,
                 target,
@@ -355,6 +361,19 @@ def _then(action: Callable[[], None]) -> Callable[[Any], Any]:
             return result
 
         return method
+
+    return make
+
+
+def _reporting(progress: Progress, steps: int) -> Callable[[Any], Any]:
+    def make(previous: Callable[..., Any]) -> Callable[..., Any]:
+        def callback_state(info: dict[str, Any]) -> Any:  # noqa: ANN401
+            progress.step(min(info["i"] + 1, steps), steps)
+            if progress.cancelled():
+                shared.state.interrupt()
+            return previous(info)
+
+        return callback_state
 
     return make
 

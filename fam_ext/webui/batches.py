@@ -1,0 +1,165 @@
+"""Folder jobs that run beside the page: one at a time, watched and stopped from the tab and the API. No host."""
+
+from __future__ import annotations
+
+import logging
+import secrets
+import threading
+import time
+from collections.abc import Callable
+from dataclasses import dataclass, field
+from typing import Any
+
+from fam_ext.errors import FamError, UsageError
+from fam_ext.jobs.make import sentence
+from fam_ext.jobs.plan import PlanOptions, check_places
+from fam_ext.jobs.request import Renderer
+from fam_ext.jobs.run import Control, Event, RunOptions, Summary, run_job
+
+logger = logging.getLogger(__name__)
+
+MAX_ROWS = 200
+_KEPT_JOBS = 20
+
+
+@dataclass
+class Row:
+    """One file that was touched in this run."""
+
+    key: str
+    state: str
+    message: str = ""
+    seconds: float | None = None
+    output: str = ""
+
+
+@dataclass
+class Batch:
+    """One job and what is known of it. Written by its own thread, read from any."""
+
+    id: str
+    options: PlanOptions
+    control: Control = field(default_factory=Control)
+    rows: dict[str, Row] = field(default_factory=dict[str, Row])
+    last: Event = field(default_factory=lambda: Event("planning"))
+    step: tuple[int, int] = (0, 0)
+    current: str = ""
+    summary: Summary | None = None
+    error: str | None = None
+    began: float = field(default_factory=time.time)
+    thread: threading.Thread | None = None
+
+    @property
+    def state(self) -> str:
+        """planning, running, paused, stopping, or ended: done, stopped, cancelled or failed."""
+        if self.error is not None:
+            return "failed"
+        if self.summary is not None:
+            if self.summary.cancelled:
+                return "cancelled"
+            return "stopped" if self.summary.stopped or self.summary.pending else "done"
+        if self.control.stopping:
+            return "stopping"
+        if self.control.paused:
+            return "paused"
+        return "planning" if self.last.kind == "planning" else "running"
+
+    @property
+    def over(self) -> bool:
+        """Whether the job has ended."""
+        return self.error is not None or self.summary is not None
+
+    def to_json(self) -> dict[str, Any]:
+        """Return the job as plain values: state, counts, progress, the last rows."""
+        last = self.last
+        return {
+            "id": self.id,
+            "state": self.state,
+            "input": list(self.options.inputs),
+            "output": self.options.output,
+            "done": last.done,
+            "failed": last.failed,
+            "skipped": last.skipped,
+            "total": last.total,
+            "eta_seconds": None if last.eta is None or self.over else round(last.eta, 1),
+            "elapsed_seconds": round((self.summary.seconds if self.summary else time.time() - self.began), 1),
+            "current": self.current,
+            "step": self.step[0],
+            "steps": self.step[1],
+            "error": self.error or (self.summary.stopped if self.summary else None),
+            "rows": [vars(row) for row in list(self.rows.values())[-MAX_ROWS:]],
+        }
+
+
+class Batches:
+    """The jobs of this process. One runs at a time: there is one model."""
+
+    def __init__(self, make_renderer: Callable[[PlanOptions], Renderer]) -> None:
+        self._make_renderer = make_renderer
+        self._jobs: dict[str, Batch] = {}
+        self._mutex = threading.Lock()
+
+    def start(self, options: PlanOptions) -> Batch:
+        """Start a job and return it. Raises `UsageError` where one is running, or the places cannot be used."""
+        check_places(options)
+        with self._mutex:
+            running = self.active()
+            if running is not None:
+                raise UsageError(f"job {running.id} is running; wait for its end, or stop it")
+            batch = Batch(secrets.token_hex(8), options)
+            self._jobs[batch.id] = batch
+            for old in list(self._jobs)[:-_KEPT_JOBS]:
+                del self._jobs[old]
+            batch.thread = threading.Thread(target=self._run, args=(batch,), name="fam-batch", daemon=True)
+            batch.thread.start()
+        return batch
+
+    def get(self, job_id: str) -> Batch:
+        """Return a job. Raises `UsageError` when there is none of that id."""
+        batch = self._jobs.get(job_id)
+        if batch is None:
+            raise UsageError(f"there is no job {job_id!r} since the WebUI started; its output folder holds its report")
+        return batch
+
+    def active(self) -> Batch | None:
+        """Return the job that runs, None where there is none."""
+        return next((batch for batch in self._jobs.values() if not batch.over), None)
+
+    def latest(self) -> Batch | None:
+        """Return the job that was started last."""
+        return next(reversed(self._jobs.values()), None)
+
+    def _run(self, batch: Batch) -> None:
+        try:
+            batch.summary = run_job(
+                batch.options,
+                lambda: self._make_renderer(batch.options),
+                run=RunOptions(retries=0),
+                control=batch.control,
+                on_event=lambda event: _note(batch, event),
+            )
+        except FamError as error:
+            batch.error = str(error)
+        except Exception as error:
+            logger.exception("the folder job failed")
+            batch.error = sentence(error)
+
+
+def _note(batch: Batch, event: Event) -> None:
+    batch.last = event
+    if event.kind == "step":
+        batch.step = event.step, event.steps
+    elif event.kind == "started":
+        batch.current, batch.step = event.key, (0, event.steps)
+        batch.rows[event.key] = Row(event.key, "running", output=event.output)
+    elif event.kind in ("finished", "failed"):
+        message = event.message or "; ".join(event.notes)
+        batch.rows.pop(event.key, None)  # the newest last
+        batch.rows[event.key] = Row(
+            event.key, "done" if event.kind == "finished" else "failed", message, event.seconds or None, event.output
+        )
+    elif event.kind == "ended":
+        batch.current = ""
+        for row in batch.rows.values():
+            if row.state == "running":
+                row.state = "waiting"

@@ -1,0 +1,188 @@
+"""The WebUI as a renderer: each picture goes through its own `process_images`, queue, scripts and settings."""
+
+from __future__ import annotations
+
+import time
+from collections.abc import Generator
+from contextlib import closing, contextmanager
+from typing import Any
+
+import modules.scripts
+import torch
+from modules import call_queue, devices, errors, infotext_utils, sd_models, sd_samplers, shared
+from modules.processing import Processed, StableDiffusionProcessingTxt2Img, process_images
+from PIL import Image
+
+from fam_ext.errors import (
+    Cancelled,
+    FamError,
+    NonFiniteLatentError,
+    OutOfMemoryError,
+    PictureError,
+    RenderError,
+    UnsupportedSamplerError,
+    UsageError,
+)
+from fam_ext.jobs.request import HiresRequest, Progress, Rendered
+from fam_ext.metadata.fields import VERSION_KEY
+from fam_ext.metadata.infotext import parse
+from fam_ext.webui.session import PROGRESS_ATTRIBUTE
+
+TITLE = "fam hires"
+DEFAULT_UPSCALER = "Lanczos"
+
+
+class WebUIRenderer:
+    """Renders in the running WebUI. The queue is held for one picture at a time, so the page stays usable."""
+
+    name = "webui"
+
+    def __init__(self, *, upscaler: str = DEFAULT_UPSCALER) -> None:
+        self.upscaler = upscaler
+
+    def render(self, image: Image.Image, request: HiresRequest, progress: Progress) -> Rendered:
+        """Return the picture at `request.size`, made by the hires pass with FAM."""
+        began = time.perf_counter()
+        with call_queue.queue_lock:
+            if progress.cancelled():
+                raise Cancelled("stopped before the picture began")
+            shared.state.begin(job="fam-hires")
+            try:
+                processed = hires_from_picture(image, request, progress, upscaler=self.upscaler, save=False)
+                if shared.state.interrupted or progress.cancelled():
+                    raise Cancelled("the picture under way was dropped")
+                if shared.state.skipped:
+                    raise PictureError("skipped by the user")
+            finally:
+                shared.state.end()
+                shared.state.skipped = shared.state.interrupted = False
+        params = parse(processed.infotexts[0]).params
+        if VERSION_KEY not in params and _wants_fam(request):
+            raise RenderError("the WebUI made the picture without FAM; see its console")
+        ran = {key: value for key, value in params.items() if key.startswith("FAM ")}
+        if "Model" in params:
+            ran["FAM model"] = params["Model"]
+        return Rendered(processed.images[0].convert("RGB"), ran, seconds=time.perf_counter() - began)
+
+
+def _wants_fam(request: HiresRequest) -> bool:
+    config = request.config
+    return request.method == "fam" and ((config.fm and config.cutoff > 0) or (config.am and config.attention > 0))
+
+
+def hires_from_picture(
+    image: Image.Image,
+    request: HiresRequest,
+    progress: Progress,
+    *,
+    upscaler: str,
+    save: bool,
+    user: str | None = None,
+) -> Processed:
+    """Run the WebUI's hires pass with FAM on a finished picture; the caller holds the queue.
+
+    `save` lets the WebUI save it by its own rules. Raises `FamError`s.
+    """
+    p = _processing(image, request, upscaler=upscaler)
+    p.do_not_save_samples = p.do_not_save_grid = not save
+    p.user = user
+    setattr(p, PROGRESS_ATTRIBUTE, progress)
+    with closing(p), _answerable():
+        processed = process_images(p)
+    if not processed.images and not (shared.state.interrupted or shared.state.skipped):
+        raise RenderError("the WebUI returned no picture; see its console")
+    if not processed.images:
+        raise Cancelled("the picture under way was dropped")
+    return processed
+
+
+def _processing(image: Image.Image, request: HiresRequest, *, upscaler: str) -> StableDiffusionProcessingTxt2Img:
+    if request.method not in ("fam", "direct-from-native"):
+        raise UsageError(f"method is {request.method!r}; in the WebUI choose fam or direct-from-native")
+    config = request.config if request.method == "fam" else request.config.replace(fm=False, am=False)
+    if not any(sampler.name == request.sampler for sampler in sd_samplers.all_samplers):
+        raise UnsupportedSamplerError(
+            f"sampler is {request.sampler!r}; choose one that this WebUI offers, such as DPM++ 2M"
+        )
+    height, width = request.size
+    native = _whole_latents(image)
+    # the WebUI crops unless both shapes agree exactly
+    shape_agrees = native.width * height == native.height * width
+    p = StableDiffusionProcessingTxt2Img(
+        sd_model=shared.sd_model,
+        outpath_samples=shared.opts.outdir_samples or shared.opts.outdir_txt2img_samples,
+        outpath_grids=shared.opts.outdir_grids or shared.opts.outdir_txt2img_grids,
+        prompt=request.prompt,
+        negative_prompt=request.negative_prompt,
+        seed=request.seed,
+        steps=request.steps,
+        cfg_scale=request.cfg_scale,
+        sampler_name=request.sampler,
+        scheduler=request.schedule,
+        width=native.width if shape_agrees else width,
+        height=native.height if shape_agrees else height,
+        enable_hr=True,
+        hr_upscaler=upscaler,
+        hr_resize_x=width,
+        hr_resize_y=height,
+        override_settings=_overrides(request),
+    )
+    p.is_api = True  # the WebUI's own scripts would put the txt2img page's sampler and seed in place of ours
+    p.txt2img_upscale = True
+    p.firstpass_image = native
+    p.scripts = modules.scripts.scripts_txt2img
+    p.script_args = tuple(script_arguments({"enabled": True, **config.to_dict()}))
+    return p
+
+
+def _whole_latents(image: Image.Image) -> Image.Image:
+    """Return the picture with sides that are multiples of 8 (by less than 4 px a side, else unchanged)."""
+    size = tuple(max(8, round(side / 8) * 8) for side in image.size)
+    return image if size == image.size else image.resize(size, Image.Resampling.LANCZOS)
+
+
+def _overrides(request: HiresRequest) -> dict[str, Any]:
+    overrides: dict[str, Any] = {"save_images_before_highres_fix": False}
+    if request.model is not None:
+        found = sd_models.get_closet_checkpoint_match(request.model)
+        if found is None:
+            raise UsageError(f"model is {request.model!r}; choose a checkpoint that this WebUI has")
+        overrides["sd_model_checkpoint"] = found.title
+    if request.vae is not None:
+        overrides["sd_vae"] = request.vae
+    if request.clip_skip is not None:
+        overrides["CLIP_stop_at_last_layers"] = request.clip_skip
+    return overrides
+
+
+def script_arguments(fam: dict[str, Any]) -> list[Any]:
+    """Return txt2img's script arguments: every script at its page's first values, ours as the dict `fam`."""
+    runner = modules.scripts.scripts_txt2img
+    arguments: list[Any] = [0, *(getattr(control, "value", None) for control in runner.inputs[1:])]
+    for script in runner.alwayson_scripts:
+        if (script.title() or "").lower() == TITLE:
+            arguments[script.args_from] = fam
+            return arguments
+    raise RenderError("the FAM Hires script is not loaded; look for its error in the console")
+
+
+@contextmanager
+def _answerable() -> Generator[None, None, None]:
+    """Turn what the WebUI raises into errors that a user can answer."""
+    try:
+        yield
+    except FamError:
+        raise
+    except torch.cuda.OutOfMemoryError as error:
+        devices.torch_gc()
+        raise OutOfMemoryError(str(error).split("\n")[0]) from error
+    except devices.NansException as error:
+        raise NonFiniteLatentError(str(error).split("\n")[0]) from error
+    except Exception as error:
+        errors.report("FAM Hires: the WebUI failed", exc_info=True)
+        raise RenderError(f"{type(error).__name__}: {error}".split("\n")[0]) from error
+
+
+def parameters_of(infotext: str) -> dict[str, Any]:
+    """Return an infotext's parameters as the WebUI reads them."""
+    return infotext_utils.parse_generation_parameters(infotext, [])

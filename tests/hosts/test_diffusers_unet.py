@@ -1,0 +1,174 @@
+"""The diffusers hooks: what AM does to a real UNet, and that nothing of it stays."""
+
+import pytest
+import torch
+
+from fam_ext.core.config import FamConfig
+from fam_ext.core.guide import HiresGuide, seeded_noise
+from fam_ext.core.schedule import NoiseLevel
+from fam_ext.errors import AlreadyGuidedError, ConfigError, UnsupportedModelError
+from fam_ext.hosts.diffusers_unet import guided, unet_blocks
+from fam_ext.hosts.sites import select_sites
+
+from . import toys
+
+LEVEL = NoiseLevel(500.0, 0.6, 0.8)
+UNETS = {"SD1.5": (toys.sd_unet, 32), "SDXL": (toys.sdxl_unet, 64)}
+
+
+def make_guide(config=None, *, native=(8, 8), target=(16, 16)):
+    config = config or FamConfig()
+    return HiresGuide(
+        config,
+        native=seeded_noise((4, *native), [1]),
+        target=seeded_noise((4, *target), [2]),
+        noise=seeded_noise((4, *target), [3]),
+        steps=10,
+    )
+
+
+def make_call(unet, width, passes=None):
+    stream = torch.Generator().manual_seed(7)
+    context = torch.randn(2, 5, width, generator=stream)
+    added = {"text_embeds": torch.zeros(2, 32), "time_ids": torch.zeros(2, 6)} if width == 64 else None
+
+    def call(latent, level, native):
+        if passes is not None:
+            passes.append((tuple(latent.shape), native))
+        with torch.no_grad():
+            return unet(latent, level.timestep, encoder_hidden_states=context, added_cond_kwargs=added).sample
+
+    return call
+
+
+def rows(size, seed=4):
+    return seeded_noise((4, *size), [seed]).repeat(2, 1, 1, 1)
+
+
+def state(unet):
+    processors = {name: id(processor) for name, processor in unet.attn_processors.items()}
+    hooks = {name: len(module._forward_pre_hooks) for name, module in unet.named_modules()}
+    forwards = {name: module.__dict__.get("forward") for name, module in unet.named_modules()}
+    return processors, hooks, forwards, {key: value.clone() for key, value in unet.state_dict().items()}
+
+
+def assert_same_state(before, after):
+    assert before[:3] == after[:3]
+    assert all(torch.equal(before[3][key], after[3][key]) for key in before[3])
+
+
+def test_sites_are_the_first_up_block_that_has_attention():
+    sd = select_sites(unet_blocks(toys.sd_unet()), "auto")
+    assert [site.name.split(".")[1] for site in sd] == ["1"] * 3
+    sdxl = select_sites(unet_blocks(toys.sdxl_unet()), "auto")
+    assert len(sdxl) == 9 and {site.name.split(".")[1] for site in sdxl} == {"0"}
+    last = select_sites(unet_blocks(toys.sd_unet()), "up_blocks.3.*, up_blocks.2.attentions.0*")
+    assert [site.name.split(".")[1] for site in last] == ["2", "3", "3", "3"]
+    with pytest.raises(ConfigError, match=r"am_sites is 'nothing'; choose \"auto\" or patterns of: up_blocks"):
+        select_sites(unet_blocks(toys.sd_unet()), "nothing")
+    plain = toys.sd_unet(
+        down_block_types=("DownBlock2D",) * 4,
+        up_block_types=("UpBlock2D",) * 4,
+        mid_block_type="UNetMidBlock2DCrossAttn",
+    )
+    with pytest.raises(UnsupportedModelError, match="no self-attention"):
+        select_sites(unet_blocks(plain), "auto")
+
+
+@pytest.mark.parametrize("kind", UNETS)
+@pytest.mark.parametrize("target", [(16, 16), (16, 32), (12, 20), (13, 11)])
+def test_am_acts_once_per_site_and_call_and_changes_the_output(kind, target):
+    make, width = UNETS[kind]
+    unet, passes = make().eval(), []
+    call = make_call(unet, width, passes)
+    plain = call(rows(target), LEVEL, False)
+    guide = make_guide(target=target)
+    passes.clear()
+    with guided(unet, guide) as step:
+        result = step(call, rows(target), LEVEL)
+    sites = select_sites(unet_blocks(unet), "auto")
+    assert guide.report.am_calls == {site.name: 1 for site in sites}
+    assert passes == [((2, 4, 8, 8), True), ((2, 4, *target), False)]
+    assert result.shape == plain.shape
+    assert (result - plain).abs().max() > 1e-4 * plain.abs().max()
+
+
+def test_the_native_pass_stops_after_the_last_site():
+    unet, reached = toys.sdxl_unet().eval(), []
+    unet.up_blocks[1].register_forward_hook(lambda *_: reached.append("up_blocks.1"))
+    with guided(unet, make_guide()) as step:
+        step(make_call(unet, 64), rows((16, 16)), LEVEL)
+    assert reached == ["up_blocks.1"]  # by the target pass alone
+
+
+@pytest.mark.parametrize("kind", UNETS)
+def test_native_and_target_of_one_size_and_latent_change_nothing(kind):
+    """With the native pass on the very latent of the target pass, U is the identity and the maps are equal."""
+    make, width = UNETS[kind]
+    unet = make().eval()
+    call = make_call(unet, width)
+    guide = make_guide(target=(8, 8))
+    latent, _ = guide.native_input(LEVEL)
+    both = latent.repeat(2, 1, 1, 1)
+    with guided(unet, guide) as step:
+        result = step(call, both, LEVEL)
+    assert torch.allclose(result, call(both, LEVEL, False), atol=1e-5)
+    assert guide.report.am_calls
+
+
+@pytest.mark.parametrize("config", [FamConfig(am=False), FamConfig(attention=0.0), FamConfig(am_window=(0.4, 0.1))])
+def test_am_that_does_not_act_is_a_short_cut_that_changes_no_bit(config):
+    unet, passes = toys.sd_unet().eval(), []
+    call = make_call(unet, 32, passes)
+    plain, guide = call(rows((16, 16)), LEVEL, False), make_guide(config)
+    with guided(unet, guide) as step:
+        assert torch.equal(step(call, rows((16, 16)), LEVEL), plain)
+    assert len(passes) == 2 and not guide.report.am_calls
+
+
+def test_everything_is_restored_after_success_error_and_interrupt():
+    unet = toys.sd_unet().eval()
+    before, call = state(unet), make_call(unet, 32)
+    with guided(unet, make_guide()) as step:
+        step(call, rows((16, 16)), LEVEL)
+        assert state(unet)[0] != before[0]
+    assert_same_state(before, state(unet))
+    for error in (ValueError("in the loop"), KeyboardInterrupt()):
+        with pytest.raises(type(error)), guided(unet, make_guide()) as step:
+            step(call, rows((16, 16)), LEVEL)
+            raise error
+        assert_same_state(before, state(unet))
+    broken = make_call(unet, 32)
+
+    def failing(latent, level, native):
+        if not native:
+            raise RuntimeError("inside the target pass")
+        return broken(latent, level, native)
+
+    guide = make_guide()
+    with pytest.raises(RuntimeError, match="inside"), guided(unet, guide) as step:
+        step(failing, rows((16, 16)), LEVEL)
+    assert_same_state(before, state(unet))
+    assert not guide._maps
+
+
+def test_a_second_entry_and_a_foreign_owner_are_refused_and_leave_no_trace():
+    unet = toys.sd_unet().eval()
+    before = state(unet)
+    with guided(unet, make_guide()):
+        inside = state(unet)
+        with pytest.raises(AlreadyGuidedError, match="guided already"), guided(unet, make_guide()):
+            pass
+        assert_same_state(inside, state(unet))
+    assert_same_state(before, state(unet))
+
+    class PerturbedAttention:
+        def __call__(self, attn, hidden_states, *args, **kwargs):
+            return hidden_states
+
+    sites = select_sites(unet_blocks(unet), "auto")
+    sites[-1].attention.set_processor(PerturbedAttention())
+    before = state(unet)
+    with pytest.raises(UnsupportedModelError, match="steered by PerturbedAttention"), guided(unet, make_guide()):
+        pass
+    assert_same_state(before, state(unet))

@@ -1,0 +1,157 @@
+"""Train the VAE on crops of the renders: `python tools/demo_model/vae.py --minutes 60`. Stopped, it goes on.
+
+The loss is L1, L1 of the gradients, L1 of the 4x pooled picture and a little KL; crops come from renders at several
+sizes, so that the latent means the same at 256, 512 and 1024 px. The averaged weights are written to `.work/vae`.
+"""
+
+from __future__ import annotations
+
+import argparse
+import logging
+import random
+import shutil
+import time
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import torch
+import torch.nn.functional as F
+from data import WORK, Collection, Renders
+from torch import Tensor
+from training import Average, Clock, autocast, cosine, pick_device, save_atomically
+
+logger = logging.getLogger(__name__)
+
+VAE: dict[str, Any] = {
+    "block_out_channels": [64, 64, 128, 128],  # 32 groups are what the WebUI's code fixes: 2 and 4 channels each
+    "down_block_types": ["DownEncoderBlock2D"] * 4,
+    "up_block_types": ["UpDecoderBlock2D"] * 4,
+    "layers_per_block": 1,
+    "latent_channels": 4,
+    "norm_num_groups": 32,
+    "mid_block_add_attention": False,
+    "sample_size": 512,
+}
+
+
+def crop(picture: np.ndarray, side: int, rng: random.Random) -> np.ndarray:
+    """Return a random (side, side, 3) piece, of the whole ones the one with the most drawing out of three."""
+    room = len(picture) - side
+    best, most = picture[:side, :side], -1.0
+    for _ in range(3):
+        top, left = rng.randint(0, room), rng.randint(0, room)
+        piece = picture[top : top + side, left : left + side]
+        drawn = float(np.abs(piece[::4, ::4].astype(np.int16) - 255).mean())
+        if drawn > most:
+            best, most = piece, drawn
+    return best[:, ::-1] if rng.random() < 0.5 else best
+
+
+def loss_of(picture: Tensor, decoded: Tensor, posterior: Any, *, kl: float) -> Tensor:
+    """Return the training loss of pictures (B, 3, H, W) in [-1, 1] and what the VAE made of them."""
+    error = decoded - picture
+    across = error[..., :, 1:] - error[..., :, :-1]
+    down = error[..., 1:, :] - error[..., :-1, :]
+    pixels = error.abs().mean()
+    edges = across.abs().mean() + down.abs().mean()
+    pooled = F.avg_pool2d(error, 4).abs().mean()
+    return pixels + edges + pooled + kl * posterior.kl().mean() / picture[0].numel()
+
+
+@torch.no_grad()
+def scaling_factor(vae: Any, pictures: Tensor) -> float:
+    """Return 1 / (standard deviation of the latents of `pictures`), so that scaled latents have unit variance."""
+    latents = torch.cat([vae.encode(picture[None]).latent_dist.mode() for picture in pictures])
+    return 1 / latents.std().item()
+
+
+def train(options: argparse.Namespace, config: dict[str, Any] | None = None) -> None:
+    from diffusers.models.autoencoders.autoencoder_kl import AutoencoderKL
+
+    collection = Collection(options.work)
+    renders = [Renders(collection, size) for size in options.sizes]
+    device = pick_device()
+    torch.manual_seed(options.seed)
+    kind: Any = AutoencoderKL
+    vae = kind.from_config({**VAE, **(config or {})}).to(device).train()
+    optimizer = torch.optim.AdamW(vae.parameters(), lr=options.rate, weight_decay=1e-4)
+    average = Average(vae, 0.999)
+    clock, step = Clock(options.minutes * 60), 0
+    if options.state.is_file():
+        state = torch.load(options.state, map_location=device, weights_only=True)
+        vae.load_state_dict(state["vae"])
+        optimizer.load_state_dict(state["optimizer"])
+        average.load(state["average"], steps=state["step"])
+        clock.spent, step = state["spent"], state["step"]
+        logger.info("going on from step %d, %.0f s", step, clock.spent)
+
+    def draw(rng: random.Random, count: int, side: int) -> Tensor:
+        pieces: list[np.ndarray] = []
+        for index in collection.draw(rng, count, names=collection.training_names()):
+            pieces.append(crop(rng.choice(renders)[index], side, rng))
+        return torch.from_numpy(np.stack(pieces)).permute(0, 3, 1, 2).float() / 127.5 - 1
+
+    def save() -> None:
+        state = {"vae": vae.state_dict(), "optimizer": optimizer.state_dict(), "average": average.values}
+        save_atomically({**state, "spent": clock.total(), "step": step}, options.state)
+        current = {key: value.clone() for key, value in vae.state_dict().items()}
+        average.copy_to(vae)
+        whole = min(options.sizes)
+        sample = draw(random.Random(options.seed), options.scale_from, whole).to(device)
+        vae.register_to_config(scaling_factor=scaling_factor(vae.eval(), sample))
+        partial = options.out.with_name(f"{options.out.name}.part")
+        vae.half().save_pretrained(partial)
+        vae.float().load_state_dict(current)
+        vae.train()
+        shutil.rmtree(options.out, ignore_errors=True)
+        partial.rename(options.out)
+
+    first_step = step
+    saved = shown = time.monotonic()
+    while not clock.done() and (options.steps < 0 or step - first_step < options.steps):
+        for group in optimizer.param_groups:
+            group["lr"] = options.rate * cosine(clock.share())
+        pictures = draw(random.Random(options.seed * 1_000_003 + step), options.batch, options.crop).to(device)
+        with autocast(device):
+            posterior = vae.encode(pictures).latent_dist
+            decoded = vae.decode(posterior.sample()).sample
+        loss = loss_of(pictures, decoded.float(), posterior, kl=options.kl)
+        optimizer.zero_grad(set_to_none=True)
+        loss.backward()
+        torch.nn.utils.clip_grad_norm_(vae.parameters(), 1.0)
+        optimizer.step()
+        average.update(vae)
+        step += 1
+        if time.monotonic() - shown > 30:
+            shown = time.monotonic()
+            psnr = -10 * torch.log10((decoded.float() - pictures).square().mean() / 4).item()
+            logger.info("step %d  %.0f s  loss %.4f  %.1f dB on crops", step, clock.total(), loss.item(), psnr)
+        if time.monotonic() - saved > options.save_every * 60:
+            save()
+            saved = time.monotonic()
+    save()
+    logger.info("%d steps, %.0f s; averaged weights in %s", step, clock.total(), options.out)
+
+
+def parse(arguments: list[str] | None = None) -> argparse.Namespace:
+    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser.add_argument("--work", type=Path, default=WORK)
+    parser.add_argument("--out", type=Path, default=WORK / "vae", help="where the averaged VAE is written")
+    parser.add_argument("--state", type=Path, default=WORK / "vae.pt", help="what a later start goes on from")
+    parser.add_argument("--minutes", type=float, default=60.0, help="training time, over all starts")
+    parser.add_argument("--steps", type=int, default=-1, help="stop after this many steps, however early")
+    parser.add_argument("--sizes", type=int, nargs="+", default=[256, 512], help="sides of the renders in px")
+    parser.add_argument("--crop", type=int, default=64, help="side of a crop in px")
+    parser.add_argument("--batch", type=int, default=16)
+    parser.add_argument("--rate", type=float, default=7e-4)
+    parser.add_argument("--kl", type=float, default=1e-4)
+    parser.add_argument("--scale-from", type=int, default=64, help="pictures that the latent's scale is taken from")
+    parser.add_argument("--save-every", type=float, default=5.0, help="minutes")
+    parser.add_argument("--seed", type=int, default=0)
+    return parser.parse_args(arguments)
+
+
+if __name__ == "__main__":
+    logging.basicConfig(level=logging.INFO, format="%(message)s")
+    train(parse())

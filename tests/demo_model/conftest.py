@@ -3,11 +3,15 @@
 from __future__ import annotations
 
 import json
+import sys
 from pathlib import Path
 from typing import Any
 
 import pytest
 import torch
+
+# the scripts import each other as they lie there
+sys.path.insert(0, str(Path(__file__).parents[2] / "tools" / "demo_model"))
 
 START, END = "<|startoftext|>", "<|endoftext|>"
 
@@ -86,3 +90,39 @@ def _build(kind: Any, config: dict[str, Any]) -> Any:
 @pytest.fixture(scope="session")
 def toy_model(tmp_path_factory: pytest.TempPathFactory) -> Path:
     return build_model(tmp_path_factory.mktemp("toy"))
+
+
+def drawing(body: str, *, width: int = 32) -> str:
+    return f'<svg xmlns="http://www.w3.org/2000/svg" viewBox="0 0 {width} 32">{body}</svg>'
+
+
+DRAWINGS = {
+    "red-circle": drawing('<circle cx="16" cy="16" r="10" fill="red"/>'),
+    "blue-square": drawing('<rect x="6" y="6" width="20" height="20" fill="blue"/>'),
+    "left-arrow": drawing('<path d="M4 16 L20 4 L20 28 Z" fill="green"/>'),
+    "tall-stick": drawing('<rect x="4" y="2" width="8" height="28" fill="brown"/>', width=16),
+    "police-car-light": drawing('<rect x="10" y="4" width="8" height="24" fill="orange"/>'),
+    **{
+        f"cook-{skin}": drawing(f'<circle cx="16" cy="16" r="12" fill="#{level:x}{level:x}0"/>')
+        for level, skin in enumerate(("default", "light", "medium-light", "medium", "medium-dark", "dark"), start=4)
+    },
+}
+WORDS = [
+    {"name": "RED CIRCLE", "short_names": ["red_circle", "red_dot"]},
+    {"name": "COOK", "short_names": ["cook", "chef", "x"]},
+    {"name": None, "short_names": ["nothing"]},
+]
+
+
+@pytest.fixture
+def work(tmp_path: Path) -> Path:
+    """A work folder with a collection of six names, one of them in six skins."""
+    pytest.importorskip("resvg_py")
+    folder = tmp_path / "work"
+    pictures = folder / "fluent" / "icons" / "modern"
+    pictures.mkdir(parents=True)
+    for stem, text in DRAWINGS.items():
+        (pictures / f"{stem}.svg").write_text(text)
+    (folder / "emoji-data").mkdir()
+    (folder / "emoji-data" / "emoji.json").write_text(json.dumps(WORDS))
+    return folder

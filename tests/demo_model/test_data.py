@@ -1,0 +1,82 @@
+"""Names, captions and renders of the emoji."""
+
+from __future__ import annotations
+
+import random
+from collections import Counter
+from pathlib import Path
+
+import data
+import numpy as np
+import pytest
+from data import Collection, Emoji, Renders
+
+
+def test_skins_are_split_off_only_where_there_is_a_default() -> None:
+    stems = ["cook-default", "cook-medium-light", "cook-light", "police-car-light"]
+    assert data.parse_stems(stems) == [
+        Emoji("cook-default", "cook", "default"),
+        Emoji("cook-medium-light", "cook", "medium-light"),
+        Emoji("cook-light", "cook", "light"),
+        Emoji("police-car-light", "police-car-light"),
+    ]
+
+
+@pytest.mark.parametrize(
+    ("name", "skin", "text"),
+    [
+        ("firefighter", "medium", "a firefighter, medium skin, emoji"),
+        ("artist", "medium-light", "an artist, medium light skin, emoji"),
+        ("cook", "default", "a cook, emoji"),
+        ("red-apple", None, "a red apple, emoji"),
+    ],
+)
+def test_captions_are_the_first_versions(name: str, skin: str | None, text: str) -> None:
+    assert data.caption(name, skin) == text
+
+
+def test_a_tenth_of_the_names_is_held_out_the_same_ones_each_time() -> None:
+    names = [f"name-{number}" for number in range(5000)]
+    held = [name for name in names if data.is_held_out(name)]
+    assert 0.085 < len(held) / len(names) < 0.115
+    assert held == [name for name in names if data.is_held_out(name)]
+
+
+def test_names_are_drawn_evenly_however_many_variants_they_have(work: Path) -> None:
+    collection = Collection(work)
+    assert len(collection.emojis) == 11 and len(collection.names) == 6
+    drawn = Counter(collection.emojis[index].name for index in collection.draw(random.Random(0), 6000))
+    assert all(850 < drawn[name] < 1150 for name in collection.names)
+    skins = Counter(collection.emojis[index].skin for index in collection.draw(random.Random(0), 6000, names=["cook"]))
+    assert len(skins) == 6 and min(skins.values()) > 850
+
+
+def test_synonyms_are_other_names_of_the_same_emoji(work: Path) -> None:
+    collection = Collection(work)
+    assert collection.synonyms == {"red-circle": ["red-dot"], "cook": ["chef"]}
+    index = collection.variants["cook"][2]
+    rng = random.Random(0)
+    captions = {collection.draw_caption(rng, index, synonym_share=0.5) for _ in range(40)}
+    skin = str(collection.emojis[index].skin).replace("-", " ")
+    assert captions == {f"a cook, {skin} skin, emoji", f"a chef, {skin} skin, emoji"}
+
+
+def test_what_says_left_is_not_mirrored(work: Path) -> None:
+    collection = Collection(work)
+    assert collection.mirrors_another("left-arrow")
+    assert not collection.mirrors_another("red-circle")
+
+
+def test_renders_are_square_on_white_and_kept(work: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    collection = Collection(work)
+    index = next(i for i, emoji in enumerate(collection.emojis) if emoji.stem == "tall-stick")
+    picture = Renders(collection, 64)[index].copy()
+    assert picture.shape == (64, 64, 3)
+    assert (picture[:, :16] == 255).all() and (picture[:, -16:] == 255).all()  # narrow drawings stand in the middle
+    assert (picture[32, 16:48] != 255).any()
+
+    def fail(path: Path, size: int) -> np.ndarray:
+        raise AssertionError("rendered again")
+
+    monkeypatch.setattr(data, "render", fail)
+    assert np.array_equal(Renders(collection, 64)[index], picture)

@@ -1,0 +1,179 @@
+"""The training scripts on a tiny budget: they train, stop, go on, and write what the package loads."""
+
+from __future__ import annotations
+
+import json
+from itertools import pairwise
+from pathlib import Path
+from typing import Any
+
+import pytest
+import torch
+from safetensors.torch import load_file
+
+SMALL_UNET = {
+    "block_out_channels": [32, 64, 64],
+    "attention_head_dim": [1, 2, 2],
+    "cross_attention_dim": 32,
+    "sample_size": 8,
+}
+SMALL_VAE = {
+    "block_out_channels": [32, 32, 32, 32],
+    "sample_size": 64,
+}
+
+
+@pytest.fixture
+def small(monkeypatch: pytest.MonkeyPatch) -> None:
+    import unet
+    import vae
+
+    monkeypatch.setattr(unet, "UNET", {**unet.UNET, **SMALL_UNET})
+    monkeypatch.setattr(vae, "VAE", {**vae.VAE, **SMALL_VAE})
+
+
+def train_vae(work: Path, *arguments: str) -> Path:
+    import vae
+
+    places = ["--work", str(work), "--out", str(work / "vae"), "--state", str(work / "vae.pt")]
+    sizes = ["--sizes", "64", "--crop", "32", "--batch", "2", "--scale-from", "4", "--minutes", "5"]
+    vae.train(vae.parse([*places, *sizes, *arguments]))
+    return work / "vae"
+
+
+def train_unet(work: Path, *arguments: str) -> dict[str, Any]:
+    import unet
+
+    places = ["--work", str(work), "--vae", str(work / "vae"), "--out", str(work / "model")]
+    places += ["--state", str(work / "unet.pt"), "--batch", "2"]
+    unet.train(unet.parse([*places, *arguments]))
+    return torch.load(work / "unet.pt", weights_only=True)
+
+
+def test_the_clock_and_the_rate() -> None:
+    from training import Clock, cosine
+
+    assert Clock(10, spent=20).done() and Clock(10, spent=20).share() == 1
+    assert cosine(0.0) < 0.1 and cosine(0.02) == pytest.approx(1) and cosine(1.0) == pytest.approx(0.02)
+
+
+@pytest.mark.slow
+def test_vae_and_unet_train_stop_and_go_on(work: Path, small: None) -> None:
+    vae = train_vae(work, "--steps", "2")
+    first = load_file(vae / "diffusion_pytorch_model.safetensors")
+    train_vae(work, "--steps", "2")
+    again = load_file(vae / "diffusion_pytorch_model.safetensors")
+    assert torch.load(work / "vae.pt", weights_only=True)["step"] == 4
+    assert any(not torch.equal(first[key], again[key]) for key in first)
+    assert json.loads((vae / "config.json").read_text())["scaling_factor"] != 0.18215
+
+    state = train_unet(work, "--stages", "64:5", "--steps", "2")
+    assert (state["step"], state["stage"]) == (2, 0)
+    state = train_unet(work, "--stages", "64:5", "--steps", "1")
+    assert (state["step"], state["stage"]) == (3, 0)
+    # the time of a stage is up: the next start goes to the next size
+    state["spent"] = 301.0
+    torch.save(state, work / "unet.pt")
+    state = train_unet(work, "--stages", "64:5", "128:5", "--steps", "1")
+    assert (state["step"], state["stage"]) == (4, 1)
+    assert json.loads((work / "model" / "unet" / "config.json").read_text())["sample_size"] == 16
+    assert all(
+        value.dtype == torch.float16 for value in load_file(next((work / "model").glob("unet/*.safetensors"))).values()
+    )
+
+    renders_a_picture(work / "model")
+    ships(work / "model", work / "shipped")
+
+
+def renders_a_picture(model: Path) -> None:
+    from fam_ext import hires
+    from fam_ext.standalone import load_pipeline
+
+    host = load_pipeline(model)
+    sampling = hires.Sampling(prompt="a cook, medium skin, emoji", steps=2, cfg_scale=3)
+    assert hires.generate_native(host, size=(64, 64), sampling=sampling).image.size == (64, 64)
+
+
+def ships(model: Path, target: Path) -> None:
+    import export
+
+    size = export.ship(model, target)
+    assert size == sum(path.stat().st_size for path in target.glob("*/*"))
+    assert sorted(path.name for path in target.iterdir()) == sorted(path.name for path in model.iterdir())
+
+
+def test_a_model_in_float32_is_not_shipped(toy_model: Path, tmp_path: Path) -> None:
+    import export
+
+    with pytest.raises(SystemExit, match="float32"):
+        export.ship(toy_model, tmp_path / "target")
+    assert not (tmp_path / "target").exists()
+
+
+@pytest.mark.slow
+def test_a_starting_model_keeps_its_weights_nearly(work: Path, small: None) -> None:
+    train_vae(work, "--steps", "1")
+    train_unet(work, "--stages", "64:5", "--steps", "1")
+    start = work / "model"
+    before = load_file(next(start.glob("unet/*.safetensors")))
+    import unet
+
+    arguments = ["--work", str(work), "--start", str(start), "--out", str(work / "more"), "--rate", "1e-5"]
+    unet.train(
+        unet.parse([*arguments, "--state", str(work / "more.pt"), "--batch", "2", "--stages", "64:5", "--steps", "1"])
+    )
+    after = load_file(next((work / "more").glob("unet/*.safetensors")))
+    assert before.keys() == after.keys()
+    assert max((before[key].float() - after[key].float()).abs().max().item() for key in before) < 1e-3
+
+
+def test_captions_and_pictures_of_a_step_are_the_same_again(work: Path) -> None:
+    import unet
+    from data import Collection
+
+    collection = Collection(work)
+    options = unet.parse(["--work", str(work), "--batch", "16"])
+    pool = collection.names
+    first = unet.draw_batch(collection, options, 5, pool=pool)
+    assert first == unet.draw_batch(collection, options, 5, pool=pool)
+    assert first != unet.draw_batch(collection, options, 6, pool=pool)
+    turned = [collection.emojis[index].name for index, mirrored in first[0] if mirrored]
+    assert "left-arrow" not in turned
+
+
+def test_the_new_tokenizer_reads_alike_slow_and_fast(tmp_path: Path) -> None:
+    """The slow rule of CLIP, written out here, is what the WebUI's transformers uses; the fast one is ours."""
+    import unet
+    from transformers import CLIPTokenizer
+
+    captions = ["a red circle, emoji", "a cook, medium dark skin, emoji", "a red apple, emoji"] * 3
+    unet.train_tokenizer(captions, tmp_path, vocabulary=560)
+    tokenizer = CLIPTokenizer.from_pretrained(tmp_path)
+    vocabulary = json.loads((tmp_path / "vocab.json").read_text(encoding="utf-8"))
+    merges = (tmp_path / "merges.txt").read_text(encoding="utf-8").strip().split("\n")[1:]
+    assert len(vocabulary) <= 560 and ",</w>" in vocabulary and "emoji</w>" in vocabulary
+    assert sorted(vocabulary.values()) == list(range(len(vocabulary)))
+    for text in [*captions[:3], "A Red cook-apple!!", "a café, emoji"]:
+        ids = tokenizer(text, add_special_tokens=False).input_ids
+        assert ids == [vocabulary[token] for word in split_words(text) for token in merge(word, merges)], text
+
+
+def split_words(text: str) -> list[str]:
+    import re
+
+    from .conftest import bytes_to_letters
+
+    letters = bytes_to_letters()
+    words = re.findall(r"[^\W\d_]+|\d|[^\s\w]+", text.lower())
+    return ["".join(letters[byte] for byte in word.encode()) for word in words]
+
+
+def merge(word: str, merges: list[str]) -> list[str]:
+    ranks = {tuple(line.split(" ")): rank for rank, line in enumerate(merges)}
+    parts = [*word[:-1], f"{word[-1]}</w>"]
+    while True:
+        pairs = [(ranks[pair], place) for place, pair in enumerate(pairwise(parts)) if pair in ranks]
+        if not pairs:
+            return parts
+        _, place = min(pairs)
+        parts[place : place + 2] = ["".join(parts[place : place + 2])]

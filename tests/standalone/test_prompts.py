@@ -1,0 +1,69 @@
+"""The WebUI's prompt language."""
+
+import pytest
+import torch
+from hypothesis import given
+from hypothesis import strategies as st
+
+from fam_ext.hosts.prompts import CHUNK, Span, encode_prompt, parse_emphasis, split_extra_networks, tokenize
+from tests.hosts import toys
+
+
+@pytest.mark.parametrize(
+    ("prompt", "spans"),
+    [
+        ("a cat", [("a cat", 1.0)]),
+        ("a (cat:1.2)", [("a ", 1.0), ("cat", 1.2)]),
+        ("a (cat)", [("a ", 1.0), ("cat", 1.1)]),
+        ("a [cat]", [("a ", 1.0), ("cat", 1 / 1.1)]),
+        ("((x))", [("x", 1.21)]),
+        ("(a (b:2):0.5)", [("a ", 0.5), ("b", 1.0)]),
+        (r"\(plain\) [x", [("(plain) ", 1.0), ("x", 1 / 1.1)]),
+        ("time 12:30, ratio 2:1)", [("time 12:30, ratio 2:1)", 1.0)]),
+        ("a BREAK b", [("a ", 1.0), (None, 1.0), (" b", 1.0)]),
+        ("BREAKFAST", [("BREAKFAST", 1.0)]),
+        ("", []),
+    ],
+)
+def test_emphasis(prompt, spans):
+    parsed = parse_emphasis(prompt)
+    assert [span.text for span in parsed] == [text for text, _ in spans]
+    assert [span.weight for span in parsed] == pytest.approx([weight for _, weight in spans])
+
+
+@given(st.text(max_size=60))
+def test_any_text_parses_and_plain_text_is_kept(text):
+    spans = parse_emphasis(text)
+    assert all(isinstance(span, Span) for span in spans)
+    if not set(text) & set("()[]\\:") and "BREAK" not in text:
+        assert "".join(span.text for span in spans) == text
+
+
+def test_extra_networks_are_taken_out():
+    assert split_extra_networks("a <lora:detail:0.8> cat<hypernet:x>") == (
+        "a  cat",
+        [("lora", "detail", 0.8), ("hypernet", "x", 1.0)],
+    )
+
+
+def test_chunks_of_any_length_and_weights():
+    tokenizer = toys.tokenizer()
+    tokens, weights = tokenize("cat " * 100 + "(dog:1.5)", tokenizer)
+    assert len(tokens) == 2 and {len(chunk) for chunk in tokens} == {CHUNK + 2} == {len(chunk) for chunk in weights}
+    assert weights[1].count(1.5) == len(tokenizer("dog", add_special_tokens=False).input_ids)
+    assert len(tokenize("a BREAK b", tokenizer)[0]) == 2
+
+
+def test_states_are_the_encoders_own_and_weights_change_them_but_not_their_mean():
+    pipe = toys.sd_pipeline()
+    with torch.no_grad():
+        plain, _ = encode_prompt("a red cat", pipe.tokenizer, pipe.text_encoder, chunks=1)
+        own = pipe.encode_prompt("a red cat", "cpu", 1, False)[0]
+        weighted, _ = encode_prompt("a (red:1.6) cat", pipe.tokenizer, pipe.text_encoder, chunks=2)
+        skipped, _ = encode_prompt("a red cat", pipe.tokenizer, pipe.text_encoder, chunks=1, clip_skip=2)
+        ids = torch.tensor(tokenize("a red cat", pipe.tokenizer)[0])
+        states = pipe.text_encoder(ids, output_hidden_states=True).hidden_states
+        own_skipped = pipe.text_encoder.final_layer_norm(states[-2])
+    assert torch.allclose(plain, own, atol=1e-6)
+    assert torch.allclose(skipped, own_skipped, atol=1e-6)
+    assert weighted.shape == (1, 154, 32) and not torch.allclose(weighted[:, :77], plain, atol=1e-3)

@@ -346,7 +346,7 @@ def _print_plan(options: PlanOptions, plan_format: TableFormat) -> None:
             row = _plan_row(item, history)
             typer.echo(
                 f"{row['state']:8} {row['source']}  {row['native']} -> {row['target']}  {row['output']}  "
-                f"{row['sampler']} {row['steps']} seed {row['seed']}  {shown(row["error"] or row["prompt"])}"
+                f"{row['sampler']} {row['steps']} seed {row['seed']}  {shown(row['error'] or row['prompt'])}"
             )
         _print_estimate(journal, counts.files, history)
 

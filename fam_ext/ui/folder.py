@@ -1,0 +1,179 @@
+"""From the tab's (or the API's) named values to the job's PlanOptions, and the plan as a list. No gradio, no host."""
+
+from __future__ import annotations
+
+import secrets
+import time
+from collections.abc import Mapping
+from pathlib import Path
+from typing import Any
+
+from fam_ext.core.config import FamConfig
+from fam_ext.errors import ConfigError, UsageError
+from fam_ext.jobs.journal import Journal
+from fam_ext.jobs.plan import PlanOptions, Rule, check_places, plan_file, walk
+from fam_ext.metadata.pictures import FORMATS
+from fam_ext.ui.compare import duration, table_html
+
+PROMPT_RULES = ("take", "override", "prefix", "suffix")
+AS_INPUT = "as input"
+MAX_LISTED = 300
+SETTING_NAMES = ("sampler", "schedule", "steps", "cfg_scale", "seed")
+FOLDER_FIELDS: Mapping[str, tuple[type | tuple[type, ...], Any, str]] = {
+    "input": (str, "", "Folder (or picture) to read."),
+    "output": (str, "", "Folder to write to; empty: beside the input, named after it."),
+    "pattern": (str, "", "File name patterns separated by commas, such as *.png; empty: every picture."),
+    "recursive": (bool, False, "Also the folders inside; their tree is mirrored."),
+    "scale": ((int, float), 2.0, "Enlargement, 1 to 16; not used when width and height are given."),
+    "width": (int, 0, "Target box in pixels, 0: by scale. The aspect of each picture is kept."),
+    "height": (int, 0, "Target box in pixels, 0: by scale."),
+    "max_side": (int, 0, "Longest side in pixels that an output may have; 0: no limit."),
+    "max_megapixels": ((int, float), 0, "Pixels in millions that an output may have; 0: no limit."),
+    "prompt_rule": (str, "take", "Each file's prompt: take its own, override it, or put the text before or after."),
+    "prompt": (str, "", "The prompt for files without one, or the text of the rule."),
+    "negative_rule": (str, "take", "The same for the negative prompt."),
+    "negative_prompt": (str, "", "The negative prompt for files without one, or the text of the rule."),
+    "own_settings": (bool, True, "Take sampler, schedule, steps, CFG scale and seed from each file that has them."),
+    "own_model": (bool, False, "Load the checkpoint that each file names."),
+    "sampler": (str, "DPM++ 2M", "For files that bring none."),
+    "schedule": (str, "Automatic", "For files that bring none."),
+    "steps": (int, 20, "For files that bring none."),
+    "cfg_scale": ((int, float), 7.0, "For files that bring none."),
+    "seed": (int, 0, "For files that bring none; -1: one random seed for the job."),
+    "model": (str, "", "Checkpoint for every file; empty: the one that is loaded."),
+    "upscaler": (str, "Lanczos", "The WebUI's upscaler, used where upsample is auto."),
+    "format": (str, AS_INPUT, "File format of the outputs."),
+    "name": (str, "{stem}", "Name pattern of the outputs, without the ending."),
+    "overwrite": (bool, False, "Replace files of that name that other settings made; else they are kept."),
+    "first": (int, 0, "A trial: only the first N files; 0: all."),
+}
+"""Name -> (type, default, what it does). The tab's components and the API's fields."""
+
+
+def folder_schema() -> dict[str, Any]:
+    """Return the JSON Schema of a folder job without FAM's own fields."""
+    names = {str: "string", bool: "boolean", int: "integer"}
+    properties = {
+        name: {
+            "type": "number" if isinstance(kind, tuple) else names[kind],
+            "default": default,
+            "description": text,
+        }
+        for name, (kind, default, text) in FOLDER_FIELDS.items()
+    }
+    return {"type": "object", "properties": properties, "required": ["input"], "additionalProperties": False}
+
+
+def folder_options(values: Mapping[str, Any], config: FamConfig, *, default_output: str = "") -> PlanOptions:
+    """Return the job that the named values mean. Raises `ConfigError` or `UsageError` naming the field."""
+    given: dict[str, Any] = {name: default for name, (_, default, _) in FOLDER_FIELDS.items()}
+    for name, value in values.items():
+        if name not in FOLDER_FIELDS:
+            raise ConfigError(f"{name} is not a field of a folder job; choose from {', '.join(FOLDER_FIELDS)}")
+        given[name] = _checked(name, value)
+    if not given["input"].strip():
+        raise UsageError("input is empty; give the folder to read")
+    source = str(Path(given["input"].strip()).expanduser())
+    output = given["output"].strip() or default_output or f"{source.rstrip('/')}-fam"
+    settings = {name: given[name] for name in SETTING_NAMES}
+    settings["seed"] = _seed(given["seed"])
+    kind = "take" if given["own_settings"] else "override"
+    rules = {name: Rule(kind, settings[name]) for name in SETTING_NAMES}
+    rules["prompt"] = _prompt_rule("prompt_rule", given["prompt_rule"], given["prompt"])
+    rules["negative_prompt"] = _prompt_rule("negative_rule", given["negative_rule"], given["negative_prompt"])
+    model = given["model"].strip() or None
+    rules["model"] = Rule("take" if given["own_model"] else "override", model)
+    width, height = given["width"], given["height"]
+    if bool(width) != bool(height):
+        raise ConfigError("width and height go together; give both in pixels, or 0 for both to use the scale")
+    return PlanOptions(
+        inputs=(source,),
+        output=str(Path(output).expanduser()),
+        recursive=given["recursive"],
+        include=tuple(part.strip() for part in given["pattern"].split(",") if part.strip()),
+        scale=float(given["scale"]),
+        size=(height, width) if width else None,
+        max_side=given["max_side"] or None,
+        max_megapixels=given["max_megapixels"] or None,
+        config=config,
+        rules=rules,
+        format=None if given["format"] == AS_INPUT else _format(given["format"]),
+        name=given["name"],
+        overwrite=given["overwrite"],
+        first=given["first"] or None,
+        renderer=f"webui upscaler {given['upscaler']}",
+    )
+
+
+def upscaler_of(options: PlanOptions) -> str:
+    """Return the upscaler's name that `folder_options` put into the job."""
+    return options.renderer.removeprefix("webui upscaler ")
+
+
+def _checked(name: str, value: Any) -> Any:  # noqa: ANN401
+    kind, default, _ = FOLDER_FIELDS[name]
+    if value is None:
+        return default
+    if kind is int and isinstance(value, float) and value.is_integer():
+        return int(value)  # gradio's numbers
+    if isinstance(value, bool) != (kind is bool) or not isinstance(value, kind):
+        wanted = (
+            "a number" if isinstance(kind, tuple) else {str: "a text", bool: "true or false", int: "an integer"}[kind]
+        )
+        raise ConfigError(f"{name} is {value!r}; choose {wanted}")
+    return value
+
+
+def _seed(seed: int) -> int:
+    if seed >= 0:
+        return seed
+    return secrets.randbelow(1 << 32)
+
+
+def _prompt_rule(field: str, kind: str, text: str) -> Rule:
+    if kind not in PROMPT_RULES:
+        raise ConfigError(f"{field} is {kind!r}; choose {', '.join(PROMPT_RULES)}")
+    return Rule(kind, text)
+
+
+def _format(name: str) -> str:
+    if name not in FORMATS:
+        raise ConfigError(f"format is {name!r}; choose {AS_INPUT}, {', '.join(FORMATS)}")
+    return name
+
+
+def plan_html(options: PlanOptions) -> str:
+    """Return the dry run: every file with its target size, prompt and outcome, and the totals. Writes nothing.
+
+    Raises `UsageError` where the places cannot be used.
+    """
+    began = time.perf_counter()
+    check_places(options)
+    with Journal(options.output, memory=True) as journal:
+        journal.plan(walk(options), options, plan_file)
+        counts = journal.counts()
+        history = journal.history()
+        pixels = journal.pending_pixels()
+        rows = []
+        for item in journal.items(limit=MAX_LISTED):
+            request = item.request
+            size = f"{item.native[1]} x {item.native[0]}" if item.native != (0, 0) else ""
+            target = f"{request.size[1]} x {request.size[0]}" if request else ""
+            words = "" if request is None else request.prompt[:80]
+            outcome = item.error or ("to do" if item.state == "pending" else item.state)
+            rows.append((item.key, size, target, item.output or "", words, outcome))
+    total = sum(counts.values())
+    waiting = counts["pending"] + counts["running"] + counts["saving"]
+    parts = [f"{total} files", f"{waiting} to do"]
+    for state in ("done", "skipped", "failed"):
+        if counts[state]:
+            parts.append(f"{counts[state]} {'unreadable' if state == 'failed' else state}")
+    parts.append(f"{pixels / 1e6:.1f} megapixels to make")
+    if history is not None:
+        parts.append(f"about {duration(history[0] * pixels / 1e6)} and {history[1] * pixels / 1e12:.1f} MB")
+    parts.append(f"planned in {time.perf_counter() - began:.1f} s")
+    note = ", ".join(parts)
+    if total > MAX_LISTED:
+        note += f"; the first {MAX_LISTED} are listed"
+    columns = ("file", "native", "target", "output", "prompt", "plan")
+    return table_html(columns, rows, element_id="fam_hires_plan_table", note=note)

@@ -1,0 +1,667 @@
+"""The "FAM Hires" tab: one picture, or a folder, with before and after. No torch and no host: see `TabHost`."""
+
+from __future__ import annotations
+
+import json
+import tempfile
+import time
+from collections.abc import Callable, Iterator, Mapping
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Any
+
+import gradio as gr
+from PIL import Image
+
+from fam_ext.core.config import FamConfig
+from fam_ext.errors import FamError, UsageError
+from fam_ext.jobs.plan import PlanOptions, check_native, target_size
+from fam_ext.jobs.request import HiresRequest
+from fam_ext.metadata import pictures
+from fam_ext.metadata.infotext import Infotext, format_infotext, from_fields, is_fam, parse, request_value
+from fam_ext.metadata.presets import Preset, PresetStore, from_infotext, read, write
+from fam_ext.ui.compare import compare_html, sentence_html, status_html
+from fam_ext.ui.dials import build_dials, dial_values, read_dials
+from fam_ext.ui.folder import AS_INPUT, PROMPT_RULES, folder_options, plan_html
+
+TAB_ID = "fam_hires"
+NO_PRESET = "custom"
+LOADED_MODEL = "the one that is loaded"
+_POLL_SECONDS = 0.5
+
+
+@dataclass(frozen=True)
+class Made:
+    """A picture from the tab's Picture mode: the images, their infotext, the host's comments."""
+
+    images: list[Any]
+    infotext: str
+    comments: str = ""
+
+
+def _pass_through(function: Callable[..., Any], extra_outputs: list[Any]) -> Callable[..., Any]:
+    return function
+
+
+@dataclass(frozen=True)
+class TabHost:
+    """What the tab asks of the program around it."""
+
+    store: PresetStore
+    batches: Any
+    """`fam_ext.webui.batches.Batches` or its like."""
+    generate: Callable[[Image.Image, HiresRequest, str], Made]
+    """(native picture, request, upscaler) -> the finished pictures. Raises `FamError`s."""
+    samplers: Callable[[], list[str]]
+    schedules: Callable[[], list[str]]
+    upscalers: Callable[[], list[str]]
+    models: Callable[[], list[str]]
+    config: FamConfig = field(default_factory=FamConfig)
+    check_places: Callable[[PlanOptions], None] = lambda options: None
+    """Raises `UsageError` where the server does not let the page choose these folders."""
+    folders_note: str = ""
+    """Why folders cannot be chosen freely; empty where they can."""
+    default_output: Callable[[str], str] = lambda source: ""
+    interrupt: Callable[[], None] = lambda: None
+    skip: Callable[[], None] = lambda: None
+    gpu_call: Callable[[Callable[..., Any], list[Any]], Callable[..., Any]] = _pass_through
+    """Wraps a function of (task id, ...) that renders; on an error it returns the extra outputs and the sentence."""
+    send_buttons: Callable[[Any, Any, Any], None] = lambda gallery, infotext, image: None
+    """Builds the buttons that send a result elsewhere."""
+    paste_fields: Callable[[Any, list[tuple[Any, Callable[[Mapping[str, Any]], Any]]]], None] = lambda image, fields: (
+        None
+    )
+
+
+@dataclass
+class TabParts:
+    """The tab's components that the program around it binds to."""
+
+    image: Any
+    infotext: Any
+    gallery: Any
+    result_infotext: Any
+
+
+def build_tab(host: TabHost) -> TabParts:
+    """Build the tab inside the open Blocks."""
+    with gr.Row(elem_id=f"{TAB_ID}_row", equal_height=False):
+        with gr.Column(scale=5, variant="panel", elem_id=f"{TAB_ID}_settings"):
+            with gr.Tabs(elem_id=f"{TAB_ID}_mode"):
+                with gr.TabItem("Picture", id="picture", elem_id=f"{TAB_ID}_mode_picture"):
+                    picture = _picture_inputs()
+                with gr.TabItem("Batch folder", id="folder", elem_id=f"{TAB_ID}_mode_folder"):
+                    folder = _folder_inputs(host)
+            common = _common_inputs(host)
+            presets = _preset_inputs(host)
+            with gr.Group(elem_id=f"{TAB_ID}_dials"):
+                dials = build_dials(host.config, elem_id=lambda part: f"{TAB_ID}_{part}")
+        with gr.Column(scale=6, variant="panel", elem_id=f"{TAB_ID}_results"):
+            with gr.Group(elem_id=f"{TAB_ID}_gallery_container"):
+                gallery = gr.Gallery(label="Results", elem_id=f"{TAB_ID}_gallery", columns=4, preview=True, height=400)
+            log = gr.HTML(elem_id=f"html_log_{TAB_ID}", elem_classes="html-log")
+            with gr.Row(elem_id=f"image_buttons_{TAB_ID}", elem_classes="image-buttons"):
+                result_infotext = gr.Textbox(visible=False, elem_id=f"generation_info_{TAB_ID}")
+                host.send_buttons(gallery, result_infotext, picture["image"])
+            shown_infotext = gr.HTML(elem_id=f"html_info_{TAB_ID}", elem_classes="infotext")
+            compare = gr.HTML(elem_id=f"{TAB_ID}_compare")
+            status = gr.HTML(elem_id=f"{TAB_ID}_status")
+    parts = TabParts(picture["image"], picture["infotext"], gallery, result_infotext)
+    _bind_picture(host, picture, common, dials, parts, shown_infotext, compare, log)
+    _bind_folder(host, picture, folder, common, dials, gallery, compare, status)
+    _bind_presets(host, presets, dials, common, picture)
+    host.paste_fields(picture["image"], _paste_fields(picture, common, dials))
+    return parts
+
+
+# --- components
+
+
+def _picture_inputs() -> dict[str, Any]:
+    parts: dict[str, Any] = {}
+    parts["task"] = gr.Textbox(visible=False, value="", elem_id=f"{TAB_ID}_task")
+    parts["image"] = gr.Image(
+        label="Native picture", type="pil", elem_id=f"{TAB_ID}_image", interactive=True, height=320, image_mode="RGBA"
+    )
+    parts["infotext"] = gr.Textbox(
+        label="Infotext of the picture (its prompts are used)",
+        lines=4,
+        placeholder="prompt\nNegative prompt: ...",
+        elem_id=f"{TAB_ID}_infotext",
+    )
+    parts["note"] = gr.HTML(elem_id=f"{TAB_ID}_picture_note")
+    with gr.Row():
+        parts["generate"] = gr.Button("Generate", variant="primary", elem_id=f"{TAB_ID}_generate")
+        parts["interrupt"] = gr.Button("Interrupt", elem_id=f"{TAB_ID}_interrupt")
+        parts["apply"] = gr.Button("Take settings from infotext", elem_id=f"{TAB_ID}_apply_infotext")
+    for part in ("task", "image", "infotext"):
+        parts[part].do_not_save_to_config = True
+    return parts
+
+
+def _folder_inputs(host: TabHost) -> dict[str, Any]:
+    free = not host.folders_note
+    parts: dict[str, Any] = {}
+    if host.folders_note:
+        gr.HTML(sentence_html(host.folders_note, kind="error"))
+
+    def name(part: str) -> dict[str, Any]:
+        return {"elem_id": f"{TAB_ID}_folder_{part}"}
+
+    parts["input"] = gr.Textbox(label="Input folder", visible=free, **name("input"))
+    parts["output"] = gr.Textbox(
+        label="Output folder", placeholder="empty: beside the input folder", visible=free, **name("output")
+    )
+    with gr.Row():
+        parts["pattern"] = gr.Textbox(label="File pattern", placeholder="*.png, *.jpg", **name("pattern"))
+        parts["recursive"] = gr.Checkbox(label="Also folders inside", value=False, **name("recursive"))
+        parts["first"] = gr.Number(label="Trial: first N files (0: all)", value=0, precision=0, **name("first"))
+    with gr.Row():
+        parts["prompt_rule"] = gr.Dropdown(
+            label="Prompt from metadata", choices=list(PROMPT_RULES), value="take", **name("prompt_rule")
+        )
+        parts["prompt"] = gr.Textbox(label="Prompt (for files without, or the rule's text)", **name("prompt"))
+    with gr.Row():
+        parts["negative_rule"] = gr.Dropdown(
+            label="Negative prompt from metadata", choices=list(PROMPT_RULES), value="take", **name("negative_rule")
+        )
+        parts["negative_prompt"] = gr.Textbox(
+            label="Negative prompt (for files without, or the rule's text)", **name("negative_prompt")
+        )
+    with gr.Row():
+        parts["own_settings"] = gr.Checkbox(
+            label="Take sampler, steps, CFG and seed from each file", value=True, **name("own_settings")
+        )
+        parts["own_model"] = gr.Checkbox(label="Take the checkpoint from each file", value=False, **name("own_model"))
+    with gr.Row():
+        parts["max_side"] = gr.Number(label="Max side (px, 0: no limit)", value=0, precision=0, **name("max_side"))
+        parts["max_megapixels"] = gr.Number(label="Max size (MP, 0: no limit)", value=0, **name("max_megapixels"))
+    with gr.Row():
+        parts["format"] = gr.Dropdown(
+            label="Output format", choices=[AS_INPUT, *pictures.FORMATS], value=AS_INPUT, **name("format")
+        )
+        parts["name"] = gr.Textbox(label="Output name", value="{stem}", **name("name"))
+        parts["overwrite"] = gr.Checkbox(
+            label="Replace outputs made with other settings", value=False, **name("overwrite")
+        )
+    with gr.Row():
+        parts["list"] = gr.Button("List (dry run)", elem_id=f"{TAB_ID}_list")
+        parts["start"] = gr.Button("Start", variant="primary", elem_id=f"{TAB_ID}_start")
+    with gr.Row():
+        parts["pause"] = gr.Button("Pause / resume", elem_id=f"{TAB_ID}_pause")
+        parts["skip"] = gr.Button("Skip this file", elem_id=f"{TAB_ID}_skip")
+        parts["stop_after"] = gr.Button("Stop after this file", elem_id=f"{TAB_ID}_stop_after")
+        parts["stop"] = gr.Button("Stop now", variant="stop", elem_id=f"{TAB_ID}_stop")
+    parts["watch"] = gr.Button("Show the running job", elem_id=f"{TAB_ID}_watch")
+    for part in ("input", "output", "prompt", "negative_prompt", "first"):
+        parts[part].do_not_save_to_config = True
+    return parts
+
+
+def _common_inputs(host: TabHost) -> dict[str, Any]:
+    parts: dict[str, Any] = {}
+
+    def name(part: str) -> dict[str, Any]:
+        return {"elem_id": f"{TAB_ID}_{part}"}
+
+    def choice(label: str, part: str, choices: list[str], wanted: str) -> Any:  # noqa: ANN401
+        value = wanted if wanted in choices else (choices[0] if choices else None)
+        return gr.Dropdown(label=label, choices=choices, value=value, **name(part))
+
+    with gr.Row():
+        parts["scale"] = gr.Slider(label="Scale", minimum=1, maximum=4, step=0.05, value=2, **name("scale"))
+        parts["width"] = gr.Number(label="Target width (px, 0: by scale)", value=0, precision=0, **name("width"))
+        parts["height"] = gr.Number(label="Target height (px, 0: by scale)", value=0, precision=0, **name("height"))
+    with gr.Row():
+        parts["upscaler"] = choice("Upscaler", "upscaler", host.upscalers(), "Lanczos")
+        parts["sampler"] = choice("Sampling method", "sampler", host.samplers(), "DPM++ 2M")
+        parts["schedule"] = choice("Schedule type", "schedule", host.schedules(), "Automatic")
+    with gr.Row():
+        parts["steps"] = gr.Slider(label="Steps", minimum=1, maximum=150, step=1, value=20, **name("steps"))
+        parts["cfg_scale"] = gr.Slider(label="CFG scale", minimum=1, maximum=30, step=0.5, value=7, **name("cfg_scale"))
+        parts["seed"] = gr.Number(label="Seed (-1: random)", value=-1, precision=0, **name("seed"))
+    parts["model"] = choice("Checkpoint", "model", [LOADED_MODEL, *host.models()], LOADED_MODEL)
+    parts["model"].do_not_save_to_config = True
+    return parts
+
+
+def _preset_inputs(host: TabHost) -> dict[str, Any]:
+    parts: dict[str, Any] = {}
+    with gr.Row(elem_id=f"{TAB_ID}_preset_row"):
+        parts["preset"] = gr.Dropdown(
+            label="Preset", choices=[NO_PRESET, *host.store.names()], value=NO_PRESET, elem_id=f"{TAB_ID}_preset"
+        )
+        parts["preset"].do_not_save_to_config = True
+        parts["load"] = gr.Button("Use", elem_id=f"{TAB_ID}_preset_load")
+    with gr.Accordion("Save, share and import presets", open=False, elem_id=f"{TAB_ID}_presets"):
+        with gr.Row():
+            parts["name"] = gr.Textbox(label="Preset name", elem_id=f"{TAB_ID}_preset_name")
+            parts["name"].do_not_save_to_config = True
+            parts["save"] = gr.Button("Save these dials", elem_id=f"{TAB_ID}_preset_save")
+            parts["delete"] = gr.Button("Delete", elem_id=f"{TAB_ID}_preset_delete")
+        with gr.Row():
+            parts["from_image"] = gr.Button("Save from the picture's infotext", elem_id=f"{TAB_ID}_preset_from_image")
+            parts["export"] = gr.Button("Export", elem_id=f"{TAB_ID}_preset_export")
+            parts["import"] = gr.UploadButton(
+                "Import", file_types=[".json"], elem_id=f"{TAB_ID}_preset_import", type="file"
+            )
+        parts["file"] = gr.File(label="Exported preset", visible=False, elem_id=f"{TAB_ID}_preset_file")
+    parts["note"] = gr.HTML(elem_id=f"{TAB_ID}_preset_note")
+    return parts
+
+
+# --- Picture
+
+
+def infotext_of(image: Image.Image | None) -> str:
+    """Return the infotext that a picture carries, "" where there is none."""
+    if image is None:
+        return ""
+    text = image.info.get("parameters")
+    if isinstance(text, str):
+        return text
+    from fam_ext.metadata import exif
+
+    block = image.info.get("exif")
+    return (exif.user_comment(block) if isinstance(block, bytes) else None) or ""
+
+
+def picture_request(image: Image.Image, infotext: str, values: Mapping[str, Any], config: FamConfig) -> HiresRequest:
+    """Return the request for one picture. Raises `ConfigError`, `UsageError` or `PictureError`, one sentence."""
+    native = (image.height, image.width)
+    check_native(native)
+    width, height = int(values["width"] or 0), int(values["height"] or 0)
+    if bool(width) != bool(height):
+        raise UsageError("width and height go together; give both in pixels, or 0 for both to use the scale")
+    options = PlanOptions(
+        inputs=("picture",), output="", scale=float(values["scale"]), size=(height, width) if width else None
+    )
+    target, reason = target_size(native, options)
+    if reason is not None:
+        raise UsageError(f"{reason}; choose a larger scale or target")
+    found = parse(infotext)
+    seed = int(values["seed"] if values["seed"] is not None else -1)
+    if seed < 0:
+        seed = time.time_ns() % (1 << 32)
+    model = values["model"]
+    return HiresRequest(
+        size=target,
+        prompt=found.prompt,
+        negative_prompt=found.negative_prompt,
+        seed=seed,
+        steps=int(values["steps"]),
+        sampler=values["sampler"],
+        schedule=values["schedule"] or "Automatic",
+        cfg_scale=float(values["cfg_scale"]),
+        config=config,
+        model=None if model in (None, "", LOADED_MODEL) else model,
+    )
+
+
+def _bind_picture(
+    host: TabHost,
+    picture: dict[str, Any],
+    common: dict[str, Any],
+    dials: list[Any],
+    parts: TabParts,
+    shown_infotext: Any,  # noqa: ANN401
+    compare: Any,  # noqa: ANN401
+    log: Any,  # noqa: ANN401
+) -> None:
+    names = list(common)
+
+    def generate(task: str, image: Image.Image | None, infotext: str, *rest: Any) -> tuple[Any, ...]:  # noqa: ANN401
+        if image is None:
+            raise UsageError("there is no picture; drop one in, or send one from another tab")
+        values = dict(zip(names, rest[: len(names)], strict=True))
+        config = FamConfig.from_dict(read_dials(rest[len(names) :]))
+        image, shown = _opaque(image), infotext or ""
+        request = picture_request(image, shown, values, config)
+        made = host.generate(image, request, values["upscaler"])
+        slider = compare_html(image, made.images[0]) if made.images else ""
+        words = made.infotext.replace("&", "&amp;").replace("<", "&lt;").replace("\n", "<br>\n")
+        return made.images, made.infotext, f"<p>{words}</p>", slider, sentence_html(made.comments)
+
+    outputs = [parts.gallery, parts.result_infotext, shown_infotext, compare, log]
+    picture["generate"].click(
+        host.gpu_call(generate, [None, "", "", ""]),
+        _js="fam_hires_submit",
+        inputs=[picture["task"], picture["image"], picture["infotext"], *common.values(), *dials],
+        outputs=outputs,
+        show_progress=False,
+        api_name=False,
+    )
+    picture["interrupt"].click(lambda: host.interrupt(), inputs=[], outputs=[], api_name=False, queue=False)
+
+    fields = _infotext_outputs(common, dials)
+
+    def take(infotext: str) -> list[Any]:
+        return [sentence_html(_describe(infotext)), *_values_from(infotext, common, dials)]
+
+    def loaded(image: Image.Image | None, infotext: str) -> list[Any]:
+        text = infotext_of(image)
+        if not text:
+            note = "" if image is None else f"{image.width} x {image.height} px; it carries no infotext, write a prompt"
+            return [gr.update(), sentence_html(note), *(gr.update() for _ in fields)]
+        return [text, *take(text)]
+
+    picture["image"].change(
+        loaded,
+        inputs=[picture["image"], picture["infotext"]],
+        outputs=[picture["infotext"], picture["note"], *fields],
+        show_progress=False,
+        api_name=False,
+    )
+    picture["apply"].click(
+        take, inputs=[picture["infotext"]], outputs=[picture["note"], *fields], show_progress=False, api_name=False
+    )
+
+
+def _opaque(image: Image.Image) -> Image.Image:
+    if image.mode != "RGBA":
+        return image.convert("RGB")
+    ground = Image.new("RGB", image.size, (255, 255, 255))
+    ground.paste(image, mask=image.getchannel("A"))
+    ground.info.update(image.info)
+    return ground
+
+
+def _describe(infotext: str) -> str:
+    found = parse(infotext)
+    if not found.params:
+        return "the infotext holds prompts only; sampler, steps and the dials stay as they are"
+    kind = "made by FAM: its dials are set" if is_fam(found.params) else "not made by FAM: the dials stay as they are"
+    return f"sampler, steps, CFG and seed are set from the infotext; {kind}"
+
+
+def _infotext_outputs(common: dict[str, Any], dials: list[Any]) -> list[Any]:
+    return [common[name] for name in ("sampler", "schedule", "steps", "cfg_scale", "seed")] + dials
+
+
+def _values_from(infotext: str, common: dict[str, Any], dials: list[Any]) -> list[Any]:
+    """Return updates for `_infotext_outputs`: what the infotext says, and nothing where it is silent."""
+    params = parse(infotext).params
+    updates: list[Any] = []
+    for name in ("sampler", "schedule", "steps", "cfg_scale", "seed"):
+        value = request_value(params, name)
+        choices = _choices(common[name])
+        fits = value is not None and (choices is None or value in choices)
+        updates.append(gr.update(value=value) if fits else gr.update())
+    try:
+        config = from_fields(params) if is_fam(params) else None
+    except FamError:
+        config = None
+    if config is None:
+        return [*updates, *(gr.update() for _ in dials)]
+    return [*updates, *(gr.update(value=value) for value in dial_values(config))]
+
+
+def _choices(component: Any) -> list[Any] | None:  # noqa: ANN401
+    """Return a dropdown's values: plain in gradio 3, (label, value) pairs since."""
+    choices = getattr(component, "choices", None)
+    if choices is None:
+        return None
+    return [entry[1] if isinstance(entry, tuple | list) else entry for entry in choices]
+
+
+def _paste_fields(
+    picture: dict[str, Any], common: dict[str, Any], dials: list[Any]
+) -> list[tuple[Any, Callable[[Mapping[str, Any]], Any]]]:
+    """Return (component, function of the infotext's parameters) for the host's "send to" buttons."""
+
+    def text_of(params: Mapping[str, Any]) -> str:
+        rest = {
+            key: str(value)
+            for key, value in params.items()
+            if key not in ("Prompt", "Negative prompt") and isinstance(value, str | int | float)
+        }
+        return format_infotext(Infotext(params.get("Prompt", ""), params.get("Negative prompt", ""), rest))
+
+    def common_value(name: str) -> Callable[[Mapping[str, Any]], Any]:
+        def read_value(params: Mapping[str, Any]) -> Any:  # noqa: ANN401
+            value = request_value({key: str(value) for key, value in params.items()}, name)
+            choices = _choices(common[name])
+            return value if choices is None or value in choices else None
+
+        return read_value
+
+    def dial(index: int) -> Callable[[Mapping[str, Any]], Any]:
+        def read_value(params: Mapping[str, Any]) -> Any:  # noqa: ANN401
+            try:
+                return dial_values(from_fields(params))[index] if is_fam(params) else None
+            except FamError:
+                return None
+
+        return read_value
+
+    return [
+        (picture["infotext"], text_of),
+        *((common[name], common_value(name)) for name in ("sampler", "schedule", "steps", "cfg_scale", "seed")),
+        *((component, dial(index)) for index, component in enumerate(dials)),
+    ]
+
+
+# --- Batch folder
+
+
+def _bind_folder(
+    host: TabHost,
+    picture: dict[str, Any],
+    folder: dict[str, Any],
+    common: dict[str, Any],
+    dials: list[Any],
+    gallery: Any,  # noqa: ANN401
+    compare: Any,  # noqa: ANN401
+    status: Any,  # noqa: ANN401
+) -> None:
+    own = [name for name, part in folder.items() if not isinstance(part, gr.Button)]
+    names = [*own, *common]
+
+    def options_of(rest: tuple[Any, ...]) -> PlanOptions:
+        values = dict(zip(names, rest[: len(names)], strict=True))
+        if values["model"] == LOADED_MODEL:
+            values["model"] = ""
+        config = FamConfig.from_dict(read_dials(rest[len(names) :]))
+        options = folder_options(values, config, default_output=host.default_output(values["input"] or ""))
+        host.check_places(options)
+        return options
+
+    def listed(*rest: Any) -> str:  # noqa: ANN401
+        try:
+            return plan_html(options_of(rest))
+        except FamError as error:
+            return sentence_html(str(error), kind="error")
+
+    def watch() -> Iterator[tuple[Any, Any, Any]]:
+        batch = host.batches.latest()
+        if batch is None:
+            yield sentence_html("no job has been started since the program began"), gr.update(), gr.update()
+            return
+        shown = 0
+        while True:
+            over = batch.over
+            job = batch.to_json()
+            done = [row for row in job["rows"] if row["state"] == "done"]
+            if len(done) > shown:
+                shown = len(done)
+                yield (status_html(job), *_latest_results(batch.options, done))
+            else:
+                yield status_html(job), gr.update(), gr.update()
+            if over:
+                return
+            time.sleep(_POLL_SECONDS)
+
+    def start(*rest: Any) -> Iterator[tuple[Any, Any, Any]]:  # noqa: ANN401
+        try:
+            host.batches.start(options_of(rest))
+        except FamError as error:
+            yield sentence_html(str(error), kind="error"), gr.update(), gr.update()
+            return
+        yield from watch()
+
+    inputs = [*(folder[name] for name in own), *common.values(), *dials]
+    outputs = [status, gallery, compare]
+    folder["list"].click(listed, inputs=inputs, outputs=[status], api_name=False)
+    folder["start"].click(start, inputs=inputs, outputs=outputs, show_progress=False, api_name=False)
+    folder["watch"].click(watch, inputs=[], outputs=outputs, show_progress=False, api_name=False)
+
+    def say(action: Callable[[Any], None]) -> Callable[[], None]:
+        def act() -> None:
+            batch = host.batches.active()
+            if batch is not None:
+                action(batch)
+
+        return act
+
+    def pause(batch: Any) -> None:  # noqa: ANN401
+        if batch.control.paused:
+            batch.control.resume()
+        else:
+            batch.control.pause()
+
+    def stop(batch: Any) -> None:  # noqa: ANN401
+        batch.control.cancel()
+        host.interrupt()
+
+    for name, action in (
+        ("pause", pause),
+        ("skip", lambda batch: host.skip()),
+        ("stop_after", lambda batch: batch.control.stop_after_this()),
+        ("stop", stop),
+    ):
+        folder[name].click(say(action), inputs=[], outputs=[], show_progress=False, api_name=False, queue=False)
+
+
+def _latest_results(options: PlanOptions, done: list[dict[str, Any]]) -> tuple[Any, Any]:
+    """Return the gallery of the last finished pictures, and the slider of the very last."""
+    paths = [Path(options.output) / row["output"] for row in done[-12:]]
+    shown: list[Image.Image] = []
+    for path in reversed(paths):
+        try:
+            with Image.open(path) as image:
+                image.draft("RGB", (512, 512))
+                thumbnail = image.convert("RGB")
+        except OSError:
+            continue
+        thumbnail.thumbnail((512, 512))
+        shown.append(thumbnail)
+    source = Path(options.inputs[0])
+    before = source / done[-1]["key"] if source.is_dir() else source
+    try:
+        with Image.open(before) as native, Image.open(paths[-1]) as result:
+            slider: Any = compare_html(native, result)
+    except OSError:
+        slider = gr.update()
+    return shown, slider
+
+
+# --- presets
+
+
+def _bind_presets(
+    host: TabHost, presets: dict[str, Any], dials: list[Any], common: dict[str, Any], picture: dict[str, Any]
+) -> None:
+    note, listing = presets["note"], presets["preset"]
+    setting_names = ("sampler", "schedule", "steps", "cfg_scale")
+
+    def choices(value: str) -> Any:  # noqa: ANN401
+        return gr.update(choices=[NO_PRESET, *host.store.names()], value=value)
+
+    def answered(action: Callable[[], tuple[str, str]], silent: int = 0) -> list[Any]:
+        try:
+            name, text = action()
+        except FamError as error:
+            return [gr.update(), sentence_html(str(error), kind="error"), *(gr.update() for _ in range(silent))]
+        return [choices(name), sentence_html(text, kind="good"), *(gr.update() for _ in range(silent))]
+
+    def use(name: str) -> list[Any]:
+        targets = [*dials, *(common[key] for key in setting_names)]
+        if name == NO_PRESET:
+            return [gr.update() for _ in [note, *targets]]
+        try:
+            preset = host.store.get(name)
+        except FamError as error:
+            return [sentence_html(str(error), kind="error"), *(gr.update() for _ in targets)]
+        updates = [gr.update(value=value) for value in dial_values(preset.config)]
+        for key in setting_names:
+            value = preset.settings.get(key)
+            known = _choices(common[key])
+            updates.append(gr.update(value=value) if value and (known is None or value in known) else gr.update())
+        return [sentence_html(preset.description), *updates]
+
+    def settings(values: tuple[Any, ...]) -> dict[str, Any]:
+        found = dict(zip(setting_names, values, strict=True))
+        found["steps"] = int(found["steps"])
+        return found
+
+    def save(name: str, *values: Any) -> list[Any]:  # noqa: ANN401
+        def action() -> tuple[str, str]:
+            config = FamConfig.from_dict(read_dials(values[: len(dials)]))
+            host.store.save(Preset(name.strip(), "", config, settings(values[len(dials) :])), replace=True)
+            return name.strip(), f"saved {name.strip()}"
+
+        return answered(action)
+
+    def delete(name: str) -> list[Any]:
+        def action() -> tuple[str, str]:
+            host.store.delete(name)
+            return NO_PRESET, f"deleted {name}"
+
+        return answered(action)
+
+    def from_image(name: str, infotext: str) -> list[Any]:
+        def action() -> tuple[str, str]:
+            host.store.save(from_infotext(infotext, name.strip() or "from picture"), replace=True)
+            return name.strip() or "from picture", "saved the preset of the picture's infotext"
+
+        return answered(action)
+
+    def export(name: str) -> list[Any]:
+        try:
+            preset = host.store.get(name)
+            path = Path(tempfile.mkdtemp(prefix="fam-preset-")) / f"{name}.json"
+            write(preset, path)
+        except FamError as error:
+            return [gr.update(), sentence_html(str(error), kind="error")]
+        return [gr.update(value=str(path), visible=True), sentence_html(f"{name}.json is ready below")]
+
+    def take_file(file: Any) -> list[Any]:  # noqa: ANN401
+        def action() -> tuple[str, str]:
+            preset = read(Path(getattr(file, "name", file)))
+            host.store.save(preset)
+            return preset.name, f"imported {preset.name}"
+
+        return answered(action)
+
+    values = [*dials, *(common[key] for key in setting_names)]
+    presets["load"].click(use, inputs=[listing], outputs=[note, *values], show_progress=False, api_name=False)
+    presets["save"].click(
+        save, inputs=[presets["name"], *values], outputs=[listing, note], show_progress=False, api_name=False
+    )
+    presets["delete"].click(delete, inputs=[listing], outputs=[listing, note], show_progress=False, api_name=False)
+    presets["from_image"].click(
+        from_image,
+        inputs=[presets["name"], picture["infotext"]],
+        outputs=[listing, note],
+        show_progress=False,
+        api_name=False,
+    )
+    presets["export"].click(
+        export, inputs=[listing], outputs=[presets["file"], note], show_progress=False, api_name=False
+    )
+    presets["import"].upload(
+        take_file, inputs=[presets["import"]], outputs=[listing, note], show_progress=False, api_name=False
+    )
+
+
+def labels_and_ids(root: Any) -> str:  # noqa: ANN401
+    """Return all labels and elem_ids of the built components as JSON, for the snapshot test."""
+    found = []
+    for block in root.blocks.values():
+        element_id, label = (
+            getattr(block, "elem_id", None),
+            getattr(block, "label", None) or getattr(block, "value", None),
+        )
+        if element_id and element_id.startswith(TAB_ID):
+            found.append([element_id, label if isinstance(label, str) and len(label) < 120 else None])
+    return json.dumps(sorted(found), indent=1)

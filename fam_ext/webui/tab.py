@@ -1,0 +1,111 @@
+"""The tab inside the WebUI: its choices, its queue, its "send to" buttons."""
+
+from __future__ import annotations
+
+from typing import Any
+
+import gradio as gr
+from modules import call_queue, infotext_utils, sd_models, sd_samplers, sd_schedulers, shared
+from modules.infotext_utils import ParamBinding, PasteField
+from modules.ui_components import ToolButton
+from PIL import Image
+
+from fam_ext.jobs.plan import PlanOptions
+from fam_ext.jobs.request import HiresRequest, Progress
+from fam_ext.ui.accordion import TITLE
+from fam_ext.ui.folder import upscaler_of
+from fam_ext.ui.tab import TAB_ID, Made, TabHost, build_tab
+from fam_ext.webui.batches import Batches
+from fam_ext.webui.places import check_places, default_output, folders_note
+from fam_ext.webui.renderer import WebUIRenderer, hires_from_picture
+from fam_ext.webui.script import default_config, store
+
+SEND_LABEL = "Send to FAM Hires"
+SEND_SYMBOL = "\U0001f50e"
+_GALLERIES = {"txt2img_send_to_extras": "txt2img", "img2img_send_to_extras": "img2img"}
+_PNG_INFO_BUTTON = "extras_tab"
+
+
+def _make_renderer(options: PlanOptions) -> WebUIRenderer:
+    return WebUIRenderer(upscaler=upscaler_of(options))
+
+
+batches = Batches(_make_renderer)
+"""The folder jobs of this WebUI; they outlive a reload of the page."""
+
+
+def upscalers() -> list[str]:
+    """Return the names of the WebUI's latent and pixel upscalers."""
+    return [*shared.latent_upscale_modes, *(upscaler.name for upscaler in shared.sd_upscalers)]
+
+
+def _generate(image: Image.Image, request: HiresRequest, upscaler: str) -> Made:
+    processed = hires_from_picture(image, request, Progress(), upscaler=upscaler, save=shared.opts.samples_save)
+    shared.total_tqdm.clear()
+    return Made(list(processed.images), processed.infotexts[0], processed.comments.strip())
+
+
+def on_ui_tabs() -> list[Any]:
+    """Build the tab; called once by each build of the page."""
+    with gr.Blocks(analytics_enabled=False) as blocks:
+        build_tab(
+            TabHost(
+                store=store(),
+                batches=batches,
+                generate=_generate,
+                samplers=lambda: [sampler.name for sampler in sd_samplers.visible_samplers()],
+                schedules=lambda: [schedule.label for schedule in sd_schedulers.schedulers],
+                upscalers=upscalers,
+                models=lambda: sd_models.checkpoint_tiles(use_short=False),
+                config=default_config(),
+                check_places=check_places,
+                folders_note=folders_note(),
+                default_output=default_output,
+                interrupt=shared.state.interrupt,
+                skip=shared.state.skip,
+                gpu_call=lambda function, extra: call_queue.wrap_gradio_gpu_call(function, extra_outputs=extra),
+                send_buttons=_send_buttons,
+                paste_fields=_add_paste_fields,
+            )
+        )
+    return [(blocks, TITLE, TAB_ID)]
+
+
+def _send_buttons(gallery: Any, infotext: Any, image: Any) -> None:  # noqa: ANN401
+    for tab, symbol in (("txt2img", "\U0001f4dd"), ("img2img", "\U0001f5bc"), ("extras", "\U0001f4d0")):
+        button = ToolButton(symbol, elem_id=f"{TAB_ID}_send_to_{tab}", tooltip=f"Send the result to {tab}.")
+        infotext_utils.register_paste_params_button(
+            ParamBinding(button, tab, source_text_component=infotext, source_image_component=gallery)
+        )
+
+
+def _add_paste_fields(image: Any, fields: list[Any]) -> None:  # noqa: ANN401
+    infotext_utils.add_paste_fields(TAB_ID, image, [PasteField(*field) for field in fields])
+
+
+# --- "Send to FAM Hires" in the galleries and in PNG Info
+
+_seen: dict[str, Any] = {}
+
+
+def on_after_component(component: Any, **kwargs: Any) -> None:  # noqa: ANN401
+    """Add our button after the WebUI's own; called for every component of the page."""
+    element_id = kwargs.get("elem_id")
+    if element_id in ("txt2img_gallery", "img2img_gallery", "pnginfo_image", "pnginfo_generation_info"):
+        _seen[element_id] = component
+    tab = _GALLERIES.get(element_id or "")
+    if tab is not None and f"{tab}_gallery" in _seen:
+        button = ToolButton(SEND_SYMBOL, elem_id=f"{tab}_send_to_{TAB_ID}", tooltip=f"{SEND_LABEL}.")
+        infotext_utils.register_paste_params_button(
+            ParamBinding(button, TAB_ID, source_image_component=_seen.pop(f"{tab}_gallery"))
+        )
+    elif element_id == _PNG_INFO_BUTTON and "pnginfo_generation_info" in _seen:
+        button = gr.Button(SEND_LABEL, elem_id=f"pnginfo_send_to_{TAB_ID}")
+        infotext_utils.register_paste_params_button(
+            ParamBinding(
+                button,
+                TAB_ID,
+                source_text_component=_seen.pop("pnginfo_generation_info"),
+                source_image_component=_seen.pop("pnginfo_image"),
+            )
+        )

@@ -62,7 +62,11 @@ class Packed:
 
 def load(item: Item, options: PlanOptions) -> Loaded:
     """Return the decoded picture. Raises `PictureError`, one sentence."""
-    data = _read(item.source)
+    return load_bytes(_read(item.source), item, options)
+
+
+def load_bytes(data: bytes, item: Item, options: PlanOptions) -> Loaded:
+    """Return the picture decoded from its file's bytes. Raises `PictureError`, one sentence."""
     picture = pictures.decode(data, max_pixels=options.max_input_pixels)
     if item.native != (0, 0) and picture.header.size != item.native:
         raise PictureError("the file changed after it was planned; run the command again")

@@ -1,0 +1,180 @@
+"""Disks that are full or broken, files that cannot be read: the job ends cleanly or the file fails alone."""
+
+import errno
+import os
+import sqlite3
+from pathlib import Path
+
+import pytest
+
+from fam_ext.errors import OutputError, UsageError
+from fam_ext.jobs import make
+from fam_ext.jobs.journal import Journal
+from fam_ext.jobs.run import run_job
+from tests.jobs.fakes import Fast, make_folder, options, outputs, strays
+
+
+def errors(output: Path) -> dict[str, str | None]:
+    with Journal(output) as journal:
+        return {item.key: item.error for item in journal.items(state="failed")}
+
+
+@pytest.mark.parametrize("code", [errno.ENOSPC, errno.EROFS, errno.EDQUOT])
+def test_a_full_or_read_only_disk_stops_before_the_next_picture(tmp_path: Path, monkeypatch, code: int) -> None:
+    source = make_folder(tmp_path / "in", 30)
+    written = []
+
+    def full(path: Path, data: bytes) -> None:
+        written.append(path)
+        if len(written) > 2:
+            path.write_bytes(data[:10])
+            raise OSError(code, os.strerror(code))
+        path.parent.mkdir(exist_ok=True)
+        path.write_bytes(data)
+
+    monkeypatch.setattr(make, "_write_synced", full)
+    renderer = Fast(seconds=0.02)
+    summary = run_job(options(source, tmp_path / "out"), lambda: renderer)
+    assert summary.done == 2
+    assert summary.failed == 0
+    assert summary.pending == 28
+    assert len(renderer.seen) < 15
+    assert ("is full" in summary.stopped) == (code != errno.EROFS)
+    assert summary.exit_code == 1
+    assert strays(tmp_path / "out") == []
+    assert len(outputs(tmp_path / "out")) == 2
+    monkeypatch.undo()
+    assert run_job(options(source, tmp_path / "out"), Fast).done == 28
+
+
+def test_an_error_on_rename_fails_that_file_alone(tmp_path: Path, monkeypatch) -> None:
+    source = make_folder(tmp_path / "in", 3)
+    real = os.replace
+
+    def broken(first: str, second: str) -> None:
+        if str(second).endswith("picture 1.png"):
+            raise OSError(errno.EIO, os.strerror(errno.EIO))
+        real(first, second)
+
+    monkeypatch.setattr(os, "replace", broken)
+    summary = run_job(options(source, tmp_path / "out"), Fast)
+    assert (summary.done, summary.failed) == (2, 1)
+    assert "Input/output error" in errors(tmp_path / "out")["picture 1.png"]
+    assert strays(tmp_path / "out") == []
+    monkeypatch.undo()
+    assert run_job(options(source, tmp_path / "out"), Fast).done == 1
+
+
+def test_an_error_on_read_fails_that_file_alone(tmp_path: Path, monkeypatch) -> None:
+    source = make_folder(tmp_path / "in", 3)
+    real = os.fstat
+
+    def broken(descriptor: int) -> os.stat_result:
+        name = os.readlink(f"/proc/self/fd/{descriptor}")
+        if name.endswith("picture 1.png"):
+            raise OSError(errno.EIO, os.strerror(errno.EIO))
+        return real(descriptor)
+
+    monkeypatch.setattr(make.os, "fstat", broken)
+    summary = run_job(options(source, tmp_path / "out"), Fast)
+    monkeypatch.undo()
+    assert (summary.done, summary.failed) == (2, 1)
+    assert "Input/output error" in errors(tmp_path / "out")["picture 1.png"]
+
+
+def test_a_full_disk_under_the_journal_stops_cleanly(tmp_path: Path, monkeypatch) -> None:
+    source = make_folder(tmp_path / "in", 5)
+    real = Journal.done
+    calls = []
+
+    def full(self: Journal, item) -> None:
+        calls.append(item)
+        if len(calls) == 2:
+            raise OutputError("the disk of the journal is full; free some space")
+        real(self, item)
+
+    monkeypatch.setattr(Journal, "done", full)
+    summary = run_job(options(source, tmp_path / "out"), Fast)
+    assert "full" in summary.stopped
+    monkeypatch.undo()
+    summary = run_job(options(source, tmp_path / "out"), Fast)
+    assert summary.done + summary.done_before == 5
+    assert strays(tmp_path / "out") == []
+
+
+def test_a_damaged_journal_is_named(tmp_path: Path) -> None:
+    source = make_folder(tmp_path / "in", 2)
+    folder = tmp_path / "out" / ".fam-hires"
+    folder.mkdir(parents=True)
+    (folder / "journal.sqlite3").write_bytes(b"this is no database at all" * 100)
+    with pytest.raises(OutputError, match="damaged"):
+        run_job(options(source, tmp_path / "out"), Fast)
+
+
+def test_an_earlier_journal_is_migrated_and_a_later_one_refused(tmp_path: Path) -> None:
+    source = make_folder(tmp_path / "in", 2)
+    run_job(options(source, tmp_path / "out"), Fast)
+    path = tmp_path / "out" / ".fam-hires" / "journal.sqlite3"
+    database = sqlite3.connect(path)
+    database.execute("ALTER TABLE items DROP COLUMN base_text")
+    database.execute("UPDATE meta SET value = '1' WHERE name = 'schema_version'")
+    database.commit()
+    database.close()
+    assert run_job(options(source, tmp_path / "out"), Fast).done_before == 2
+    database = sqlite3.connect(path)
+    assert database.execute("SELECT value FROM meta WHERE name = 'schema_version'").fetchone() == ("2",)
+    database.execute("UPDATE meta SET value = '99' WHERE name = 'schema_version'")
+    database.commit()
+    database.close()
+    with pytest.raises(OutputError, match="version 99"):
+        run_job(options(source, tmp_path / "out"), Fast)
+
+
+@pytest.mark.parametrize("place", ["in", "in/out"])
+def test_an_output_inside_the_input_is_refused(tmp_path: Path, place: str) -> None:
+    source = make_folder(tmp_path / "in", 1)
+    with pytest.raises(UsageError, match="inside the input"):
+        run_job(options(source, tmp_path / place), Fast)
+    assert sorted(path.name for path in source.iterdir()) == ["picture 0.png"]
+
+
+def test_a_missing_input_and_a_file_as_output_are_refused(tmp_path: Path) -> None:
+    source = make_folder(tmp_path / "in", 1)
+    with pytest.raises(UsageError, match="does not exist"):
+        run_job(options(tmp_path / "nothing", tmp_path / "out"), Fast)
+    with pytest.raises(UsageError, match="is a file"):
+        run_job(options(source, source / "picture 0.png"), Fast)
+    assert not (tmp_path / "out").exists()
+
+
+def test_a_picture_never_replaces_its_own_source(tmp_path: Path) -> None:
+    source = make_folder(tmp_path / "in", 1)
+    before = (source / "picture 0.png").read_bytes()
+    summary = run_job(options(source / "picture 0.png", source, overwrite=True), Fast)
+    assert (summary.done, summary.failed) == (0, 1)
+    assert "own source" in errors(source)["picture 0.png"]
+    assert (source / "picture 0.png").read_bytes() == before
+
+
+def test_a_link_in_the_output_that_leads_outside_is_not_followed(tmp_path: Path) -> None:
+    source = make_folder(tmp_path / "in" / "sub", 1).parent
+    outside = tmp_path / "outside"
+    outside.mkdir()
+    (tmp_path / "out").mkdir()
+    (tmp_path / "out" / "sub").symlink_to(outside)
+    summary = run_job(options(source, tmp_path / "out", recursive=True), Fast)
+    assert (summary.done, summary.failed) == (0, 1)
+    assert list(outside.iterdir()) == []
+    assert "outside" in errors(tmp_path / "out")["sub/picture 0.png"]
+
+
+def test_a_source_that_changes_or_goes_after_planning_fails_alone(tmp_path: Path) -> None:
+    source = make_folder(tmp_path / "in", 3)
+
+    def listen(event) -> None:
+        if event.kind == "planned":
+            (source / "picture 2.png").unlink()
+
+    summary = run_job(options(source, tmp_path / "out"), Fast, on_event=listen)
+    assert (summary.done, summary.failed) == (2, 1)
+    assert "No such file" in errors(tmp_path / "out")["picture 2.png"]

@@ -87,5 +87,5 @@ def _dial(field: Field, part: int | None, value: Any, *, elem_id: Callable[[str]
     if field.kind == "text":
         return gr.Textbox(max_lines=1, **common)
     if field.name == "cutoff":  # a share of 0 to 1, or up to hundreds of cycles: no slider serves both
-        return gr.Number(minimum=field.low, maximum=field.high, step=field.step, **common)
+        return gr.Number(step=field.step, **common)  # FamConfig names the range, which depends on the reference
     return gr.Slider(minimum=field.low, maximum=field.high, step=field.step, **common)

@@ -72,7 +72,7 @@ def on_ui_tabs() -> list[Any]:
 
 
 def _send_buttons(gallery: Any, infotext: Any, image: Any) -> None:  # noqa: ANN401
-    for tab, symbol in (("txt2img", "\U0001f4dd"), ("img2img", "\U0001f5bc"), ("extras", "\U0001f4d0")):
+    for tab, symbol in (("txt2img", "\U0001f4dd"), ("img2img", "\U0001f5bc\ufe0f"), ("extras", "\U0001f4d0")):
         button = ToolButton(symbol, elem_id=f"{TAB_ID}_send_to_{tab}", tooltip=f"Send the result to {tab}.")
         infotext_utils.register_paste_params_button(
             ParamBinding(button, tab, source_text_component=infotext, source_image_component=gallery)

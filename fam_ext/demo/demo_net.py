@@ -47,7 +47,8 @@ class DemoNet(nn.Module):
 
     def __init__(self, num_labels: int) -> None:
         super().__init__()
-        self.stem = nn.Sequential(nn.Conv2d(3, WIDTHS[0], 3, 2, 1, bias=False), nn.BatchNorm2d(WIDTHS[0]), nn.ReLU())
+        stem = (nn.Conv2d(3, WIDTHS[0], 3, 2, 1, bias=False), nn.BatchNorm2d(WIDTHS[0]), nn.ReLU(), nn.AvgPool2d(2))
+        self.stem = nn.Sequential(*stem)
         blocks: list[nn.Module] = []
         for width, out, depth in zip(WIDTHS[:-1], WIDTHS[1:], DEPTHS, strict=True):
             blocks.append(Residual(width, out, stride=2))

@@ -1,7 +1,6 @@
 """Train demo-net on the renders: `python tools/demo_model/demo_net.py --minutes 30`. Stopped, it goes on where it was.
 
-Most of the time at 64 px, where a view costs a quarter, then at the shipped 128 px. The held-out names are labels too:
-demo-net is what judges whether the model can draw them.
+The held-out names are labels too: demo-net is what judges whether the model can draw them.
 """
 
 from __future__ import annotations
@@ -99,15 +98,15 @@ def train(options: argparse.Namespace) -> None:
     net.train()
     saved = shown = time.monotonic()
     while not clock.done() and step != options.steps:
-        done = clock.share()
-        size = 64 if done < options.small_share else demo_net.SIZE
         for group in optimizer.param_groups:
-            group["lr"] = options.rate * cosine(done, warm=0.03)
+            group["lr"] = options.rate * cosine(clock.share(), warm=0.03)
         rng = random.Random(options.seed * 1_000_003 + step)
         generator = torch.Generator().manual_seed(options.seed * 1_000_003 + step)
         chosen = collection.draw(rng, options.batch)
         wanted = torch.tensor([labels[collection.emojis[index].name] for index in chosen]).to(device)
-        views = augment(load_pictures(renders, chosen), size, mirrorable=mirrorable[chosen], generator=generator)
+        views = augment(
+            load_pictures(renders, chosen), demo_net.SIZE, mirrorable=mirrorable[chosen], generator=generator
+        )
         views = views.to(device).contiguous(memory_format=torch.channels_last)
         loss = F.cross_entropy(net(views), wanted, label_smoothing=0.1)
         optimizer.zero_grad(set_to_none=True)
@@ -118,7 +117,7 @@ def train(options: argparse.Namespace) -> None:
         step += 1
         if time.monotonic() - shown > 30:
             shown = time.monotonic()
-            logger.info("step %d  %.0f s  %d px  loss %.3f", step, clock.total(), size, loss.item())
+            logger.info("step %d  %.0f s  loss %.3f", step, clock.total(), loss.item())
         if time.monotonic() - saved > 120:
             saved = time.monotonic()
             save()
@@ -166,7 +165,6 @@ def main() -> None:
     parser.add_argument("--steps", type=int, default=-1, help="stop at this step, however early")
     parser.add_argument("--batch", type=int, default=96)
     parser.add_argument("--rate", type=float, default=2e-3)
-    parser.add_argument("--small-share", type=float, default=0.75, help="share of the time at 64 px")
     parser.add_argument("--check", type=int, default=1600, help="augmented renders to check on")
     parser.add_argument("--seed", type=int, default=0)
     options = parser.parse_args()

@@ -402,7 +402,10 @@ class Journal:
         counts = PlanCounts()
         ranks = _Ranks()
         fingerprint = options.fingerprint
-        self.set("planning", True)
+        with self._transaction() as db:
+            self._set("planning", True)
+            # a folder that could not be read is looked at anew
+            db.execute("DELETE FROM items WHERE state = 'failed' AND request IS NULL AND key LIKE '%/'")
         numbered = enumerate(candidates if options.first is None else islice(candidates, options.first))
         while batch := list(islice(numbered, _BATCH)):
             with self._transaction():

@@ -212,7 +212,7 @@ class Planned:
 def natural_key(name: str) -> tuple[Any, ...]:
     """Return a sort key that puts 2 before 10, and never fails."""
     parts = re.split(r"([0-9]+)", name.casefold())
-    return (*((1, int(part), "") if part.isdigit() and len(part) < 19 else (0, 0, part) for part in parts), name)
+    return tuple((1, int(part), "") if part.isdigit() and len(part) < 19 else (0, 0, part) for part in parts), name
 
 
 def check_places(options: PlanOptions) -> None:
@@ -574,7 +574,8 @@ def safe_name(part: str, *, mild: bool = False, ending: str = "") -> str:
     """Return one path component that is safe on every system: no separators, control or direction marks, no device
     names, no `..`, at most 240 bytes. `mild` keeps what a file system already holds (as ? on Linux)."""
     text = unicodedata.normalize("NFC", part) if not mild else part
-    text = "".join("_" if unicodedata.category(mark) in ("Cc", "Cf", "Cs", "Co", "Zl", "Zp") else mark for mark in text)
+    unwanted = ("Cc", "Cf", "Cs", "Zl", "Zp") if mild else ("Cc", "Cf", "Cs", "Zl", "Zp", "Cn", "Co")
+    text = "".join("_" if unicodedata.category(mark) in unwanted else mark for mark in text)
     text = re.sub(r"[/\\]" if mild else r'[<>:"/\\|?*]', "_", text)
     if not mild:
         text = text.strip(" ")

@@ -1,0 +1,319 @@
+"""The plan: order, settings, rules, sizes, names. No pixel is read."""
+
+import os
+import subprocess
+import sys
+import unicodedata
+from pathlib import Path
+
+import pytest
+from hypothesis import given
+from hypothesis import strategies as st
+from PIL import Image
+
+from fam_ext.core.config import FamConfig
+from fam_ext.errors import ConfigError, PictureError, UsageError
+from fam_ext.jobs.journal import Journal
+from fam_ext.jobs.plan import (
+    PlanOptions,
+    Rule,
+    natural_key,
+    plan_file,
+    request_from_json,
+    request_to_json,
+    safe_name,
+    target_size,
+    walk,
+    with_preset,
+)
+from fam_ext.metadata.infotext import Infotext, format_params, to_fields
+from fam_ext.metadata.presets import BUILTIN
+from tests.jobs.fakes import make_picture, options
+
+
+def planned(path: Path, **more):
+    plan = options(path, path.parent.parent / "out", **more)
+    return [plan_file(candidate, plan) for candidate in walk(plan)]
+
+
+def names(source: Path, output: Path, **more) -> dict[str, str]:
+    plan = options(source, output, **more)
+    with Journal(output, memory=True) as journal:
+        journal.plan(walk(plan), plan, plan_file)
+        return {item.key: item.output for item in journal.items()}
+
+
+def test_natural_order_recursion_and_patterns(tmp_path: Path) -> None:
+    for name in ("a10.png", "a2.png", "b/c1.png", "b/d/c2.png", "skip.txt", ".fam-hires/x.png", "b/no.jpg"):
+        make_picture(tmp_path / "in" / name) if name.endswith(".png") else None
+    (tmp_path / "in" / "skip.txt").write_text("x")
+    (tmp_path / "in" / "b" / "no.jpg").write_bytes(b"")
+    source = tmp_path / "in"
+
+    def keys(**more) -> list[str]:
+        return [candidate.key for candidate in walk(options(source, tmp_path / "out", **more))]
+
+    assert keys() == ["a2.png", "a10.png"]
+    assert keys(recursive=True) == ["a2.png", "a10.png", "b/c1.png", "b/no.jpg", "b/d/c2.png"]
+    assert keys(recursive=True, include=("b/*",)) == ["b/c1.png", "b/no.jpg", "b/d/c2.png"]
+    assert keys(recursive=True, exclude=("*.jpg", "a*")) == ["b/c1.png", "b/d/c2.png"]
+
+
+@given(st.lists(st.text(max_size=12)))
+def test_natural_order_never_fails(texts: list[str]) -> None:
+    assert sorted(sorted(texts, key=natural_key), key=natural_key) == sorted(texts, key=natural_key)
+
+
+def test_symlink_loops_end(tmp_path: Path) -> None:
+    make_picture(tmp_path / "in" / "a.png")
+    (tmp_path / "in" / "loop").symlink_to(tmp_path / "in", target_is_directory=True)
+    plan = options(tmp_path / "in", tmp_path / "out", recursive=True)
+    assert [candidate.key for candidate in walk(plan)] == ["a.png"]
+
+
+def test_the_pictures_own_settings_win_over_defaults(tmp_path: Path) -> None:
+    make_picture(tmp_path / "in" / "a.png", "a cat", 7, Schedule_type="Karras", Clip_skip="2", Model="x", VAE="y")
+    (plan,) = planned(tmp_path / "in", settings={"steps": 50, "schedule": "Automatic"})
+    request = plan.request
+    assert (request.prompt, request.negative_prompt, request.seed, request.steps) == ("a cat", "dark", 7, 20)
+    assert (request.sampler, request.schedule, request.cfg_scale, request.clip_skip) == ("Euler a", "Karras", 6.5, 2)
+    assert (request.model, request.vae) == (None, None)
+    assert plan.origin == "parameters"
+    taking = {"model": Rule("take"), "vae": Rule("take")}
+    (plan,) = planned(tmp_path / "in", rules=taking)
+    assert (plan.request.model, plan.request.vae) == ("x", "y")
+
+
+def test_defaults_hold_for_a_picture_without_metadata(tmp_path: Path) -> None:
+    (tmp_path / "in").mkdir()
+    Image.new("RGB", (64, 64)).save(tmp_path / "in" / "a.bmp")
+    (plan,) = planned(
+        tmp_path / "in", settings={"steps": 50, "sampler": "Heun"}, rules={"prompt": Rule("take", "a fallback")}
+    )
+    assert (plan.request.steps, plan.request.sampler, plan.request.prompt) == (50, "Heun", "a fallback")
+    assert (plan.taken, plan.origin) == ((), None)
+
+
+def test_a_sidecar_speaks_for_a_picture_without_metadata(tmp_path: Path) -> None:
+    (tmp_path / "in").mkdir()
+    Image.new("RGB", (64, 64)).save(tmp_path / "in" / "a.jpg")
+    (tmp_path / "in" / "a.txt").write_text("a dog\nNegative prompt: cat\nSteps: 9, Sampler: LCM, Seed: 4")
+    Image.new("RGB", (64, 64)).save(tmp_path / "in" / "b.jpg")
+    (tmp_path / "in" / "b.txt").write_text("only words")
+    first, second = planned(tmp_path / "in")
+    assert (first.request.prompt, first.request.steps, first.origin) == ("a dog", 9, "sidecar")
+    assert (second.request.prompt, second.request.steps) == ("only words", 30)
+
+
+@pytest.mark.parametrize(
+    ("rule", "prompt"),
+    [
+        (Rule("take", "new"), "a cat"),
+        (Rule("override", "new"), "new"),
+        (Rule("prefix", "masterpiece"), "masterpiece, a cat"),
+        (Rule("prefix", "masterpiece, "), "masterpiece, a cat"),
+        (Rule("suffix", "4k"), "a cat, 4k"),
+        (Rule("suffix", ", 4k"), "a cat, 4k"),
+        (Rule("replace", "cat=>dog"), "a dog"),
+    ],
+)
+def test_prompt_rules(tmp_path: Path, rule: Rule, prompt: str) -> None:
+    make_picture(tmp_path / "in" / "a.png", "a cat", 7)
+    (plan,) = planned(tmp_path / "in", rules={"prompt": rule})
+    assert plan.request.prompt == prompt
+
+
+def test_the_paper_preset_beats_metadata_but_not_the_user(tmp_path: Path) -> None:
+    make_picture(tmp_path / "in" / "a.png", "a cat", 7)
+    defaults, rules = with_preset(BUILTIN["paper"], {"steps": Rule("override", 12)})
+    (plan,) = planned(tmp_path / "in", settings=defaults, rules=rules)
+    assert (plan.request.steps, plan.request.sampler, plan.request.cfg_scale) == (12, "DDIM", 7.5)
+    defaults, rules = with_preset(BUILTIN["balanced"], {})
+    (plan,) = planned(tmp_path / "in", settings=defaults, rules=rules)
+    assert (plan.request.steps, plan.request.sampler) == (20, "Euler a")
+
+
+def test_fam_settings_of_the_picture_are_taken_when_asked(tmp_path: Path) -> None:
+    config = FamConfig(cutoff=0.3)
+    fields = {key.replace(" ", "_"): value for key, value in to_fields(config).items()}
+    make_picture(tmp_path / "in" / "a.png", "a cat", 7, **fields)
+    assert "FAM cutoff" in format_params(to_fields(config))
+    (plan,) = planned(tmp_path / "in")
+    assert plan.request.config == FamConfig()
+    (plan,) = planned(tmp_path / "in", rules={"config": Rule("take")})
+    assert plan.request.config == config
+
+
+def test_old_sampler_names_are_split(tmp_path: Path) -> None:
+    from fam_ext.jobs.plan import resolve
+
+    found = Infotext("x", "", {"Sampler": "DPM++ 2M Karras", "Steps": "20", "Seed": "1"})
+    request, _ = resolve(found, (64, 64), options(tmp_path / "a", tmp_path / "b"))
+    assert (request.sampler, request.schedule) == ("DPM++ 2M", "Karras")
+
+
+@pytest.mark.parametrize(
+    ("native", "more", "target"),
+    [
+        ((512, 512), {}, (1024, 1024)),
+        ((512, 768), {"scale": 1.5}, (768, 1152)),
+        ((250, 333), {}, (504, 664)),
+        ((512, 768), {"size": (1024, 1024)}, (680, 1024)),
+        ((512, 768), {"size": (1000, 1000), "fit": "exact"}, (1000, 1000)),
+        ((1024, 2048), {"scale": 4, "max_side": 4096}, (2048, 4096)),
+        ((1024, 1024), {"scale": 4, "max_megapixels": 4.0}, (2000, 2000)),
+    ],
+)
+def test_target_sizes(native, more, target) -> None:
+    assert target_size(native, PlanOptions(("a",), "b", **more)) == (target, None)
+
+
+@given(
+    st.tuples(st.integers(16, 4000), st.integers(16, 4000)),
+    st.floats(1, 4),
+    st.one_of(st.none(), st.integers(64, 8192)),
+    st.one_of(st.none(), st.floats(0.1, 64)),
+)
+def test_sizes_are_multiples_of_8_within_the_caps(native, scale, max_side, max_megapixels) -> None:
+    plan = PlanOptions(("a",), "b", scale=scale, max_side=max_side, max_megapixels=max_megapixels)
+    target, skip = target_size(native, plan)
+    assert target[0] % 8 == target[1] % 8 == 0
+    assert min(target) >= 8
+    assert skip is not None or target[0] * target[1] > native[0] * native[1]
+    if max_side is not None and scale * max(native) > max_side:
+        assert max(target) <= max_side
+    if max_megapixels is not None and scale * scale * native[0] * native[1] > max_megapixels * 1e6:
+        assert target[0] * target[1] <= max(max_megapixels * 1e6, 64 * 8 * max(native))
+    wanted = native[0] / native[1]
+    if min(target) >= 256:
+        assert abs(target[0] / target[1] / wanted - 1) < 0.05
+
+
+def test_a_picture_that_is_large_enough_is_skipped(tmp_path: Path) -> None:
+    make_picture(tmp_path / "in" / "a.png", size=(128, 128))
+    (plan,) = planned(tmp_path / "in", max_side=64)
+    assert plan.skip
+    assert plan.problem is None
+
+
+def test_equal_stems_do_not_collide(tmp_path: Path) -> None:
+    source = tmp_path / "in"
+    make_picture(source / "a.png")
+    for name in ("a.jpg", "a.webp"):
+        Image.new("RGB", (32, 32)).save(source / name)
+    make_picture(source / "A.png")
+    kept = names(source, tmp_path / "o1")
+    assert kept == {"A.png": "A.png", "a.jpg": "a.jpg", "a.png": "a-2.png", "a.webp": "a.webp"}
+    as_png = names(source, tmp_path / "o2", format="PNG")
+    assert len({name.casefold() for name in as_png.values()}) == 4
+    assert as_png["a.webp"] == "a-webp.png"
+
+
+def test_the_tree_is_mirrored_and_several_folders_stay_apart(tmp_path: Path) -> None:
+    make_picture(tmp_path / "one" / "sub" / "a.png")
+    make_picture(tmp_path / "two" / "sub" / "a.png")
+    make_picture(tmp_path / "b.png")
+    plan = PlanOptions(
+        (str(tmp_path / "one"), str(tmp_path / "two"), str(tmp_path / "b.png")), str(tmp_path / "out"), recursive=True
+    )
+    with Journal(tmp_path / "out", memory=True) as journal:
+        journal.plan(walk(plan), plan, plan_file)
+        assert [item.output for item in journal.items()] == ["one/sub/a.png", "two/sub/a.png", "b.png"]
+    assert not (tmp_path / "out").exists()
+
+
+def test_name_patterns(tmp_path: Path) -> None:
+    make_picture(tmp_path / "in" / "sub" / "a.png", "x", 7)
+    made = names(tmp_path / "in", tmp_path / "out", recursive=True, name="{stem}-{width}x{height}-s{seed}-{index:03d}")
+    assert made == {"sub/a.png": "sub/a-48x32-s7-000.png"}
+
+
+@pytest.mark.parametrize(
+    "pattern", ["{stem.__class__}", "{0}", "{stem!r}", "{index:999999d}", "", "{", "{prompt}", "."]
+)
+def test_patterns_that_reach_too_far_are_refused(pattern: str) -> None:
+    with pytest.raises(ConfigError, match="pattern"):
+        PlanOptions(("a",), "b", name=pattern)
+
+
+@pytest.mark.parametrize("pattern", ["../{stem}", "/etc/{stem}", "../../{stem}", "con/{stem}", "a/../../{stem}"])
+def test_patterns_stay_inside_the_output(tmp_path: Path, pattern: str) -> None:
+    make_picture(tmp_path / "in" / "a.png")
+    (made,) = names(tmp_path / "in", tmp_path / "out", name=pattern).values()
+    assert ".." not in made.split("/")
+    assert not made.startswith("/")
+    assert os.path.normpath(tmp_path / "out" / made).startswith(str(tmp_path / "out"))
+
+
+@given(st.text(max_size=300), st.booleans())
+def test_safe_names_are_safe(text: str, mild: bool) -> None:
+    name = safe_name(text, mild=mild, ending=".png")
+    assert name not in ("", ".", "..")
+    assert "/" not in name
+    assert "\\" not in name
+    assert mild or all(mark.isprintable() or unicodedata.category(mark) == "Zs" for mark in name)
+    assert len(name.encode()) <= 250
+    assert name.split(".")[0].strip().lower() not in ("con", "nul", "com1")
+
+
+def test_request_and_options_round_trip(tmp_path: Path) -> None:
+    make_picture(tmp_path / "in" / "a.png", "a cat", 2**40)
+    (plan,) = planned(tmp_path / "in", config=FamConfig(start=0.5, fm_window=(0.9, 0.1)))
+    assert request_from_json(request_to_json(plan.request)) == plan.request
+    given_options = options(
+        tmp_path / "in", tmp_path / "out", size=(512, 256), rules={"prompt": Rule("prefix", "x")}, include=("*.png",)
+    )
+    assert PlanOptions.from_json(given_options.to_json()) == given_options
+
+
+@pytest.mark.parametrize(
+    ("more", "says"),
+    [
+        ({"scale": 0.5}, "scale is 0.5"),
+        ({"size": (8, 8)}, "size is 8"),
+        ({"method": "magic"}, "method is 'magic'"),
+        ({"rules": {"colour": Rule("take")}}, "colour"),
+        ({"rules": {"seed": Rule("prefix", "1")}}, "prefix does not fit seed"),
+        ({"quality": 0}, "quality is 0"),
+        ({"fit": "crop"}, "fit is 'crop'"),
+        ({"first": 0}, "first is 0"),
+    ],
+)
+def test_bad_options_are_named(more, says: str) -> None:
+    with pytest.raises(ConfigError, match=says):
+        PlanOptions(("a",), "b", **more)
+    with pytest.raises(UsageError, match="no input"):
+        PlanOptions((), "b")
+    with pytest.raises(ConfigError, match="rule is"):
+        Rule("maybe")
+
+
+def test_a_jpeg_too_wide_for_its_format_is_named(tmp_path: Path) -> None:
+    (tmp_path / "in").mkdir()
+    Image.new("RGB", (9000, 1000)).save(tmp_path / "in" / "a.webp")
+    (plan,) = planned(tmp_path / "in")
+    assert "16383" in plan.problem
+    with pytest.raises(PictureError, match="too large"):
+        target_size((4000, 40000), PlanOptions(("a",), "b"))
+
+
+def test_files_of_one_size_are_neighbours(tmp_path: Path) -> None:
+    for number, side in enumerate([32, 64, 32, 64]):
+        make_picture(tmp_path / "in" / f"{number}.png", size=(side, side))
+    plan = options(tmp_path / "in", tmp_path / "out")
+    with Journal(tmp_path / "out") as journal:
+        journal.plan(walk(plan), plan, plan_file)
+        order = []
+        while (item := journal.claim()) is not None:
+            order.append(item.key)
+    assert order == ["0.png", "2.png", "1.png", "3.png"]
+
+
+def test_planning_imports_no_torch() -> None:
+    code = (
+        "import sys, fam_ext.jobs.run, fam_ext.jobs.workers, fam_ext.cli;"
+        "bad = [m for m in ('torch', 'gradio', 'diffusers', 'ray', 'numpy', 'rich.progress') if m in sys.modules];"
+        "sys.exit(str(bad) if bad else 0)"
+    )
+    done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=False)
+    assert done.returncode == 0, done.stderr

@@ -16,7 +16,7 @@ from fam_ext.demo.export import EMBEDDED_MODEL, export_checkpoint
 WEBUI = Path(os.environ.get("FAM_WEBUI_DIR", "~/stable-diffusion-webui")).expanduser()
 PYTHON = WEBUI / "venv" / "bin" / "python"
 PROMPTS = ["", "a firefighter, medium skin, emoji"]
-STEPS, CFG_SCALE = 5, 5.0
+STEPS, CFG_SCALE = 20, 5.0
 
 
 @pytest.mark.webui

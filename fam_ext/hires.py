@@ -94,6 +94,7 @@ def upscale(
     config: FamConfig | None = None,
     method: str = "fam",
     tile: int | None = None,
+    low_memory: bool = False,
     callbacks: Callbacks | None = None,
 ) -> Upscaled:
     """Return `image` made again at `size` (height, width) in pixels, by `method` (one of METHODS).
@@ -101,8 +102,8 @@ def upscale(
     `image` is RGB of at least 16 px a side (its latent is taken at the nearest multiples of 8), or a `Native` of
     `generate_native`, whose record AM then attends to. `size` is in multiples of 8, not smaller than the picture; its
     aspect ratio may differ. The same seed gives the same picture. `tile` is the VAE's tile in pixels (None: when
-    large, 0: never). Raises `PictureError`, `UsageError`, `UnsupportedSamplerError`, `NonFiniteLatentError`,
-    `Cancelled`.
+    large, 0: never); `low_memory` trades speed for memory. Raises `PictureError`, `UsageError`,
+    `UnsupportedSamplerError`, `NonFiniteLatentError`, `Cancelled`.
     """
     config, callbacks, began = config or FamConfig(), callbacks or Callbacks(), time.perf_counter()
     if method not in METHODS:
@@ -121,10 +122,12 @@ def upscale(
         steps=len(sampler.levels),
         record=native.record,
         num_train_timesteps=host.num_train_timesteps,
+        low_memory=low_memory,
     )
     first = sampler.levels[0]
     latent = guide.noise * first.scale if method == "direct" else guide.diffused(first)
-    with host.model([sampling.words], size=size, cfg_scale=sampling.cfg_scale, guide=guide) as model:
+    network = host.model([sampling.words], size=size, cfg_scale=sampling.cfg_scale, guide=guide, low_memory=low_memory)
+    with network as model:
         latent = sampler.run(
             latent, model, modify=_modify(method, guide), step=callbacks.step, cancelled=callbacks.cancelled
         )
@@ -174,7 +177,7 @@ def to_image(pixels: Tensor) -> Image.Image:
 
 def native_size(host: Host, target_size: Size) -> Size:
     """Return the native (height, width) for a target's aspect ratio: the trained area, sides in multiples of 64
-    (method.md A24; multiples of 8 where the trained side is small)."""
+    (multiples of 8 where the trained side is small)."""
     step = 64 if host.native_side >= 512 else GRID
     aspect = (target_size[0] / target_size[1]) ** 0.5
     height, width = (

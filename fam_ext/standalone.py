@@ -115,6 +115,7 @@ class DiffusersRenderer:
                 config=request.config,
                 method=request.method,
                 tile=request.tile,
+                low_memory=request.low_memory,
                 callbacks=hires.Callbacks(progress.step, progress.cancelled),
             )
         )
@@ -159,6 +160,7 @@ def generate(
             config=request.config,
             method=request.method,
             tile=request.tile,
+            low_memory=request.low_memory,
             callbacks=hires.Callbacks(lambda done, total: progress.step(total + done, 2 * total), progress.cancelled),
         )
 

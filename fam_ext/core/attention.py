@@ -48,9 +48,10 @@ def modulated_attention(
         return resize_tokens(native_out, spread, native_size)
     out = scaled_dot_product_attention(q, k, v, scale=scale)
     # a few heads at a time: what is spread over the target never needs much memory beside `out`
-    for row, native_row in zip(out, native_out, strict=True):
-        for heads, native_heads in zip(row.split(HEADS_AT_ONCE), native_row.split(HEADS_AT_ONCE), strict=True):
-            heads.lerp_(resize_tokens(native_heads, spread, native_size), strength)
+    for row in range(q.shape[0]):
+        for head in range(0, q.shape[1], HEADS_AT_ONCE):
+            part = row, slice(head, head + HEADS_AT_ONCE)
+            out[part].lerp_(resize_tokens(native_out[part], spread, native_size), strength)
     return out
 
 

@@ -3,12 +3,15 @@
 from __future__ import annotations
 
 import math
+from typing import Any, cast
 
 import torch
 from torch import Tensor
 
 from fam_ext.core.schedule import Box, Size
 from fam_ext.errors import ConfigError
+
+fft: Any = torch.fft  # its functions carry no types
 
 
 def high_pass_mask(target_size: Size, box: Box, rho: float, *, device: torch.device | str | None = None) -> Tensor:
@@ -33,11 +36,11 @@ def modulate(latent: Tensor, reference: Tensor, mask: Tensor) -> Tensor:
     """
     _check(latent, reference, mask)
     # float32: half-precision FFT is limited to powers of two on CUDA, and the CPU has none
-    wide: torch.dtype = torch.promote_types(latent.dtype, torch.float32)
+    wide = torch.promote_types(latent.dtype, torch.float32)
     z = latent.to(wide)
     pull = (1 - mask.to(wide))[:, : latent.shape[-1] // 2 + 1]
-    difference: Tensor = torch.fft.rfft2(reference.to(wide) - z)  # pyright: ignore[reportUnknownMemberType]
-    pulled: Tensor = torch.fft.irfft2(pull * difference, s=latent.shape[-2:])  # pyright: ignore[reportUnknownMemberType]
+    difference = cast("Tensor", fft.rfft2(reference.to(wide) - z))
+    pulled = cast("Tensor", fft.irfft2(pull * difference, s=latent.shape[-2:]))
     return (z + pulled).to(latent.dtype)
 
 

@@ -62,7 +62,7 @@ class HiresGuide:
         native_noise: Tensor | None = None,
         record: NativeRecord | None = None,
         num_train_timesteps: int = 1000,
-        last_site: str | None = None,
+        low_memory: bool = False,
     ) -> None:
         if target.shape != noise.shape or target.shape[:2] != native.shape[:2]:
             raise ConfigError(
@@ -79,8 +79,10 @@ class HiresGuide:
         self.steps = steps
         self.record = record if config.am_source != "replay" else None
         self.num_train_timesteps = num_train_timesteps
-        self.last_site = last_site
-        """The site at which a native pass may stop (`NativePassDone`); None lets it run to its end."""
+        self.low_memory = low_memory
+        """Keep the native queries and keys in main memory between the passes (SDXL on a GPU: about 0.3 GB less)."""
+        self.last_site: str | None = None
+        """The site, set by the host, at which a native pass stops (`NativePassDone`); None lets it run to its end."""
         self.report = GuideReport()
         self._maps: dict[str, tuple[Tensor, Tensor, Size]] = {}
         self._mode = "off"
@@ -163,7 +165,7 @@ class HiresGuide:
         Otherwise it blends (Eq. 7) where this site was recorded with as many rows, and never where it was not.
         """
         if self._mode == "capture":
-            self._maps[site] = (q, k, size)
+            self._maps[site] = (q.cpu(), k.cpu(), size) if self.low_memory else (q, k, size)
             if site == self.last_site:
                 raise NativePassDone
             return scaled_dot_product_attention(q, k, v, scale=scale)
@@ -179,8 +181,8 @@ class HiresGuide:
             q,
             k,
             v,
-            native_q,
-            native_k,
+            native_q.to(q.device),
+            native_k.to(q.device),
             size=size,
             native_size=native_size,
             strength=self.config.attention,

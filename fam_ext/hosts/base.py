@@ -83,10 +83,17 @@ class Host(Protocol):
         ...
 
     def model(
-        self, prompts: list[Prompt], *, size: Size, cfg_scale: float, guide: HiresGuide | None = None
+        self,
+        prompts: list[Prompt],
+        *,
+        size: Size,
+        cfg_scale: float,
+        guide: HiresGuide | None = None,
+        low_memory: bool = False,
     ) -> AbstractContextManager[Model]:
         """While open, gives the network for `prompts` at `size` (pixels) under classifier-free guidance.
 
         With a `guide`, each call runs the native pass first and blends attention; everything is undone on every exit.
+        `low_memory` runs the halves of the guidance one after the other.
         """
         ...

@@ -85,34 +85,46 @@ class DiffusersHost:
 
     @contextmanager
     def model(
-        self, prompts: list[Prompt], *, size: Size, cfg_scale: float, guide: HiresGuide | None = None
+        self,
+        prompts: list[Prompt],
+        *,
+        size: Size,
+        cfg_scale: float,
+        guide: HiresGuide | None = None,
+        low_memory: bool = False,
     ) -> Generator[Model, None, None]:
         """See `hosts.base.Host.model`. Rows are [uncond, cond], each in `prompts`' order; cond alone at cfg_scale 1."""
         unet, use_uncond = self.pipe.unet, cfg_scale != 1
         with torch.inference_mode():
             contexts = self._contexts(prompts, use_uncond=use_uncond)
         native_size = self._native_pixels(guide) if guide else size
+        everything = slice(0, contexts[0].shape[0])
 
-        def call(latent: Tensor, level: NoiseLevel, native: bool) -> Tensor:
-            extra = self._added_conditions(contexts, native_size if native else size)
-            return unet(
-                latent.to(self.device, self.dtype),
-                torch.tensor(level.timestep, device=self.device),
-                encoder_hidden_states=contexts[0],
-                return_dict=False,
-                **extra,
-            )[0].float()
+        def predict(latent: Tensor, level: NoiseLevel, rows: slice) -> Tensor:
+            def call(latent: Tensor, level: NoiseLevel, native: bool) -> Tensor:
+                return unet(
+                    latent.to(self.device, self.dtype),
+                    torch.tensor(level.timestep, device=self.device),
+                    encoder_hidden_states=contexts[0][rows],
+                    return_dict=False,
+                    **self._added_conditions(contexts, rows, native_size if native else size),
+                )[0].float()
+
+            return steer(call, latent, level) if steer else call(latent, level, False)
 
         steering: AbstractContextManager[Any] = guided(unet, guide) if guide else nullcontext()
         with steering as steer:
 
             def model(latent: Tensor, level: NoiseLevel) -> Tensor:
                 with torch.inference_mode():
-                    rows = torch.cat([latent, latent]) if use_uncond else latent
-                    output = steer(call, rows, level) if steer else call(rows, level, False)
                     if not use_uncond:
-                        return output
-                    uncond, cond = output.chunk(2)
+                        return predict(latent, level, everything)
+                    if low_memory:
+                        count = len(prompts)
+                        halves = slice(0, count), slice(count, 2 * count)
+                        uncond, cond = (predict(latent, level, rows) for rows in halves)
+                    else:
+                        uncond, cond = predict(torch.cat([latent, latent]), level, everything).chunk(2)
                     return uncond + cfg_scale * (cond - uncond)
 
             yield model
@@ -145,10 +157,10 @@ class DiffusersHost:
             pooled.append(pool)
         return torch.cat(rows).to(self.dtype), torch.cat(pooled).to(self.dtype)
 
-    def _added_conditions(self, contexts: tuple[Tensor, Tensor | None], size: Size) -> dict[str, Any]:
-        """Return SDXL's size conditioning (method.md A19): original and target size are the size of this pass."""
-        states, pooled = contexts
-        if pooled is None:
+    def _added_conditions(self, contexts: tuple[Tensor, Tensor | None], rows: slice, size: Size) -> dict[str, Any]:
+        """Return SDXL's size conditioning: original and target size are the size of this pass (the paper is silent)."""
+        if contexts[1] is None:
             return {}
-        ids = torch.tensor([[*size, 0, 0, *size]], device=self.device, dtype=states.dtype).repeat(states.shape[0], 1)
+        pooled = contexts[1][rows]
+        ids = torch.tensor([[*size, 0, 0, *size]], device=self.device, dtype=pooled.dtype).repeat(pooled.shape[0], 1)
         return {"added_cond_kwargs": {"text_embeds": pooled, "time_ids": ids}}

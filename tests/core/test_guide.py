@@ -78,7 +78,8 @@ def tokens(count, seed, rows=2):
 
 
 def test_attention_is_recorded_blended_and_dropped():
-    guide = make(last_site="b")
+    guide = make()
+    guide.last_site = "b"
     small, large = [tokens(12, s) for s in (1, 2, 3)], [tokens(48, s) for s in (4, 5, 6)]
     assert guide.attend("a", *large, size=(8, 6)) is None
     with guide.native_pass():

@@ -114,6 +114,16 @@ def test_native_passes_condition_sdxl_on_their_own_size(sdxl_host):
     }
 
 
+def test_low_memory_makes_the_same_picture(sd_host):
+    def make(low_memory):
+        return hires.upscale(sd_host, picture(), size=(96, 96), sampling=SAMPLING, low_memory=low_memory)
+
+    plain, low = make(False), make(True)
+    assert np.abs(pixels(plain.image) - pixels(low.image)).max() <= 1
+    # two halves a step, each steered
+    assert {site: 2 * calls for site, calls in plain.report.am_calls.items()} == low.report.am_calls
+
+
 def test_progress_and_cancel(sd_host):
     steps = []
     hires.upscale(

@@ -19,7 +19,7 @@ from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
 
-from fam_ext import __version__
+from fam_ext import __version__, cli_model
 from fam_ext.errors import FamError, OutputError, UsageError
 from fam_ext.jobs.plan import PlanOptions, Rule, shown, with_preset
 from fam_ext.jobs.request import METHODS
@@ -42,7 +42,10 @@ app = typer.Typer(
     pretty_exceptions_enable=False,
 )
 presets_app = typer.Typer(help="Named settings: list, show, import, export, from-image, delete.", no_args_is_help=True)
+bench_app = typer.Typer(help="Measurements; each prints its numbers beside their targets.", no_args_is_help=True)
 app.add_typer(presets_app, name="presets")
+app.add_typer(bench_app, name="bench")
+cli_model.register(app)
 
 USAGE_EXIT = 2
 FAILED_EXIT = 1
@@ -193,8 +196,8 @@ def upscale(
     if method == "fam" and "method" in chosen.settings:
         method = str(chosen.settings["method"])
     changes = {"cutoff_reference": cutoff_reference, "attention": attention, "start": start, "upsample": upsample}
-    config = _config(chosen.config, changes, cutoff, no_fm, no_am, set_field or [])
-    loras = [_lora(entry) for entry in lora or []]
+    config = fam_config(chosen.config, changes, cutoff, no_fm, no_am, set_field or [])
+    loras = [lora_entry(entry) for entry in lora or []]
     model_path = os.path.abspath(os.path.expanduser(model)) if model is not None else None
     options = PlanOptions(
         inputs=tuple(os.path.abspath(os.path.expanduser(entry)) for entry in inputs),
@@ -203,7 +206,7 @@ def upscale(
         include=tuple(include or ()),
         exclude=tuple(exclude or ()),
         scale=scale,
-        size=None if size is None else _size(size),
+        size=None if size is None else parse_size(size),
         fit="exact" if exact_size else "inside",
         max_side=max_side,
         max_megapixels=max_megapixels,
@@ -238,7 +241,7 @@ def upscale(
     spec = RendererSpec(
         arguments={"model": model_path, "device": device, "dtype": dtype, "loras": [list(entry) for entry in loras]}
     )
-    with _watched(progress) as (control, listen, finish):
+    with watched(progress) as (control, listen, finish):
         summary = run_job(options, spec, run=run, control=control, on_event=listen)
         finish(summary, options.output)
     raise typer.Exit(summary.exit_code)
@@ -264,7 +267,7 @@ def _rules(
     return rules
 
 
-def _config(
+def fam_config(
     base: FamConfig,
     changes: dict[str, Any],
     cutoff: float | None,
@@ -294,7 +297,7 @@ def _config(
     return base.replace(**given)
 
 
-def _size(text: str) -> tuple[int, int]:
+def parse_size(text: str) -> tuple[int, int]:
     width, separator, height = text.lower().replace(" ", "").partition("x")
     try:
         if not separator:
@@ -311,7 +314,7 @@ def _format(text: str) -> str:
         raise UsageError(str(error)) from None
 
 
-def _lora(entry: str) -> tuple[str, float]:
+def lora_entry(entry: str) -> tuple[str, float]:
     path, separator, weight = entry.rpartition(":")
     if separator:
         try:
@@ -405,7 +408,7 @@ Finish = Callable[[Summary, str], None]
 
 
 @contextmanager
-def _watched(view: View) -> Iterator[tuple[Control, Listener, Finish]]:
+def watched(view: View) -> Iterator[tuple[Control, Listener, Finish]]:
     """Yield a control tied to Ctrl-C, a listener that shows progress, and what prints the end."""
     control = Control()
     if view is View.auto:
@@ -579,7 +582,7 @@ def retry(
     from fam_ext.jobs.run import retry_failed
 
     run = RunOptions(workers=workers, retries=retries, timeout=timeout)
-    with _watched(progress) as (control, listen, finish):
+    with watched(progress) as (control, listen, finish):
         summary = retry_failed(output, run=run, control=control, on_event=listen)
         finish(summary, output)
     raise typer.Exit(summary.exit_code)
@@ -638,6 +641,26 @@ def presets_delete(name: str) -> None:
     """Delete one of your own presets."""
     preset_store.PresetStore().delete(name)
     typer.echo(f"{name} deleted")
+
+
+# --- bench --------------------------------------------------------------------------------------------------------
+
+
+@bench_app.command("jobs")
+def bench_jobs(
+    files: Annotated[int, typer.Option(help="Size of the large folder.")] = 100_000,
+    folder: Annotated[Path | None, typer.Option(help="Where to work; default: the system's temporary place.")] = None,
+    as_json: Annotated[bool, typer.Option("--json", help="Print JSON at the end.")] = False,
+) -> None:
+    """Measure the batch engine: plan, resume, overhead a file, overlap with the renderer."""
+    from fam_ext.jobs import bench
+
+    measures = bench.run(
+        large=files, small=min(1000, files), folder=folder, say=lambda line: typer.echo(line, err=as_json)
+    )
+    if as_json:
+        typer.echo(bench.as_json(measures))
+    raise typer.Exit(0 if all(measure.met for measure in measures) else FAILED_EXIT)
 
 
 # --- entry --------------------------------------------------------------------------------------------------------

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import contextlib
 import errno
+import functools
 import hashlib
 import json
 import logging
@@ -28,7 +29,6 @@ from fam_ext.jobs.plan import (
     alternatives,
     fold,
     request_from_json,
-    request_to_json,
 )
 from fam_ext.jobs.request import HiresRequest
 
@@ -162,6 +162,9 @@ class Journal:
         self.token = f"{os.getpid()}-{secrets.token_hex(4)}"
         self.joined = False
         self._mutex = threading.RLock()
+        self._attempts: dict[int, int] = {}
+        self.places: set[Path] = set()
+        """Folders below the output that were checked and made in this run."""
         self._main_lock: FileLock | None = None
         self._owner_lock: FileLock | None = None
         self._memory = memory
@@ -520,7 +523,7 @@ class Journal:
             "fingerprint": fingerprint,
             "content_hash": None,
             "settings_hash": settings_hash,
-            "request": None if request is None else json.dumps(request_to_json(request)),
+            "request": planned.request_text,
             "taken": json.dumps(planned.taken),
             "origin": planned.origin,
             "base_text": planned.base_text,
@@ -543,9 +546,7 @@ class Journal:
             "owner": None,
         }
         if row is None:
-            names = ", ".join(values)
-            marks = ", ".join("?" * len(values))
-            self._db.execute(f"INSERT INTO items ({names}) VALUES ({marks})", tuple(values.values()))
+            self._db.execute(_insert(tuple(values)), tuple(values.values()))
         else:
             names = ", ".join(f"{name} = ?" for name in values)
             self._db.execute(f"UPDATE items SET {names} WHERE id = ?", (*values.values(), row[0]))
@@ -585,16 +586,17 @@ class Journal:
             db.execute("UPDATE items SET state = 'pending', owner = NULL WHERE id = ?", (item.id,))
 
     def attempt(self, item: Item) -> None:
-        """Count one attempt, before it begins."""
-        with self._transaction() as db:
-            db.execute("UPDATE items SET attempts = attempts + 1 WHERE id = ?", (item.id,))
+        """Count one attempt; it is written with the outcome, to spare a transaction."""
+        with self._mutex:
+            self._attempts[item.id] = self._attempts.get(item.id, 0) + 1
 
     def fail(self, item: Item, error: str, *, notes: Sequence[str] = ()) -> None:
         """Record a failure with its cause in one sentence."""
         with self._transaction() as db:
             db.execute(
-                "UPDATE items SET state = 'failed', owner = NULL, error = ?, notes = ?, finished = ? WHERE id = ?",
-                (error, json.dumps(list(notes)), time.time(), item.id),
+                "UPDATE items SET state = 'failed', owner = NULL, error = ?, notes = ?, finished = ?, "
+                "attempts = attempts + ? WHERE id = ?",
+                (error, json.dumps(list(notes)), time.time(), self._attempts.pop(item.id, 0), item.id),
             )
 
     def saving(
@@ -604,8 +606,17 @@ class Journal:
         with self._transaction() as db:
             db.execute(
                 "UPDATE items SET state = 'saving', output_hash = ?, bytes = ?, seconds = ?, content_hash = ?, "
-                "notes = ?, error = NULL, finished = ? WHERE id = ?",
-                (output_hash, size, seconds, content_hash, json.dumps(list(notes)), time.time(), item.id),
+                "notes = ?, error = NULL, finished = ?, attempts = attempts + ? WHERE id = ?",
+                (
+                    output_hash,
+                    size,
+                    seconds,
+                    content_hash,
+                    json.dumps(list(notes)),
+                    time.time(),
+                    self._attempts.pop(item.id, 0),
+                    item.id,
+                ),
             )
 
     def done(self, item: Item) -> None:
@@ -697,6 +708,11 @@ class _Ranks:
             self._models.setdefault(model, len(self._models)),
             self._sizes.setdefault(size, len(self._sizes)),
         )
+
+
+@functools.lru_cache(maxsize=4)
+def _insert(names: tuple[str, ...]) -> str:
+    return f"INSERT INTO items ({', '.join(names)}) VALUES ({', '.join('?' * len(names))})"
 
 
 def _item(row: Sequence[Any]) -> Item:

@@ -193,8 +193,11 @@ def write(journal: Journal, item: Item, packed: Packed, options: PlanOptions) ->
     temporary = journal.temporary_path(item.id)
     output_hash = hashlib.sha256(packed.data).hexdigest()
     try:
-        check_inside(journal.output, target)
-        target.parent.mkdir(parents=True, exist_ok=True)
+        if target.parent not in journal.places:
+            check_inside(journal.output, target)
+            target.parent.mkdir(parents=True, exist_ok=True)
+            journal.temporary.mkdir(parents=True, exist_ok=True)
+            journal.places.add(target.parent)
         if not options.overwrite and os.path.lexists(target) and _differs(target, packed.data):
             raise PictureError(EXISTS)
         _write_synced(temporary, packed.data)
@@ -223,8 +226,11 @@ def write(journal: Journal, item: Item, packed: Packed, options: PlanOptions) ->
 
 
 def _write_synced(path: Path, data: bytes) -> None:
-    path.parent.mkdir(parents=True, exist_ok=True)
-    descriptor = os.open(path, os.O_WRONLY | os.O_CREAT | os.O_TRUNC, 0o666)
+    try:
+        descriptor = os.open(path, os.O_WRONLY | os.O_CREAT | os.O_TRUNC, 0o666)
+    except FileNotFoundError:
+        path.parent.mkdir(parents=True, exist_ok=True)  # a process that shared the work has tidied up
+        descriptor = os.open(path, os.O_WRONLY | os.O_CREAT | os.O_TRUNC, 0o666)
     with os.fdopen(descriptor, "wb") as file:
         file.write(data)
         file.flush()

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import fnmatch
+import functools
 import hashlib
 import json
 import os
@@ -43,8 +44,10 @@ MIN_SIDE = 16
 MAX_ASPECT = 16.0
 MAX_TARGET_SIDE = 32768
 _MULTIPLE = 8
+_ENCODE = json.JSONEncoder(ensure_ascii=False).encode
 _MAX_NAME_BYTES = 240
 _MAX_SIDECAR = 1 << 20
+_PLAIN = re.compile(r"(?!(?i:con|prn|aux|nul|com[0-9]|lpt[0-9])(\.|$))[\w \-()\[\],;+=@%~]{1,100}")
 _RESERVED = re.compile(r"(?i)^(con|prn|aux|nul|com[0-9]|lpt[0-9])(\.|$)")
 
 
@@ -202,8 +205,19 @@ class Planned:
 
     def settings_hash(self, options: PlanOptions) -> str:
         """Return the hash of everything but the source that the output's bytes depend on."""
-        request = None if self.request is None else request_to_json(self.request)
-        return digest([request, self.format, options.quality, options.strip_metadata, options.renderer, self.base_text])
+        parts = (
+            self.request_text or "",
+            self.format,
+            f"{options.quality} {options.strip_metadata}",
+            options.renderer,
+            self.base_text or "",
+        )
+        return hashlib.sha256("\x00".join(parts).encode("utf-8", "surrogatepass")).hexdigest()[:24]
+
+    @functools.cached_property
+    def request_text(self) -> str | None:
+        """The request as JSON, as the journal holds it."""
+        return None if self.request is None else request_to_text(self.request)
 
 
 # --- walk ---------------------------------------------------------------------------------------------------------
@@ -212,7 +226,9 @@ class Planned:
 def natural_key(name: str) -> tuple[Any, ...]:
     """Return a sort key that puts 2 before 10, and never fails."""
     parts = re.split(r"([0-9]+)", name.casefold())
-    return tuple((1, int(part), "") if part.isdigit() and len(part) < 19 else (0, 0, part) for part in parts), name
+    return tuple(
+        (1, int(part), "") if part.isascii() and part.isdigit() and len(part) < 19 else (0, 0, part) for part in parts
+    ), name
 
 
 def check_places(options: PlanOptions) -> None:
@@ -574,6 +590,8 @@ def safe_name(part: str, *, mild: bool = False, ending: str = "") -> str:
     """Return one path component that is safe on every system: no separators, control or direction marks, no device
     names, no `..`, at most 240 bytes. `mild` keeps what a file system already holds (as ? on Linux)."""
     text = unicodedata.normalize("NFC", part) if not mild else part
+    if part.isascii() and part.isprintable() and mild and _PLAIN.fullmatch(part):
+        return part + ending
     unwanted = ("Cc", "Cf", "Cs", "Zl", "Zp") if mild else ("Cc", "Cf", "Cs", "Zl", "Zp", "Cn", "Co")
     text = "".join("_" if unicodedata.category(mark) in unwanted else mark for mark in text)
     text = re.sub(r"[/\\]" if mild else r'[<>:"/\\|?*]', "_", text)
@@ -617,10 +635,18 @@ def digest(value: Any) -> str:  # noqa: ANN401  # anything JSON holds
 
 def request_to_json(request: HiresRequest) -> dict[str, Any]:
     """Return a request as plain JSON values."""
-    values = {name: getattr(request, name) for name in request.__dataclass_fields__}
-    values["config"] = {name: value for name, value in request.config.to_dict().items()}
-    values["size"] = list(request.size)
-    return values
+    return {**request.__dict__, "config": request.config.to_dict(), "size": list(request.size)}
+
+
+@functools.lru_cache(maxsize=64)
+def _config_text(config: FamConfig) -> str:
+    return _ENCODE(config.to_dict())
+
+
+def request_to_text(request: HiresRequest) -> str:
+    """Return a request as JSON text. A job has few configs and many requests: the config's text is made once."""
+    values = {**request.__dict__, "config": None}
+    return _ENCODE(values).replace('"config": null', f'"config": {_config_text(request.config)}', 1)
 
 
 def request_from_json(values: Mapping[str, Any]) -> HiresRequest:

@@ -16,6 +16,7 @@ from fam_ext.metadata.fields import BY_NAME, CONFIG_FIELDS, VERSION_KEY, Field
 # One "Key: value" pair: a key of at least two characters out of \w, space, - and /; a JSON string or anything up to
 # the next comma. The same grammar as the WebUI's, so what we write it reads, and the other way round.
 _PAIR = re.compile(r'\s*(\w[\w \-/]+):\s*("(?:\\.|[^\\"])+"|[^,]*)(?:,|$)')
+_SPECIAL = re.compile(r'[,:\n\r"]')
 _MIN_PAIRS = 3
 _NEGATIVE = "Negative prompt:"
 _MAX_CHARS = 1 << 20
@@ -40,7 +41,7 @@ class Infotext:
 
 def quote(value: str) -> str:
     """Return `value` as it may stand after a key: JSON-quoted where a plain one would be read differently."""
-    plain = value == value.strip() and not any(mark in value for mark in ',:\n\r"') and value != ""
+    plain = value != "" and value == value.strip() and _SPECIAL.search(value) is None
     return value if plain else json.dumps(value, ensure_ascii=False)
 
 

@@ -106,20 +106,25 @@ class DiffusersRenderer:
 
         The model is the renderer's own: a name in the request's metadata is not looked up.
         """
-        done = _guarded(
-            lambda: hires.upscale(
-                self.host,
-                image,
-                size=request.size,
-                sampling=request_sampling(request),
-                config=request.config,
-                method=request.method,
-                tile=request.tile,
-                low_memory=request.low_memory,
-                callbacks=hires.Callbacks(progress.step, progress.cancelled),
-            )
+        return render_on(self.host, image, request, progress)
+
+
+def render_on(host: DiffusersHost, image: Image.Image, request: HiresRequest, progress: Progress) -> Rendered:
+    """Return `image` (RGB, upright) at `request.size`, made by `host`, with what ran. Errors as `hires.upscale`."""
+    done = _guarded(
+        lambda: hires.upscale(
+            host,
+            image,
+            size=request.size,
+            sampling=request_sampling(request),
+            config=request.config,
+            method=request.method,
+            tile=request.tile,
+            low_memory=request.low_memory,
+            callbacks=hires.Callbacks(progress.step, progress.cancelled),
         )
-        return Rendered(done.image, what_ran(done, request, self.host.name), done.seconds)
+    )
+    return Rendered(done.image, what_ran(done, request, host.name), done.seconds)
 
 
 def load_renderer(

@@ -1,0 +1,298 @@
+"""The command: options reach the plan, exit codes, progress views, interrupt, presets. The renderer is a fast fake."""
+
+import json
+import os
+import signal
+import subprocess
+import sys
+from pathlib import Path
+
+import pytest
+
+from fam_ext import cli
+from fam_ext.core.config import FamConfig
+from fam_ext.jobs import run as engine
+from fam_ext.jobs.run import RendererSpec, Summary
+from fam_ext.metadata.infotext import parse
+from fam_ext.metadata.pictures import read_header
+from tests.jobs.fakes import make_folder, make_picture, outputs, strays
+
+ROOT = Path(__file__).parents[1]
+
+
+@pytest.fixture(autouse=True)
+def fast(monkeypatch, tmp_path: Path) -> None:
+    """Put the fast renderer where the command would load diffusers, and user presets into a folder of the test."""
+    real = RendererSpec.build
+
+    def build(self: RendererSpec):
+        return real(RendererSpec("tests.jobs.fakes:Odd", {}))
+
+    monkeypatch.setattr(RendererSpec, "build", build)
+    monkeypatch.setenv("FAM_HIRES_HOME", str(tmp_path / "home"))
+
+
+def run(capsys, *words: object) -> tuple[int, str, str]:
+    try:
+        cli.main([str(word) for word in words])
+    except SystemExit as end:
+        code = end.code
+    else:
+        code = 0
+    captured = capsys.readouterr()
+    return int(code or 0), captured.out, captured.err
+
+
+def planned(capsys, *words: object) -> list[dict]:
+    code, out, err = run(capsys, "upscale", *words, "--dry-run", "--plan-format", "json")
+    assert code == 0, err
+    return [json.loads(line) for line in out.splitlines()]
+
+
+def test_the_main_job(tmp_path: Path, capsys) -> None:
+    make_folder(tmp_path / "in", 3)
+    code, out, _ = run(capsys, "upscale", tmp_path / "in", "-o", tmp_path / "out", "--scale", 2)
+    assert code == 0
+    assert out.count(" -> ") == 3
+    assert "3 done" in out
+    assert len(outputs(tmp_path / "out")) == 3
+    params = parse(read_header(tmp_path / "out" / "picture 1.png").infotext).params
+    assert (params["FAM cutoff"], params["FAM cutoff reference"], params["FAM start"]) == ("32", "cycles", "0.7")
+    code, out, _ = run(capsys, "upscale", tmp_path / "in", "-o", tmp_path / "out", "--scale", 2)
+    assert code == 0
+    assert "3 done before" in out
+
+
+def test_one_failure_is_exit_code_1_and_the_rest_is_made(tmp_path: Path, capsys) -> None:
+    make_folder(tmp_path / "in", 2)
+    (tmp_path / "in" / "bad.png").write_bytes(b"")
+    code, out, err = run(capsys, "upscale", tmp_path / "in", "-o", tmp_path / "out")
+    assert code == 1
+    assert "2 done" in out
+    assert "1 failed" in out
+    assert "Traceback" not in err
+    make_picture(tmp_path / "in" / "bad.png", "raise", 1)
+    assert run(capsys, "upscale", tmp_path / "in", "-o", tmp_path / "out")[0] == 1
+    assert run(capsys, "retry-failed", tmp_path / "out")[0] == 1
+    code, out, _ = run(capsys, "report", tmp_path / "out")
+    assert code == 0
+    assert "2 done, 1 failed" in out
+
+
+@pytest.mark.parametrize(
+    ("words", "says"),
+    [
+        (["upscale", "IN"], "--output"),
+        (["upscale", "nowhere", "-o", "OUT"], "does not exist"),
+        (["upscale", "IN", "-o", "IN"], "inside the input"),
+        (["upscale", "IN", "-o", "IN/out"], "inside the input"),
+        (["upscale", "IN", "-o", "OUT", "--scale", "0.5"], "scale is 0.5"),
+        (["upscale", "IN", "-o", "OUT", "--method", "magic"], "method is 'magic'"),
+        (["upscale", "IN", "-o", "OUT", "--preset", "none"], "preset is 'none'; choose from paper, balanced"),
+        (["upscale", "IN", "-o", "OUT", "--cutoff", "-1"], "cutoff is -1"),
+        (["upscale", "IN", "-o", "OUT", "--attention", "2"], "attention is 2"),
+        (["upscale", "IN", "-o", "OUT", "--start", "0"], "start is 0"),
+        (["upscale", "IN", "-o", "OUT", "--size", "big"], "--size is 'big'"),
+        (["upscale", "IN", "-o", "OUT", "--format", "gif"], "format is 'gif'"),
+        (["upscale", "IN", "-o", "OUT", "--rule", "seed"], "FIELD=RULE"),
+        (["upscale", "IN", "-o", "OUT", "--rule", "seed=prefix"], "does not fit seed"),
+        (["upscale", "IN", "-o", "OUT", "--prompt-rule", "prefix"], "needs --prompt"),
+        (["upscale", "IN", "-o", "OUT", "--set", "colour=red"], "--set is"),
+        (["upscale", "IN", "-o", "OUT", "--name", "{prompt}"], "name pattern"),
+        (["upscale", "IN", "-o", "OUT", "--timeout", "0"], "timeout is 0"),
+        (["upscale", "IN", "-o", "OUT", "--progress", "loud"], "loud"),
+        (["retry-failed", "IN"], "no journal"),
+        (["report", "IN"], "no journal"),
+        (["presets", "show", "none"], "preset is 'none'"),
+        (["unknown"], "unknown"),
+    ],
+)
+def test_wrong_usage_is_exit_code_2_and_one_sentence(tmp_path: Path, capsys, words: list[str], says: str) -> None:
+    make_folder(tmp_path / "IN", 1)
+    places = {"IN": str(tmp_path / "IN"), "IN/out": str(tmp_path / "IN" / "out"), "OUT": str(tmp_path / "OUT")}
+    code, _, err = run(capsys, *[places.get(word, word) for word in words])
+    assert code == 2
+    assert says in " ".join(err.replace("│", " ").split())
+    assert "Traceback" not in err
+    assert not (tmp_path / "OUT").exists()
+    assert len(list((tmp_path / "IN").iterdir())) == 1
+
+
+def test_options_reach_the_plan(tmp_path: Path, capsys) -> None:
+    make_picture(tmp_path / "in" / "a.png", "a cat", 7, size=(64, 32))
+    base = [tmp_path / "in", "-o", tmp_path / "out"]
+    (row,) = planned(capsys, *base)
+    assert (row["prompt"], row["seed"], row["steps"], row["target"]) == ("a cat", 7, 20, "128x64")
+    (row,) = planned(capsys, *base, "--steps", 9, "--sampler", "Heun", "--cfg-scale", 3, "--seed", 5, "--scale", 3)
+    assert (row["steps"], row["sampler"], row["cfg_scale"], row["seed"]) == (9, "Heun", 3.0, 5)
+    assert row["target"] == "192x96"
+    (row,) = planned(capsys, *base, "--steps", 9, "--rule", "steps=take")
+    assert row["steps"] == 20
+    (row,) = planned(capsys, *base, "--prompt", "new")
+    assert row["prompt"] == "a cat"
+    (row,) = planned(capsys, *base, "--prompt", "new", "--prompt-rule", "override")
+    assert row["prompt"] == "new"
+    (row,) = planned(capsys, *base, "--prompt", "cat=>dog", "--prompt-rule", "replace", "--format", "webp")
+    assert (row["prompt"], row["output"]) == ("a dog", "a.webp")
+    (row,) = planned(capsys, *base, "--size", "100x100")
+    assert row["target"] == "96x48"
+    (row,) = planned(capsys, *base, "--size", "104x96", "--exact-size")
+    assert row["target"] == "104x96"
+    (row,) = planned(capsys, *base, "--preset", "paper")
+    assert (row["steps"], row["sampler"], row["cfg_scale"]) == (50, "DDIM", 7.5)
+    assert not (tmp_path / "out").exists()
+
+
+@pytest.mark.parametrize(
+    ("words", "expected"),
+    [
+        (["--preset", "paper"], FamConfig(upsample="latent_bicubic")),
+        (["--preset", "paper", "--no-am", "--no-fm"], FamConfig(upsample="latent_bicubic", fm=False, am=False)),
+        (["--preset", "paper", "--cutoff", "0.3"], FamConfig(upsample="latent_bicubic", cutoff=0.3)),
+        (
+            ["--cutoff", "0.5", "--attention", "0.2", "--start", "1"],
+            FamConfig(upsample="pixel_bicubic", cutoff=0.5, attention=0.2),
+        ),
+        (
+            ["--cutoff", "16", "--set", "am_window=1 to 0.5"],
+            FamConfig(upsample="pixel_bicubic", cutoff=16, cutoff_reference="cycles", start=0.7, am_window=(1.0, 0.5)),
+        ),
+        (
+            ["--set", "am=false", "--cutoff-reference", "target"],
+            FamConfig(upsample="pixel_bicubic", cutoff=0.5, cutoff_reference="target", start=0.7, am=False),
+        ),
+    ],
+)
+def test_fam_options_reach_the_config(tmp_path: Path, capsys, monkeypatch, words, expected) -> None:
+    make_folder(tmp_path / "in", 1)
+    seen = []
+    monkeypatch.setattr(cli, "run_job", lambda options, *a, **k: seen.append(options) or Summary())
+    run(capsys, "upscale", tmp_path / "in", "-o", tmp_path / "out", *words)
+    assert seen[0].config == expected
+
+
+def test_json_progress_is_one_object_a_line(tmp_path: Path, capsys) -> None:
+    make_folder(tmp_path / "in", 2)
+    code, out, _ = run(capsys, "upscale", tmp_path / "in", "-o", tmp_path / "out", "--progress", "json")
+    events = [json.loads(line) for line in out.splitlines()]
+    assert code == 0
+    kinds = [event["kind"] for event in events]
+    assert kinds.count("finished") == 2
+    assert kinds.count("step") == 4
+    assert kinds[-1] == "summary"
+    assert events[-1]["done"] == 2
+
+
+def test_live_progress_ends_with_the_summary(tmp_path: Path, capsys) -> None:
+    make_folder(tmp_path / "in", 2)
+    code, out, _ = run(capsys, "upscale", tmp_path / "in", "-o", tmp_path / "out", "--progress", "live")
+    assert code == 0
+    assert "2 done" in out
+
+
+def test_a_dry_run_estimates_from_history(tmp_path: Path, capsys) -> None:
+    make_folder(tmp_path / "in", 1)
+    assert "once this folder holds" in run(capsys, "upscale", tmp_path / "in", "-o", tmp_path / "out", "--dry-run")[1]
+    run(capsys, "upscale", tmp_path / "in", "-o", tmp_path / "out")
+    make_folder(tmp_path / "in", 3)
+    code, out, _ = run(capsys, "upscale", tmp_path / "in", "-o", tmp_path / "out", "--dry-run")
+    assert code == 0
+    assert "history" in out
+    code, out, _ = run(capsys, "upscale", tmp_path / "in", "-o", tmp_path / "out", "--dry-run", "--plan-format", "csv")
+    assert out.splitlines()[0].startswith("state,source,output")
+    assert len(out.splitlines()) == 4
+
+
+def test_first_n_is_a_trial(tmp_path: Path, capsys) -> None:
+    make_folder(tmp_path / "in", 5)
+    run(capsys, "upscale", tmp_path / "in", "-o", tmp_path / "out", "--first", 2)
+    assert list(outputs(tmp_path / "out")) == ["picture 0.png", "picture 1.png"]
+    run(capsys, "upscale", tmp_path / "in", "-o", tmp_path / "out")
+    assert len(outputs(tmp_path / "out")) == 5
+
+
+def test_an_empty_folder_says_so(tmp_path: Path, capsys) -> None:
+    (tmp_path / "in").mkdir()
+    code, out, _ = run(capsys, "upscale", tmp_path / "in", "-o", tmp_path / "out")
+    assert code == 0
+    assert "no pictures were found" in out
+
+
+def test_strip_metadata(tmp_path: Path, capsys) -> None:
+    make_folder(tmp_path / "in", 1)
+    run(capsys, "upscale", tmp_path / "in", "-o", tmp_path / "out", "--strip-metadata")
+    assert read_header(tmp_path / "out" / "picture 0.png").texts == ()
+
+
+def test_presets_are_listed_saved_and_shared(tmp_path: Path, capsys) -> None:
+    code, out, _ = run(capsys, "presets", "list")
+    assert code == 0
+    assert out.splitlines()[0].startswith("paper")
+    file = tmp_path / "balanced.json"
+    assert run(capsys, "presets", "export", "balanced", file)[0] == 0
+    assert run(capsys, "presets", "import", file)[0] == 2
+    assert run(capsys, "presets", "import", file, "--name", "mine")[0] == 0
+    assert "mine" in run(capsys, "presets", "list")[1]
+    make_folder(tmp_path / "in", 1)
+    run(capsys, "upscale", tmp_path / "in", "-o", tmp_path / "out", "--cutoff", "0.3", "--preset", "mine")
+    picture = tmp_path / "out" / "picture 0.png"
+    assert run(capsys, "presets", "from-image", picture, "from cat")[0] == 0
+    shown = json.loads(run(capsys, "presets", "show", "from cat")[1])
+    assert shown["fam"]["cutoff"] == 0.3
+    assert shown["settings"]["steps"] == 20
+    assert run(capsys, "presets", "delete", "mine")[0] == 0
+    assert "mine" not in run(capsys, "presets", "list")[1]
+
+
+@pytest.mark.skipif(sys.platform == "win32", reason="signals")
+def test_ctrl_c_finishes_nothing_half_way(tmp_path: Path) -> None:
+    make_folder(tmp_path / "in", 6)
+    code = (
+        "import sys; from fam_ext.jobs.run import RendererSpec;"
+        "from tests.jobs.fakes import Fast; RendererSpec.build = lambda self: Fast(0.4, 8);"
+        "from fam_ext.cli import main; main(sys.argv[1:])"
+    )
+    words = ["upscale", str(tmp_path / "in"), "-o", str(tmp_path / "out"), "--progress", "json"]
+    process = subprocess.Popen(
+        [sys.executable, "-c", code, *words], cwd=ROOT, stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True
+    )
+    assert process.stdout is not None
+    for line in process.stdout:
+        event = json.loads(line)
+        if event["kind"] == "step" and event["key"] == "picture 1.png":
+            process.send_signal(signal.SIGINT)
+            break
+    rest, err = process.communicate(timeout=30)
+    summary = json.loads(rest.splitlines()[-1])
+    assert process.returncode == 130
+    assert summary["cancelled"]
+    assert (summary["done"], summary["pending"]) == (1, 5)
+    assert "stopping" in err
+    assert "Traceback" not in err
+    assert list(outputs(tmp_path / "out")) == ["picture 0.png"]
+    assert strays(tmp_path / "out") == []
+
+
+def test_help_and_version_load_no_torch() -> None:
+    code = (
+        "import sys\nfrom fam_ext.cli import main\n"
+        "try:\n    main(['upscale', '--help'])\n"
+        "finally:\n    sys.exit(3 if 'torch' in sys.modules else 0)"
+    )
+    done = subprocess.run([sys.executable, "-c", code], cwd=ROOT, capture_output=True, text=True, check=False)
+    assert done.returncode == 0, done.stderr
+    assert "--prompt-rule" in done.stdout
+
+
+def test_no_other_module_walks_the_files() -> None:
+    """One engine: outside jobs nobody lists folders of pictures or renders in a loop of its own."""
+    package = ROOT / "fam_ext"
+    for path in package.rglob("*.py"):
+        relative = path.relative_to(package).as_posix()
+        if relative.startswith(("jobs/", "metadata/presets", "demo/")):
+            continue
+        text = path.read_text(encoding="utf-8")
+        for word in ("os.walk(", "os.scandir(", "walk_files("):
+            assert word not in text, f"{relative} walks files by itself"
+    assert engine.run_job is cli.run_job
+    assert os.sep

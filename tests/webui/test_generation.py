@@ -1,0 +1,248 @@
+"""FAM in the real WebUI through its API: what it changes, what it leaves, what it refuses."""
+
+import threading
+import time
+
+import numpy as np
+import pytest
+from PIL import Image
+
+from tests.webui.conftest import PLAIN
+from tests.webui.server import encoded
+
+PAPER = {"preset": "paper"}
+SDXL = {"override_settings": {"sd_model_checkpoint": "tiny-sdxl.safetensors"}}
+SD15 = {"override_settings": {"sd_model_checkpoint": "tiny-sd15.safetensors"}}
+
+
+@pytest.fixture(scope="module")
+def check_off(server, plain_pictures):
+    """Assert that the WebUI makes the picture that it made before us."""
+
+    def check(name="latent"):
+        assert server.generate(**PLAIN[name]).pixels == plain_pictures[name]
+
+    return check
+
+
+@pytest.mark.parametrize("name", PLAIN)
+def test_with_fam_off_every_bit_is_as_without_the_extension(check_off, name):
+    check_off(name)
+
+
+def test_img2img_with_fam_off_is_as_without_the_extension(server, plain_pictures, native_picture):
+    off = server.generate(tab="img2img", init_images=[encoded(native_picture)], width=128)
+    assert off.pixels == plain_pictures["img2img"] and not off.fam
+
+
+def test_fam_keeps_the_native_picture_s_low_band(server, check_off):
+    fields = {"width": 128, "height": 128, "steps": 8, "denoising_strength": 1.0}
+    native = server.generate(**fields, enable_hr=False).images[0]
+    plain = server.generate(**fields).images[0]
+    fam = server.generate({"cutoff": 8, "cutoff_reference": "cycles"}, **fields)
+    assert fam.fam["FAM version"] and next(iter(fam.fam)) == "FAM version"
+
+    def low_band_error(picture):
+        small = np.asarray(picture.resize((16, 16), Image.Resampling.BOX), float)
+        return np.abs(small - np.asarray(native.resize((16, 16), Image.Resampling.BOX), float)).mean()
+
+    assert low_band_error(fam.images[0]) < 0.7 * low_band_error(plain)
+    check_off()
+
+
+@pytest.mark.parametrize(("model", "sites"), [(SD15, 3), (SDXL, 30), ({}, 2)])
+def test_am_is_called_once_a_site_and_step(server, model, sites):
+    # random networks: the picture means nothing, the calls do
+    answer = server.generate({}, **model)
+    assert answer.fam, answer.error
+    steps, fm_calls, am_calls, am_sites = server.last_pass()
+    assert (steps, am_sites) == (4, sites)
+    assert am_calls == steps * am_sites and fm_calls >= 1
+
+
+def test_fm_and_am_each_change_the_picture(server):
+    pictures = {
+        name: server.generate(config).pixels[0]
+        for name, config in {"both": {}, "fm": {"am": False}, "am": {"fm": False}}.items()
+    }
+    assert len(set(pictures.values())) == 3
+
+
+def test_both_off_is_not_labelled(server):
+    assert not server.generate({"fm": False, "am": False}).fam
+
+
+SAMPLERS = [
+    "DPM++ 2M",
+    "DPM++ SDE",
+    "DPM++ 2M SDE",
+    "DPM++ 2M SDE Heun",
+    "DPM++ 2S a",
+    "DPM++ 3M SDE",
+    "Euler a",
+    "Euler",
+    "LMS",
+    "Heun",
+    "DPM2",
+    "DPM2 a",
+    "DPM fast",
+    "DPM adaptive",
+    "Restart",
+    "DDIM",
+    "DDIM CFG++",
+    "PLMS",
+    "LCM",
+]
+
+
+@pytest.mark.parametrize("sampler", SAMPLERS)
+def test_each_of_the_webui_s_samplers(server, sampler):
+    answer = server.generate({"start": 0.8}, sampler_name=sampler, scheduler="Automatic", steps=5)
+    assert answer.status == 200, answer.error
+    assert answer.fam["FAM start"] == "0.8"
+    steps, fm_calls, am_calls, _ = server.last_pass()
+    assert fm_calls >= 1 and am_calls >= steps
+
+
+def test_all_samplers_are_tested_or_refused(server):
+    names = {entry["name"] for entry in server.ask("/sdapi/v1/samplers")[1]}
+    assert names - set(SAMPLERS) == {"UniPC"}
+    answer = server.generate({}, sampler_name="UniPC", scheduler="Automatic")
+    assert answer.status == 422 and "UniPC" in answer.error
+
+
+FEATURES = {
+    "AND prompts": {"prompt": "a red apple AND a green tree :0.8"},
+    "long prompt": {"prompt": "a red apple, " * 40, "negative_prompt": "bad"},
+    "one row at a time": {"override_settings": {"batch_cond_uncond": False}},
+    "batch": {"batch_size": 2, "n_iter": 2},
+    "cfg 1": {"cfg_scale": 1},
+    "hires prompt and sampler": {"hr_prompt": "a blue car", "hr_sampler_name": "Euler", "hr_second_pass_steps": 6},
+    "pixel upscaler": {"hr_upscaler": "Lanczos"},
+    "latent upscaler": {"hr_upscaler": "Latent (bicubic antialiased)"},
+    "not square": {"width": 64, "height": 96, "hr_scale": 2},
+    "odd scale": {"hr_scale": 1.63},
+    "cropped": {"hr_resize_x": 128, "hr_resize_y": 160},
+    "hypertile": {"override_settings": {"hypertile_enable_unet": True}},
+    "token merging": {"override_settings": {"token_merging_ratio": 0.5, "token_merging_ratio_hr": 0.5}},
+    "upcast attention": {"override_settings": {"upcast_attn": True}},
+    "ngms": {"s_min_uncond": 3.0},
+    "refiner": {"refiner_checkpoint": "tiny-sd15.safetensors", "refiner_switch_at": 0.6},
+    "hires checkpoint": {"hr_checkpoint_name": "tiny-sd15.safetensors", "hr_upscaler": "Lanczos"},
+    "attention": {"override_settings": {"cross_attention_optimization": "sdp - scaled dot product"}},
+    "tiling": {"tiling": True},
+    "subseed": {"subseed": 5, "subseed_strength": 0.3},
+}
+
+
+@pytest.mark.parametrize("name", FEATURES)
+def test_it_works_with(server, name):
+    fields = FEATURES[name]
+    answer = server.generate({"start": 0.9}, **fields)
+    assert answer.status == 200, answer.error
+    assert answer.fam["FAM start"] == "0.9"
+    _, fm_calls, am_calls, sites = server.last_pass()
+    assert fm_calls >= 1 and am_calls >= sites
+    for option, value in fields.get("override_settings", {}).items():  # the WebUI does not restore what it never had
+        if isinstance(value, bool):
+            server.ask("/sdapi/v1/options", {option: option == "batch_cond_uncond"})
+
+
+def test_nothing_of_all_that_stayed(check_off):
+    for name in PLAIN:
+        check_off(name)
+
+
+def test_a_seed_is_a_picture_whatever_the_batch(server):
+    both = server.generate({}, batch_size=2)
+    assert both.pixels == [server.generate({}).pixels[0], server.generate({}, seed=2).pixels[0]]
+
+
+def test_img2img_takes_the_input_as_native(server, native_picture):
+    answer = server.generate({"start": 0.6}, tab="img2img", init_images=[encoded(native_picture)], width=128, height=96)
+    assert answer.images[0].size == (128, 96) and answer.fam["FAM start"] == "0.6"
+    small = server.generate({}, tab="img2img", init_images=[encoded(native_picture)])
+    assert small.status == 422 and "64 x 64" in small.error
+
+
+def test_img2img_with_a_mask(server, native_picture):
+    mask = Image.new("L", (64, 64), 0)
+    mask.paste(255, (0, 0, 32, 64))
+    fields = {"init_images": [encoded(native_picture)], "mask": encoded(mask), "width": 128, "height": 128}
+    whole = server.generate({}, tab="img2img", inpaint_full_res=False, **fields)
+    assert whole.fam, whole.error
+    area = server.generate({}, tab="img2img", inpaint_full_res=True, **fields)
+    assert area.status == 422 and "Whole picture" in area.error
+
+
+@pytest.mark.parametrize(
+    ("fam", "words"),
+    [
+        ({"cutoff": 1.4}, ["cutoff", "1.4", "0 to 1"]),
+        ({"cutof": 0.4}, ["cutof ", "cutoff"]),
+        ({"attention": "much"}, ["attention", "0 to 1"]),
+        ({"am_window": [0.2, 0.8]}, ["am_window", "1 >= start >= end >= 0"]),
+        ({"am_sites": "middle*"}, ["am_sites", "output_blocks"]),
+        ({"preset": "nothing"}, ["nothing", "paper", "balanced"]),
+        ({"enabled": "yes"}, ["enabled", "true or false"]),
+    ],
+)
+def test_errors_name_the_field_and_what_is_allowed(server, check_off, fam, words):
+    answer = server.generate(fam)
+    assert answer.status == 422 and all(word in answer.error for word in words), answer.error
+    assert "\n" not in answer.error
+    check_off()
+
+
+def test_fam_without_hires_fix_is_not_silently_plain(server):
+    answer = server.generate({}, enable_hr=False)
+    assert answer.status == 422 and "Hires. fix" in answer.error
+
+
+def test_the_infotext_restores_the_picture(server):
+    fam = {"cutoff": 0.6, "attention": 0.4, "am_window": [1.0, 0.3], "start": 0.8, "step_invariant": True}
+    first = server.generate(fam, hr_upscaler="Lanczos")
+    # only the infotext, and what the WebUI's own infotext does not hold
+    status, answer = server.ask("/sdapi/v1/txt2img", {"infotext": first.infotexts[0]})
+    from tests.webui.server import Answer
+
+    again = Answer(status, answer)
+    assert again.fam == first.fam
+    assert again.pixels == first.pixels
+    off = server.ask("/sdapi/v1/txt2img", {"infotext": first.infotexts[0].replace("FAM ", "X ")})
+    assert not Answer(*off).fam
+
+
+def test_interrupt_ends_the_pass_and_leaves_nothing(server, check_off):
+    answers = []
+    work = threading.Thread(target=lambda: answers.append(server.generate({}, width=128, height=128, steps=60)))
+    work.start()
+    deadline = time.monotonic() + 60
+    while time.monotonic() < deadline:
+        state = server.ask("/sdapi/v1/progress?skip_current_image=true")[1]
+        if state["state"]["job_no"] == 1 and state["state"]["sampling_step"] >= 2:
+            break
+        time.sleep(0.05)
+    server.ask("/sdapi/v1/interrupt", {})
+    work.join(60)
+    assert not work.is_alive() and answers[0].status == 200
+    check_off()
+
+
+def test_x_y_z_axes(server, check_off):
+    info = server.ask("/sdapi/v1/script-info")[1]
+    plot = next(entry for entry in info if entry["name"] == "x/y/z plot" and not entry["is_img2img"])
+    labels = plot["args"][0]["choices"]
+    assert len(labels) == len(set(labels))
+    ours = [label for label in labels if label.startswith("[FAM] ")]
+    assert "[FAM] Preset" in ours and "[FAM] Start (rho)" in ours and len(ours) == 15
+    defaults = [argument["value"] for argument in plot["args"]]
+    # x type, x values, x dropdown, y type, y values, y dropdown
+    arguments = [labels.index("[FAM] Cutoff c"), "0.2, 0.9", [], labels.index("[FAM] Preset"), "", ["paper", "fast"]]
+    answer = server.generate(script_name="x/y/z plot", script_args=[*arguments, *defaults[len(arguments) :]])
+    assert answer.status == 200, answer.error
+    cells = answer.pixels[1:5]
+    assert len(set(cells)) == 4
+    assert [info.count("FAM version") for info in answer.infotexts[1:5]] == [1] * 4
+    assert "FAM cutoff: 0.9" in "".join(answer.infotexts) and "FAM start: 0.6" in "".join(answer.infotexts)
+    check_off()

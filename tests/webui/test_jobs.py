@@ -1,0 +1,124 @@
+"""Folder jobs and presets through /fam-hires/v1, and what a closed server refuses."""
+
+import csv
+import io
+import time
+
+import pytest
+from PIL import Image
+from PIL.PngImagePlugin import PngInfo
+
+ROUTE = "/fam-hires/v1"
+
+
+@pytest.fixture
+def folder(tmp_path, native_picture):
+    """Eight pictures with settings of their own, one of them broken."""
+    place = tmp_path / "in"
+    place.mkdir()
+    for number in range(8):
+        info = PngInfo()
+        settings = f"Steps: 3, Sampler: Euler, Schedule type: Automatic, CFG scale: 4, Seed: {number}, Size: 64x64"
+        info.add_text("parameters", f"a red apple {number}\n{settings}")
+        native_picture.save(place / f"{number}.png", pnginfo=info)
+    (place / "5.png").write_bytes((place / "5.png").read_bytes()[:300])
+    return place
+
+
+def wait(server, job, timeout=120):
+    deadline = time.monotonic() + timeout
+    while time.monotonic() < deadline:
+        state = server.ask(f"{ROUTE}/jobs/{job}")[1]
+        if state["state"] in ("done", "stopped", "cancelled", "failed"):
+            return state
+        time.sleep(0.2)
+    raise AssertionError(state)
+
+
+def test_a_folder_of_eight_with_one_broken(server, folder):
+    out = folder.parent / "out"
+    body = {"input": str(folder), "output": str(out), "fam": {"start": 0.7}, "scale": 2}
+    status, job = server.ask(f"{ROUTE}/jobs", body)
+    assert status == 200
+    busy = server.ask(f"{ROUTE}/jobs", body)
+    assert busy[0] == 409 and job["id"] in busy[1]["detail"]
+    state = wait(server, job["id"])
+    assert (state["state"], state["done"], state["failed"], state["total"]) == ("done", 7, 1, 8), state
+    assert [row["key"] for row in state["rows"] if row["state"] == "failed"] == ["5.png"]
+    with Image.open(out / "3.png") as result:
+        assert result.size == (128, 128)
+        text = result.info["parameters"]
+    assert text.startswith("a red apple 3\nSteps: 3, Sampler: Euler")
+    assert "FAM version" in text and "FAM start: 0.7" in text and "FAM size: 128 x 128" in text
+    report = server.ask(f"{ROUTE}/jobs/{job['id']}/report")[1]
+    assert len(report["files"]) == 8
+    rows = list(
+        csv.DictReader(io.StringIO(server.ask(f"{ROUTE}/jobs/{job['id']}/report?kind=csv", raw=True)[1].decode()))
+    )
+    assert sorted(row["state"] for row in rows) == ["done"] * 7 + ["failed"]
+    # the same again does nothing
+    written = {path.name: path.stat().st_mtime_ns for path in out.glob("*.png")}
+    again = wait(server, server.ask(f"{ROUTE}/jobs", body)[1]["id"])
+    assert again["done"] == 0 and again["failed"] == 1
+    assert {path.name: path.stat().st_mtime_ns for path in out.glob("*.png")} == written
+
+
+def test_a_job_stops_now_and_goes_on_later(server, folder):
+    body = {"input": str(folder), "output": str(folder.parent / "out"), "steps": 40, "own_settings": False}
+    job = server.ask(f"{ROUTE}/jobs", body)[1]["id"]
+    while server.ask(f"{ROUTE}/jobs/{job}")[1]["step"] < 2:
+        time.sleep(0.05)
+    server.ask(f"{ROUTE}/jobs/{job}/cancel", {})
+    state = wait(server, job)
+    assert state["state"] == "cancelled" and state["done"] < 7
+    assert not list((folder.parent / "out").rglob("*.tmp"))
+    rest = wait(server, server.ask(f"{ROUTE}/jobs", {**body, "first": 2})[1]["id"])
+    assert rest["failed"] <= 1
+    assert server.generate().status == 200
+
+
+@pytest.mark.parametrize(
+    ("body", "words"),
+    [
+        ({}, ["input"]),
+        ({"input": "/nowhere/at/all"}, ["/nowhere/at/all", "does not exist"]),
+        ({"input": ".", "scal": 2}, ["scal ", "scale"]),
+        ({"input": ".", "scale": "2"}, ["scale", "number"]),
+        ({"input": ".", "scale": 99}, ["scale", "99", "16"]),
+        ({"input": ".", "fam": {"cutoff": 3}}, ["cutoff", "0 to 1"]),
+        ({"input": ".", "format": "TGA"}, ["TGA", "PNG"]),
+        ({"input": ".", "width": 512}, ["width", "height"]),
+    ],
+)
+def test_errors_of_a_job_name_the_field(server, body, words):
+    status, answer = server.ask(f"{ROUTE}/jobs", body)
+    assert status == 422 and all(word in answer["detail"] for word in words), answer
+
+
+def test_schema_presets_and_openapi(server):
+    schema = server.ask(f"{ROUTE}/schema")[1]
+    assert schema["fam"]["properties"]["attention"]["maximum"] == 1
+    assert schema["job"]["properties"]["input"]["type"] == "string"
+    names = [preset["name"] for preset in server.ask(f"{ROUTE}/presets")[1]["presets"]]
+    assert names[:2] == ["paper", "balanced"]
+    paths = server.ask("/openapi.json")[1]["paths"]
+    assert {path for path in paths if path.startswith(ROUTE)} == {
+        f"{ROUTE}{path}"
+        for path in ("/schema", "/presets", "/jobs", "/jobs/{job_id}", "/jobs/{job_id}/cancel", "/jobs/{job_id}/report")
+    }
+    assert server.ask(f"{ROUTE}/jobs/none")[0] == 404
+
+
+def test_a_closed_server_asks_for_a_password_and_hides_its_folders(start, folder):
+    closed = start("--api-auth", "user:word", "--hide-ui-dir-config")
+    try:
+        assert closed.ask(f"{ROUTE}/presets")[0] == 401
+        closed.authorization = "user:wrong"
+        assert closed.ask(f"{ROUTE}/jobs", {"input": str(folder)})[0] == 401
+        closed.authorization = "user:word"
+        assert closed.ask(f"{ROUTE}/presets")[0] == 200
+        status, answer = closed.ask(f"{ROUTE}/jobs", {"input": str(folder)})
+        assert status == 422 and "--hide-ui-dir-config" in answer["detail"]
+        assert not (folder.parent / "in-fam").exists()
+    finally:
+        closed.stop()

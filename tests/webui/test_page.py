@@ -1,0 +1,197 @@
+"""The page of the real WebUI in Chromium: what a user sees and clicks."""
+
+import shutil
+import time
+
+import pytest
+from PIL import Image
+
+sync_api = pytest.importorskip("playwright.sync_api", reason="needs playwright and Chromium")
+CHROMIUM = next((path for path in map(shutil.which, ("chromium", "chromium-browser", "google-chrome")) if path), None)
+pytestmark = pytest.mark.skipif(CHROMIUM is None, reason="needs Chromium on the path")
+# the WebUI's own, without any extension
+KNOWN_ERRORS = ("reading 'props'",)
+
+
+@pytest.fixture(scope="module")
+def browser():
+    with sync_api.sync_playwright() as playwright:
+        browser = playwright.chromium.launch(executable_path=CHROMIUM, args=["--no-sandbox"])
+        yield browser
+        browser.close()
+
+
+@pytest.fixture
+def page(browser, server):
+    page = browser.new_page(viewport={"width": 1500, "height": 1400})
+    page.set_default_timeout(60_000)
+    errors = []
+    page.on("pageerror", lambda error: errors.append(str(error)))
+    page.goto(server.url, wait_until="domcontentloaded")
+    page.wait_for_selector("#txt2img_prompt textarea")
+    page.wait_for_function("typeof switch_to_fam_hires === 'function' && gradioApp().querySelector('#tab_fam_hires')")
+    time.sleep(1)
+    yield page
+    page.close()
+    assert not [error for error in errors if not any(known in error for known in KNOWN_ERRORS)]
+
+
+def fill(page, selector, value):
+    page.fill(selector, str(value))
+    page.press(selector, "Tab")
+
+
+def set_small(page):
+    page.fill("#txt2img_prompt textarea", "a red apple")
+    for name, value in (("width", 64), ("height", 64), ("steps", 4)):
+        fill(page, f"#txt2img_{name} input[type=number]", value)
+    fill(page, "#txt2img_seed input", 1)
+
+
+def generate(page):
+    """Press Generate and return (infotext, log) once the page has answered."""
+    page.evaluate("gradioApp().querySelector('#html_log_txt2img').innerHTML = ''")
+    page.click("#txt2img_generate")
+    page.wait_for_function("gradioApp().querySelector('#html_log_txt2img').innerText.includes('Time taken')")
+    time.sleep(0.5)
+    return page.inner_text("#html_info_txt2img"), page.inner_text("#html_log_txt2img")
+
+
+def open_tab(page):
+    page.evaluate("switch_to_fam_hires()")
+    page.wait_for_selector("#fam_hires_generate", state="visible")
+
+
+def test_txt2img_says_what_ran_and_what_is_wrong(page):
+    set_small(page)
+    page.click("#txt2img_fam_hires-visible-checkbox")
+    infotext, log = generate(page)
+    assert "FAM" not in infotext and "Hires. fix is off" in log
+    page.click("#txt2img_hr-visible-checkbox")
+    infotext, log = generate(page)
+    assert "FAM version" in infotext and "FAM start: 0.7" in infotext
+    fill(page, "#txt2img_fam_hires_cutoff input", 900)
+    infotext, log = generate(page)
+    assert "cutoff is 900" in log and "512" in log and "FAM version" not in infotext
+    fill(page, "#txt2img_fam_hires_cutoff input", 32)
+    assert "FAM version" in generate(page)[0]
+
+
+def test_paste_restores_the_dials(page):
+    text = "a red apple\nSteps: 4, Sampler: Euler, Schedule type: Automatic, CFG scale: 5, Seed: 3, Size: 64x64, "
+    text += "Denoising strength: 0.8, FAM version: 0.1.0, FAM cutoff: 0.6, FAM no AM: True, FAM AM window: 0.9 to 0.2, "
+    text += "FAM start: 0.8, Hires upscale: 2, Hires upscaler: Lanczos"
+    page.fill("#txt2img_prompt textarea", text)
+    page.click("#paste")
+    page.wait_for_function("gradioApp().querySelector('#txt2img_prompt textarea').value === 'a red apple'")
+    time.sleep(1)
+    assert page.is_checked("#txt2img_fam_hires-visible-checkbox")
+    assert page.input_value("#txt2img_fam_hires_cutoff input") == "0.6"
+    assert not page.is_checked("#txt2img_fam_hires_am input")
+    assert page.is_checked("#txt2img_fam_hires_fm input")
+    assert page.input_value("#txt2img_fam_hires_start input[type=number]") == "0.8"
+    page.click("#txt2img_fam_hires_more .label-wrap")
+    assert page.input_value("#txt2img_fam_hires_am_window_start input[type=number]") == "0.9"
+    assert page.input_value("#txt2img_fam_hires_am_window_end input[type=number]") == "0.2"
+
+
+def test_a_preset_sets_the_dials(page):
+    page.click("#txt2img_fam_hires-visible-checkbox")
+    page.click("#txt2img_fam_hires_preset input")
+    page.click("#txt2img_fam_hires_preset li:has-text('paper')")
+    page.wait_for_function("gradioApp().querySelector('#txt2img_fam_hires_cutoff input').value === '0.5'")
+    assert page.input_value("#txt2img_fam_hires_start input[type=number]") == "1"
+
+
+def test_a_picture_is_sent_to_the_tab_and_enlarged(page):
+    set_small(page)
+    infotext, _ = generate(page)
+    page.click("#txt2img_send_to_fam_hires")
+    page.wait_for_function("gradioApp().querySelector('#fam_hires_infotext textarea').value.includes('Steps: 4')")
+    assert page.input_value("#fam_hires_infotext textarea").startswith("a red apple\nSteps: 4")
+    page.wait_for_function("gradioApp().querySelector('#fam_hires_seed input').value === '1'")
+    page.click("#fam_hires_generate")
+    page.wait_for_selector("#fam_hires_compare img >> nth=1")
+    infotext = page.inner_text("#html_info_fam_hires")
+    assert "FAM version" in infotext and "Hires resize: 128x128" in infotext and "Seed: 1," in infotext
+    slider = page.locator("#fam_hires_compare input[type=range]")
+    slider.evaluate("node => { node.value = 10; node.dispatchEvent(new Event('input')); }")
+    assert "10%" in page.locator("#fam_hires_compare .fam-compare").get_attribute("style")
+    # and back to txt2img, dials and all
+    page.click("#fam_hires_send_to_txt2img")
+    page.wait_for_function("gradioApp().querySelector('#txt2img_fam_hires-visible-checkbox').checked")
+
+
+def test_the_tab_says_what_is_wrong(page):
+    open_tab(page)
+    page.click("#fam_hires_generate")
+    page.wait_for_function("gradioApp().querySelector('#html_log_fam_hires').innerText.includes('no picture')")
+
+
+def test_png_info_sends_to_the_tab(page, tmp_path, native_picture):
+    from PIL.PngImagePlugin import PngInfo
+
+    info = PngInfo()
+    info.add_text("parameters", "a blue car\nSteps: 7, Sampler: Euler, CFG scale: 3, Seed: 9, Size: 64x64")
+    native_picture.save(tmp_path / "sent.png", pnginfo=info)
+    page.click("#tabs > div > button:has-text('PNG Info')")
+    page.set_input_files("#pnginfo_image input[type=file]", str(tmp_path / "sent.png"))
+    page.wait_for_selector("#tab_pnginfo :text('a blue car')")
+    page.click("#pnginfo_send_to_fam_hires")
+    page.wait_for_function("gradioApp().querySelector('#fam_hires_infotext textarea').value.includes('a blue car')")
+    page.wait_for_function("gradioApp().querySelector('#fam_hires_steps input[type=number]').value === '7'")
+
+
+def test_a_folder_is_listed_run_and_stopped(page, tmp_path, native_picture):
+    source = tmp_path / "in"
+    source.mkdir()
+    for number in range(8):
+        native_picture.save(source / f"{number}.png")
+    (source / "5.png").write_bytes((source / "5.png").read_bytes()[:40])
+    open_tab(page)
+    page.click("#fam_hires_mode button:has-text('Batch folder')")
+    page.fill("#fam_hires_folder_input textarea", str(source))
+    page.fill("#fam_hires_folder_prompt textarea", "a red apple")
+    fill(page, "#fam_hires_steps input[type=number]", 3)
+    page.click("#fam_hires_list")
+    page.wait_for_selector("#fam_hires_plan_table")
+    listed = page.inner_text("#fam_hires_status")
+    assert "8 files" in listed and "1 unreadable" in listed and "128 x 128" in listed and "a red apple" in listed
+    assert not (tmp_path / "in-fam").exists()
+    page.click("#fam_hires_start")
+    page.wait_for_selector("#fam_hires_status_table tr:has-text('0.png'):has-text('done')")
+    page.click("#fam_hires_stop_after")
+    page.wait_for_function("gradioApp().querySelector('#fam_hires_status').innerText.startsWith('stopped')")
+    done = len(list((tmp_path / "in-fam").glob("*.png")))
+    assert 1 <= done < 7
+    page.click("#fam_hires_start")
+    page.wait_for_function("gradioApp().querySelector('#fam_hires_status').innerText.startsWith('done')")
+    assert "5.png" in page.inner_text("#fam_hires_status_table tr:has-text('failed')")
+    assert len(list((tmp_path / "in-fam").glob("*.png"))) == 7
+    assert page.locator("#fam_hires_compare img").count() == 2
+    with Image.open(tmp_path / "in-fam" / "0.png") as result:
+        assert "FAM version" in result.info["parameters"]
+
+
+def test_presets_are_saved_used_and_deleted(page, server):
+    open_tab(page)
+    fill(page, "#fam_hires_cutoff input", 12)
+    page.click("#fam_hires_presets .label-wrap")
+    page.fill("#fam_hires_preset_name textarea, #fam_hires_preset_name input", "my own")
+    page.click("#fam_hires_preset_save")
+    page.wait_for_selector("#fam_hires_preset_note:has-text('saved my own')")
+    files = list((server.data / "fam-hires" / "presets").glob("*.json"))
+    assert [file.name for file in files] == ["my own.json"]
+    answer = server.ask("/fam-hires/v1/presets")[1]
+    assert "my own" in [preset["name"] for preset in answer["presets"]]
+    fill(page, "#fam_hires_cutoff input", 3)
+    page.click("#fam_hires_preset_load")
+    page.wait_for_function("gradioApp().querySelector('#fam_hires_cutoff input').value === '12'")
+    page.click("#fam_hires_preset_delete")
+    page.wait_for_selector("#fam_hires_preset_note:has-text('deleted my own')")
+    assert not list((server.data / "fam-hires" / "presets").glob("*.json"))
+
+
+def test_the_settings_page_has_our_section(page):
+    page.click("#tabs > div > button:has-text('Settings')")
+    page.wait_for_selector("#settings button:has-text('FAM Hires')")

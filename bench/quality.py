@@ -21,6 +21,7 @@ from PIL import Image
 from fam_ext import hires
 from fam_ext.compare import Cell, contact_sheet, high_band_energy, structure_psnr
 from fam_ext.core.config import FamConfig
+from fam_ext.metadata.presets import BUILTIN
 from fam_ext.standalone import load_pipeline
 
 PROMPTS = (
@@ -51,15 +52,14 @@ PROMPTS = (
 )
 
 PAPER = FamConfig(upsample="latent_bicubic")
-CYCLES = FamConfig(cutoff=32, cutoff_reference="cycles")
+BALANCED = BUILTIN["balanced"].config
 METHODS = {
     "DI": ("direct", PAPER),
     "DI*": ("direct-from-native", PAPER),
     "SR": ("skip-residual", PAPER),
     "FM": ("fam", PAPER.replace(am=False)),
     "FM + AM": ("fam", PAPER),
-    "FM + AM, 32 cycles": ("fam", CYCLES),
-    "FM + AM, 32 cycles, start 0.7": ("fam", CYCLES.replace(start=0.7)),
+    "balanced": ("fam", BALANCED),
 }
 
 

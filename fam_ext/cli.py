@@ -42,9 +42,9 @@ app = typer.Typer(
     pretty_exceptions_enable=False,
 )
 presets_app = typer.Typer(help="Named settings: list, show, import, export, from-image, delete.", no_args_is_help=True)
-bench_app = typer.Typer(help="Measurements; each prints its numbers beside their targets.", no_args_is_help=True)
+
 app.add_typer(presets_app, name="presets")
-app.add_typer(bench_app, name="bench")
+
 cli_model.register(app)
 
 USAGE_EXIT = 2
@@ -646,7 +646,7 @@ def presets_delete(name: str) -> None:
 # --- bench --------------------------------------------------------------------------------------------------------
 
 
-@bench_app.command("jobs")
+@cli_model.bench_app.command("jobs")
 def bench_jobs(
     files: Annotated[int, typer.Option(help="Size of the large folder.")] = 100_000,
     folder: Annotated[Path | None, typer.Option(help="Where to work; default: the system's temporary place.")] = None,

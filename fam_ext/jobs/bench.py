@@ -94,6 +94,10 @@ def _peak_megabytes() -> float:
     return peak / 1e6 if sys.platform == "darwin" else peak / 1024
 
 
+def _load() -> str:
+    return f"{os.getloadavg()[0]:.1f}" if hasattr(os, "getloadavg") else "unknown"
+
+
 def _in_child(target: Callable[..., dict[str, float]], *arguments: Any) -> dict[str, float]:  # noqa: ANN401
     """Run a measurement in a fresh process, so that its peak memory is its own."""
     context = multiprocessing.get_context("spawn")
@@ -103,14 +107,13 @@ def _in_child(target: Callable[..., dict[str, float]], *arguments: Any) -> dict[
 
 def _measure_plan(source: str, output: str) -> dict[str, float]:
     options = PlanOptions((source,), output, recursive=True)
-    before = _peak_megabytes()
     began = time.perf_counter()
     with Journal(output) as journal:
         counts = journal.plan(walk(options), options, plan_file)
     return {
         "seconds": time.perf_counter() - began,
+        "cpu": time.process_time(),
         "megabytes": _peak_megabytes(),
-        "before": before,
         "files": counts.files,
         "new": counts.new,
     }
@@ -144,6 +147,7 @@ def _measure_resume(source: str, output: str) -> dict[str, float]:
     summary = run_job(options, never)
     return {
         "seconds": time.perf_counter() - began,
+        "cpu": time.process_time(),
         "megabytes": _peak_megabytes(),
         "done_before": summary.done_before,
         "done": summary.done,
@@ -166,6 +170,7 @@ def _measure_run(source: str, output: str) -> dict[str, float]:
         make.load, make.pack = load, pack
     return {
         "whole": whole,
+        "cpu": time.process_time(),
         "pictures": spent.seconds + renderer.total,
         "per_file": whole / max(1, summary.done) * 1000,
         "done": summary.done,
@@ -231,17 +236,19 @@ def run(
     try:
         say(
             f"{platform.machine()}, {os.cpu_count()} cores, Python {platform.python_version()}, "
-            f"{platform.system()} {platform.release()}"
+            f"{platform.system()} {platform.release()}, load {_load()}"
         )
         source, output = str(base / "in"), str(base / "out")
         make_folder(Path(source), large)
         found = _in_child(_measure_plan, source, output)
         add("plan", found["seconds"], "s", PLAN_SECONDS, int(found["new"]))
+        say(f"  {found['cpu']:.1f} s of CPU")
         add("plan, peak memory", found["megabytes"], "MB", PLAN_MEGABYTES, int(found["new"]))
         _mark_done(output)
         gc.collect()
         found = _in_child(_measure_resume, source, output)
         add("resume of a finished job", found["seconds"], "s", RESUME_SECONDS, int(found["done_before"]))
+        say(f"  {found['cpu']:.1f} s of CPU, peak {found['megabytes']:.0f} MB")
         shutil.rmtree(output)
         for count in (small, large):
             part = base / f"in-{count}"
@@ -253,8 +260,8 @@ def run(
             per_file = (found["whole"] - found["pictures"]) / max(1.0, found["done"]) * 1000
             add(f"engine overhead, {count} files", per_file, "ms/file", OVERHEAD_MILLISECONDS, int(found["done"]))
             say(
-                f"  whole job {found['per_file']:.2f} ms/file with plan, decode, encode and fsync; "
-                f"peak {found['megabytes']:.0f} MB"
+                f"  whole job {found['per_file']:.2f} ms/file with plan, decode, encode and fsync, "
+                f"{found['cpu'] / max(1.0, found['done']) * 1000:.2f} ms/file of CPU; peak {found['megabytes']:.0f} MB"
             )
             shutil.rmtree(base / f"out-{count}", ignore_errors=True)
         part = base / "in-overlap"

@@ -327,9 +327,9 @@ def _tiff_exif(image: Image.Image) -> tuple[bytes | None, bytes | None]:
         for pointer in (exif.EXIF_POINTER, 0x8825):
             inner = source.get_ifd(pointer)
             if inner:
-                kept.get_ifd(pointer).update(inner)
+                kept[pointer] = dict(inner)
         xmp = source.get(_XMP_TIFF_TAG)
-        block = kept.tobytes() if len(kept) or kept.get_ifd(exif.EXIF_POINTER) else None
+        block = kept.tobytes() if len(kept) else None
     except Exception:  # EXIF is never a reason to fail
         return None, None
     return block, xmp if isinstance(xmp, bytes) else None
@@ -569,7 +569,7 @@ def _with_tiff_exif(data: bytes, block: bytes, notes: list[str]) -> bytes:
         for pointer in (exif.EXIF_POINTER, exif.GPS_POINTER):
             inner = source.get_ifd(pointer)
             if inner:
-                little.get_ifd(pointer).update(inner)
+                little[pointer] = dict(inner)
         return exif.transplant(data, little.tobytes())
     except Exception:  # EXIF is never a reason to fail
         notes.append("the EXIF block could not be carried over to TIFF; choose --format png to keep it")

@@ -96,7 +96,7 @@ def test_hundreds_of_bad_inputs(tmp_path: Path) -> None:
         make_picture(source / name, f"picture {number}", number)
     (source / os.fsdecode(b"not-utf8-\xff.png")).write_bytes((source / "con.png").read_bytes())
     huge = Image.Exif()
-    huge.get_ifd(0x8769)[0x9286] = b"UNICODE\x00" + infotext("huge", 1).encode("utf-16-be") + b"\x00 " * 30000
+    huge[0x8769] = {0x9286: b"UNICODE\x00" + infotext("huge", 1).encode("utf-16-be") + b"\x00 " * 30000}
     (source / "huge-exif.jpg").write_bytes(encoded("JPEG", exif=huge.tobytes()))
     (source / "wrong.png").write_bytes(encoded("JPEG"))
     (source / "wrong.jpg").write_bytes(encoded("PNG"))

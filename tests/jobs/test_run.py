@@ -193,7 +193,7 @@ def test_pause_holds_until_resume(tmp_path: Path) -> None:
     paused = threading.Event()
 
     def listen(event) -> None:
-        if event.kind == "finished":
+        if event.kind == "started" and event.key == "picture 0.png":
             control.pause()
         if event.kind == "paused":
             paused.set()

@@ -74,5 +74,7 @@ write(
         weights("model.diffusion_model.", sgm_model(params.network_config), 4),
         weights("first_stage_model.", sgm_model(params.first_stage_config), 5),
         weights("conditioner.embedders.0.transformer.", text, 6),
+        # the WebUI looks for this one to see that the checkpoint brings its text encoder
+        {"conditioner.embedders.1.model.ln_final.weight": torch.zeros(width)},
     ],
 )

@@ -1,0 +1,188 @@
+"""The tab alone under gradio 3.41.2 in Chromium, and its labels and ids, which other people's settings hold on to."""
+
+import os
+import shutil
+import socket
+import subprocess
+import time
+import urllib.request
+from pathlib import Path
+
+import pytest
+from PIL import Image
+from PIL.PngImagePlugin import PngInfo
+
+REPOSITORY = Path(__file__).parents[2]
+PYTHON = Path(os.environ.get("FAM_GRADIO_PYTHON", REPOSITORY / ".venv-webui" / "bin" / "python"))
+CHROMIUM = next((path for path in map(shutil.which, ("chromium", "chromium-browser", "google-chrome")) if path), None)
+SNAPSHOT = Path(__file__).parent / "labels.json"
+pytestmark = [
+    pytest.mark.slow,
+    pytest.mark.xdist_group("browser"),
+    pytest.mark.skipif(
+        not PYTHON.exists(), reason="needs gradio 3.41.2 in .venv-webui (pip install -r tests/ui/requirements.txt)"
+    ),
+]
+
+
+def run(*arguments, **more):
+    command = [str(PYTHON), "-W", "ignore", "-m", "tests.ui.app", *map(str, arguments)]
+    environment = {**os.environ, "GRADIO_ANALYTICS_ENABLED": "False", "HF_HUB_OFFLINE": "1"}
+    return subprocess.Popen(command, cwd=REPOSITORY, env=environment, **more)
+
+
+def test_labels_and_ids_are_as_they_were(tmp_path):
+    """`ui-config.json` and other extensions pin them: change the snapshot only with an alias and a changelog line:
+    .venv-webui/bin/python -m tests.ui.app labels /tmp/home > tests/ui/labels.json"""
+    found = run("labels", tmp_path, stdout=subprocess.PIPE, text=True).communicate(timeout=120)[0]
+    assert found == SNAPSHOT.read_text()
+
+
+@pytest.fixture(scope="module")
+def url(tmp_path_factory):
+    with socket.socket() as free:
+        free.bind(("127.0.0.1", 0))
+        port = free.getsockname()[1]
+    process = run(port, tmp_path_factory.mktemp("home"))
+    url = f"http://127.0.0.1:{port}"
+    deadline = time.monotonic() + 120
+    while time.monotonic() < deadline:
+        try:
+            urllib.request.urlopen(url, timeout=5).close()
+            break
+        except OSError:
+            assert process.poll() is None
+            time.sleep(0.3)
+    yield url
+    process.terminate()
+    process.wait(20)
+
+
+@pytest.fixture(scope="module")
+def browser():
+    sync_api = pytest.importorskip("playwright.sync_api", reason="needs playwright")
+    if CHROMIUM is None:
+        pytest.skip("needs Chromium on the path")
+    with sync_api.sync_playwright() as playwright:
+        browser = playwright.chromium.launch(executable_path=CHROMIUM, args=["--no-sandbox"])
+        yield browser
+        browser.close()
+
+
+@pytest.fixture
+def page(browser, url):
+    page = browser.new_page(viewport={"width": 1400, "height": 1200})
+    page.set_default_timeout(30_000)
+    page.goto(url, wait_until="domcontentloaded")
+    page.wait_for_selector("#fam_hires_generate")
+    time.sleep(0.5)
+    yield page
+    page.close()
+
+
+def picture(path, text=None, color=(200, 60, 40)):
+    info = PngInfo()
+    if text:
+        info.add_text("parameters", text)
+    Image.new("RGB", (64, 48), color).save(path, pnginfo=info)
+
+
+def test_one_picture(page, tmp_path):
+    page.click("#fam_hires_generate")
+    page.wait_for_selector("#html_log_fam_hires :text('there is no picture')")
+    text = "a red apple\nSteps: 7, Sampler: Euler, CFG scale: 3, Seed: 9, FAM version: 0.1.0, FAM cutoff: 0.3"
+    picture(tmp_path / "native.png", text)
+    page.set_input_files("#fam_hires_image input[type=file]", str(tmp_path / "native.png"))
+    page.wait_for_selector("#fam_hires_picture_note :text('its dials are set')")
+    assert page.input_value("#fam_hires_infotext textarea") == text
+    assert page.input_value("#fam_hires_steps input[type=number]") == "7"
+    assert page.input_value("#fam_hires_cutoff input") == "0.3"
+    page.click("#fam_hires_generate")
+    page.wait_for_selector("#fam_hires_compare img >> nth=1")
+    infotext = page.inner_text("#html_info_fam_hires")
+    assert "Steps: 7" in infotext and "Seed: 9" in infotext and "FAM cutoff: 0.3" in infotext
+    sizes = page.eval_on_selector_all(
+        "#fam_hires_compare img", "nodes => nodes.map(n => [n.naturalWidth, n.naturalHeight])"
+    )
+    assert sizes == [[128, 96], [128, 96]]
+    slider = page.locator("#fam_hires_compare input[type=range]")
+    slider.evaluate("node => { node.value = 25; node.dispatchEvent(new Event('input')); }")
+    assert "25%" in page.locator("#fam_hires_compare .fam-compare").get_attribute("style")
+
+
+def folder_with(tmp_path, count):
+    source = tmp_path / "in"
+    source.mkdir()
+    for number in range(count):
+        picture(source / f"{number}.png", f"apple {number}\nSteps: 5, Sampler: Euler, CFG scale: 3, Seed: 9")
+    picture(source / "black.png", color=(0, 0, 0))
+    (source / "broken.png").write_bytes(b"\x89PNG\r\n\x1a\n")
+    return source
+
+
+def open_folder(page, source):
+    page.click("#fam_hires_mode button:has-text('Batch folder')")
+    page.fill("#fam_hires_folder_input textarea", str(source))
+
+
+def test_a_folder_is_listed_and_run(page, tmp_path):
+    source = folder_with(tmp_path, 5)
+    open_folder(page, source)
+    page.fill("#fam_hires_folder_prompt textarea", ", best")
+    page.click("#fam_hires_folder_prompt_rule input")
+    page.click("#fam_hires_folder_prompt_rule li:has-text('suffix')")
+    page.click("#fam_hires_list")
+    page.wait_for_selector("#fam_hires_plan_table tr:has-text('apple 3, best')")
+    assert "7 files, 6 to do, 1 unreadable" in page.inner_text("#fam_hires_status")
+    page.click("#fam_hires_start")
+    page.wait_for_selector("#fam_hires_status:has-text('done: 5 done, 2 failed')")
+    assert "all black" in page.inner_text("#fam_hires_status_table tr:has-text('black.png')")
+    assert "failed" in page.inner_text("#fam_hires_status_table tr:has-text('broken.png')")
+    with Image.open(tmp_path / "in-fam" / "3.png") as result:
+        assert result.size == (128, 96) and "apple 3, best" in result.info["parameters"]
+    assert page.locator("#fam_hires_compare img").count() == 2
+
+
+def test_a_folder_stops_after_the_file_and_goes_on(page, tmp_path):
+    open_folder(page, folder_with(tmp_path, 12))
+    page.click("#fam_hires_start")
+    page.wait_for_selector("#fam_hires_status_table tr:has-text('1.png'):has-text('done')")
+    page.click("#fam_hires_stop_after")
+    page.wait_for_selector("#fam_hires_status .fam-status:has-text('stopped')")
+    done = len(list((tmp_path / "in-fam").glob("*.png")))
+    assert 2 <= done < 12
+    page.click("#fam_hires_start")
+    page.wait_for_selector("#fam_hires_status .fam-status:has-text('done: ')")
+    assert len(list((tmp_path / "in-fam").glob("*.png"))) == 12
+
+
+def test_errors_of_a_folder_are_said(page, tmp_path):
+    open_folder(page, tmp_path / "nothing")
+    page.click("#fam_hires_list")
+    page.wait_for_selector("#fam_hires_status .fam-error:has-text('does not exist')")
+    page.fill("#fam_hires_cutoff input", "900")
+    page.press("#fam_hires_cutoff input", "Tab")
+    page.click("#fam_hires_start")
+    page.wait_for_selector("#fam_hires_status .fam-error:has-text('cutoff is 900')")
+
+
+def test_presets(page, tmp_path):
+    page.fill("#fam_hires_cutoff input", "0.35")
+    page.press("#fam_hires_cutoff input", "Tab")
+    page.click("#fam_hires_presets .label-wrap")
+    page.fill("#fam_hires_preset_name textarea", "mine")
+    page.click("#fam_hires_preset_save")
+    page.wait_for_selector("#fam_hires_preset_note:has-text('saved mine')")
+    page.fill("#fam_hires_cutoff input", "0.9")
+    page.press("#fam_hires_cutoff input", "Tab")
+    page.click("#fam_hires_preset_load")
+    page.wait_for_function("document.querySelector('#fam_hires_cutoff input').value === '0.35'")
+    page.click("#fam_hires_preset_export")
+    page.wait_for_selector("#fam_hires_preset_note:has-text('mine.json is ready')")
+    page.click("#fam_hires_preset_delete")
+    page.wait_for_selector("#fam_hires_preset_note:has-text('deleted mine')")
+    (tmp_path / "shared.json").write_text('{"version": 1, "name": "shared", "fam": {"cutoff": 0.15}}')
+    page.set_input_files(
+        "#fam_hires_preset_import input[type=file], input[type=file] >> nth=-1", str(tmp_path / "shared.json")
+    )
+    page.wait_for_selector("#fam_hires_preset_note:has-text('imported shared')")

@@ -156,6 +156,7 @@ class Journal:
         and `join` is false, `OutputError` when the folder cannot be written.
         """
         self.output = Path(output)
+        self._root = str(self.output)
         self.folder = self.output / STATE_FOLDER
         self.path = self.folder / FILE_NAME
         self.temporary = self.folder / "tmp"
@@ -386,6 +387,9 @@ class Journal:
         except OSError:
             return []
 
+    def _below(self, name: str) -> str:
+        return f"{self._root}{os.sep}{name}"
+
     def temporary_path(self, item_id: int, *, owner: str | None = None) -> Path:
         """Return where an item's bytes wait for their rename: short, on the output's volume, named by owner."""
         return self.temporary / f"{owner or self.token}-{item_id}"
@@ -445,20 +449,20 @@ class Journal:
             fingerprint,
         )
         if row is not None and unchanged and candidate.problem is None and self._stands(row):
-            if from_db(row[9]) != str(candidate.path):
-                self._db.execute("UPDATE items SET source = ? WHERE id = ?", (to_db(str(candidate.path)), row[0]))
+            if from_db(row[9]) != candidate.path:
+                self._db.execute("UPDATE items SET source = ? WHERE id = ?", (to_db(candidate.path), row[0]))
             counts.done_before += row[5] == "done"
             return
         planned = plan_file(candidate, options, index=index)
         settings_hash = planned.settings_hash(options)
         if row is not None and row[5] == "done" and row[6] is not None and planned.problem is None:
-            there = os.path.lexists(self.output / from_db(row[6]))
-            equal = row[7] == settings_hash and row[8] is not None and row[8] == _file_hash(candidate.path)
+            there = os.path.lexists(self._below(from_db(row[6])))
+            equal = row[7] == settings_hash and row[8] is not None and row[8] == _file_hash(Path(candidate.path))
             if there and equal:
                 self._db.execute(
                     "UPDATE items SET source = ?, size = ?, mtime_ns = ?, sidecar = ?, fingerprint = ? WHERE id = ?",
                     (
-                        to_db(str(candidate.path)),
+                        to_db(candidate.path),
                         candidate.size,
                         candidate.mtime_ns,
                         candidate.sidecar_mark,
@@ -480,7 +484,7 @@ class Journal:
         state, output, written = row[5], row[6], row[10]
         if state == "done":
             try:
-                return os.stat(self.output / from_db(output)).st_size == written
+                return os.stat(self._below(from_db(output))).st_size == written
             except OSError:
                 return False
         return state in ("pending", "running", "saving")
@@ -516,7 +520,7 @@ class Journal:
         claimed = state == "pending" and output is not None
         values: dict[str, Any] = {
             "key": to_db(candidate.key),
-            "source": to_db(str(candidate.path)),
+            "source": to_db(candidate.path),
             "size": candidate.size,
             "mtime_ns": candidate.mtime_ns,
             "sidecar": candidate.sidecar_mark,
@@ -559,7 +563,7 @@ class Journal:
             holder = self._db.execute("SELECT id FROM items WHERE output_fold = ?", (to_db(fold(name)),)).fetchone()
             if holder is not None and (row is None or holder[0] != row[0]):
                 continue  # another file's output
-            target = self.output / name
+            target = self._below(name)
             if not os.path.lexists(target):
                 return name, None
             if _same_file(target, candidate.path):
@@ -752,7 +756,7 @@ def _file_hash(path: Path) -> str | None:
     return engine.hexdigest()
 
 
-def _same_file(first: Path, second: Path) -> bool:
+def _same_file(first: str, second: str) -> bool:
     try:
         return os.path.samefile(first, second)
     except OSError:

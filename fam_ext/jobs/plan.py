@@ -131,6 +131,14 @@ class PlanOptions:
             if missing is not None:
                 raise UsageError(missing)
 
+    @functools.cached_property
+    def every_rule(self) -> Mapping[str, Rule]:
+        """The rule of every field: the user's, else the picture's own setting before the job's default."""
+        defaults = {name: Rule("take", self.settings.get(name)) for name in RULED}
+        # a checkpoint's name means nothing to another renderer: taken only when asked for
+        defaults |= {"model": Rule("override", None), "vae": Rule("override", None)}
+        return {**defaults, **self.rules}
+
     @property
     def fingerprint(self) -> str:
         """Hash of what decides settings, sizes and names; the list of inputs and `first` are left out."""
@@ -176,7 +184,8 @@ class Candidate:
 
     key: str
     """Its place below the inputs, with /; unique in the job, and independent of where the inputs lie."""
-    path: Path
+    path: str
+    """A plain string: a hundred thousand of them are walked."""
     size: int = 0
     mtime_ns: int = 0
     sidecar: Path | None = None
@@ -276,13 +285,13 @@ def _single(path: Path, key: str) -> Candidate:
     try:
         status = path.stat()
     except OSError as error:
-        return Candidate(key, path, problem=_os_sentence("file", error))
+        return Candidate(key, str(path), problem=_os_sentence("file", error))
     if not stat.S_ISREG(status.st_mode):
-        return Candidate(key, path, problem="it is not a regular file; choose a picture file")
+        return Candidate(key, str(path), problem="it is not a regular file; choose a picture file")
     sidecar = path.with_suffix(".txt")
     found = sidecar if sidecar != path and sidecar.is_file() else None
     mark = _mark(found.stat()) if found is not None else ""
-    return Candidate(key, path, status.st_size, status.st_mtime_ns, found, mark)
+    return Candidate(key, str(path), status.st_size, status.st_mtime_ns, found, mark)
 
 
 def _mark(status: os.stat_result) -> str:
@@ -301,7 +310,7 @@ def _walk_folder(folder: Path, prefix: str, options: PlanOptions, seen: set[tupl
             with os.scandir(place) as listing:
                 entries = list(listing)
         except OSError as error:
-            yield Candidate(f"{label}/" if label else "./", place, problem=_os_sentence("folder", error))
+            yield Candidate(f"{label}/" if label else "./", str(place), problem=_os_sentence("folder", error))
             continue
         names = {entry.name for entry in entries}
         entries.sort(key=lambda entry: natural_key(entry.name))
@@ -331,7 +340,7 @@ def _candidate(entry: os.DirEntry[str], key: str, names: set[str], options: Plan
     try:
         status = entry.stat()
     except OSError as error:
-        return Candidate(key, Path(entry.path), problem=_os_sentence("file", error))
+        return Candidate(key, entry.path, problem=_os_sentence("file", error))
     if not stat.S_ISREG(status.st_mode):
         return None
     sidecar: Path | None = None
@@ -343,7 +352,7 @@ def _candidate(entry: os.DirEntry[str], key: str, names: set[str], options: Plan
             mark = _mark(sidecar.stat())
         except OSError:
             sidecar = None
-    return Candidate(key, Path(entry.path), status.st_size, status.st_mtime_ns, sidecar, mark)
+    return Candidate(key, entry.path, status.st_size, status.st_mtime_ns, sidecar, mark)
 
 
 def _wanted(key: str, options: PlanOptions) -> bool:
@@ -446,10 +455,7 @@ def resolve(found: Infotext, target: tuple[int, int], options: PlanOptions) -> t
         if name == "config":
             continue
         own = _own(found, name)
-        rule = options.rules.get(name)
-        if rule is None:
-            # a checkpoint's name means nothing to another renderer: taken only when asked for
-            rule = Rule("override", None) if name in ("model", "vae") else Rule("take", options.settings.get(name))
+        rule = options.every_rule[name]
         value = _apply(rule, own)
         if own is not None and rule.kind != "override":
             taken.append(name)

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import functools
 import io
 import re
 import struct
@@ -137,6 +138,7 @@ def normal_format(name: str) -> str:
     raise PictureError(f"format is {name!r}; choose png, jpeg, webp, avif, tiff or bmp")
 
 
+@functools.lru_cache(maxsize=16)
 def can_write(picture_format: str) -> str | None:
     """Return None when this Pillow writes the format, else the sentence that says what to do."""
     Image.init()

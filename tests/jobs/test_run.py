@@ -1,7 +1,10 @@
 """The batch: what it makes, resumes, isolates, stops and reports."""
 
+import csv
 import json
+import os
 import threading
+import time
 from pathlib import Path
 
 import pytest
@@ -9,6 +12,7 @@ from PIL import Image
 
 from fam_ext.core.config import FamConfig
 from fam_ext.errors import UnsupportedModelError, UsageError
+from fam_ext.jobs import make
 from fam_ext.jobs.journal import Journal
 from fam_ext.jobs.plan import Rule
 from fam_ext.jobs.run import Control, RunOptions, retry_failed, run_job
@@ -293,3 +297,54 @@ def test_a_lost_worker_and_a_hanging_one_are_replaced(tmp_path: Path, monkeypatc
     assert "exit code 9" in errors["2.png"]
     assert "more than 3 s" in errors["3.png"]
     assert errors["4.png"] == "the renderer fell over" or "fell over" in errors["4.png"]
+
+
+def test_times_are_kept_when_asked(tmp_path: Path) -> None:
+    source = make_folder(tmp_path / "in", 2)
+    os.utime(source / "picture 0.png", (1_000_000_000, 1_000_000_000))
+    run_job(options(source, tmp_path / "out", keep_times=True), Fast)
+    assert (tmp_path / "out" / "picture 0.png").stat().st_mtime == 1_000_000_000
+
+
+def test_the_reports_say_what_happened_and_are_safe_to_open(tmp_path: Path) -> None:
+    make_picture(tmp_path / "in" / "<script>alert(1)<.png".replace("/", ""), "=cmd('x')", 1)
+    make_picture(tmp_path / "in" / "bad.png", "raise", 2)
+    run_job(options(tmp_path / "in", tmp_path / "out"), Odd, run=QUICK)
+    page = (tmp_path / "out" / "report.html").read_text()
+    assert "<script>alert" not in page
+    assert page.count("data:image/jpeg;base64,") == 2
+    assert "http" not in page.replace("http-equiv", "")
+    assert "the renderer fell over" in page
+    with (tmp_path / "out" / "report.csv").open(newline="") as file:
+        rows = {row["state"]: row for row in csv.DictReader(file)}
+    assert rows["done"]["prompt"] == "'=cmd('x')"
+    assert "fell over" in rows["failed"]["error"]
+    data = json.loads((tmp_path / "out" / "report.json").read_text())
+    assert data["counts"]["done"] == data["counts"]["failed"] == 1
+    assert {file["state"] for file in data["files"]} == {"done", "failed"}
+
+
+def test_reading_and_saving_overlap_with_rendering(tmp_path: Path, monkeypatch) -> None:
+    source = make_folder(tmp_path / "in", 8)
+    load, pack = make.load, make.pack
+
+    def slow(function):
+        def call(*arguments, **named):
+            time.sleep(0.05)
+            return function(*arguments, **named)
+
+        return call
+
+    monkeypatch.setattr(make, "load", slow(load))
+    monkeypatch.setattr(make, "pack", slow(pack))
+    events = []
+    run_job(
+        options(source, tmp_path / "out"),
+        lambda: Fast(0.15),
+        run=RunOptions(report=False),
+        on_event=lambda event: events.append((time.monotonic(), event.kind)),
+    )
+    began = next(when for when, kind in events if kind == "started")
+    ended = next(when for when, kind in events if kind == "ended")
+    # one after the other it would be 8 x 0.25 s = 2 s
+    assert ended - began < 8 * 0.15 + 0.5

@@ -2,13 +2,15 @@
 
 from __future__ import annotations
 
+import contextlib
 import functools
 import io
 import re
 import struct
+import threading
 import warnings
 import zlib
-from collections.abc import Mapping
+from collections.abc import Generator, Mapping
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any, BinaryIO, cast
@@ -48,6 +50,7 @@ _XMP_KEY = "XML:com.adobe.xmp"
 _MAX_TEXT = 8 << 20
 _MAX_TEXTS = 16 << 20
 _JPEG_SEGMENT = 65533
+_FILTERS = threading.RLock()
 _TIFF_TEXT_TAGS = (270, 271, 272, 305, 306, 315, 33432)
 _XMP_TIFF_TAG = 700
 
@@ -178,8 +181,7 @@ def decode(data: bytes, *, max_pixels: int = DEFAULT_MAX_PIXELS) -> Picture:
     if header.format == "PNG" and not _png_is_whole(data):
         raise PictureError("the file is truncated (its end is missing); copy it again")
     try:
-        with warnings.catch_warnings():
-            warnings.simplefilter("ignore")
+        with _no_warnings():
             image = _open(io.BytesIO(data))
             image.load()
             image = _eight_bits(image)
@@ -259,8 +261,7 @@ def _read_header(file: BinaryIO) -> Header:
     if start[4:8] == b"ftyp" and start[8:12] in (b"avif", b"avis") and can_write("AVIF") is not None:
         raise PictureError(cast("str", can_write("AVIF")))
     try:
-        with warnings.catch_warnings():
-            warnings.simplefilter("ignore")
+        with _no_warnings():
             image = _open(file)
             return _pillow_header(image)
     except PictureError:
@@ -271,6 +272,15 @@ def _read_header(file: BinaryIO) -> Header:
         ) from None
     except Exception as error:  # header parsers raise whatever they like on damaged data
         raise PictureError(f"the header is damaged ({_first_line(error)}); open and save it again") from None
+
+
+@contextlib.contextmanager
+def _no_warnings() -> Generator[None]:
+    """Damaged files make Pillow warn; what matters becomes a `PictureError`. One thread at a time: the filters are
+    the whole process's."""
+    with _FILTERS, warnings.catch_warnings():
+        warnings.simplefilter("ignore")
+        yield
 
 
 def _open(file: BinaryIO) -> Image.Image:
@@ -526,7 +536,9 @@ def _save_options(
     if picture_format == "PNG":
         options["pnginfo"] = _png_info(origin, infotext, xmp)
         if block is not None:
-            options["exif"] = exif.with_changes(block, upright=True)
+            # a reader takes the EXIF comment before the text chunk: an old one must not stay
+            stale = infotext if exif.user_comment(block) is not None else None
+            options["exif"] = exif.with_changes(block, comment=stale or None, upright=True)
         return options
     if picture_format == "BMP":
         if infotext or block:

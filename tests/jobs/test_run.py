@@ -17,7 +17,7 @@ from fam_ext.jobs.journal import Journal
 from fam_ext.jobs.plan import Rule
 from fam_ext.jobs.run import Control, RunOptions, retry_failed, run_job
 from fam_ext.metadata.infotext import from_fields, parse, undo
-from fam_ext.metadata.pictures import read_header
+from fam_ext.metadata.pictures import can_write, normal_format, read_header
 from tests.jobs.fakes import SPEC, Fast, Odd, infotext, make_folder, make_picture, options, outputs, strays
 
 QUICK = RunOptions(retries=0)
@@ -284,6 +284,7 @@ def test_worker_processes_share_the_work(tmp_path: Path) -> None:
     assert strays(tmp_path / "two") == []
 
 
+@pytest.mark.slow
 def test_a_lost_worker_and_a_hanging_one_are_replaced(tmp_path: Path, monkeypatch) -> None:
     monkeypatch.setenv("FAM_TEST_MARKER", str(tmp_path / "marker"))
     source = tmp_path / "in"
@@ -348,3 +349,31 @@ def test_reading_and_saving_overlap_with_rendering(tmp_path: Path, monkeypatch) 
     ended = next(when for when, kind in events if kind == "ended")
     # one after the other it would be 8 x 0.25 s = 2 s
     assert ended - began < 8 * 0.15 + 0.5
+
+
+def test_every_format_with_alpha_and_rotation(tmp_path: Path) -> None:
+    source = tmp_path / "in"
+    source.mkdir()
+    exif = Image.Exif()
+    exif[0x0112] = 6
+    for number, suffix in enumerate(["png", "jpg", "webp", "avif", "tif", "bmp"]):
+        if can_write(normal_format(suffix)) is not None:
+            continue
+        alpha = suffix not in ("jpg", "bmp")
+        image = Image.new("RGBA" if alpha else "RGB", (48, 32), (200, 40 * number, 30, 120)[: 4 if alpha else 3])
+        image.save(source / f"a{number}.{suffix}", **({} if suffix == "bmp" else {"exif": exif.tobytes()}))
+        (source / f"a{number}.txt").write_text(infotext("a sidecar", number))
+    renderer = Fast()
+    summary = run_job(options(source, tmp_path / "out"), lambda: renderer)
+    assert summary.failed == 0
+    assert summary.done >= 5
+    assert read_header(source / "a1.jpg").size == (48, 32)
+    for path in outputs(tmp_path / "out"):
+        header = read_header(tmp_path / "out" / path)
+        height, width = read_header(source / path).size
+        assert header.size == (2 * height, 2 * width), path
+        assert header.orientation == 1
+        assert header.has_alpha == (not path.endswith((".jpg", ".bmp"))), path
+        if not path.endswith(".bmp"):
+            assert parse(header.infotext).prompt == "a sidecar"
+            assert undo(header.infotext) == infotext("a sidecar", int(path[1]))

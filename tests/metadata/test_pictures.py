@@ -288,3 +288,9 @@ def test_files_of_the_real_webui_round_trip(path: Path) -> None:
     out = read_header(encode(loaded.image, loaded.header.format, origin=loaded.header, infotext=added).data)
     assert out.infotext == added
     assert undo(out.infotext) == text
+
+
+@pytest.mark.parametrize("target", [name for name in WRITABLE if name != "BMP"])
+def test_the_new_text_wins_over_an_old_comment(target: str) -> None:
+    header = decode(file_of("JPEG", exif=exif_block())).header
+    assert read_header(encode(picture(), target, origin=header, infotext="new text").data).infotext == "new text"

@@ -11,6 +11,7 @@ from dataclasses import dataclass, field
 from typing import Any
 
 from fam_ext.errors import FamError, UsageError
+from fam_ext.jobs.journal import Journal
 from fam_ext.jobs.make import sentence
 from fam_ext.jobs.plan import PlanOptions, check_places
 from fam_ext.jobs.request import Renderer
@@ -131,18 +132,27 @@ class Batches:
 
     def _run(self, batch: Batch) -> None:
         try:
-            batch.summary = run_job(
+            summary = run_job(
                 batch.options,
                 lambda: self._make_renderer(batch.options),
                 run=RunOptions(retries=0),
                 control=batch.control,
                 on_event=lambda event: _note(batch, event),
             )
+            _note_unreadable(batch)
+            batch.summary = summary
         except FamError as error:
             batch.error = str(error)
         except Exception as error:
             logger.exception("the folder job failed")
             batch.error = sentence(error)
+
+
+def _note_unreadable(batch: Batch) -> None:
+    """Add the files that failed before they were begun: their headers could not be read."""
+    with Journal(batch.options.output, memory=True) as journal:
+        for item in journal.items(state="failed", limit=MAX_ROWS):
+            batch.rows.setdefault(item.key, Row(item.key, "failed", item.error or ""))
 
 
 def _note(batch: Batch, event: Event) -> None:

@@ -340,10 +340,11 @@ def _guided(session: Session, previous: Callable[..., Any]) -> Callable[..., Any
         check_finite(samples)
         report = guide.report
         logger.info(
-            "FAM %s x %s to %s x %s: %d steps, FM in %d calls, AM in %d sites",
+            "FAM %d x %d to %d x %d: %d steps, FM in %d calls, AM in %d calls of %d sites",
             *(8 * side for side in (*guide.native_size, *guide.target_size)),
             schedule.calls,
             report.fm_calls,
+            sum(report.am_calls.values()),
             len(report.am_calls),
         )
         return samples

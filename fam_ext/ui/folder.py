@@ -4,7 +4,8 @@ from __future__ import annotations
 
 import secrets
 import time
-from collections.abc import Mapping
+from collections.abc import Iterator, Mapping
+from itertools import islice
 from pathlib import Path
 from typing import Any
 
@@ -12,6 +13,7 @@ from fam_ext.core.config import FamConfig
 from fam_ext.errors import ConfigError, UsageError
 from fam_ext.jobs.journal import Journal
 from fam_ext.jobs.plan import PlanOptions, Rule, check_places, plan_file, walk
+from fam_ext.jobs.request import HiresRequest
 from fam_ext.metadata.pictures import FORMATS
 from fam_ext.ui.compare import duration, table_html
 
@@ -142,26 +144,41 @@ def _format(name: str) -> str:
     return name
 
 
-def plan_html(options: PlanOptions) -> str:
-    """Return the dry run: every file with its target size, prompt and outcome, and the totals. Writes nothing.
+_COLUMNS = ("file", "native", "target", "output", "prompt", "plan")
 
-    Raises `UsageError` where the places cannot be used.
+
+def plan_pages(options: PlanOptions) -> Iterator[str]:
+    """Yield the dry run as HTML: at once the first files of a large folder, then the whole with its totals.
+
+    Each file has its target size, prompt and outcome. Writes nothing. Raises `UsageError` where the places cannot be
+    used.
     """
     began = time.perf_counter()
     check_places(options)
+    first = list(islice(walk(options), MAX_LISTED + 1))
+    if len(first) > MAX_LISTED:
+        planned = (plan_file(candidate, options, index=index) for index, candidate in enumerate(first[:MAX_LISTED]))
+        rows = [
+            _row(entry.candidate.key, entry.native, entry.request, entry.output, entry.problem or entry.skip or "")
+            for entry in planned
+        ]
+        note = f"the first {MAX_LISTED} files; the rest is being read"
+        yield table_html(_COLUMNS, rows, element_id="fam_hires_plan_table", note=note)
     with Journal(options.output, memory=True) as journal:
         journal.plan(walk(options), options, plan_file)
         counts = journal.counts()
         history = journal.history()
         pixels = journal.pending_pixels()
-        rows = []
-        for item in journal.items(limit=MAX_LISTED):
-            request = item.request
-            size = f"{item.native[1]} x {item.native[0]}" if item.native != (0, 0) else ""
-            target = f"{request.size[1]} x {request.size[0]}" if request else ""
-            words = "" if request is None else request.prompt[:80]
-            outcome = item.error or ("to do" if item.state == "pending" else item.state)
-            rows.append((item.key, size, target, item.output or "", words, outcome))
+        rows = [
+            _row(
+                item.key,
+                item.native,
+                item.request,
+                item.output or "",
+                item.error or ("to do" if item.state == "pending" else item.state),
+            )
+            for item in journal.items(limit=MAX_LISTED)
+        ]
     total = sum(counts.values())
     waiting = counts["pending"] + counts["running"] + counts["saving"]
     parts = [f"{total} files", f"{waiting} to do"]
@@ -175,5 +192,12 @@ def plan_html(options: PlanOptions) -> str:
     note = ", ".join(parts)
     if total > MAX_LISTED:
         note += f"; the first {MAX_LISTED} are listed"
-    columns = ("file", "native", "target", "output", "prompt", "plan")
-    return table_html(columns, rows, element_id="fam_hires_plan_table", note=note)
+    yield table_html(_COLUMNS, rows, element_id="fam_hires_plan_table", note=note)
+
+
+def _row(
+    key: str, native: tuple[int, int], request: HiresRequest | None, output: str, outcome: str
+) -> tuple[str, str, str, str, str, str]:
+    size = f"{native[1]} x {native[0]}" if native != (0, 0) else ""
+    target = f"{request.size[1]} x {request.size[0]}" if request else ""
+    return key, size, target, output, "" if request is None else request.prompt[:80], outcome

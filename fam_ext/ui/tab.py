@@ -22,7 +22,7 @@ from fam_ext.metadata.infotext import Infotext, format_infotext, from_fields, is
 from fam_ext.metadata.presets import Preset, PresetStore, from_infotext, read, write
 from fam_ext.ui.compare import compare_html, sentence_html, status_html
 from fam_ext.ui.dials import build_dials, dial_values, read_dials
-from fam_ext.ui.folder import AS_INPUT, PROMPT_RULES, folder_options, plan_html
+from fam_ext.ui.folder import AS_INPUT, PROMPT_RULES, folder_options, plan_pages
 
 TAB_ID = "fam_hires"
 NO_PRESET = "custom"
@@ -466,11 +466,11 @@ def _bind_folder(
         host.check_places(options)
         return options
 
-    def listed(*rest: Any) -> str:  # noqa: ANN401
+    def listed(*rest: Any) -> Iterator[str]:  # noqa: ANN401
         try:
-            return plan_html(options_of(rest))
+            yield from plan_pages(options_of(rest))
         except FamError as error:
-            return sentence_html(str(error), kind="error")
+            yield sentence_html(str(error), kind="error")
 
     def watch() -> Iterator[tuple[Any, Any, Any]]:
         batch = host.batches.latest()
@@ -590,7 +590,7 @@ def _bind_presets(
         return [sentence_html(preset.description), *updates]
 
     def settings(values: tuple[Any, ...]) -> dict[str, Any]:
-        found = dict(zip(setting_names, values, strict=True))
+        found: dict[str, Any] = dict(zip(setting_names, values, strict=True))
         found["steps"] = int(found["steps"])
         return found
 

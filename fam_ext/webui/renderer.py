@@ -137,7 +137,8 @@ def _processing(image: Image.Image, request: HiresRequest, *, upscaler: str) -> 
 
 def _whole_latents(image: Image.Image) -> Image.Image:
     """Return the picture with sides that are multiples of 8 (by less than 4 px a side, else unchanged)."""
-    size = tuple(max(8, round(side / 8) * 8) for side in image.size)
+    width, height = (max(8, round(side / 8) * 8) for side in image.size)
+    size = (width, height)
     return image if size == image.size else image.resize(size, Image.Resampling.LANCZOS)
 
 

@@ -185,14 +185,13 @@ def demo_run(
 
 @demo_app.command("export")
 def demo_export(
-    webui: Annotated[str, typer.Option(help="The WebUI's models/Stable-diffusion folder, or any other.")],
+    webui: Annotated[str, typer.Option(help="The WebUI's own folder.")],
     model: Annotated[str | None, typer.Option(help="Another diffusers folder of the same layout.")] = None,
 ) -> None:
     """Write the embedded model as an A1111 checkpoint (.safetensors and .yaml)."""
     from fam_ext.demo.export import export_webui
 
-    folder = _folder(webui)
-    for path in export_webui(folder, model=None if model is None else Path(model)):
+    for path in export_webui(webui, model=model):
         typer.echo(str(path))
 
 

@@ -13,7 +13,7 @@ from fam_ext.hosts.sites import select_sites
 from . import toys
 
 LEVEL = NoiseLevel(500.0, 0.6, 0.8)
-UNETS = {"SD1.5": (toys.sd_unet, 32), "SDXL": (toys.sdxl_unet, 64)}
+UNETS = {"SD1.5": (toys.sd_unet, 32), "SDXL": (toys.sdxl_unet, 80)}
 
 
 def make_guide(config=None, *, native=(8, 8), target=(16, 16)):
@@ -30,7 +30,7 @@ def make_guide(config=None, *, native=(8, 8), target=(16, 16)):
 def make_call(unet, width, passes=None):
     stream = torch.Generator().manual_seed(7)
     context = torch.randn(2, 5, width, generator=stream)
-    added = {"text_embeds": torch.zeros(2, 32), "time_ids": torch.zeros(2, 6)} if width == 64 else None
+    added = {"text_embeds": torch.zeros(2, 48), "time_ids": torch.zeros(2, 6)} if width == 80 else None
 
     def call(latent, level, native):
         if passes is not None:
@@ -97,7 +97,7 @@ def test_the_native_pass_stops_after_the_last_site():
     unet, reached = toys.sdxl_unet().eval(), []
     unet.up_blocks[1].register_forward_hook(lambda *_: reached.append("up_blocks.1"))
     with guided(unet, make_guide()) as step:
-        step(make_call(unet, 64), rows((16, 16)), LEVEL)
+        step(make_call(unet, 80), rows((16, 16)), LEVEL)
     assert reached == ["up_blocks.1"]  # by the target pass alone
 
 

@@ -20,7 +20,7 @@ def tokenizer():
     return CLIPTokenizer.from_pretrained(demo_model() / "tokenizer")
 
 
-def _text_config(width, projection=32):
+def _text_config(width):
     vocabulary = len(tokenizer())
     return CLIPTextConfig(
         vocab_size=vocabulary,
@@ -28,7 +28,7 @@ def _text_config(width, projection=32):
         intermediate_size=2 * width,
         num_hidden_layers=3,
         num_attention_heads=2,
-        projection_dim=projection,
+        projection_dim=width,
         bos_token_id=vocabulary - 2,
         eos_token_id=vocabulary - 1,
         pad_token_id=vocabulary - 1,
@@ -74,12 +74,12 @@ def sdxl_unet():
         up_block_types=("CrossAttnUpBlock2D", "CrossAttnUpBlock2D", "UpBlock2D"),
         transformer_layers_per_block=(1, 2, 3),
         norm_num_groups=4,
-        cross_attention_dim=64,
+        cross_attention_dim=80,  # 32 + 48, as 768 + 1280
         attention_head_dim=(2, 4, 4),
         use_linear_projection=True,
         addition_embed_type="text_time",
         addition_time_embed_dim=8,
-        projection_class_embeddings_input_dim=32 + 6 * 8,
+        projection_class_embeddings_input_dim=48 + 6 * 8,
         layers_per_block=2,
     )
 
@@ -107,7 +107,7 @@ def sdxl_pipeline():
     return StableDiffusionXLPipeline(
         vae=vae(),
         text_encoder=CLIPTextModel(_text_config(32)).eval(),
-        text_encoder_2=CLIPTextModelWithProjection(_text_config(32)).eval(),
+        text_encoder_2=CLIPTextModelWithProjection(_text_config(48)).eval(),
         tokenizer=tokenizer(),
         tokenizer_2=tokenizer(),
         unet=sdxl_unet().eval(),

@@ -402,7 +402,8 @@ class _Job:
         shared = isinstance(error, UnsupportedModelError | AlreadyGuidedError) or (
             isinstance(error, UsageError) and not isinstance(error, UnsupportedSamplerError)
         )
-        if shared and (item.request is None or item.request.model is None):
+        asked_for = isinstance(error, UnsupportedSamplerError) and "sampler" not in item.taken
+        if asked_for or (shared and (item.request is None or item.request.model is None)):
             # not this picture's fault: every other one would end the same way
             self.journal.release(item)
             self.stop(make.sentence(error), fatal=error)

@@ -11,7 +11,7 @@ import pytest
 from PIL import Image
 
 from fam_ext.core.config import FamConfig
-from fam_ext.errors import UnsupportedModelError, UsageError
+from fam_ext.errors import UnsupportedModelError, UnsupportedSamplerError, UsageError
 from fam_ext.jobs import make
 from fam_ext.jobs.journal import Journal
 from fam_ext.jobs.plan import Rule
@@ -150,7 +150,8 @@ def test_an_unknown_sampler_from_metadata_is_replaced_but_not_one_asked_for(tmp_
     assert run_job(options(tmp_path / "in", tmp_path / "out"), Odd, run=QUICK).done == 1
     assert parse(read_header(tmp_path / "out" / "a.png").infotext).params["FAM sampler"] == "DPM++ 2M"
     forced = options(tmp_path / "in", tmp_path / "out2", rules={"sampler": Rule("override", "LMS")})
-    assert run_job(forced, Odd, run=QUICK).failed == 1
+    with pytest.raises(UnsupportedSamplerError, match="LMS"):
+        run_job(forced, Odd, run=QUICK)
 
 
 def test_a_comparison_method_is_not_labelled_fam(tmp_path: Path) -> None:

@@ -115,8 +115,7 @@ def fail(p: Any, error: Exception) -> None:  # noqa: ANN401
     session = session_of(p)
     if session is not None and session.error is None:
         session.error = error
-    if isinstance(error, ConfigError | UsageError | UnsupportedModelError | UnsupportedSamplerError):
-        vars(error).update(status_code=422, detail=str(error))  # what the WebUI's API answers
+    _mark(error)
 
     def raising(*args: Any, **kwargs: Any) -> None:  # noqa: ANN401
         raise error
@@ -128,6 +127,12 @@ def fail(p: Any, error: Exception) -> None:  # noqa: ANN401
         p.sample = raising
     else:
         session.undo.enter_context(replaced(p, "sample", lambda previous: raising))
+
+
+def _mark(error: Exception) -> None:
+    """Give an error that the user can answer what the WebUI's API reads: its status, and the sentence."""
+    if isinstance(error, ConfigError | UsageError | UnsupportedModelError | UnsupportedSamplerError):
+        vars(error).update(status_code=422, detail=str(error))
 
 
 def begin(p: Any, config: FamConfig) -> Session:  # noqa: ANN401
@@ -266,7 +271,11 @@ def _once(sampler: Any, name: str, make: Callable[[Any], Any]) -> None:  # noqa:
 
         def once(*args: Any, **kwargs: Any) -> Any:  # noqa: ANN401
             hook.close()
-            return guided(*args, **kwargs)
+            try:
+                return guided(*args, **kwargs)
+            except FamError as error:
+                _mark(error)
+                raise
 
         return once
 

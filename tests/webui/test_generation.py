@@ -5,13 +5,16 @@ import time
 
 import numpy as np
 import pytest
+import torch
 from PIL import Image
+from safetensors.torch import save_file
 
 from tests.webui.conftest import PLAIN
-from tests.webui.server import encoded
+from tests.webui.server import Answer, encoded
 
 PAPER = {"preset": "paper"}
 SDXL = {"override_settings": {"sd_model_checkpoint": "tiny-sdxl.safetensors"}}
+LORA = {"up": (128, 4), "down": (4, 128)}
 SD15 = {"override_settings": {"sd_model_checkpoint": "tiny-sd15.safetensors"}}
 
 
@@ -97,7 +100,7 @@ SAMPLERS = [
 
 @pytest.mark.parametrize("sampler", SAMPLERS)
 def test_each_of_the_webui_s_samplers(server, sampler):
-    answer = server.generate({"start": 0.8}, sampler_name=sampler, scheduler="Automatic", steps=5)
+    answer = server.generate({"start": 0.8}, sampler_name=sampler, scheduler="Automatic", steps=5, hr_scale=1.5)
     assert answer.status == 200, answer.error
     assert answer.fam["FAM start"] == "0.8"
     steps, fm_calls, am_calls, _ = server.last_pass()
@@ -146,6 +149,23 @@ def test_it_works_with(server, name):
     assert answer.fam["FAM start"] == "0.9"
     _, fm_calls, am_calls, sites = server.last_pass()
     assert fm_calls >= 1 and am_calls >= sites
+
+
+def test_lora_and_textual_inversion_reach_both_passes(server):
+    generator = torch.Generator().manual_seed(0)
+    layer = "diffusion_model_output_blocks_3_1_transformer_blocks_0_attn1_to_q"
+    lora = {f"{layer}.lora_{part}.weight": torch.randn(shape, generator=generator) for part, shape in LORA.items()}
+    embedding = {"emb_params": torch.randn(2, 128, generator=generator)}
+    for place, name, tensors in (("models/Lora", "tiny-lora", lora), ("embeddings", "tinyword", embedding)):
+        folder = server.data / place
+        folder.mkdir(parents=True, exist_ok=True)
+        save_file(tensors, folder / f"{name}.safetensors")
+    plain = server.generate({}, **SD15)
+    for prompt in ("a red apple <lora:tiny-lora:1>", "a red apple tinyword"):
+        answer = server.generate({}, prompt=prompt, **SD15)
+        assert answer.fam and answer.pixels != plain.pixels
+        assert server.last_pass()[2:] == (12, 3)
+    assert server.generate({}, **SD15).pixels == plain.pixels
 
 
 def test_nothing_of_all_that_stayed(check_off):
@@ -202,15 +222,13 @@ def test_fam_without_hires_fix_is_not_silently_plain(server):
 def test_the_infotext_restores_the_picture(server):
     fam = {"cutoff": 0.6, "attention": 0.4, "am_window": [1.0, 0.3], "start": 0.8, "step_invariant": True}
     first = server.generate(fam, hr_upscaler="Lanczos")
-    # only the infotext, and what the WebUI's own infotext does not hold
-    status, answer = server.ask("/sdapi/v1/txt2img", {"infotext": first.infotexts[0]})
-    from tests.webui.server import Answer
-
-    again = Answer(status, answer)
+    # the WebUI's API cannot read its own "Use same sampler" out of an infotext
+    same = {"hr_sampler_name": "DPM++ 2M", "hr_scheduler": "Karras"}
+    again = Answer(*server.ask("/sdapi/v1/txt2img", {"infotext": first.infotexts[0], **same}))
     assert again.fam == first.fam
     assert again.pixels == first.pixels
-    off = server.ask("/sdapi/v1/txt2img", {"infotext": first.infotexts[0].replace("FAM ", "X ")})
-    assert not Answer(*off).fam
+    other = first.infotexts[0].replace("FAM ", "X ")
+    assert not Answer(*server.ask("/sdapi/v1/txt2img", {"infotext": other, **same})).fam
 
 
 def test_interrupt_ends_the_pass_and_leaves_nothing(server, check_off):
@@ -237,8 +255,9 @@ def test_x_y_z_axes(server, check_off):
     ours = [label for label in labels if label.startswith("[FAM] ")]
     assert "[FAM] Preset" in ours and "[FAM] Start (rho)" in ours and len(ours) == 15
     defaults = [argument["value"] for argument in plot["args"]]
-    # x type, x values, x dropdown, y type, y values, y dropdown
-    arguments = [labels.index("[FAM] Cutoff c"), "0.2, 0.9", [], labels.index("[FAM] Preset"), "", ["paper", "fast"]]
+    # type, values and dropdown of x, y and z
+    arguments = [labels.index("[FAM] Cutoff c"), "0.2, 0.9", []]
+    arguments += [labels.index("[FAM] Preset"), "", ["paper", "fast"], labels.index("Nothing"), "", []]
     answer = server.generate(script_name="x/y/z plot", script_args=[*arguments, *defaults[len(arguments) :]])
     assert answer.status == 200, answer.error
     cells = answer.pixels[1:5]

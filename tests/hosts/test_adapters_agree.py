@@ -1,0 +1,69 @@
+"""The diffusers and the ldm adapter give the same guided output on the same weights: those of the embedded model."""
+
+import json
+
+import pytest
+import torch
+
+from fam_ext.core.config import FamConfig
+from fam_ext.core.guide import HiresGuide, seeded_noise
+from fam_ext.core.schedule import NoiseLevel
+from fam_ext.demo.export import EMBEDDED_MODEL, ldm_config, ldm_state_dict
+from fam_ext.hosts import ldm
+from fam_ext.hosts.diffusers_unet import guided
+from tests.hosts import ldm_toys
+
+pytestmark = pytest.mark.skipif(not ldm_toys.HAS_LDM, reason=ldm_toys.WITHOUT)
+LEVEL = NoiseLevel(500.0, 0.6, 0.8)
+
+
+@pytest.fixture(scope="module")
+def both(tmp_path_factory):
+    from diffusers import UNet2DConditionModel
+    from ldm.modules.diffusionmodules.openaimodel import UNetModel
+
+    ours = UNet2DConditionModel.from_pretrained(EMBEDDED_MODEL, subfolder="unet", torch_dtype=torch.float32).eval()
+    text = tmp_path_factory.mktemp("text")
+    params = ldm_config(EMBEDDED_MODEL, text_folder=text)["model"]["params"]["unet_config"]["params"]
+    theirs = UNetModel(**params).eval()
+    prefix = "model.diffusion_model."
+    weights = {
+        name.removeprefix(prefix): tensor.float()
+        for name, tensor in ldm_state_dict(EMBEDDED_MODEL).items()
+        if name.startswith(prefix)
+    }
+    theirs.load_state_dict(weights)
+    width = json.loads((EMBEDDED_MODEL / "unet" / "config.json").read_text())["cross_attention_dim"]
+    return ours.requires_grad_(False), theirs.requires_grad_(False), width
+
+
+def make_guide(config):
+    return HiresGuide(
+        config,
+        native=seeded_noise((4, 16, 16), [1]),
+        target=seeded_noise((4, 32, 24), [2]),
+        noise=seeded_noise((4, 32, 24), [3]),
+        steps=10,
+    )
+
+
+@pytest.mark.parametrize("config", [FamConfig(), FamConfig(attention=1.0), FamConfig(am_interp="nearest")])
+def test_the_guided_outputs_are_equal(both, config):
+    ours, theirs, width = both
+    context = torch.randn(2, 7, width, generator=torch.Generator().manual_seed(4))
+    guide = make_guide(config)
+    latent = guide.diffused(LEVEL).repeat(2, 1, 1, 1)  # at unit variance, for the level is variance preserving
+
+    def call(latent, level, native):
+        return ours(latent, level.timestep, encoder_hidden_states=context).sample
+
+    with guided(ours, guide) as step:
+        by_diffusers = step(call, latent, LEVEL)
+    other = make_guide(config)
+    position = ldm.Position(other.diffused(LEVEL), LEVEL)
+    with ldm.guided_unet(theirs, other, position=position):
+        by_ldm = theirs(latent, torch.full((2,), LEVEL.timestep), context=context)
+    assert len(guide.report.am_calls) == len(other.report.am_calls) > 0
+    plain = call(latent, LEVEL, False)
+    assert torch.allclose(by_diffusers, by_ldm, atol=1e-4)
+    assert not torch.allclose(by_diffusers, plain, atol=1e-3)

@@ -111,9 +111,9 @@ class Evaluation:
         how = f"{self.tag}-steps{options.steps}-cfg{options.guidance:g}-seed{options.seed}"
         self.folder: Path = options.work / "eval" / how
         self.folder.mkdir(parents=True, exist_ok=True)
-        began = time.perf_counter()
+        began, busy = time.perf_counter(), time.process_time()
         self.host = load_pipeline(options.model)
-        self.load_seconds = time.perf_counter() - began
+        self.load_seconds = time.perf_counter() - began, time.process_time() - busy
         self.side = options.native or self.host.native_side
         timings = self.folder / "seconds.json"
         self.seconds: dict[str, list[float]] = json.loads(timings.read_text()) if timings.is_file() else {}
@@ -164,9 +164,10 @@ class Evaluation:
         path = self.folder / kind / f"{number:04}.png"
         if not path.is_file():
             path.parent.mkdir(exist_ok=True)
-            began = time.perf_counter()
+            began, busy = time.perf_counter(), time.process_time()
             image = make()
             self.seconds.setdefault(kind, []).append(round(time.perf_counter() - began, 2))
+            self.seconds.setdefault(f"{kind}, CPU time", []).append(round(time.process_time() - busy, 2))
             partial = path.with_suffix(".part")
             image.save(partial, "PNG")
             partial.rename(path)
@@ -254,9 +255,10 @@ class Evaluation:
         return rows
 
     def time_rows(self) -> list[Row]:
-        rows = [("load", f"{self.load_seconds:.1f} s", "under 2 s")]
+        wall, busy = self.load_seconds
+        rows = [("load, with its imports: time / CPU time", f"{wall:.1f} / {busy:.1f} s", "under 2 s")]
         for kind, seconds in self.seconds.items():
-            bar = "under 8 s" if kind.startswith("native") else "under 40 s" if kind[0] in "df" else ""
+            bar = "" if "CPU" in kind else "under 8 s" if kind.startswith("native") else "under 40 s"
             rows.append((f"time of {kind} (mean of {len(seconds)})", f"{_mean(seconds):.1f} s", bar))
         return rows
 

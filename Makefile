@@ -5,6 +5,8 @@ FAM_PYTHON ?= $(shell for p in python3.11 python3.12 python3.10 python3; do \
 	$$p -c 'import sys; sys.exit(not (3, 10) <= sys.version_info[:2] <= (3, 12))' 2>/dev/null && echo $$p && break; done)
 BIN := .venv/bin
 READY := .venv/.ready
+TEST_READY := .venv/.ready-for-tests
+PIP := $(BIN)/python -m pip install --quiet --disable-pip-version-check
 # one thread a process: two test workers share two cores
 TESTS := OMP_NUM_THREADS=1 $(BIN)/python -m pytest -n 2 --dist loadgroup
 
@@ -13,31 +15,40 @@ TESTS := OMP_NUM_THREADS=1 $(BIN)/python -m pytest -n 2 --dist loadgroup
 demo: $(READY)
 	@$(BIN)/fam-hires demo run --out out/demo
 
-test: $(READY)
+test: $(TEST_READY)
 	$(TESTS)
 
-unit: $(READY)
+unit: $(TEST_READY)
 	$(TESTS) -m "not slow and not webui"
 
-lint: $(READY)
+lint: $(TEST_READY)
 	$(BIN)/ruff format --check .
 	$(BIN)/ruff check .
 
-types: $(READY)
+types: $(TEST_READY)
 	$(BIN)/pyright
 
-format: $(READY)
+format: $(TEST_READY)
 	$(BIN)/ruff format .
 	$(BIN)/ruff check --fix .
 
-setup: $(READY)
+setup: $(TEST_READY)
 
 $(READY): pyproject.toml constraints.txt
 	@test -n "$(FAM_PYTHON)" || { echo "Python 3.10, 3.11 or 3.12 is needed and none was found; install one, or set FAM_PYTHON"; exit 1; }
 	@test -x $(BIN)/python || $(FAM_PYTHON) -m venv .venv
 	@echo "Setting up .venv (a few minutes the first time) ..."
-	@$(BIN)/python -m pip install --quiet --disable-pip-version-check --constraint constraints.txt --editable '.[standalone,ray,test]'
+	@$(PIP) --constraint constraints.txt --editable '.[standalone]'
+	@touch $@
+
+# what only the tests need: ldm's and k-diffusion's own code without their pins, and A1111's gradio apart
+$(TEST_READY): $(READY) tests/ui/requirements.txt
+	@echo "Setting up what the tests need ..."
+	@$(PIP) --constraint constraints.txt --editable '.[standalone,ray,test]'
+	@$(PIP) --no-deps stable-diffusion-sdkit==2.1.5 k-diffusion==0.1.1.post1
+	@test -x .venv-webui/bin/python || $(FAM_PYTHON) -m venv .venv-webui
+	@.venv-webui/bin/python -m pip install --quiet --disable-pip-version-check --requirement tests/ui/requirements.txt
 	@touch $@
 
 clean:
-	rm -rf .venv out .pytest_cache .ruff_cache
+	rm -rf .venv .venv-webui out .pytest_cache .ruff_cache

@@ -519,15 +519,11 @@ def _bind_folder(
         else:
             batch.control.pause()
 
-    def stop(batch: Any) -> None:  # noqa: ANN401
-        batch.control.cancel()
-        host.interrupt()
-
     for name, action in (
         ("pause", pause),
         ("skip", lambda batch: host.skip()),
         ("stop_after", lambda batch: batch.control.stop_after_this()),
-        ("stop", stop),
+        ("stop", lambda batch: batch.control.cancel()),
     ):
         folder[name].click(say(action), inputs=[], outputs=[], show_progress=False, api_name=False, queue=False)
 

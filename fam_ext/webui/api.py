@@ -50,7 +50,6 @@ def add_routes(
     check_places: Callable[[PlanOptions], None],
     default_output: Callable[[str], str],
     credentials: str | None,
-    interrupt: Callable[[], None] = lambda: None,
 ) -> None:
     """Add the routes to the WebUI's app. `credentials` is --api-auth ("user:password,..."), None = open."""
     secured = [Depends(_authentication(credentials))] if credentials else []
@@ -100,7 +99,6 @@ def add_routes(
             batch.control.stop_after_this()
         elif not batch.over:
             batch.control.cancel()
-            interrupt()
         return batch.to_json()
 
     def get_report(job_id: str, kind: str = "json") -> Any:  # noqa: ANN401

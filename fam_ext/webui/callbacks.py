@@ -65,6 +65,5 @@ def on_app_started(demo: Any, app: Any) -> None:  # noqa: ANN401
         check_places=check_places,
         default_output=default_output,
         credentials=shared.cmd_opts.api_auth,
-        interrupt=shared.state.interrupt,
     )
     app.openapi_schema = None  # built anew with our routes in it

@@ -30,6 +30,8 @@ from fam_ext.webui.session import PROGRESS_ATTRIBUTE
 
 TITLE = "fam hires"
 DEFAULT_UPSCALER = "Lanczos"
+RENDER_JOB = "fam-hires"
+"""What the WebUI's state says while a folder job renders."""
 
 
 class WebUIRenderer:
@@ -46,7 +48,7 @@ class WebUIRenderer:
         with call_queue.queue_lock:
             if progress.cancelled():
                 raise Cancelled("stopped before the picture began")
-            shared.state.begin(job="fam-hires")
+            shared.state.begin(job=RENDER_JOB)
             try:
                 processed = hires_from_picture(image, request, progress, upscaler=self.upscaler, save=False)
                 if shared.state.interrupted or progress.cancelled():

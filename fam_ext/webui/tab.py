@@ -17,7 +17,7 @@ from fam_ext.ui.folder import upscaler_of
 from fam_ext.ui.tab import TAB_ID, Made, TabHost, build_tab
 from fam_ext.webui.batches import Batches
 from fam_ext.webui.places import check_places, default_output, folders_note
-from fam_ext.webui.renderer import WebUIRenderer, hires_from_picture
+from fam_ext.webui.renderer import RENDER_JOB, WebUIRenderer, hires_from_picture
 from fam_ext.webui.script import default_config, store
 
 SEND_LABEL = "Send to FAM Hires"
@@ -45,6 +45,12 @@ def _generate(image: Image.Image, request: HiresRequest, upscaler: str) -> Made:
     return Made(list(processed.images), processed.infotexts[0], processed.comments.strip())
 
 
+def _skip() -> None:
+    """Skip the file under way, and nobody else's generation."""
+    if shared.state.job == RENDER_JOB:
+        shared.state.skip()
+
+
 def on_ui_tabs() -> list[Any]:
     """Build the tab; called once by each build of the page."""
     with gr.Blocks(analytics_enabled=False) as blocks:
@@ -62,7 +68,7 @@ def on_ui_tabs() -> list[Any]:
                 folders_note=folders_note(),
                 default_output=default_output,
                 interrupt=shared.state.interrupt,
-                skip=shared.state.skip,
+                skip=_skip,
                 gpu_call=lambda function, extra: call_queue.wrap_gradio_gpu_call(function, extra_outputs=extra),
                 send_buttons=_send_buttons,
                 paste_fields=_add_paste_fields,

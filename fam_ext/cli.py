@@ -449,7 +449,8 @@ def summary_line(summary: Summary, output: str) -> str:
         parts.append(f"{summary.failed} failed (fam-hires retry-failed {output})")
     if summary.pending:
         parts.append(f"{summary.pending} waiting (the same command resumes)")
-    return f"{', '.join(parts)} in {clock(summary.seconds)}; report: {Path(output) / 'report.html'}"
+    page = Path(output) / "report.html"
+    return f"{', '.join(parts)} in {clock(summary.seconds)}{f'; report: {page}' if page.is_file() else ''}"
 
 
 class _PlainView:

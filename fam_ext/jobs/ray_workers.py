@@ -15,6 +15,7 @@ from fam_ext.jobs.journal import Item
 from fam_ext.jobs.plan import PlanOptions
 from fam_ext.jobs.request import Progress, Renderer
 from fam_ext.jobs.run import RendererSpec, RunOptions
+from fam_ext.jobs.workers import START_SECONDS, portable
 
 log = logging.getLogger(__name__)
 
@@ -44,7 +45,6 @@ class RenderActor:
         """Return ("made", Packed) or ("failed", error). `data` is the source's bytes; None = read it from a shared
         file system."""
         from fam_ext.jobs import make
-        from fam_ext.jobs.workers import portable
 
         try:
             if self._cancelled:
@@ -69,6 +69,8 @@ class _Actor:
     item: Item | None = None
     future: Any = None
     began: float = 0.0
+    warm: bool = False
+    """Whether it has finished an item: its process runs and its model is loaded."""
 
 
 class RaySlots:
@@ -135,7 +137,7 @@ class RaySlots:
             data: bytes | None = Path(item.source).read_bytes()
         except OSError:
             data = None
-        actor.item, actor.began = item, time.monotonic()
+        actor.item, actor.began = item, time.monotonic() + (0 if actor.warm else START_SECONDS)
         actor.future = actor.handle.work.remote(item, data)
 
     def poll(self, seconds: float) -> Iterator[tuple[str, Item, Any]]:
@@ -157,6 +159,7 @@ class RaySlots:
                 yield "lost", item, f"the Ray worker was lost ({type(error).__name__})"
                 continue
             actor.item = actor.future = None
+            actor.warm = True
             yield kind, item, value
 
     def cancel(self) -> None:

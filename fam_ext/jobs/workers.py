@@ -22,6 +22,8 @@ from fam_ext.jobs.run import RendererSpec
 
 log = logging.getLogger(__name__)
 
+START_SECONDS = 600.0
+"""How long a worker may take to start and to load its model, beside a picture's own time limit."""
 WORKER_VARIABLE = "FAM_HIRES_WORKER"
 """In a worker's environment: its number, 0 to N-1."""
 
@@ -89,6 +91,7 @@ def _worker(connection: Connection, spec: RendererSpec, options: PlanOptions, nu
                 raise Cancelled("the job was cancelled")
             if renderer is None:
                 renderer = spec.build()
+            connection.send(("began", None))
             answer: tuple[str, Any] = ("made", work_on(renderer, item, options, progress))
         except BaseException as error:
             answer = ("failed", portable(error))
@@ -146,7 +149,8 @@ class ProcessSlots:
         except OSError:
             worker = self._replace(worker)
             worker.connection.send(item)
-        worker.item, worker.began = item, time.monotonic()
+        # until the worker says that it has begun it starts up and loads its model: not the picture's time
+        worker.item, worker.began = item, time.monotonic() + START_SECONDS
 
     def poll(self, seconds: float) -> Iterator[tuple[str, Item, Any]]:
         """Yield what the workers say within `seconds`."""
@@ -163,6 +167,9 @@ class ProcessSlots:
                 code = worker.process.exitcode
                 self._replace(worker)
                 yield "lost", item, f"the worker process ended (exit code {code})"
+                continue
+            if kind == "began":
+                worker.began = time.monotonic()
                 continue
             if kind != "step":
                 worker.item = None

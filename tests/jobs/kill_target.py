@@ -1,4 +1,8 @@
-"""The batch as a process of its own: `python -m tests.jobs.kill_target IN OUT [die-after NAME]`."""
+"""The batch in processes to kill: `python -m tests.jobs.kill_target` forks one for each line "IN<tab>OUT[<tab>NAME]".
+
+It prints the child's number, then its exit code. A child runs the job; with a NAME it dies right after that step of
+a save. Forking from a process that has imported everything leaves the time to the job itself.
+"""
 
 import os
 import signal
@@ -23,10 +27,20 @@ def die_after(name: str) -> None:
     setattr(place, name, call)
 
 
+def job(source: str, output: str, name: str = "") -> int:
+    if name:
+        die_after(name)
+    return run_job(options(Path(source), Path(output), recursive=True), lambda: Fast(seconds=0.004)).exit_code
+
+
 if __name__ == "__main__":
-    if "die-after" in sys.argv:
-        die_after(sys.argv[-1])
-    print("ready", flush=True)
-    summary = run_job(options(Path(sys.argv[1]), Path(sys.argv[2]), recursive=True), lambda: Fast(seconds=0.004))
-    print(f"done {summary.done} {summary.done_before} {summary.failed}", flush=True)
-    sys.exit(summary.exit_code)
+    for line in sys.stdin:
+        child = os.fork()
+        if child == 0:
+            code = 70
+            try:
+                code = job(*line.rstrip("\n").split("\t"))
+            finally:
+                os._exit(code)
+        print(child, flush=True)
+        print(os.waitstatus_to_exitcode(os.waitpid(child, 0)[1]), flush=True)

@@ -1,5 +1,6 @@
 """SIGKILL at seeded random instants: every resume ends with each output once, byte-identical, journal consistent."""
 
+import contextlib
 import os
 import random
 import signal
@@ -19,10 +20,43 @@ ROOT = Path(__file__).parents[2]
 FILES = 60
 
 
-def start(source: Path, output: Path, *words: str) -> subprocess.Popen[str]:
-    command = [sys.executable, "-m", "tests.jobs.kill_target", str(source), str(output), *words]
-    environment = {**os.environ, "OMP_NUM_THREADS": "1"}
-    return subprocess.Popen(command, cwd=ROOT, env=environment, stdout=subprocess.PIPE, text=True)
+class Batches:
+    """Starts the batch in processes that may be killed."""
+
+    def __init__(self) -> None:
+        environment = {**os.environ, "OMP_NUM_THREADS": "1"}
+        self._process = subprocess.Popen(
+            [sys.executable, "-m", "tests.jobs.kill_target"],
+            cwd=ROOT,
+            env=environment,
+            stdin=subprocess.PIPE,
+            stdout=subprocess.PIPE,
+            text=True,
+        )
+
+    def start(self, *words: object) -> int:
+        """Return the number of a process that runs the job."""
+        assert self._process.stdin is not None
+        print(*words, sep="\t", file=self._process.stdin, flush=True)
+        return self._number()
+
+    def wait(self) -> int:
+        """Return how the process ended."""
+        return self._number()
+
+    def _number(self) -> int:
+        assert self._process.stdout is not None
+        return int(self._process.stdout.readline())
+
+    def close(self) -> None:
+        self._process.communicate()
+
+
+@pytest.fixture
+def batches_of_jobs():
+    batches = Batches()
+    yield batches
+    batches.close()
 
 
 def check_in_flight(output: Path, whole: dict[str, bytes]) -> int:
@@ -46,7 +80,7 @@ def check_in_flight(output: Path, whole: dict[str, bytes]) -> int:
     return len(rows)
 
 
-def fault_run(tmp_path: Path, kills: int, seed: int) -> None:
+def fault_run(jobs: Batches, tmp_path: Path, kills: int, seed: int) -> None:
     chance = random.Random(seed)
     source = tmp_path / "in"
     for number in range(FILES):
@@ -61,14 +95,11 @@ def fault_run(tmp_path: Path, kills: int, seed: int) -> None:
         batches += 1
         before = 0
         while killed < kills:
-            process = start(source, output)
-            assert process.stdout is not None
-            assert process.stdout.readline() == "ready\n"
-            time.sleep(chance.uniform(0.0, 0.5))
-            process.send_signal(signal.SIGKILL)
-            code = process.wait()
-            process.stdout.close()
-            if code == 0:
+            child = jobs.start(source, output)
+            time.sleep(chance.uniform(0.0, 0.4))
+            with contextlib.suppress(ProcessLookupError):
+                os.kill(child, signal.SIGKILL)
+            if jobs.wait() == 0:
                 finished += 1
                 break  # it was done before the signal: a new batch
             killed += 1
@@ -87,18 +118,18 @@ def fault_run(tmp_path: Path, kills: int, seed: int) -> None:
 
 
 @pytest.mark.skipif(sys.platform == "win32", reason="SIGKILL")
-def test_a_few_kills(tmp_path: Path) -> None:
-    fault_run(tmp_path, kills=4, seed=1)
+def test_a_few_kills(batches_of_jobs: Batches, tmp_path: Path) -> None:
+    fault_run(batches_of_jobs, tmp_path, kills=10, seed=1)
 
 
 @pytest.mark.slow
 @pytest.mark.skipif(sys.platform == "win32", reason="SIGKILL")
-def test_a_hundred_kills(tmp_path: Path) -> None:
-    fault_run(tmp_path, kills=100, seed=2)
+def test_a_hundred_kills(batches_of_jobs: Batches, tmp_path: Path) -> None:
+    fault_run(batches_of_jobs, tmp_path, kills=100, seed=2)
 
 
 @pytest.mark.skipif(sys.platform == "win32", reason="SIGKILL")
-def test_the_worst_instants(tmp_path: Path) -> None:
+def test_the_worst_instants(batches_of_jobs: Batches, tmp_path: Path) -> None:
     """Die right after each system call of a save: temporary file written, journalled, renamed."""
     source = tmp_path / "in"
     for number in range(3):
@@ -107,9 +138,8 @@ def test_the_worst_instants(tmp_path: Path) -> None:
     whole = outputs(tmp_path / "whole")
     for name in ("_write_synced", "saving", "replace"):
         output = tmp_path / name
-        process = start(source, output, "die-after", name)
-        process.communicate(timeout=60)
-        assert process.returncode == -signal.SIGKILL
+        batches_of_jobs.start(source, output, name)
+        assert batches_of_jobs.wait() == -signal.SIGKILL
         summary = run_job(options(source, output, recursive=True), Fast)
         assert summary.done + summary.done_before == 3
         assert outputs(output) == whole

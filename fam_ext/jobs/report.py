@@ -185,14 +185,16 @@ def _html_row(item: Item, before: str, after: str) -> str:
             f"<details><summary>prompt</summary>{html.escape(request.prompt)}"
             f"<br><i>{html.escape(request.negative_prompt)}</i></details>"
         )
-    text = f"<b>{html.escape(shown(item.key))}</b><br><small>{html.escape(values['output'])}</small>"
+    text = f"<b>{html.escape(shown(item.key))}</b>"
+    if item.output != item.key:
+        text += f"<br><small>{html.escape(values['output'])}</small>"
     for problem in (item.error, values["notes"]):
         if problem:
             text += f"<br><span class='problem'>{html.escape(str(problem))}</span>"
     size = f"{values['native_width']} x {values['native_height']}" if item.native[0] else ""
     if values["width"]:
         size += f" &rarr; {values['width']} x {values['height']}"
-    seconds = "" if values["seconds"] is None else f"{values['seconds']:g}"
+    seconds = "" if values["seconds"] is None else f"{values['seconds']:.1f}"
     return (
         f"<tr data-state='{item.state}'><td>{before}</td><td>{after}</td><td>{text}</td><td>{item.state}</td>"
         f"<td>{size}</td><td>{seconds}</td><td>{settings}</td></tr>\n"
@@ -219,7 +221,8 @@ _HEAD = """<!doctype html><html lang="en"><head><meta charset="utf-8"><title>FAM
 <style>
 body{font:15px/1.45 system-ui,sans-serif;margin:2rem;color:#222;background:#fff}
 table{border-collapse:collapse;width:100%}td,th{border-bottom:1px solid #ddd;padding:.4rem;text-align:left;
-vertical-align:top;overflow-wrap:anywhere}img{max-width:160px;display:block}.problem{color:#a11}
+vertical-align:top}td:nth-child(3),td:nth-child(7){overflow-wrap:anywhere}
+td:nth-child(4),td:nth-child(5),td:nth-child(6){white-space:nowrap}img{max-width:160px;display:block}.problem{color:#a11}
 button{border:1px solid #888;background:#fff;padding:.3rem .7rem;margin-right:.4rem;cursor:pointer}
 button.on{background:#222;color:#fff}
 @media (prefers-color-scheme:dark){body,button{background:#181818;color:#ddd}button.on{background:#ddd;color:#181818}

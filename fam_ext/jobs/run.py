@@ -204,6 +204,11 @@ def run_job(
     with Journal(options.output, join=run.join) as journal:
         if journal.joined:
             counts = PlanCounts()
+            # what is shared is the other process's job, with its options
+            while journal.get("planning", False) and journal.others_at_work() and not control.stopping:
+                time.sleep(_POLL_SECONDS)
+            if journal.get("options") is not None:
+                options, _ = stored(journal)
         else:
             on_event(Event("planning"))
             counts = journal.plan(

@@ -273,6 +273,10 @@ def test_a_second_process_is_refused_and_may_join(tmp_path: Path) -> None:
     prompts = [request.prompt for renderer in renderers for request in renderer.seen]
     assert sorted(prompts) == [f"picture {number}" for number in range(6)]
     assert sum(summary.done for summary in summaries) == 6
+    assert all(renderer.seen for renderer in renderers)
+    for path in outputs(tmp_path / "out"):
+        header = read_header(tmp_path / "out" / path)
+        assert (header.size, parse(header.infotext).params["FAM method"]) == ((32, 48), "fam")
     assert strays(tmp_path / "out") == []
 
 

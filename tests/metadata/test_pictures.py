@@ -294,3 +294,16 @@ def test_files_of_the_real_webui_round_trip(path: Path) -> None:
 def test_the_new_text_wins_over_an_old_comment(target: str) -> None:
     header = decode(file_of("JPEG", exif=exif_block())).header
     assert read_header(encode(picture(), target, origin=header, infotext="new text").data).infotext == "new text"
+
+
+def test_avif_without_its_codec_says_what_to_do(monkeypatch) -> None:
+    data = b"\x00\x00\x00\x20ftypavif" + b"\x00" * 40
+    monkeypatch.delitem(Image.SAVE, "AVIF", raising=False)
+    can_write.cache_clear()
+    try:
+        with pytest.raises(PictureError, match="pillow-avif-plugin"):
+            read_header(data)
+        with pytest.raises(PictureError, match="pillow-avif-plugin"):
+            encode(picture(), "AVIF")
+    finally:
+        can_write.cache_clear()

@@ -5,6 +5,8 @@ from __future__ import annotations
 import dataclasses
 import os
 import re
+import subprocess
+import sys
 import tempfile
 import time
 from collections.abc import Iterator
@@ -220,6 +222,9 @@ def bench_cost(
 @contextmanager
 def _steps(label: str) -> Iterator[Progress]:
     """Show a bar of the sampler's steps with the time left; nothing when not in a terminal."""
+    if not sys.stdout.isatty():
+        yield Progress()
+        return
     from rich.progress import BarColumn, MofNCompleteColumn, TextColumn, TimeRemainingColumn
     from rich.progress import Progress as Bars
 
@@ -287,9 +292,6 @@ def _slug(text: str) -> str:
 
 def _open_for_a_person(path: Path) -> None:
     """Open the sheet where a person sits before the screen; elsewhere its name is enough."""
-    import subprocess
-    import sys
-
     opener = {"darwin": "open", "linux": "xdg-open"}.get(sys.platform)
     has_screen = sys.platform == "darwin" or os.environ.get("DISPLAY") or os.environ.get("WAYLAND_DISPLAY")
     if opener and has_screen and sys.stdout.isatty() and not os.environ.get("CI"):

@@ -1,0 +1,100 @@
+"""The commands that need a model: generate, compare, demo, bench. Toy models where the picture does not matter."""
+
+import pytest
+from PIL import Image
+
+from fam_ext import cli
+from fam_ext.metadata.infotext import from_fields, parse
+from tests.hosts import toys
+
+
+@pytest.fixture(scope="module")
+def model(tmp_path_factory):
+    folder = tmp_path_factory.mktemp("toy")
+    toys.sd_pipeline().save_pretrained(folder)
+    return str(folder)
+
+
+def run(*arguments):
+    """Return the exit code of the command."""
+    with pytest.raises(SystemExit) as ended:
+        cli.main([str(argument) for argument in arguments])
+    return ended.value.code
+
+
+def test_generate_writes_a_picture_that_says_how_it_was_made_and_replaces_none(model, tmp_path, capsys):
+    command = ["generate", "a cat, red", "-o", tmp_path / "out", "--model", model, "--size", "128x96", "--steps", 3]
+    command += ["--seed", 7, "--negative", "blurry", "--keep-native", "--cutoff", 0.4, "--device", "cpu"]
+    assert run(*command) == 0
+    names = sorted(path.name for path in (tmp_path / "out").iterdir())
+    assert names == ["7-a-cat-red-native.png", "7-a-cat-red.png"]
+    with Image.open(tmp_path / "out" / "7-a-cat-red.png") as made:
+        assert made.size == (128, 96)
+        found = parse(made.info["parameters"])
+    assert (found.prompt, found.negative_prompt) == ("a cat, red", "blurry")
+    assert found.params["Seed"] == "7" and found.params["FAM method"] == "fam"
+    assert from_fields(found.params).cutoff == 0.4
+    before = (tmp_path / "out" / "7-a-cat-red.png").read_bytes()
+    assert run(*command) == 0
+    assert sorted(path.name for path in (tmp_path / "out").iterdir()) == sorted(
+        [*names, "7-a-cat-red-2.png", "7-a-cat-red-native-2.png"]
+    )
+    assert (tmp_path / "out" / "7-a-cat-red.png").read_bytes() == before
+    assert (tmp_path / "out" / "7-a-cat-red-2.png").read_bytes() == before  # the same seed, the same file
+    assert "128x96" in capsys.readouterr().out
+
+
+@pytest.mark.parametrize(
+    ("options", "sentence"),
+    [
+        (["--sampler", "PLMS"], "sampler 'PLMS' is refused"),
+        (["--size", "100x100"], "the size is 100x100; choose multiples of 8"),
+        (["--method", "magic"], "method is 'magic'"),
+        (["--attention", "1.5"], "attention is 1.5; choose 0 to 1"),
+        (["--count", "0"], "--count is 0; choose at least 1"),
+        (["--device", "tpu"], "device is 'tpu'; choose one that this machine has: cpu"),
+        (["--preset", "nope"], "nope"),
+    ],
+)
+def test_generate_answers_bad_input_with_one_sentence_and_writes_nothing(model, tmp_path, capsys, options, sentence):
+    assert run("generate", "a cat", "-o", tmp_path / "out", "--model", model, "--steps", 2, *options) == 2
+    error = capsys.readouterr().err
+    assert sentence in error and error.count("\n") == 1
+    assert not (tmp_path / "out").exists() or not list((tmp_path / "out").iterdir())
+
+
+def test_compare_puts_methods_side_by_side(model, tmp_path, capsys):
+    picture, sheet = tmp_path / "native.png", tmp_path / "sheet.png"
+    Image.effect_noise((64, 64), 60).convert("RGB").save(picture)
+    command = ["compare", picture, "-o", sheet, "--model", model, "--methods", "direct,skip-residual,fam"]
+    assert run(*command, "--prompt", "a cat") == 0
+    out = capsys.readouterr().out
+    assert [line.split(":")[0] for line in out.splitlines()[:3]] == ["direct", "skip-residual", "fam"]
+    with Image.open(sheet) as made:
+        assert made.width > 5 * 128
+    assert run(*command) == 1
+    assert "exists; choose another --output" in capsys.readouterr().err
+    assert run("compare", picture, "-o", tmp_path / "x.png", "--methods", "magic") == 2
+
+
+def test_bench_cost_prints_ratios(model, capsys):
+    assert run("bench", "cost", "--model", model, "--scales", "2", "--steps", 1, "--repeats", 1, "--device", "cpu") == 0
+    lines = capsys.readouterr().out.splitlines()
+    assert len(lines) == 4 and "direct inference" in lines[1] and lines[1].endswith("x 1.000")
+
+
+def test_demo_export_names_what_is_no_webui(tmp_path, capsys):
+    assert run("demo", "export", "--webui", tmp_path) == 2
+    assert "is no WebUI folder" in capsys.readouterr().err
+
+
+@pytest.mark.slow
+def test_demo_makes_a_contact_sheet_from_real_pictures_with_the_real_model(tmp_path, capsys):
+    assert run("demo", "run", "--out", tmp_path, "--pictures", 1) == 0
+    out = capsys.readouterr().out
+    fam, direct = (
+        float(line.split("kept ")[1].split(" dB")[0]) for line in out.splitlines() if "structure kept" in line
+    )
+    assert fam > direct + 5  # one face where direct inference paints several
+    with Image.open(tmp_path / "contact-sheet.png") as sheet:
+        assert sheet.width > 4 * 384

@@ -15,7 +15,7 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any, BinaryIO, cast
 
-from PIL import Image, PngImagePlugin
+from PIL import Image, ImageFile, PngImagePlugin
 
 from fam_ext.errors import PictureError
 from fam_ext.metadata import comfy, exif
@@ -50,7 +50,7 @@ _XMP_KEY = "XML:com.adobe.xmp"
 _MAX_TEXT = 8 << 20
 _MAX_TEXTS = 16 << 20
 _JPEG_SEGMENT = 65533
-_FILTERS = threading.RLock()
+_SETTINGS = threading.RLock()
 _TIFF_TEXT_TAGS = (270, 271, 272, 305, 306, 315, 33432)
 _XMP_TIFF_TAG = 700
 
@@ -181,7 +181,7 @@ def decode(data: bytes, *, max_pixels: int = DEFAULT_MAX_PIXELS) -> Picture:
     if header.format == "PNG" and not _png_is_whole(data):
         raise PictureError("the file is truncated (its end is missing); copy it again")
     try:
-        with _no_warnings():
+        with _strict_pillow():
             image = _open(io.BytesIO(data))
             image.load()
             image = _eight_bits(image)
@@ -261,7 +261,7 @@ def _read_header(file: BinaryIO) -> Header:
     if start[4:8] == b"ftyp" and start[8:12] in (b"avif", b"avis") and can_write("AVIF") is not None:
         raise PictureError(cast("str", can_write("AVIF")))
     try:
-        with _no_warnings():
+        with _strict_pillow():
             image = _open(file)
             return _pillow_header(image)
     except PictureError:
@@ -275,12 +275,17 @@ def _read_header(file: BinaryIO) -> Header:
 
 
 @contextlib.contextmanager
-def _no_warnings() -> Generator[None]:
-    """Damaged files make Pillow warn; what matters becomes a `PictureError`. One thread at a time: the filters are
-    the whole process's."""
-    with _FILTERS, warnings.catch_warnings():
+def _strict_pillow() -> Generator[None]:
+    """Damaged files make Pillow warn; what matters becomes a `PictureError`, also where the host has told Pillow to
+    fill up truncated files with grey. One thread at a time: both settings are the whole process's."""
+    with _SETTINGS, warnings.catch_warnings():
         warnings.simplefilter("ignore")
-        yield
+        kept = ImageFile.LOAD_TRUNCATED_IMAGES
+        ImageFile.LOAD_TRUNCATED_IMAGES = False
+        try:
+            yield
+        finally:
+            ImageFile.LOAD_TRUNCATED_IMAGES = kept
 
 
 def _open(file: BinaryIO) -> Image.Image:

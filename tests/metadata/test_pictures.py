@@ -8,7 +8,7 @@ from pathlib import Path
 import piexif
 import piexif.helper
 import pytest
-from PIL import Image, ImageCms, PngImagePlugin
+from PIL import Image, ImageCms, ImageFile, PngImagePlugin
 
 from fam_ext.core.config import FamConfig
 from fam_ext.errors import PictureError
@@ -236,13 +236,16 @@ def test_what_is_no_picture_is_named(data: bytes, says: str) -> None:
         decode(data)
 
 
+@pytest.mark.parametrize("lenient_host", [False, True])
 @pytest.mark.parametrize("target", WRITABLE)
-def test_truncated_files_never_decode(target: str) -> None:
+def test_truncated_files_never_decode(target: str, lenient_host: bool, monkeypatch) -> None:
+    monkeypatch.setattr(ImageFile, "LOAD_TRUNCATED_IMAGES", lenient_host)
     data = file_of(target, picture(64, 64), **({"exif": exif_block()} if target in ("JPEG", "WEBP", "AVIF") else {}))
     for end in range(0, len(data) - 40, 10 if len(data) < 3000 else 97):
         with pytest.raises(PictureError) as raised:
             decode(data[:end])
         assert "\n" not in str(raised.value)
+    assert ImageFile.LOAD_TRUNCATED_IMAGES is lenient_host
 
 
 def test_damaged_exif_is_not_fatal() -> None:

@@ -48,5 +48,5 @@ def build_accordion(
             return [gr.update() for _ in dials]
         return [gr.update(value=value) for value in dial_values(get_preset(name).config)]
 
-    preset.input(set_dials, inputs=[preset], outputs=dials, show_progress=False)
+    preset.change(set_dials, inputs=[preset], outputs=dials, show_progress=False)
     return [enabled, preset, *dials]

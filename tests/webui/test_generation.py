@@ -259,8 +259,8 @@ def test_x_y_z_axes(server, check_off):
     assert "[FAM] Preset" in ours and "[FAM] Start (rho)" in ours and len(ours) == 15
     defaults = [argument["value"] for argument in plot["args"]]
     # type, values and dropdown of x, y and z
-    arguments = [labels.index("[FAM] Cutoff c"), "0.2, 0.9", []]
-    arguments += [labels.index("[FAM] Preset"), "", ["paper", "fast"], labels.index("Nothing"), "", []]
+    arguments = [labels.index("[FAM] Native attention share"), "0.2, 0.9", []]
+    arguments += [labels.index("[FAM] Preset"), "", ["paper", "balanced"], labels.index("Nothing"), "", []]
     labels_of = [argument["label"] for argument in plot["args"]]
     defaults[labels_of.index("Include Sub Images")] = True
     answer = server.generate(script_name="x/y/z plot", script_args=[*arguments, *defaults[len(arguments) :]])
@@ -268,5 +268,5 @@ def test_x_y_z_axes(server, check_off):
     cells = answer.pixels[1:5]
     assert len(set(cells)) == 4
     assert [info.count("FAM version") for info in answer.infotexts[1:5]] == [1] * 4
-    assert "FAM cutoff: 0.9" in "".join(answer.infotexts) and "FAM start: 0.6" in "".join(answer.infotexts)
+    assert "FAM attention: 0.9" in "".join(answer.infotexts) and "FAM start: 0.7" in "".join(answer.infotexts)
     check_off()

@@ -199,3 +199,29 @@ def test_presets_are_saved_used_and_deleted(page, server):
 def test_the_settings_page_has_our_section(page):
     page.click("#tabs > div > button:has-text('Settings')")
     page.wait_for_selector("#settings button:has-text('FAM Hires')")
+
+
+def test_the_webui_s_own_img2img_batch_uses_fam(page, tmp_path):
+    (tmp_path / "in").mkdir()
+    for number, color in enumerate(("red", "blue")):
+        Image.new("RGB", (64, 64), color).save(tmp_path / "in" / f"{number}.png")
+    page.click("#tabs button:has-text('img2img')")
+    page.wait_for_selector("#img2img_prompt textarea", state="visible")
+    page.fill("#img2img_prompt textarea", "a red apple")
+    page.click("#mode_img2img button:has-text('Batch')")
+    page.click("#img2img_batch_source button:has-text('From directory')")
+    page.fill("#img2img_batch_input_dir textarea", str(tmp_path / "in"))
+    page.fill("#img2img_batch_output_dir textarea", str(tmp_path / "out"))
+    for name, value in (("width", 128), ("height", 128), ("steps", 4)):
+        fill(page, f"#img2img_{name} input[type=number]", value)
+    page.click("#img2img_fam_hires > .label-wrap")
+    page.click("#img2img_generate")
+    deadline = time.monotonic() + 60
+    while len(made := sorted((tmp_path / "out").glob("*.png"))) < 2 and time.monotonic() < deadline:
+        time.sleep(0.5)
+    time.sleep(1)
+    assert [path.name for path in made] == ["00000-0.png", "00001-1.png"]  # the WebUI's own way of naming
+    for path in made:
+        with Image.open(path) as picture:
+            assert picture.size == (128, 128)
+            assert "FAM version" in picture.info["parameters"]

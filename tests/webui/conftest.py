@@ -67,13 +67,16 @@ PLAIN = {
     "sd15 layout": {"override_settings": {"sd_model_checkpoint": "tiny-sd15.safetensors"}},
 }
 
+# the checkpoint is named: an override of an earlier request may stay, and tests run in any order
+IMG2IMG = {"tab": "img2img", "width": 128, "override_settings": {"sd_model_checkpoint": "fluent-tiny.safetensors"}}
+
 
 @pytest.fixture(scope="session")
 def plain_pictures(start, native_picture):
     """Pixels from a WebUI without the extension."""
     server = start("--disable-extra-extensions")
     pixels = {name: server.generate(**fields).pixels for name, fields in PLAIN.items()}
-    pixels["img2img"] = server.generate(tab="img2img", init_images=[encoded(native_picture)], width=128).pixels
+    pixels["img2img"] = server.generate(init_images=[encoded(native_picture)], **IMG2IMG).pixels
     server.stop()
     return pixels
 

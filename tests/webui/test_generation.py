@@ -9,7 +9,7 @@ import torch
 from PIL import Image
 from safetensors.torch import save_file
 
-from tests.webui.conftest import PLAIN
+from tests.webui.conftest import IMG2IMG, PLAIN
 from tests.webui.server import Answer, encoded
 
 PAPER = {"preset": "paper"}
@@ -34,7 +34,7 @@ def test_with_fam_off_every_bit_is_as_without_the_extension(check_off, name):
 
 
 def test_img2img_with_fam_off_is_as_without_the_extension(server, plain_pictures, native_picture):
-    off = server.generate(tab="img2img", init_images=[encoded(native_picture)], width=128)
+    off = server.generate(init_images=[encoded(native_picture)], **IMG2IMG)
     assert off.pixels == plain_pictures["img2img"] and not off.fam
 
 

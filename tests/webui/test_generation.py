@@ -9,7 +9,7 @@ import torch
 from PIL import Image
 from safetensors.torch import save_file
 
-from tests.webui.conftest import IMG2IMG, PLAIN
+from tests.webui.conftest import PLAIN, img2img
 from tests.webui.server import Answer, encoded
 
 PAPER = {"preset": "paper"}
@@ -34,10 +34,8 @@ def test_with_fam_off_every_bit_is_as_without_the_extension(check_off, name):
 
 
 def test_img2img_with_fam_off_is_as_without_the_extension(server, plain_pictures, native_picture):
-    for fields in PLAIN.values():  # the same requests before it: A1111 keeps traces of a change of checkpoint
-        server.generate(**fields)
-    off = server.generate(init_images=[encoded(native_picture)], **IMG2IMG)
-    assert off.pixels == plain_pictures["img2img"] and not off.fam
+    pixels, fam = img2img(server, native_picture)
+    assert pixels == plain_pictures["img2img"] and not fam
 
 
 def test_fam_keeps_the_native_picture_s_low_band(server, check_off):

@@ -677,7 +677,7 @@ def main(arguments: Sequence[str] | None = None) -> None:
     except FamError as error:
         _exit_with(error, USAGE_EXIT)
     except KeyboardInterrupt:
-        typer.echo(f"interrupted after {clock(time.monotonic() - began)}; the same command resumes", err=True)
+        typer.echo(f"interrupted after {clock(time.monotonic() - began)}; nothing is left half-written", err=True)
         sys.exit(INTERRUPTED_EXIT)
 
 

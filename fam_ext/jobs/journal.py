@@ -413,11 +413,13 @@ class Journal:
             self._set("planning", True)
             # a folder that could not be read is looked at anew
             db.execute("DELETE FROM items WHERE state = 'failed' AND request IS NULL AND key LIKE '%/'")
+            # keys are unique within a walk: an empty journal of our own need not be asked for each
+            fresh = self._memory and db.execute("SELECT 1 FROM items LIMIT 1").fetchone() is None
         numbered = enumerate(candidates if options.first is None else islice(candidates, options.first))
         while batch := list(islice(numbered, _BATCH)):
             with self._transaction():
                 for index, candidate in batch:
-                    self._enter(candidate, options, fingerprint, index, plan_file, ranks, counts)
+                    self._enter(candidate, options, fingerprint, index, plan_file, ranks, counts, fresh)
                     counts.files += 1
             on_count(counts)
             if cancelled():
@@ -436,12 +438,15 @@ class Journal:
         plan_file: Callable[..., Planned],
         ranks: _Ranks,
         counts: PlanCounts,
+        fresh: bool,
     ) -> None:
-        row: Sequence[Any] | None = self._db.execute(
-            "SELECT id, size, mtime_ns, sidecar, fingerprint, state, output, settings_hash, content_hash, source, "
-            "bytes FROM items WHERE key = ?",
-            (to_db(candidate.key),),
-        ).fetchone()
+        row: Sequence[Any] | None = None
+        if not fresh:
+            row = self._db.execute(
+                "SELECT id, size, mtime_ns, sidecar, fingerprint, state, output, settings_hash, content_hash, source, "
+                "bytes FROM items WHERE key = ?",
+                (to_db(candidate.key),),
+            ).fetchone()
         unchanged = row is not None and tuple(row[1:5]) == (
             candidate.size,
             candidate.mtime_ns,

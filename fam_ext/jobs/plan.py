@@ -48,6 +48,8 @@ _ENCODE = json.JSONEncoder(ensure_ascii=False).encode
 _MAX_NAME_BYTES = 240
 _MAX_SIDECAR = 1 << 20
 _PLAIN = re.compile(r"(?!(?i:con|prn|aux|nul|com[0-9]|lpt[0-9])(\.|$))[\w \-()\[\],;+=@%~]{1,100}")
+_NUMBERS = re.compile(r"([0-9]+)")
+_MAX_SORTED = 1024
 _RESERVED = re.compile(r"(?i)^(con|prn|aux|nul|com[0-9]|lpt[0-9])(\.|$)")
 
 
@@ -232,12 +234,12 @@ class Planned:
 # --- walk ---------------------------------------------------------------------------------------------------------
 
 
-def natural_key(name: str) -> tuple[Any, ...]:
+def natural_key(name: str) -> tuple[list[Any], str]:
     """Return a sort key that puts 2 before 10, and never fails."""
-    parts = re.split(r"([0-9]+)", name.casefold())
-    return tuple(
-        (1, int(part), "") if part.isascii() and part.isdigit() and len(part) < 19 else (0, 0, part) for part in parts
-    ), name
+    # texts at even places, numbers at odd ones: equal places always compare; a file name cannot hold more digits
+    parts: list[Any] = _NUMBERS.split(name.casefold()[:_MAX_SORTED])
+    parts[1::2] = map(int, parts[1::2])
+    return parts, name
 
 
 def check_places(options: PlanOptions) -> None:
@@ -260,7 +262,7 @@ def check_places(options: PlanOptions) -> None:
 def walk(options: PlanOptions) -> Iterator[Candidate]:
     """Yield the job's files in natural order. A folder that cannot be read yields one candidate with a problem."""
     folders = [Path(entry) for entry in options.inputs if os.path.isdir(entry)]
-    labels: dict[str, int] = {}
+    labels: set[str] = set()
     seen: set[tuple[int, int]] = set()
     for entry in options.inputs:
         path = Path(entry)
@@ -273,12 +275,15 @@ def walk(options: PlanOptions) -> Iterator[Candidate]:
             yield _single(path, _label(path.name, labels))
 
 
-def _label(name: str, labels: dict[str, int]) -> str:
-    labels[name] = labels.get(name, 0) + 1
-    if labels[name] == 1:
-        return name
+def _label(name: str, labels: set[str]) -> str:
+    """Return `name`, or the first numbered form of it that no earlier input has: a, a-2, and a-2-2 for a real a-2."""
     stem, dot, suffix = name.rpartition(".")
-    return f"{stem}-{labels[name]}.{suffix}" if dot else f"{name}-{labels[name]}"
+    label, number = name, 1
+    while label in labels:
+        number += 1
+        label = f"{stem}-{number}.{suffix}" if dot else f"{name}-{number}"
+    labels.add(label)
+    return label
 
 
 def _single(path: Path, key: str) -> Candidate:
@@ -451,11 +456,10 @@ def resolve(found: Infotext, target: tuple[int, int], options: PlanOptions) -> t
     """Return the request for one picture, and the names of the settings that the picture itself brought."""
     taken: list[str] = []
     values: dict[str, Any] = {}
-    for name in RULED:
+    for name, rule in options.every_rule.items():
         if name == "config":
             continue
         own = _own(found, name)
-        rule = options.every_rule[name]
         value = _apply(rule, own)
         if own is not None and rule.kind != "override":
             taken.append(name)
@@ -564,6 +568,19 @@ def output_name(
     stem, dot, suffix = name.rpartition(".")
     if not dot:
         stem, suffix = name, ""
+    mild = options.name == "{stem}"
+    made = stem if mild else _fill(options.name, stem, request, native, picture_format, index)
+    ending = "." + suffix if pictures.format_of(name) == picture_format else pictures.PREFERRED_SUFFIX[picture_format]
+    parts = [safe_name(part, mild=True) for part in folder.split("/") if part]
+    made_parts = [part for part in (made.split("/") if not mild else [made]) if part.strip(" .")]
+    parts += [safe_name(part, mild=mild) for part in made_parts[:-1]]
+    parts.append(safe_name(made_parts[-1] if made_parts else "picture", mild=mild, ending=ending))
+    return "/".join(parts)
+
+
+def _fill(
+    pattern: str, stem: str, request: HiresRequest, native: tuple[int, int], picture_format: str, index: int
+) -> str:
     values: dict[str, Any] = {
         "stem": stem,
         "format": picture_format.lower(),
@@ -580,16 +597,9 @@ def output_name(
         for name, value in values.items()
     }
     try:
-        made = stem if options.name == "{stem}" else options.name.format_map(safe)
+        return pattern.format_map(safe)
     except (ValueError, TypeError):
-        raise ConfigError(f"name pattern {options.name!r} does not fit its fields; use d for whole numbers") from None
-    ending = "." + suffix if pictures.format_of(name) == picture_format else pictures.PREFERRED_SUFFIX[picture_format]
-    mild = options.name == "{stem}"
-    parts = [safe_name(part, mild=True) for part in folder.split("/") if part]
-    made_parts = [part for part in (made.split("/") if not mild else [made]) if part.strip(" .")]
-    parts += [safe_name(part, mild=mild) for part in made_parts[:-1]]
-    parts.append(safe_name(made_parts[-1] if made_parts else "picture", mild=mild, ending=ending))
-    return "/".join(parts)
+        raise ConfigError(f"name pattern {pattern!r} does not fit its fields; use d for whole numbers") from None
 
 
 def safe_name(part: str, *, mild: bool = False, ending: str = "") -> str:

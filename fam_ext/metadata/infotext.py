@@ -71,9 +71,10 @@ def parse(text: str) -> Infotext:
     if not text:
         return Infotext()
     *lines, last = text.split("\n")
-    if not has_params(last):
+    params = _pairs(last)
+    if len(params) < _MIN_PAIRS:
         lines.append(last)
-        last = ""
+        params = []
     prompt: list[str] = []
     negative: list[str] = []
     target = prompt
@@ -84,7 +85,7 @@ def parse(text: str) -> Infotext:
             stripped = stripped[len(_NEGATIVE) :].strip()
         if stripped or target:
             target.append(stripped)
-    return Infotext("\n".join(prompt).strip(), "\n".join(negative).strip(), dict(_pairs(last)))
+    return Infotext("\n".join(prompt).strip(), "\n".join(negative).strip(), dict(params))
 
 
 def format_params(params: Mapping[str, str]) -> str:
@@ -179,6 +180,8 @@ def is_fam(params: Mapping[str, str]) -> bool:
 
 def request_value(params: Mapping[str, str], name: str) -> Any:  # noqa: ANN401  # fields differ in type
     """Return a request field from the settings: our own key first, then the WebUI's; None when absent or garbage."""
+    if not params:
+        return None
     spec = BY_NAME[name]
     for key in (spec.key, spec.host_key):
         if key is not None and key in params:

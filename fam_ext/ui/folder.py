@@ -5,7 +5,7 @@ from __future__ import annotations
 import secrets
 import time
 from collections.abc import Iterator, Mapping
-from itertools import islice
+from itertools import chain, islice
 from pathlib import Path
 from typing import Any
 
@@ -155,7 +155,8 @@ def plan_pages(options: PlanOptions) -> Iterator[str]:
     """
     began = time.perf_counter()
     check_places(options)
-    first = list(islice(walk(options), MAX_LISTED + 1))
+    files = walk(options)
+    first = list(islice(files, MAX_LISTED + 1))
     if len(first) > MAX_LISTED:
         planned = (plan_file(candidate, options, index=index) for index, candidate in enumerate(first[:MAX_LISTED]))
         rows = [
@@ -165,7 +166,7 @@ def plan_pages(options: PlanOptions) -> Iterator[str]:
         note = f"the first {MAX_LISTED} files; the rest is being read"
         yield table_html(_COLUMNS, rows, element_id="fam_hires_plan_table", note=note)
     with Journal(options.output, memory=True) as journal:
-        journal.plan(walk(options), options, plan_file)
+        journal.plan(chain(first, files), options, plan_file)
         counts = journal.counts()
         history = journal.history()
         pixels = journal.pending_pixels()

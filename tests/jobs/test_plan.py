@@ -317,3 +317,25 @@ def test_planning_imports_no_torch() -> None:
     )
     done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=False)
     assert done.returncode == 0, done.stderr
+
+
+def test_no_two_files_share_a_key_when_a_real_name_looks_numbered(tmp_path: Path) -> None:
+    folders = [tmp_path / "x" / "a", tmp_path / "y" / "a", tmp_path / "z" / "a-2"]
+    for folder in folders:
+        make_picture(folder / "one.png")
+    job = PlanOptions(inputs=tuple(map(str, folders)), output=str(tmp_path / "out"))
+    assert [candidate.key for candidate in walk(job)] == ["a/one.png", "a-2/one.png", "a-2-2/one.png"]
+
+
+def test_names_sort_by_their_numbers(tmp_path: Path) -> None:
+    names = ["2.png", "10.png", "a2b.png", "a10b.png", "B1.png", "\u0663.png", "9" * 100 + ".png", "a.png"]
+    assert sorted(names, key=natural_key) == [
+        "2.png",
+        "10.png",
+        "9" * 100 + ".png",
+        "a2b.png",
+        "a10b.png",
+        "a.png",
+        "B1.png",
+        "\u0663.png",
+    ]

@@ -46,10 +46,13 @@ class Emoji:
 
 
 class Collection:
-    """Every picture of the set, in order, with its synonyms and the held-out list."""
+    """Every picture of the set, in order, with its synonyms and the held-out list.
 
-    def __init__(self, work: Path = WORK) -> None:
-        self.work = work
+    Of a name in six skin tones at most `variants` are drawn, another choice for each name.
+    """
+
+    def __init__(self, work: Path = WORK, *, variants: int = len(SKINS)) -> None:
+        self.work, self.most = work, variants
         self.folder = work / "fluent" / "icons" / "modern"
         if not self.folder.is_dir():
             raise SystemExit(f"{self.folder} is missing; run python tools/demo_model/data.py first (it needs npm)")
@@ -62,7 +65,7 @@ class Collection:
         found: dict[str, list[int]] = {name: [] for name in self.names}
         for index, emoji in enumerate(self.emojis):
             found[emoji.name].append(index)
-        return found
+        return {name: pick_variants(name, indices, self.most) for name, indices in found.items()}
 
     @cached_property
     def held_out(self) -> frozenset[str]:
@@ -123,6 +126,13 @@ def parse_stems(stems: Iterable[str]) -> list[Emoji]:
 def is_held_out(name: str) -> bool:
     """Whether a base name belongs to the held-out tenth."""
     return int.from_bytes(hashlib.sha256(name.encode()).digest()[:4], "big") / 2**32 < HELD_OUT_SHARE
+
+
+def pick_variants(name: str, indices: Sequence[int], most: int) -> list[int]:
+    """Return at most `most` of a name's pictures, chosen by hash of the name, so that all tones stay in use."""
+    start = int.from_bytes(hashlib.sha256(name.encode()).digest()[4:8], "big")
+    count = len(indices)
+    return sorted(indices[(start + step) % count] for step in range(min(most, count)))
 
 
 def match_synonyms(names: Iterable[str], entries: Iterable[dict]) -> dict[str, list[str]]:

@@ -182,14 +182,28 @@ class Model(torch.nn.Module):
         self.alphas: Tensor
         self.register_buffer("alphas", scheduler.alphas_cumprod.clone(), persistent=False)
 
-    def loss(self, latents: Tensor, captions: list[str], *, high_noise: float, generator: torch.Generator) -> Tensor:
-        """Return the min-SNR-5 weighted error of epsilon. `high_noise` 1 draws timesteps evenly, 2 leans to noise."""
+    def loss(
+        self,
+        latents: Tensor,
+        captions: list[str],
+        *,
+        high_noise: float,
+        generator: torch.Generator,
+        floor: float = 0.0,
+    ) -> Tensor:
+        """Return the min-SNR-5 weighted error of epsilon.
+
+        `high_noise` 1 draws timesteps evenly, one from each of B equal spans; 2 leans to noise. `floor` is the least
+        weight of the error in terms of the clean latent: over 0, what a prompt means is still learned where there is
+        nothing but noise.
+        """
         device = self.alphas.device
         tokens = self.fixed["tokenizer"](
             captions, truncation=True, max_length=77, padding="max_length", return_tensors="pt"
         ).input_ids
         count = len(latents)
-        share = torch.rand(count, generator=generator) ** (1 / high_noise)
+        share = (torch.arange(count) + torch.rand(count, generator=generator)) / count
+        share = share[torch.randperm(count, generator=generator)] ** (1 / high_noise)
         timesteps = (share * len(self.alphas)).long().clamp_max(len(self.alphas) - 1).to(device)
         noise = torch.randn(latents.shape, generator=generator).to(device)
         alpha = self.alphas[timesteps]
@@ -198,7 +212,7 @@ class Model(torch.nn.Module):
         context = self.text(tokens.to(device)).last_hidden_state
         guess = self.unet(noisy, timesteps, encoder_hidden_states=context).sample
         snr = alpha / (1 - alpha)
-        weight = snr.clamp_max(5.0) / snr
+        weight = (snr.clamp_max(5.0) + floor) / snr
         return (weight * (guess.float() - noise).square().mean(dim=(1, 2, 3))).mean()
 
     def write(self, out: Path, *, size: int) -> None:
@@ -233,7 +247,7 @@ def draw_batch(
 
 
 def train(options: argparse.Namespace) -> None:
-    collection = Collection(options.work)
+    collection = Collection(options.work, variants=options.variants)
     start = options.start
     if start is None:
         start = options.work / "fresh"
@@ -281,7 +295,7 @@ def train(options: argparse.Namespace) -> None:
             values = latents.get(pairs)
             generator = torch.Generator().manual_seed(options.seed * 1_000_003 + step)
             with autocast(device):
-                loss = model.loss(values, captions, high_noise=options.high_noise, generator=generator)
+                loss = model.loss(values, captions, high_noise=options.high_noise, generator=generator, floor=options.floor)
             optimizer.zero_grad(set_to_none=True)
             loss.backward()
             torch.nn.utils.clip_grad_norm_(model.parameters(), 1.0)
@@ -335,6 +349,8 @@ def parse(arguments: list[str] | None = None) -> argparse.Namespace:
     parser.add_argument("--synonyms", type=float, default=0.2, help="share of captions by another name")
     parser.add_argument("--mirror", type=float, default=0.5, help="share of mirrored pictures, where none is turned")
     parser.add_argument("--high-noise", type=float, default=1.0, help="over 1 leans the timesteps towards noise")
+    parser.add_argument("--floor", type=float, default=0.0, help="least weight of the clean latent's error")
+    parser.add_argument("--variants", type=int, default=6, help="at most so many skin tones a base name")
     parser.add_argument("--save-every", type=float, default=5.0, help="minutes")
     parser.add_argument("--seed", type=int, default=0)
     return parser.parse_args(arguments)

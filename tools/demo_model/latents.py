@@ -1,0 +1,59 @@
+"""Encode renders ahead of training: `python tools/demo_model/latents.py --size 512 --variants 2`. Stopped, it goes on.
+
+`unet.py` encodes what it draws when it first draws it; this does it beforehand, in as many processes as there are
+cores (`--part 0/2` and `--part 1/2`), and only the variants that `unet.py --variants` will draw.
+"""
+
+from __future__ import annotations
+
+import argparse
+import hashlib
+import logging
+import time
+from pathlib import Path
+
+import torch
+from data import WORK, Collection, Renders
+from unet import Latents
+
+logger = logging.getLogger(__name__)
+
+
+def _part(text: str) -> tuple[int, int]:
+    index, _, count = text.partition("/")
+    return int(index), int(count)
+
+
+def main() -> None:
+    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser.add_argument("--work", type=Path, default=WORK)
+    parser.add_argument("--vae", type=Path, default=WORK / "vae")
+    parser.add_argument("--size", type=int, default=512)
+    parser.add_argument("--variants", type=int, default=6, help="at most so many skin tones a base name")
+    parser.add_argument("--part", type=_part, default=(0, 1), metavar="I/N", help="every Nth picture from the Ith on")
+    options = parser.parse_args()
+    logging.basicConfig(level=logging.INFO, format="%(message)s")
+
+    from diffusers.models.autoencoders.autoencoder_kl import AutoencoderKL
+
+    collection = Collection(options.work, variants=options.variants)
+    vae = AutoencoderKL.from_pretrained(options.vae).float().eval()
+    vae = vae.to(memory_format=torch.channels_last)  # pyright: ignore[reportCallIssue]
+    tag = hashlib.sha256((options.vae / "diffusion_pytorch_model.safetensors").read_bytes()).hexdigest()[:8]
+    latents = Latents(Renders(collection, options.size), vae, tag=tag)
+    names = collection.training_names()
+    # the first variant of every name before the second of any: a stopped run leaves whole names
+    rounds = [[vs[k] for name in names if len(vs := collection.variants[name]) > k] for k in range(options.variants)]
+    index, count = options.part
+    wanted = [picture for indices in rounds for picture in indices][index::count]
+    shown = time.monotonic()
+    for number, picture in enumerate(wanted):
+        latents.get([(picture, False)])
+        if time.monotonic() - shown > 30:
+            shown = time.monotonic()
+            logger.info("%d px: %d of %d", options.size, number + 1, len(wanted))
+    logger.info("%d px: %d done", options.size, len(wanted))
+
+
+if __name__ == "__main__":
+    main()

@@ -8,6 +8,7 @@ from fam_ext.demo.export import export_checkpoint
 from tests.webui.server import Server, encoded, find_webui
 
 
+@pytest.hookimpl(tryfirst=True)  # before xdist reads the groups
 def pytest_collection_modifyitems(items):
     found = find_webui()
     for item in items:
@@ -40,9 +41,9 @@ def start(webui, checkpoints, tmp_path_factory):
     """Start a WebUI with further arguments; all are stopped in the end."""
     servers = []
 
-    def begin(*arguments):
+    def begin(*arguments, extension=None):
         data = tmp_path_factory.mktemp("webui")
-        server = Server(*webui, data, checkpoints, *arguments, log=data / "log.txt")
+        server = Server(*webui, data, checkpoints, *arguments, log=data / "log.txt", extension=extension)
         servers.append(server)
         return server
 

@@ -36,7 +36,7 @@ def find_webui():
 class Server:
     """One running WebUI."""
 
-    def __init__(self, webui, python, data, checkpoints, *arguments, log):
+    def __init__(self, webui, python, data, checkpoints, *arguments, log, extension=None):
         with socket.socket() as free:
             free.bind(("127.0.0.1", 0))
             self.port = free.getsockname()[1]
@@ -48,6 +48,8 @@ class Server:
         link = data / "extensions" / "fam-hires"
         if not link.exists():
             link.symlink_to(REPOSITORY)
+        if extension is not None:
+            (data / "extensions" / extension.name).symlink_to(extension)
         (data / "config.json").write_text(json.dumps(SETTINGS))
         flags = "--skip-prepare-environment --skip-torch-cuda-test --use-cpu all --no-half --api --skip-version-check"
         flags += " --no-download-sd-model --disable-console-progressbars --loglevel INFO"
@@ -105,8 +107,11 @@ class Server:
         except urllib.error.HTTPError as error:
             return error.code, json.loads(error.read() or b"null")
 
-    def generate(self, fam=None, *, tab="txt2img", **fields):
-        """Return the `Answer` of a small generation: hires fix to twice the size where the tab is txt2img."""
+    def generate(self, fam=None, *, tab="txt2img", others=None, **fields):
+        """Return the `Answer` of a small generation: hires fix to twice the size where the tab is txt2img.
+
+        `others` are the arguments of other extensions' scripts.
+        """
         body = {
             "prompt": "a red apple",
             "seed": 1,
@@ -120,8 +125,9 @@ class Server:
         if tab == "txt2img":
             body |= {"enable_hr": True, "hr_scale": 2, "hr_upscaler": "Latent", "denoising_strength": 0.7}
         body |= fields
+        body["alwayson_scripts"] = dict(others or {})
         if fam is not None:
-            body["alwayson_scripts"] = {TITLE: {"args": [fam]}}
+            body["alwayson_scripts"][TITLE] = {"args": [fam]}
         return Answer(*self.ask(f"/sdapi/v1/{tab}", body))
 
 

@@ -15,6 +15,7 @@ from tests.webui.server import Answer, encoded
 PAPER = {"preset": "paper"}
 SDXL = {"override_settings": {"sd_model_checkpoint": "tiny-sdxl.safetensors"}}
 LORA = {"up": (128, 4), "down": (4, 128)}
+SD21 = {"override_settings": {"sd_model_checkpoint": "tiny-sd21-v.safetensors"}}
 SD15 = {"override_settings": {"sd_model_checkpoint": "tiny-sd15.safetensors"}}
 
 
@@ -53,7 +54,7 @@ def test_fam_keeps_the_native_picture_s_low_band(server, check_off):
     check_off()
 
 
-@pytest.mark.parametrize(("model", "sites"), [(SD15, 3), (SDXL, 30), ({}, 2)])
+@pytest.mark.parametrize(("model", "sites"), [(SD15, 3), (SD21, 3), (SDXL, 30), ({}, 2)])
 def test_am_is_called_once_a_site_and_step(server, model, sites):
     # random networks: the picture means nothing, the calls do
     answer = server.generate({}, **model)
@@ -134,6 +135,8 @@ FEATURES = {
     "hires checkpoint": {"hr_checkpoint_name": "tiny-sd15.safetensors", "hr_upscaler": "Lanczos"},
     "attention": {"override_settings": {"cross_attention_optimization": "sdp - scaled dot product"}},
     "tiling": {"tiling": True},
+    "zero terminal SNR": {"override_settings": {"sd_noise_schedule": "Zero Terminal SNR"}},
+    "v-prediction and DDIM": {"sampler_name": "DDIM", "scheduler": "Automatic", **SD21},
     "subseed": {"subseed": 5, "subseed_strength": 0.3},
 }
 
@@ -165,6 +168,21 @@ def test_lora_and_textual_inversion_reach_both_passes(server):
         answer = server.generate({}, prompt=prompt, **SD15)
         assert answer.fam and answer.pixels != plain.pixels
         assert server.last_pass()[2:] == (12, 3)
+    assert server.generate({}, **SD15).pixels == plain.pixels
+
+
+def test_a_hypernetwork_reaches_both_passes(server):
+    name = {"name": "tiny-hypernetwork", "enable_sizes": ["32", "64", "128"], "overwrite_old": True}
+    asked = {**name, "layer_structure": [1, 2, 1], "activation_func": "linear", "weight_init": "XavierNormal"}
+    assert server.ask("/sdapi/v1/create/hypernetwork", asked)[0] == 200
+    # the WebUI refuses to read the form in which a newer torch makes it write its own file
+    (path,) = (server.data / "models" / "hypernetworks").glob("tiny-hypernetwork.pt")
+    torch.save(torch.load(path, weights_only=True), path, _use_new_zipfile_serialization=False)
+    plain = server.generate({}, **SD15)
+    without_am = server.generate({"am": False}, prompt="a red apple <hypernet:tiny-hypernetwork:1>", **SD15)
+    answer = server.generate({}, prompt="a red apple <hypernet:tiny-hypernetwork:1>", **SD15)
+    assert server.last_pass()[2:] == (12, 3)
+    assert answer.fam and len({*answer.pixels, *plain.pixels, *without_am.pixels}) == 3
     assert server.generate({}, **SD15).pixels == plain.pixels
 
 

@@ -2,6 +2,7 @@
 
 import csv
 import io
+import shutil
 import time
 
 import pytest
@@ -122,3 +123,22 @@ def test_a_closed_server_asks_for_a_password_and_hides_its_folders(start, folder
         assert not (folder.parent / "in-fam").exists()
     finally:
         closed.stop()
+
+
+def test_a_server_that_others_reach_keeps_to_its_output_folders(start, folder):
+    remote = start("--listen")
+    try:
+        status, answer = remote.ask(f"{ROUTE}/jobs", {"input": str(folder)})
+        assert status == 422 and "output folders" in answer["detail"]
+        assert not (folder.parent / "in-fam").exists()
+        inside = remote.data / "outputs" / "txt2img-images" / "in"
+        shutil.copytree(folder, inside)
+        # a link does not lead out
+        (inside.parent / "out").symlink_to(folder.parent)
+        leads_out = remote.ask(f"{ROUTE}/jobs", {"input": str(inside), "output": str(inside.parent / "out" / "made")})
+        assert leads_out[0] == 422 and not (folder.parent / "made").exists()
+        status, job = remote.ask(f"{ROUTE}/jobs", {"input": str(inside), "first": 2})
+        assert status == 200 and wait(remote, job["id"])["done"] == 2
+        assert len(list((inside.parent / "in-fam").glob("*.png"))) == 2
+    finally:
+        remote.stop()

@@ -177,6 +177,32 @@ def test_a_folder_is_listed_run_and_stopped(page, tmp_path, native_picture):
         assert "FAM version" in result.info["parameters"]
 
 
+def test_a_folder_is_paused_resumed_and_a_file_skipped(page, tmp_path, native_picture):
+    source = tmp_path / "in"
+    source.mkdir()
+    for number in range(3):
+        native_picture.save(source / f"{number}.png")
+    made = tmp_path / "in-fam"
+    open_tab(page)
+    page.click("#fam_hires_mode button:has-text('Batch folder')")
+    page.fill("#fam_hires_folder_input textarea", str(source))
+    page.fill("#fam_hires_folder_prompt textarea", "a red apple")
+    fill(page, "#fam_hires_steps input[type=number]", 40)
+    page.click("#fam_hires_start")
+    page.wait_for_selector("#fam_hires_status_table tr:has-text('0.png'):has-text('running')")
+    page.click("#fam_hires_skip")
+    page.wait_for_selector("#fam_hires_status_table tr:has-text('0.png'):has-text('skipped by the user')")
+    page.wait_for_selector("#fam_hires_status_table tr:has-text('1.png'):has-text('running')")
+    page.click("#fam_hires_pause")
+    page.wait_for_function("gradioApp().querySelector('#fam_hires_status').innerText.startsWith('paused')")
+    page.wait_for_selector("#fam_hires_status_table tr:has-text('1.png'):has-text('done')")
+    time.sleep(3)  # longer than the rest of the job would take
+    assert [path.name for path in made.glob("*.png")] == ["1.png"]
+    page.click("#fam_hires_pause")
+    page.wait_for_function("gradioApp().querySelector('#fam_hires_status').innerText.startsWith('done')")
+    assert sorted(path.name for path in made.glob("*.png")) == ["1.png", "2.png"]
+
+
 def test_presets_are_saved_used_and_deleted(page, server):
     open_tab(page)
     fill(page, "#fam_hires_cutoff input", 12)

@@ -1,5 +1,5 @@
 """Run with a WebUI's own Python: python tiny_checkpoints.py WEBUI TEXT_FOLDER OUT. Writes random checkpoints of the
-SD1.5 and the SDXL layout, small enough for a CPU, with their yaml."""
+SD1.5, the SD2.1 (v-prediction) and the SDXL layout, small enough for a CPU, with their yaml."""
 
 import sys
 from pathlib import Path
@@ -45,6 +45,19 @@ write(
     config,
     [
         weights("model.diffusion_model.", ldm_model(params.unet_config), 1),
+        weights("first_stage_model.", ldm_model(params.first_stage_config), 2),
+        weights("cond_stage_model.transformer.", text, 3),
+    ],
+)
+
+# SD2.1's network (heads of fixed width, linear projections) and its v-prediction, with this text encoder
+params.unet_config.params.update({"num_heads": -1, "num_head_channels": 8, "use_linear_in_transformer": True})
+params.parameterization = "v"
+write(
+    "tiny-sd21-v",
+    config,
+    [
+        weights("model.diffusion_model.", ldm_model(params.unet_config), 7),
         weights("first_stage_model.", ldm_model(params.first_stage_config), 2),
         weights("cond_stage_model.transformer.", text, 3),
     ],

@@ -1,7 +1,7 @@
 """Give a trained model an outer level, so that it works at twice the size: `python tools/demo_model/grow.py IN OUT`.
 
 A model trained at 256 px knows what things look like on a 32x32 grid. Its whole UNet becomes the inside of a new one:
-a DownBlock brings the 64x64 latent of a 512 px picture to that grid, an UpBlock brings the features back. What is inside
+a DownBlock brings the 64x64 latent of a 512 px picture to that grid, an UpBlock brings the features back. The inside
 sees objects at the size it learned them, so nothing of their layout has to be learned again.
 
 The new parts are fitted, not drawn: the DownBlock gives what the old first convolution gave for the pooled latent; the

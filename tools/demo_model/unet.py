@@ -295,7 +295,9 @@ def train(options: argparse.Namespace) -> None:
             values = latents.get(pairs)
             generator = torch.Generator().manual_seed(options.seed * 1_000_003 + step)
             with autocast(device):
-                loss = model.loss(values, captions, high_noise=options.high_noise, generator=generator, floor=options.floor)
+                loss = model.loss(
+                    values, captions, high_noise=options.high_noise, generator=generator, floor=options.floor
+                )
             optimizer.zero_grad(set_to_none=True)
             loss.backward()
             torch.nn.utils.clip_grad_norm_(model.parameters(), 1.0)

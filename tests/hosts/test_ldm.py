@@ -2,6 +2,7 @@
 
 import pytest
 import torch
+from torch.utils._python_dispatch import TorchDispatchMode
 
 from fam_ext.core.config import FamConfig
 from fam_ext.core.guide import HiresGuide, NativeRecord
@@ -266,3 +267,39 @@ def test_hypernetworks_reach_keys_and_values():
 def test_no_network_of_another_kind():
     with pytest.raises(UnsupportedModelError, match="Linear"):
         ldm.up_blocks(torch.nn.Linear(2, 2))
+
+
+class LargestTensor(TorchDispatchMode):
+    """Notes the most elements of any tensor that an operation gives while open."""
+
+    def __init__(self):
+        super().__init__()
+        self.elements = 0
+
+    def __torch_dispatch__(self, func, types, args=(), kwargs=None):
+        out = func(*args, **(kwargs or {}))
+        for tensor in out if isinstance(out, tuple | list) else (out,):
+            if isinstance(tensor, torch.Tensor):
+                self.elements = max(self.elements, tensor.numel())
+        return out
+
+
+@pytest.mark.parametrize("kind", ["sd15", "sdxl"])
+def test_no_tensor_of_am_grows_with_the_square_of_the_targets_tokens(kind, monkeypatch):
+    unet = ldm_toys.unet(kind)
+    largest = {}
+    for target in (32, 64):
+        guide = make_guide(native=(16, 16), target=(target, target))
+        attend, seen, queries = guide.attend, LargestTensor(), []
+
+        def watched(*args, attend=attend, seen=seen, queries=queries, **kwargs):
+            queries.append(args[1].numel())
+            with seen:
+                return attend(*args, **kwargs)
+
+        monkeypatch.setattr(guide, "attend", watched)
+        call(unet, guide)
+        assert guide.report.am_calls
+        largest[target] = seen.elements
+        assert seen.elements <= 2 * max(queries)
+    assert largest[64] <= 4.2 * largest[32]  # four times the tokens

@@ -80,3 +80,13 @@ def test_renders_are_square_on_white_and_kept(work: Path, monkeypatch: pytest.Mo
 
     monkeypatch.setattr(data, "render", fail)
     assert np.array_equal(Renders(collection, 64)[index], picture)
+
+
+def test_at_most_so_many_variants_and_another_choice_for_each_name() -> None:
+    from data import pick_variants
+
+    assert pick_variants("teapot", [7], 2) == [7]
+    chosen = {name: tuple(pick_variants(name, range(6), 2)) for name in ("cook", "judge", "pilot", "farmer", "singer")}
+    assert all(len(set(indices)) == 2 for indices in chosen.values())
+    assert len(set(chosen.values())) > 1
+    assert pick_variants("cook", range(6), 6) == [0, 1, 2, 3, 4, 5]

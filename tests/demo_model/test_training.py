@@ -85,13 +85,13 @@ def test_vae_and_unet_train_stop_and_go_on(work: Path, small: None) -> None:
     ships(work / "model", work / "shipped")
 
 
-def renders_a_picture(model: Path) -> None:
+def renders_a_picture(model: Path, *, side: int = 64) -> None:
     from fam_ext import hires
     from fam_ext.standalone import load_pipeline
 
     host = load_pipeline(model)
     sampling = hires.Sampling(prompt="a cook, medium skin, emoji", steps=2, cfg_scale=3)
-    assert hires.generate_native(host, size=(64, 64), sampling=sampling).image.size == (64, 64)
+    assert hires.generate_native(host, size=(64, 64), sampling=sampling).image.size == (side, side)
 
 
 def ships(model: Path, target: Path) -> None:
@@ -177,3 +177,37 @@ def merge(word: str, merges: list[str]) -> list[str]:
             return parts
         _, place = min(pairs)
         parts[place : place + 2] = ["".join(parts[place : place + 2])]
+
+
+def test_a_grown_model_keeps_its_inside_and_exports(toy_model: Path, tmp_path: Path) -> None:
+    import grow
+    from unet import Model
+
+    from fam_ext.demo.export import export_checkpoint, ldm_config
+
+    model = Model(toy_model)
+    latents = torch.randn(8, 4, 32, 32, generator=torch.Generator().manual_seed(0))
+    unet = grow.grow(model, latents, steps=150, seed=0)
+    old, new = model.unet.state_dict(), unet.state_dict()
+    inside = {key: place for key in old if (place := grow.inner_key(key))}
+    assert all(torch.equal(old[key], new[place]) for key, place in inside.items())
+    assert len(inside) > 0.8 * len(old)
+
+    # what the inside is handed is what it knew: the timestep of the pooled latent, and its first features
+    twins = grow.twin_timesteps(model.alphas)
+    middle = 600
+    below = model.alphas[int(twins[middle])] / (1 - model.alphas[int(twins[middle])])
+    here = model.alphas[middle] / (1 - model.alphas[middle])
+    assert (below / here).item() == pytest.approx(4, rel=0.02)
+    with torch.no_grad():
+        wanted = model.unet.time_embedding(model.unet.time_proj(twins))
+        given = unet.time_embedding(unet.time_proj(torch.arange(1000)))
+        plain = model.unet.time_embedding(model.unet.time_proj(torch.arange(1000)))
+    assert (given - wanted).square().mean() < 0.2 * (plain - wanted).square().mean()
+
+    grow.write(model, unet.half(), tmp_path / "grown")
+    renders_a_picture(tmp_path / "grown", side=16)  # its VAE makes 2 px of a value, not 8
+    (tmp_path / "webui").mkdir()
+    export_checkpoint(tmp_path / "webui", model=tmp_path / "grown")
+    params = ldm_config(tmp_path / "grown", text_folder=tmp_path)["model"]["params"]["unet_config"]["params"]
+    assert params["channel_mult"] == [1, 1, 2, 2] and sorted(params["attention_resolutions"]) == [4, 8]

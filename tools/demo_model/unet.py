@@ -45,6 +45,8 @@ TEXT: dict[str, Any] = {
     "num_attention_heads": 4,
     "max_position_embeddings": 77,
 }
+OUTER = ("conv_in", "conv_norm_out", "conv_out", "down_blocks.0", "up_blocks.3", "up_blocks.2.upsamplers")
+"""Where the outermost level of a grown UNet lives."""
 SCHEDULER: dict[str, Any] = {
     "beta_start": 0.00085,
     "beta_end": 0.012,
@@ -256,7 +258,11 @@ def train(options: argparse.Namespace) -> None:
     device = pick_device()
     model = Model(start).to(device).train()
     model.fixed["vae"].to(device)
-    optimizer = torch.optim.AdamW(model.parameters(), lr=options.rate, weight_decay=0.01)
+    named = list(model.unet.named_parameters())
+    outer = [value for name, value in named if name.startswith(OUTER)]
+    inner = [value for name, value in named if not name.startswith(OUTER)] + list(model.text.parameters())
+    groups: list[dict[str, Any]] = [{"params": inner, "factor": 1.0}, {"params": outer, "factor": options.outer}]
+    optimizer = torch.optim.AdamW(groups, lr=options.rate, weight_decay=0.01)
     average = Average(model, options.average)
     if options.start is not None:
         average.steps = 10**6  # the start is worth keeping from the first step on
@@ -290,7 +296,7 @@ def train(options: argparse.Namespace) -> None:
             began = time.monotonic()
             rate = options.rate * cosine(spent / (minutes * 60), warm=0.03) * (0.5**stage)
             for group in optimizer.param_groups:
-                group["lr"] = rate
+                group["lr"] = rate * group["factor"]
             pairs, captions = draw_batch(collection, options, step, pool=pool)
             values = latents.get(pairs)
             generator = torch.Generator().manual_seed(options.seed * 1_000_003 + step)
@@ -346,6 +352,7 @@ def parse(arguments: list[str] | None = None) -> argparse.Namespace:
     parser.add_argument("--steps", type=int, default=-1, help="stop after this many steps, however early")
     parser.add_argument("--batch", type=int, default=32)
     parser.add_argument("--rate", type=float, default=6e-4, help="AdamW's, halved at each later stage")
+    parser.add_argument("--outer", type=float, default=1.0, help="the rate's factor for the level that grow.py added")
     parser.add_argument("--average", type=float, default=0.999, help="decay of the weights' moving average")
     parser.add_argument("--drop", type=float, default=0.1, help="share of empty captions, for guidance")
     parser.add_argument("--synonyms", type=float, default=0.2, help="share of captions by another name")

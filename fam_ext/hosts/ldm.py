@@ -463,9 +463,11 @@ def schedule_from(sampler: Any, p: Any, *, steps: int, start: float) -> Schedule
     tail = timesteps[timesteps <= start * NUM_TRAIN_TIMESTEPS]
     if len(tail) < 2:
         raise _no_step(start, steps)
-    # the host adds noise for timesteps[steps - 1] and runs timesteps[: steps - 1], last to first
-    given = torch.cat([tail, tail[-1:]])
-    return Schedule(len(given), len(tail) - 1, "get_timesteps", lambda p, total: given)
+    # The host adds noise for timesteps[steps - 1] and runs timesteps[: steps - 1], last to first, but for the first of
+    # them, which is only where it ends. Without a call there FM would leave the last state alone, and what the network
+    # adds at its last call would stay: 0 stands below it, as in diffusers' DDIM.
+    given = torch.cat([torch.zeros_like(tail[:1]), tail, tail[-1:]])
+    return Schedule(len(given), len(tail), "get_timesteps", lambda p, total: given)
 
 
 def _rho(sampler: Any, sigma: float) -> float:  # noqa: ANN401

@@ -174,6 +174,7 @@ def test_the_ddim_family_begins_where_its_noise_was_added(start):
     noise_level, run_over = given[schedule.steps - 1], given[: schedule.steps - 1]
     assert noise_level == run_over[-1] == (951 if start == 1 else 551)
     assert len(run_over) - 1 == schedule.calls
+    assert run_over[:2].tolist() == [0, 1]  # the first is only where the host's loop ends: its last call is at 1
 
 
 def test_a_start_that_leaves_no_step_is_answered():

@@ -80,7 +80,8 @@ def status_html(job: Mapping[str, Any]) -> str:
     words.append(f"of {total}")
     if job["current"]:
         words.append(f"now {job['current']} step {job['step']} of {job['steps']}")
-    words.append(f"{duration(job['elapsed_seconds'])} so far")
+    over = job["state"] in ("done", "stopped", "cancelled", "failed")
+    words.append(f"{duration(job['elapsed_seconds'])}{'' if over else ' so far'}")
     if job["eta_seconds"] is not None:
         words.append(f"{duration(job['eta_seconds'])} left")
     bar = f'<div class="fam-bar"><div style="width: {100 * share:.1f}%"></div></div>'

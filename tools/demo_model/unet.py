@@ -191,13 +191,10 @@ class Model(torch.nn.Module):
         *,
         high_noise: float,
         generator: torch.Generator,
-        floor: float = 0.0,
     ) -> Tensor:
         """Return the min-SNR-5 weighted error of epsilon.
 
-        `high_noise` 1 draws timesteps evenly, one from each of B equal spans; 2 leans to noise. `floor` is the least
-        weight of the error in terms of the clean latent: over 0, what a prompt means is still learned where there is
-        nothing but noise.
+        `high_noise` 1 draws timesteps evenly, one from each of B equal spans; 2 leans to noise.
         """
         device = self.alphas.device
         tokens = self.fixed["tokenizer"](
@@ -214,7 +211,7 @@ class Model(torch.nn.Module):
         context = self.text(tokens.to(device)).last_hidden_state
         guess = self.unet(noisy, timesteps, encoder_hidden_states=context).sample
         snr = alpha / (1 - alpha)
-        weight = (snr.clamp_max(5.0) + floor) / snr
+        weight = snr.clamp_max(5.0) / snr
         return (weight * (guess.float() - noise).square().mean(dim=(1, 2, 3))).mean()
 
     def write(self, out: Path, *, size: int) -> None:
@@ -301,9 +298,7 @@ def train(options: argparse.Namespace) -> None:
             values = latents.get(pairs)
             generator = torch.Generator().manual_seed(options.seed * 1_000_003 + step)
             with autocast(device):
-                loss = model.loss(
-                    values, captions, high_noise=options.high_noise, generator=generator, floor=options.floor
-                )
+                loss = model.loss(values, captions, high_noise=options.high_noise, generator=generator)
             optimizer.zero_grad(set_to_none=True)
             loss.backward()
             torch.nn.utils.clip_grad_norm_(model.parameters(), 1.0)
@@ -358,7 +353,6 @@ def parse(arguments: list[str] | None = None) -> argparse.Namespace:
     parser.add_argument("--synonyms", type=float, default=0.2, help="share of captions by another name")
     parser.add_argument("--mirror", type=float, default=0.5, help="share of mirrored pictures, where none is turned")
     parser.add_argument("--high-noise", type=float, default=1.0, help="over 1 leans the timesteps towards noise")
-    parser.add_argument("--floor", type=float, default=0.0, help="least weight of the clean latent's error")
     parser.add_argument("--variants", type=int, default=6, help="at most so many skin tones a base name")
     parser.add_argument("--save-every", type=float, default=5.0, help="minutes")
     parser.add_argument("--seed", type=int, default=0)

@@ -8,7 +8,7 @@ from fam_ext.demo.export import export_checkpoint
 from tests.webui.server import Server, encoded, find_webui
 
 
-@pytest.hookimpl(tryfirst=True)  # before xdist reads the groups
+@pytest.hookimpl(tryfirst=True)
 def pytest_collection_modifyitems(items):
     found = find_webui()
     for item in items:

@@ -65,6 +65,14 @@ def open_tab(page):
     page.wait_for_selector("#fam_hires_generate", state="visible")
 
 
+def open_folder(page, source, *, steps):
+    open_tab(page)
+    page.click("#fam_hires_mode button:has-text('Batch folder')")
+    page.fill("#fam_hires_folder_input textarea", str(source))
+    page.fill("#fam_hires_folder_prompt textarea", "a red apple")
+    fill(page, "#fam_hires_steps input[type=number]", steps)
+
+
 def test_txt2img_says_what_ran_and_what_is_wrong(page):
     set_small(page)
     page.click("#txt2img_fam_hires > .label-wrap")
@@ -152,11 +160,7 @@ def test_a_folder_is_listed_run_and_stopped(page, tmp_path, native_picture):
     for number in range(8):
         native_picture.save(source / f"{number}.png")
     (source / "5.png").write_bytes((source / "5.png").read_bytes()[:20])
-    open_tab(page)
-    page.click("#fam_hires_mode button:has-text('Batch folder')")
-    page.fill("#fam_hires_folder_input textarea", str(source))
-    page.fill("#fam_hires_folder_prompt textarea", "a red apple")
-    fill(page, "#fam_hires_steps input[type=number]", 3)
+    open_folder(page, source, steps=3)
     page.click("#fam_hires_list")
     page.wait_for_selector("#fam_hires_plan_table")
     listed = page.inner_text("#fam_hires_status")
@@ -183,11 +187,7 @@ def test_a_folder_is_paused_resumed_and_a_file_skipped(page, tmp_path, native_pi
     for number in range(3):
         native_picture.save(source / f"{number}.png")
     made = tmp_path / "in-fam"
-    open_tab(page)
-    page.click("#fam_hires_mode button:has-text('Batch folder')")
-    page.fill("#fam_hires_folder_input textarea", str(source))
-    page.fill("#fam_hires_folder_prompt textarea", "a red apple")
-    fill(page, "#fam_hires_steps input[type=number]", 40)
+    open_folder(page, source, steps=40)
     page.click("#fam_hires_start")
     page.wait_for_selector("#fam_hires_status_table tr:has-text('0.png'):has-text('running')")
     page.click("#fam_hires_skip")

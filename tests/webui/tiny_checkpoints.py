@@ -31,6 +31,14 @@ def write(name, config, parts):
     save_file({key: value for part in parts for key, value in part.items()}, OUT / f"{name}.safetensors")
 
 
+def ldm_parts(params, seed):
+    return [
+        weights("model.diffusion_model.", ldm_model(params.unet_config), seed),
+        weights("first_stage_model.", ldm_model(params.first_stage_config), 2),
+        weights("cond_stage_model.transformer.", text, 3),
+    ]
+
+
 torch.manual_seed(0)
 text = CLIPTextModel(CLIPTextConfig.from_pretrained(TEXT))
 width = text.config.hidden_size
@@ -40,28 +48,12 @@ params = config.model.params
 params.unet_config.params.update({"model_channels": 32, "num_heads": 4, "context_dim": width})
 params.first_stage_config.params.ddconfig.ch = 32
 params.cond_stage_config.params = {"version": str(TEXT)}
-write(
-    "tiny-sd15",
-    config,
-    [
-        weights("model.diffusion_model.", ldm_model(params.unet_config), 1),
-        weights("first_stage_model.", ldm_model(params.first_stage_config), 2),
-        weights("cond_stage_model.transformer.", text, 3),
-    ],
-)
+write("tiny-sd15", config, ldm_parts(params, 1))
 
 # SD2.1's network (heads of fixed width, linear projections) and its v-prediction, with this text encoder
 params.unet_config.params.update({"num_heads": -1, "num_head_channels": 8, "use_linear_in_transformer": True})
 params.parameterization = "v"
-write(
-    "tiny-sd21-v",
-    config,
-    [
-        weights("model.diffusion_model.", ldm_model(params.unet_config), 7),
-        weights("first_stage_model.", ldm_model(params.first_stage_config), 2),
-        weights("cond_stage_model.transformer.", text, 3),
-    ],
-)
+write("tiny-sd21-v", config, ldm_parts(params, 7))
 
 config = OmegaConf.load(WEBUI / "repositories" / "generative-models" / "configs" / "inference" / "sd_xl_base.yaml")
 params = config.model.params

@@ -12,7 +12,6 @@ values of the noise. Then the UNet is trained as a whole by `unet.py --start OUT
 from __future__ import annotations
 
 import argparse
-import hashlib
 import logging
 import shutil
 from pathlib import Path
@@ -23,7 +22,7 @@ import torch
 import torch.nn.functional as F
 from data import WORK
 from torch import Tensor, nn
-from unet import Model, write_index
+from unet import Model, tag_of, write_index
 
 logger = logging.getLogger(__name__)
 
@@ -164,7 +163,7 @@ def main() -> None:
         raise SystemExit(f"{options.out} exists; give a folder that does not")
     model = Model(options.model)
     size = 2 * 8 * model.unet.config.sample_size
-    tag = hashlib.sha256((options.model / "vae" / "diffusion_pytorch_model.safetensors").read_bytes()).hexdigest()[:8]
+    tag = tag_of(options.model / "vae")
     cache = options.work / "latents" / f"{tag}-{size}.npy"
     if not cache.is_file():
         raise SystemExit(f"{cache} is missing; run latents.py --size {size} first")

@@ -7,14 +7,13 @@ cores (`--part 0/2` and `--part 1/2`), and only the variants that `unet.py --var
 from __future__ import annotations
 
 import argparse
-import hashlib
 import logging
 import time
 from pathlib import Path
 
 import torch
 from data import WORK, Collection, Renders
-from unet import Latents
+from unet import Latents, tag_of
 
 logger = logging.getLogger(__name__)
 
@@ -39,8 +38,7 @@ def main() -> None:
     collection = Collection(options.work, variants=options.variants)
     vae = AutoencoderKL.from_pretrained(options.vae).float().eval()
     vae = vae.to(memory_format=torch.channels_last)  # pyright: ignore[reportCallIssue]
-    tag = hashlib.sha256((options.vae / "diffusion_pytorch_model.safetensors").read_bytes()).hexdigest()[:8]
-    latents = Latents(Renders(collection, options.size), vae, tag=tag)
+    latents = Latents(Renders(collection, options.size), vae, tag=tag_of(options.vae))
     names = collection.training_names()
     # the first variant of every name before the second of any: a stopped run leaves whole names
     rounds = [[vs[k] for name in names if len(vs := collection.variants[name]) > k] for k in range(options.variants)]

@@ -59,6 +59,11 @@ SCHEDULER: dict[str, Any] = {
 }
 
 
+def tag_of(vae: Path) -> str:
+    """Return what names the cached latents of the VAE in folder `vae`: another VAE, another cache."""
+    return hashlib.sha256((vae / "diffusion_pytorch_model.safetensors").read_bytes()).hexdigest()[:8]
+
+
 class Latents:
     """Scaled latents of the renders at one size, encoded when first drawn and kept; mirrored ones are encoded too."""
 
@@ -184,14 +189,7 @@ class Model(torch.nn.Module):
         self.alphas: Tensor
         self.register_buffer("alphas", scheduler.alphas_cumprod.clone(), persistent=False)
 
-    def loss(
-        self,
-        latents: Tensor,
-        captions: list[str],
-        *,
-        high_noise: float,
-        generator: torch.Generator,
-    ) -> Tensor:
+    def loss(self, latents: Tensor, captions: list[str], *, high_noise: float, generator: torch.Generator) -> Tensor:
         """Return the min-SNR-5 weighted error of epsilon.
 
         `high_noise` 1 draws timesteps evenly, one from each of B equal spans; 2 leans to noise.
@@ -282,7 +280,7 @@ def train(options: argparse.Namespace) -> None:
         model.write(options.out, size=size)
         model.load_state_dict(current)
 
-    tag = hashlib.sha256((start / "vae" / "diffusion_pytorch_model.safetensors").read_bytes()).hexdigest()[:8]
+    tag = tag_of(start / "vae")
     first_step = step
     while stage < len(options.stages):
         size, minutes = options.stages[stage]

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import hashlib
 import math
 import os
 import time
@@ -79,3 +80,8 @@ def save_atomically(state: dict[str, Any], path: Path) -> None:
     partial = path.with_suffix(f"{path.suffix}.part")
     torch.save(state, partial)
     os.replace(partial, path)
+
+
+def tag_of(vae: Path) -> str:
+    """Return what names the cached latents of the VAE in folder `vae`: another VAE, another cache."""
+    return hashlib.sha256((vae / "diffusion_pytorch_model.safetensors").read_bytes()).hexdigest()[:8]

@@ -10,7 +10,6 @@ A stage is SIZE:MINUTES, the minutes being training time over all starts. The av
 from __future__ import annotations
 
 import argparse
-import hashlib
 import logging
 import random
 import shutil
@@ -22,8 +21,10 @@ from typing import Any
 import numpy as np
 import torch
 from data import WORK, Collection, Renders
+from reading import guide, mean_of, release
+from text import FIRST, cells_of, loose_caption
 from torch import Tensor
-from training import Average, autocast, cosine, pick_device, save_atomically
+from training import Average, autocast, cosine, pick_device, save_atomically, tag_of
 
 logger = logging.getLogger(__name__)
 
@@ -47,6 +48,14 @@ TEXT: dict[str, Any] = {
 }
 OUTER = ("conv_in", "conv_norm_out", "conv_out", "down_blocks.0", "up_blocks.3", "up_blocks.2.upsamplers")
 """Where the outermost level of a grown UNet lives."""
+READING = ("attn2.to_k.weight", "attn2.to_v.weight")
+"""What reads the text encoder's tokens, untaught after text.py."""
+GUIDANCE = 0.05
+"""How much reading.py's loss counts beside the error of epsilon."""
+SCALES, SCALE_WEIGHT = (2, 4, 8, 16, 32, 64), 0.3
+"""The sides, in latent values, of the squares over which the error of epsilon counts too, and how much it does."""
+CELLS = 0.3
+"""How much text.py's loss, the unexplained share of the cells, goes on to count."""
 SCHEDULER: dict[str, Any] = {
     "beta_start": 0.00085,
     "beta_end": 0.012,
@@ -57,11 +66,6 @@ SCHEDULER: dict[str, Any] = {
     "steps_offset": 1,
     "prediction_type": "epsilon",
 }
-
-
-def tag_of(vae: Path) -> str:
-    """Return what names the cached latents of the VAE in folder `vae`: another VAE, another cache."""
-    return hashlib.sha256((vae / "diffusion_pytorch_model.safetensors").read_bytes()).hexdigest()[:8]
 
 
 class Latents:
@@ -186,18 +190,20 @@ class Model(torch.nn.Module):
             "tokenizer": CLIPTokenizer.from_pretrained(folder / "tokenizer"),
         }
         scheduler: Any = DDIMScheduler.from_pretrained(folder / "scheduler")
+        self.head: torch.nn.Linear | None = None
         self.alphas: Tensor
+        self.cell_mean: Tensor
+        self.cell_spread: Tensor
         self.register_buffer("alphas", scheduler.alphas_cumprod.clone(), persistent=False)
 
-    def loss(self, latents: Tensor, captions: list[str], *, high_noise: float, generator: torch.Generator) -> Tensor:
-        """Return the min-SNR-5 weighted error of epsilon.
+    def loss(
+        self, latents: Tensor, captions: list[str], *, high_noise: float, generator: torch.Generator
+    ) -> tuple[Tensor, Tensor]:
+        """Return the min-SNR-5 weighted error of epsilon over all scales, and text.py's loss (0 without cells).
 
         `high_noise` 1 draws timesteps evenly, one from each of B equal spans; 2 leans to noise.
         """
         device = self.alphas.device
-        tokens = self.fixed["tokenizer"](
-            captions, truncation=True, max_length=77, padding="max_length", return_tensors="pt"
-        ).input_ids
         count = len(latents)
         share = (torch.arange(count) + torch.rand(count, generator=generator)) / count
         share = share[torch.randperm(count, generator=generator)] ** (1 / high_noise)
@@ -206,11 +212,40 @@ class Model(torch.nn.Module):
         alpha = self.alphas[timesteps]
         scale = alpha[:, None, None, None]
         noisy = scale.sqrt() * latents.to(device) + (1 - scale).sqrt() * noise
-        context = self.text(tokens.to(device)).last_hidden_state
+        context = self.encode(captions)
         guess = self.unet(noisy, timesteps, encoder_hidden_states=context).sample
         snr = alpha / (1 - alpha)
-        weight = snr.clamp_max(5.0) / snr
-        return (weight * (guess.float() - noise).square().mean(dim=(1, 2, 3))).mean()
+        loss = weighted_error(guess.float() - noise, snr).mean()
+        return loss, self._unexplained(context, latents.to(device), captions)
+
+    def encode(self, captions: list[str]) -> Tensor:
+        """Return (B, 77, width), the text encoder's tokens of `captions`."""
+        tokens = self.fixed["tokenizer"](
+            captions, truncation=True, max_length=77, padding="max_length", return_tensors="pt"
+        ).input_ids
+        return self.text(tokens.to(self.alphas.device)).last_hidden_state
+
+    def unexplained(self, captions: list[str], latents: Tensor) -> Tensor:
+        """Return text.py's loss alone, which costs far less than a step of the UNet."""
+        return self._unexplained(self.encode(captions), latents.to(self.alphas.device), captions)
+
+    def _unexplained(self, context: Tensor, latents: Tensor, captions: list[str]) -> Tensor:
+        """Return text.py's loss: the share of the cells that the tokens of named pictures do not hold."""
+        named = [place for place, text in enumerate(captions) if text]
+        if self.head is None or not named:
+            return context.new_zeros(())
+        wanted = cells_of(latents[named]) - self.cell_mean
+        guess = self.head(context[named, FIRST:])
+        return (guess.float() - wanted).square().mean() / self.cell_spread
+
+    def hold_cells(self, path: Path) -> None:
+        """Keep teaching the text encoder what text.py, whose state is `path`, taught it."""
+        state = torch.load(path, weights_only=True)
+        channels, width = state["head"]["weight"].shape
+        self.head = torch.nn.Linear(width, channels)
+        self.head.load_state_dict(state["head"])
+        self.register_buffer("cell_mean", state["mean"], persistent=False)
+        self.register_buffer("cell_spread", state["spread"], persistent=False)
 
     def write(self, out: Path, *, size: int) -> None:
         """Write a diffusers folder in fp16 whose native size is `size` px."""
@@ -228,6 +263,22 @@ class Model(torch.nn.Module):
         partial.rename(out)
 
 
+def weighted_error(error: Tensor, snr: Tensor) -> Tensor:
+    """Return (B,), the min-SNR-5 weighted mean square of (B, 4, H, W) errors of epsilon at every scale.
+
+    `snr`, (B,), is that of single values. The mean over a square of `side` squared values has side squared times the
+    SNR, so it is worth learning at noise where single values are not; and without a weight of its own the largest
+    scale, which is the colours, is four numbers among H * W * 4. A network trained without it at 64x64 had learned
+    nothing of them (its error there was that of a guess of 0).
+    """
+    total = snr.clamp_max(5.0) / snr * error.square().mean(dim=(1, 2, 3))
+    for side in SCALES:
+        if side <= min(error.shape[-2:]):
+            means = torch.nn.functional.avg_pool2d(error, side).square().mean(dim=(1, 2, 3))
+            total = total + SCALE_WEIGHT * (snr * side**2).clamp_max(5.0) / snr * means
+    return total
+
+
 def draw_batch(
     collection: Collection, options: argparse.Namespace, step: int, *, pool: list[str]
 ) -> tuple[list[tuple[int, bool]], list[str]]:
@@ -243,6 +294,16 @@ def draw_batch(
     return pairs, captions
 
 
+def draw_lessons(
+    collection: Collection, options: argparse.Namespace, step: int, *, pool: list[str]
+) -> tuple[list[tuple[int, bool]], list[str]]:
+    """Return (index, not mirrored) pairs and captions as text.py words them, on which only the text encoder learns."""
+    rng = random.Random(options.seed * 1_000_003 + step + 500_000)
+    indices = collection.draw(rng, options.lessons, names=pool)
+    captions = [loose_caption(rng, collection, index, synonyms=options.synonyms) for index in indices]
+    return [(index, False) for index in indices], captions
+
+
 def train(options: argparse.Namespace) -> None:
     collection = Collection(options.work, variants=options.variants)
     start = options.start
@@ -251,12 +312,22 @@ def train(options: argparse.Namespace) -> None:
         if not (start / "model_index.json").is_file():
             fresh_model(start, options.vae, collection, seed=options.seed)
     device = pick_device()
-    model = Model(start).to(device).train()
+    model = Model(start)
+    if options.cells is not None:
+        model.hold_cells(options.cells)
+    model.to(device).train()
     model.fixed["vae"].to(device)
     named = list(model.unet.named_parameters())
     outer = [value for name, value in named if name.startswith(OUTER)]
-    inner = [value for name, value in named if not name.startswith(OUTER)] + list(model.text.parameters())
-    groups: list[dict[str, Any]] = [{"params": inner, "factor": 1.0}, {"params": outer, "factor": options.outer}]
+    reading = [value for name, value in named if name.endswith(READING)]
+    inner = [value for name, value in named if not name.startswith(OUTER) and not name.endswith(READING)]
+    taught = [*model.text.parameters(), *(model.head.parameters() if model.head is not None else ())]
+    groups: list[dict[str, Any]] = [
+        {"params": inner, "factor": 1.0},
+        {"params": outer, "factor": options.outer},
+        {"params": reading, "factor": options.reading},
+        {"params": taught, "factor": options.text},
+    ]
     optimizer = torch.optim.AdamW(groups, lr=options.rate, weight_decay=0.01)
     average = Average(model, options.average)
     if options.start is not None:
@@ -287,6 +358,9 @@ def train(options: argparse.Namespace) -> None:
         latents = Latents(Renders(collection, size), model.fixed["vae"], tag=tag)
         shown = saved = time.monotonic()
         losses: list[float] = []
+        shares: list[float] = []
+        looks: list[Tensor] = []
+        noted = guide(model.unet) if spent < options.guide * minutes * 60 else None
         while spent < minutes * 60 and (options.steps < 0 or step - first_step < options.steps):
             began = time.monotonic()
             rate = options.rate * cosine(spent / (minutes * 60), warm=0.03) * (0.5**stage)
@@ -296,21 +370,37 @@ def train(options: argparse.Namespace) -> None:
             values = latents.get(pairs)
             generator = torch.Generator().manual_seed(options.seed * 1_000_003 + step)
             with autocast(device):
-                loss = model.loss(values, captions, high_noise=options.high_noise, generator=generator)
+                loss, unexplained = model.loss(values, captions, high_noise=options.high_noise, generator=generator)
+            if options.lessons:
+                places, names = draw_lessons(collection, options, step, pool=pool)
+                unexplained = model.unexplained(names, latents.get(places))
+            total = loss + CELLS * unexplained
+            if noted is not None:
+                looks.append(mean_of(noted))
+                fade = max(0.0, 1 - spent / (options.guide * minutes * 60))
+                total = total + GUIDANCE * fade * looks[-1]
+                looks[-1] = looks[-1].detach()
+                if fade == 0.0:
+                    release(model.unet)
+                    noted = None
             optimizer.zero_grad(set_to_none=True)
-            loss.backward()
+            total.backward()
             torch.nn.utils.clip_grad_norm_(model.parameters(), 1.0)
             optimizer.step()
             average.update(model)
             losses.append(loss.item())
+            shares.append(unexplained.item())
             step += 1
             spent += time.monotonic() - began
             if time.monotonic() - shown > 60:
+                looking = f"  off the cell {torch.stack(looks).mean():.3f}" if looks else ""
+                if any(shares):
+                    looking += f"  unexplained share {sum(shares) / len(shares):.3f}"
                 logger.info(
-                    "%d px  step %d  %.0f s  loss %.4f (mean of %d)  rate %.1e",
-                    size, step, spent, sum(losses) / len(losses), len(losses), rate,
+                    "%d px  step %d  %.0f s  loss %.4f (mean of %d)  rate %.1e%s",
+                    size, step, spent, sum(losses) / len(losses), len(losses), rate, looking,
                 )  # fmt: skip
-                shown, losses = time.monotonic(), []
+                shown, losses, shares, looks = time.monotonic(), [], [], []
             if time.monotonic() - saved > options.save_every * 60:
                 save(size)
                 saved = time.monotonic()
@@ -346,6 +436,13 @@ def parse(arguments: list[str] | None = None) -> argparse.Namespace:
     parser.add_argument("--batch", type=int, default=32)
     parser.add_argument("--rate", type=float, default=6e-4, help="AdamW's, halved at each later stage")
     parser.add_argument("--outer", type=float, default=1.0, help="the rate's factor for the level that grow.py added")
+    parser.add_argument(
+        "--reading", type=float, default=1.0, help="the rate's factor for cross-attention's keys, values"
+    )
+    parser.add_argument("--text", type=float, default=1.0, help="the rate's factor for the text encoder")
+    parser.add_argument("--cells", type=Path, help="text.py's state, to go on with its loss too")
+    parser.add_argument("--lessons", type=int, default=0, help="captions a step for text.py's loss alone")
+    parser.add_argument("--guide", type=float, default=0.0, help="share of a stage in which reading.py shows the cells")
     parser.add_argument("--average", type=float, default=0.999, help="decay of the weights' moving average")
     parser.add_argument("--drop", type=float, default=0.1, help="share of empty captions, for guidance")
     parser.add_argument("--synonyms", type=float, default=0.2, help="share of captions by another name")

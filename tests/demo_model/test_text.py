@@ -1,0 +1,193 @@
+"""Teaching the text encoder the pictures' cells, and the UNet where to read them."""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import Any
+
+import pytest
+import torch
+from safetensors.torch import load_file
+
+from .test_training import renders_a_picture, small, train_unet, train_vae
+
+__all__ = ["small"]
+
+
+def test_a_cell_holds_its_part_of_the_latent() -> None:
+    from text import cells_of
+
+    latents = torch.zeros(1, 4, 64, 64)
+    latents[0, 2, 8:16, 40:48] = 1.0  # row 1, column 5 of the 8x8 grid
+    latents[0, 3, 0:2, 2:4] = 5.0  # the second of cell 0's 4x4 values
+    cells = cells_of(latents)
+    assert cells.shape == (1, 64, 64)
+    assert (cells[0, 13, 32:48] == 1).all() and cells[0, 13].sum() == 16
+    assert cells[0, 0, 49] == 5 and cells.sum() == 21
+
+
+def test_each_query_reads_the_cell_it_lies_in() -> None:
+    from reading import cell_tokens
+    from text import FIRST
+
+    assert cell_tokens(64).tolist() == list(range(FIRST, FIRST + 64))
+    fine = cell_tokens(256).reshape(16, 16)
+    assert (fine[2:4, 10:12] == FIRST + 13).all() and fine[15, 15] == FIRST + 63
+
+
+def test_guided_reading_attends_as_ever_and_pulls_the_maps_to_the_cells(toy_model: Path) -> None:
+    from reading import guide, mean_of, release
+    from unet import Model
+
+    unet = Model(toy_model).unet
+    generator = torch.Generator().manual_seed(0)
+    latents = torch.randn(2, 4, 16, 16, generator=generator)
+    tokens = torch.randn(2, 77, 64, generator=generator)
+
+    def denoise() -> torch.Tensor:
+        return unet(latents, torch.tensor([500, 20]), encoder_hidden_states=tokens).sample
+
+    with torch.no_grad():
+        plain = denoise()
+    noted = guide(unet)
+    guided = denoise()
+    torch.testing.assert_close(guided, plain, atol=1e-5, rtol=1e-5)
+    assert len(noted) == sum("attn2" in name for name in unet.attn_processors)
+    keys = [value for name, value in unet.named_parameters() if name.endswith("attn2.to_k.weight")]
+    queries = [value for name, value in unet.named_parameters() if name.endswith("attn2.to_q.weight")]
+    optimizer = torch.optim.Adam([*keys, *queries], lr=1e-2)
+    first = mean_of(noted)
+    first.backward()
+    for _ in range(20):
+        optimizer.step()
+        optimizer.zero_grad()
+        denoise()
+        last = mean_of(noted)
+        last.backward()
+    assert not noted and last.item() < first.item() - 0.5
+
+    release(unet)
+    with torch.no_grad():
+        denoise()
+    assert not noted
+
+
+@pytest.mark.slow
+def test_a_taught_encoder_knows_its_pictures_and_the_unet_goes_on_from_it(
+    work: Path, small: None, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    import text
+    import unet
+    from data import Collection, Renders
+    from training import tag_of
+
+    monkeypatch.setattr(text, "WIDE", 64)
+    monkeypatch.setattr(text, "LAYERS", 2)
+    # all six names are drawn: the held-out list is chosen by hash and may hold some of them
+    monkeypatch.setattr(Collection, "training_names", lambda self: self.names)
+    train_vae(work, "--steps", "2")
+    train_unet(work, "--stages", "64:5", "--steps", "1")
+    start = work / "model"
+    collection = Collection(work)
+    latents = unet.Latents(Renders(collection, 64), unet.Model(start).fixed["vae"], tag=tag_of(start / "vae"))
+    latents.get([(index, False) for index in range(len(collection.emojis))])
+
+    def teach(*arguments: str) -> dict[str, Any]:
+        places = ["--work", str(work), "--start", str(start), "--out", str(work / "taught")]
+        places += ["--state", str(work / "taught.pt"), "--size", "64", "--batch", "6", "--minutes", "1"]
+        text.teach(text.parse([*places, "--rate", "3e-3", *arguments]))
+        return torch.load(work / "taught.pt", weights_only=True)
+
+    assert teach("--steps", "2")["step"] == 2
+    state = teach("--steps", "398")
+    assert state["step"] == 400
+    model = unet.Model(work / "taught")
+    model.hold_cells(work / "taught.pt")
+    plain = [(index, False) for index, emoji in enumerate(collection.emojis) if emoji.skin in (None, "default")]
+    captions = [collection.emojis[index].caption for index, _ in plain]
+
+    def unexplained(captions: list[str]) -> float:
+        generator = torch.Generator().manual_seed(0)
+        with torch.no_grad():
+            return model.loss(latents.get(plain), captions, high_noise=1.0, generator=generator)[1].item()
+
+    assert unexplained(captions) < 0.5 < unexplained([*captions[1:], captions[0]])
+    assert unexplained([""] * len(captions)) == 0  # nothing is asked of the empty caption
+
+    before, after = (load_file(next(folder.glob("unet/*.safetensors"))) for folder in (start, work / "taught"))
+    changed = {key for key in before if not torch.equal(before[key], after[key])}
+    assert changed and all(key.endswith(unet.READING) for key in changed)
+
+    more = ["--start", str(work / "taught"), "--cells", str(work / "taught.pt"), "--guide", "0.5"]
+    more += ["--state", str(work / "more.pt"), "--out", str(work / "more"), "--stages", "64:5"]
+    assert train_unet(work, *more, "--steps", "2") is not None
+    state = torch.load(work / "more.pt", weights_only=True)
+    assert state["step"] == 2 and "head.weight" in state["model"]
+    state["spent"] = 200.0  # past the part of the stage in which reading is guided
+    torch.save(state, work / "more.pt")
+    train_unet(work, *more, "--steps", "1")
+    assert torch.load(work / "more.pt", weights_only=True)["step"] == 3
+    renders_a_picture(work / "more")
+
+
+def test_the_error_counts_at_every_scale() -> None:
+    from unet import weighted_error
+
+    generator = torch.Generator().manual_seed(0)
+    white = torch.randn(1, 4, 64, 64, generator=generator) * 0.1
+    flat = torch.full((1, 4, 64, 64), 0.1)
+    noisy, clean = torch.tensor([0.005]), torch.tensor([100.0])
+    # a cast costs as much as white noise where nothing but single values counts, and far more where noise is high
+    assert weighted_error(flat, clean) == pytest.approx(0.05 * 0.01 * (1 + 6 * 0.3), rel=1e-3)
+    assert weighted_error(flat, noisy) > 100 * weighted_error(white, noisy)
+    # each scale is capped like min-SNR-5 at its own SNR
+    assert weighted_error(flat, noisy) == pytest.approx(0.01 * (1 + 0.3 * (4 + 16 + 64 + 256 + 1000 + 1000)), rel=1e-3)
+
+
+def test_centring_moves_the_latents_and_no_picture(toy_model: Path) -> None:
+    from center import shift
+    from unet import Model
+
+    vae = Model(toy_model).fixed["vae"]
+    pictures = torch.rand(2, 3, 32, 32, generator=torch.Generator().manual_seed(0)) * 2 - 1
+    mean = torch.tensor([-0.4, 0.5, 0.1, -1.4])
+    with torch.no_grad():
+        before = vae.encode(pictures).latent_dist.mode() * vae.config.scaling_factor
+        picture = vae.decode(before / vae.config.scaling_factor).sample
+        shift(vae, mean)
+        after = vae.encode(pictures).latent_dist.mode() * vae.config.scaling_factor
+        again = vae.decode(after / vae.config.scaling_factor).sample
+    torch.testing.assert_close(after, before - mean[:, None, None], atol=1e-5, rtol=1e-5)
+    torch.testing.assert_close(again, picture, atol=1e-5, rtol=1e-5)
+
+
+@pytest.mark.slow
+def test_the_cache_is_carried_over_to_the_centred_vae(work: Path, small: None) -> None:
+    import center
+    import numpy as np
+    import unet
+    from data import Collection, Renders
+    from training import tag_of
+
+    train_vae(work, "--steps", "1")
+    train_unet(work, "--stages", "64:5", "--steps", "1")
+    options = center.parse([str(work / "model"), str(work / "centred"), "--work", str(work), "--size", "64"])
+    known = int(np.load(work / "latents" / f"{tag_of(work / 'vae')}-64-done.npy").sum())
+    assert known
+    collection = Collection(work)
+    vae = unet.Model(work / "model").fixed["vae"]
+    unet.Latents(Renders(collection, 64), vae, tag=tag_of(work / "vae")).get([(0, False), (1, False)])
+    center.center(options)
+    tag = tag_of(work / "centred" / "vae")
+    assert tag != tag_of(work / "vae")
+    done = np.load(work / "latents" / f"{tag}-64-done.npy")
+    moved = np.load(work / "latents" / f"{tag}-64.npy").astype(np.float32)
+    unturned = moved[done[:, 0] == 1, 0]
+    assert len(unturned) >= 2 and np.abs(unturned.mean(axis=(0, 2, 3))).max() < 1e-3
+    # what the centred VAE encodes itself is what was carried over
+    fresh = unet.Model(work / "centred").fixed["vae"]
+    again = unet.Latents(Renders(collection, 64), fresh, tag="again").get([(0, False)])
+    assert np.abs(again[0].numpy() - moved[0, 0]).max() < 0.02
+    with pytest.raises(SystemExit, match=r"latents\.py"):
+        np.save(work / "latents" / f"{tag}-64-done.npy", np.zeros_like(done))
+        center.center(center.parse([str(work / "centred"), str(work / "x"), "--work", str(work), "--size", "64"]))

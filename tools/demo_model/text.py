@@ -1,0 +1,179 @@
+"""Teach the text encoder what its captions look like, before the UNet has to learn it from noise.
+
+`python tools/demo_model/text.py --start .work/grown --out .work/taught --minutes 18`
+
+CLIP's text encoder is taught on pictures too, by contrast. Here the target is the picture itself, coarsely: every
+token behind the caption's end is a padding token that sees the whole caption, and the token at position FIRST + k is
+taught to hold, linearly, cell k of an 8x8 grid over the latent (4x4 values of 4 channels). Cross-attention then only
+has to find the cell, which is learned once for all names, where a code for the whole picture would have to be unfolded.
+Needs the latents that latents.py makes. `unet.py --start` goes on from the folder; its cross-attention must be
+learned anew, so `--out` gets fresh key and value projections.
+"""
+
+from __future__ import annotations
+
+import argparse
+import logging
+import random
+import shutil
+import time
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import torch
+from data import WORK, Collection, caption
+from torch import Tensor
+from torch.nn import functional
+from training import cosine, save_atomically, tag_of
+
+logger = logging.getLogger(__name__)
+
+FIRST = 13
+"""The first token that holds a cell: 99 % of the captions end before it, the rest lose cells of the upper edge."""
+GRID, PATCH = 8, 4
+LAYERS, WIDE = 4, 1024
+
+
+def cells_of(latents: Tensor) -> Tensor:
+    """Return (B, 64, 64), the GRIDxGRID cells of (B, 4, H, W) latents, each as 4 channels of PATCHxPATCH values."""
+    pooled = functional.adaptive_avg_pool2d(latents, GRID * PATCH)
+    batch, channels = pooled.shape[:2]
+    cut = pooled.reshape(batch, channels, GRID, PATCH, GRID, PATCH)
+    return cut.permute(0, 2, 4, 1, 3, 5).reshape(batch, GRID * GRID, channels * PATCH * PATCH)
+
+
+def loose_caption(rng: random.Random, collection: Collection, index: int, *, synonyms: float) -> str:
+    """Return a caption of picture `index` as people type them: the plain one, a synonym's, or a part of it."""
+    emoji = collection.emojis[index]
+    if rng.random() < synonyms:
+        return collection.draw_caption(rng, index, synonym_share=1.0)
+    plain = caption(emoji.name, emoji.skin)
+    form = rng.random()
+    if form < 0.7:
+        return plain
+    bare = plain.removesuffix(", emoji")
+    if form < 0.8:
+        return bare
+    bare = bare.split(" ", 1)[1]
+    return bare if form < 0.9 else f"{bare}, emoji"
+
+
+def fresh_text(start: Path) -> Any:
+    """Return an untrained CLIP text encoder for the tokenizer of `start`, as wide as its UNet's cross-attention."""
+    from transformers import CLIPTextConfig, CLIPTextModel
+
+    old = CLIPTextConfig.from_pretrained(start / "text_encoder")
+    old.num_hidden_layers, old.intermediate_size = LAYERS, WIDE
+    return CLIPTextModel(old).float()
+
+
+def teach(options: argparse.Namespace) -> None:
+    from transformers import CLIPTokenizer
+
+    torch.manual_seed(options.seed)
+    collection = Collection(options.work, variants=options.variants)
+    tokenizer: Any = CLIPTokenizer.from_pretrained(options.start / "tokenizer")
+    tag = tag_of(options.start / "vae")
+    done = np.load(options.work / "latents" / f"{tag}-{options.size}-done.npy")[:, 0]
+    values = np.load(options.work / "latents" / f"{tag}-{options.size}.npy", mmap_mode="r")
+    indices = [index for name in collection.training_names() for index in collection.variants[name] if done[index]]
+    target = cells_of(torch.from_numpy(np.array(values[indices, 0])).float())
+    mean = target.mean(dim=0)
+    spread = (target - mean).square().mean().item()
+    row = {index: place for place, index in enumerate(indices)}
+    names = [
+        (name, known)
+        for name in collection.training_names()
+        if (known := [index for index in collection.variants[name] if index in row])
+    ]
+    text = fresh_text(options.start)
+    head = torch.nn.Linear(text.config.hidden_size, target.shape[2])
+    with torch.no_grad():
+        head.weight.mul_(0.1)
+        head.bias.zero_()
+    optimizer = torch.optim.AdamW([*text.parameters(), *head.parameters()], lr=options.rate, weight_decay=0.0)
+    spent, step = 0.0, 0
+    if options.state.is_file():
+        state = torch.load(options.state, weights_only=True)
+        text.load_state_dict(state["text"])
+        head.load_state_dict(state["head"])
+        optimizer.load_state_dict(state["optimizer"])
+        spent, step = state["spent"], state["step"]
+
+    def save() -> None:
+        state = {"text": text.state_dict(), "head": head.state_dict(), "optimizer": optimizer.state_dict()}
+        state |= {"mean": mean, "spread": torch.tensor(spread)}
+        save_atomically({**state, "spent": spent, "step": step}, options.state)
+
+    shown = saved = time.monotonic()
+    errors: list[float] = []
+    first_step = step
+    while spent < options.minutes * 60 and (options.steps < 0 or step - first_step < options.steps):
+        began = time.monotonic()
+        for group in optimizer.param_groups:
+            group["lr"] = options.rate * cosine(spent / (options.minutes * 60), warm=0.05)
+        rng = random.Random(options.seed * 1_000_003 + step)
+        chosen = [rng.choice(known) for _, known in rng.sample(names, options.batch)]
+        captions = [loose_caption(rng, collection, index, synonyms=options.synonyms) for index in chosen]
+        wanted = target[[row[index] for index in chosen]] - mean
+        for place in range(options.batch):
+            if rng.random() < 0.02:  # the empty caption is the mean picture
+                captions[place], wanted[place] = "", 0.0
+        tokens = tokenizer(captions, padding="max_length", max_length=77, truncation=True, return_tensors="pt")
+        guess = head(text(tokens.input_ids).last_hidden_state[:, FIRST:])
+        error = (guess - wanted).square().mean() / spread
+        optimizer.zero_grad(set_to_none=True)
+        error.backward()
+        torch.nn.utils.clip_grad_norm_([*text.parameters(), *head.parameters()], 1.0)
+        optimizer.step()
+        errors.append(error.item())
+        step += 1
+        spent += time.monotonic() - began
+        if time.monotonic() - shown > 20:
+            logger.info("step %d  %.0f s  unexplained share %.4f", step, spent, sum(errors) / len(errors))
+            shown, errors = time.monotonic(), []
+        if time.monotonic() - saved > 120:
+            save()
+            saved = time.monotonic()
+    save()
+    write(options, text)
+
+
+def write(options: argparse.Namespace, text: Any) -> None:
+    """Write `--out`: everything of `--start` with the taught encoder and untaught key and value projections."""
+    from diffusers.models.unets.unet_2d_condition import UNet2DConditionModel
+
+    partial = options.out.with_name(f"{options.out.name}.part")
+    shutil.rmtree(partial, ignore_errors=True)
+    shutil.copytree(options.start, partial, ignore=shutil.ignore_patterns("unet", "text_encoder"))
+    unet: Any = UNet2DConditionModel.from_pretrained(options.start / "unet").float()
+    for name, module in unet.named_modules():
+        if name.endswith(("attn2.to_k", "attn2.to_v")):
+            module.reset_parameters()
+    unet.half().save_pretrained(partial / "unet")
+    text.half().save_pretrained(partial / "text_encoder")
+    shutil.rmtree(options.out, ignore_errors=True)
+    partial.rename(options.out)
+
+
+def parse(arguments: list[str] | None = None) -> argparse.Namespace:
+    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser.add_argument("--work", type=Path, default=WORK)
+    parser.add_argument("--start", type=Path, required=True, help="diffusers folder that gives all but the encoder")
+    parser.add_argument("--out", type=Path, default=WORK / "taught", help="where the model is written")
+    parser.add_argument("--state", type=Path, default=WORK / "taught.pt", help="what a later start goes on from")
+    parser.add_argument("--size", type=int, default=512, help="of the renders that latents.py encoded, px")
+    parser.add_argument("--minutes", type=float, default=18.0, help="training time over all starts")
+    parser.add_argument("--steps", type=int, default=-1, help="stop after this many steps, however early")
+    parser.add_argument("--batch", type=int, default=24)
+    parser.add_argument("--rate", type=float, default=1e-3)
+    parser.add_argument("--synonyms", type=float, default=0.15, help="share of captions by another name")
+    parser.add_argument("--variants", type=int, default=2, help="at most so many skin tones a base name")
+    parser.add_argument("--seed", type=int, default=0)
+    return parser.parse_args(arguments)
+
+
+if __name__ == "__main__":
+    logging.basicConfig(level=logging.INFO, format="%(message)s")
+    teach(parse())

@@ -119,8 +119,8 @@ def test_a_taught_encoder_knows_its_pictures_and_the_unet_goes_on_from_it(
     assert changed and all(key.endswith(unet.READING) for key in changed)
 
     more = ["--start", str(work / "taught"), "--cells", str(work / "taught.pt"), "--guide", "0.5"]
-    more += ["--state", str(work / "more.pt"), "--out", str(work / "more"), "--stages", "64:5"]
-    assert train_unet(work, *more, "--steps", "2") is not None
+    more += ["--state", str(work / "more.pt"), "--out", str(work / "more"), "--stages", "64:5", "--lessons", "4"]
+    train_unet(work, *more, "--steps", "2")
     state = torch.load(work / "more.pt", weights_only=True)
     assert state["step"] == 2 and "head.weight" in state["model"]
     state["spent"] = 200.0  # past the part of the stage in which reading is guided
@@ -130,6 +130,14 @@ def test_a_taught_encoder_knows_its_pictures_and_the_unet_goes_on_from_it(
     renders_a_picture(work / "more")
 
 
+def test_lessons_need_cells(capsys: pytest.CaptureFixture[str]) -> None:
+    import unet
+
+    with pytest.raises(SystemExit):
+        unet.parse(["--lessons", "24"])
+    assert "--lessons 24" in capsys.readouterr().err
+
+
 def test_the_error_counts_at_every_scale() -> None:
     from unet import weighted_error
 
@@ -137,7 +145,7 @@ def test_the_error_counts_at_every_scale() -> None:
     white = torch.randn(1, 4, 64, 64, generator=generator) * 0.1
     flat = torch.full((1, 4, 64, 64), 0.1)
     noisy, clean = torch.tensor([0.005]), torch.tensor([100.0])
-    # a cast costs as much as white noise where nothing but single values counts, and far more where noise is high
+    # where noise is low every scale is capped alike; where it is high a cast costs far more than white noise
     assert weighted_error(flat, clean) == pytest.approx(0.05 * 0.01 * (1 + 6 * 0.3), rel=1e-3)
     assert weighted_error(flat, noisy) > 100 * weighted_error(white, noisy)
     # each scale is capped like min-SNR-5 at its own SNR
@@ -188,6 +196,6 @@ def test_the_cache_is_carried_over_to_the_centred_vae(work: Path, small: None) -
     fresh = unet.Model(work / "centred").fixed["vae"]
     again = unet.Latents(Renders(collection, 64), fresh, tag="again").get([(0, False)])
     assert np.abs(again[0].numpy() - moved[0, 0]).max() < 0.02
+    np.save(work / "latents" / f"{tag}-64-done.npy", np.zeros_like(done))
     with pytest.raises(SystemExit, match=r"latents\.py"):
-        np.save(work / "latents" / f"{tag}-64-done.npy", np.zeros_like(done))
         center.center(center.parse([str(work / "centred"), str(work / "x"), "--work", str(work), "--size", "64"]))

@@ -371,9 +371,9 @@ def train(options: argparse.Namespace) -> None:
             generator = torch.Generator().manual_seed(options.seed * 1_000_003 + step)
             with autocast(device):
                 loss, unexplained = model.loss(values, captions, high_noise=options.high_noise, generator=generator)
-            if options.lessons:
-                places, names = draw_lessons(collection, options, step, pool=pool)
-                unexplained = model.unexplained(names, latents.get(places))
+                if options.lessons:
+                    places, names = draw_lessons(collection, options, step, pool=pool)
+                    unexplained = model.unexplained(names, latents.get(places))
             total = loss + CELLS * unexplained
             if noted is not None:
                 looks.append(mean_of(noted))
@@ -451,7 +451,10 @@ def parse(arguments: list[str] | None = None) -> argparse.Namespace:
     parser.add_argument("--variants", type=int, default=6, help="at most so many skin tones a base name")
     parser.add_argument("--save-every", type=float, default=5.0, help="minutes")
     parser.add_argument("--seed", type=int, default=0)
-    return parser.parse_args(arguments)
+    options = parser.parse_args(arguments)
+    if options.lessons and options.cells is None:
+        parser.error(f"--lessons {options.lessons} needs the state that text.py wrote: add --cells FILE")
+    return options
 
 
 if __name__ == "__main__":

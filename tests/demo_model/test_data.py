@@ -90,3 +90,30 @@ def test_at_most_so_many_variants_and_another_choice_for_each_name() -> None:
     assert all(len(set(indices)) == 2 for indices in chosen.values())
     assert len(set(chosen.values())) > 1
     assert pick_variants("cook", range(6), 6) == [0, 1, 2, 3, 4, 5]
+
+
+def test_listed_names_are_drawn_as_often_as_asked(work: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    collection = Collection(work)
+    held, listed, other = collection.names[0], collection.names[1], collection.names[2]
+    monkeypatch.setattr(Collection, "held_out", frozenset({held}))
+    first = work / "first.txt"
+    first.write_text(f"{listed} {held}\n{listed}\n", encoding="utf-8")
+    assert collection.first_names(first) == [listed]
+    assert collection.training_pool(None, 0.5) == collection.names[1:]
+    pool = Counter(collection.training_pool(first, 0.75))
+    # 4 others, so 12 of 16
+    assert pool[listed] == 12 and pool[other] == 1 and pool.total() == 16 and held not in pool
+
+
+@pytest.mark.parametrize(("text", "share", "said"), [("cook no-such", 0.5, "no-such"), ("cook", 1.0, "--first-share")])
+def test_a_list_that_cannot_be_drawn_from_is_refused(work: Path, text: str, share: float, said: str) -> None:
+    first = work / "first.txt"
+    first.write_text(text, encoding="utf-8")
+    with pytest.raises(SystemExit, match=said):
+        Collection(work).training_pool(first, share)
+
+
+def test_the_list_of_the_embedded_model_names_each_once() -> None:
+    listed = (Path(data.__file__).parent / "first.txt").read_text(encoding="utf-8").split()
+    assert len(listed) == len(set(listed)) == 236
+    assert sum(data.is_held_out(name) for name in listed) == 36

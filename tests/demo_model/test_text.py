@@ -126,8 +126,30 @@ def test_a_taught_encoder_knows_its_pictures_and_the_unet_goes_on_from_it(
     state["spent"] = 200.0  # past the part of the stage in which reading is guided
     torch.save(state, work / "more.pt")
     train_unet(work, *more, "--steps", "1")
-    assert torch.load(work / "more.pt", weights_only=True)["step"] == 3
+    state = torch.load(work / "more.pt", weights_only=True)
+    assert state["step"] == 3
+    # a later start learns at the rates asked for now, not at the state's
+    train_unet(work, *more, "--text", "0", "--steps", "1")
+    later = torch.load(work / "more.pt", weights_only=True)["model"]
+    still = {key for key, value in state["model"].items() if torch.equal(value, later[key])}
+    assert still == {key for key in later if key.startswith(("text.", "head."))}
+    # and its encoder alone can be taught further
+    (work / "taught.pt").unlink()
+    teach("--carry", str(work / "more.pt"), "--steps", "3")
+    taught, carried = torch.load(work / "taught.pt", weights_only=True), torch.load(work / "more.pt", weights_only=True)
+    assert all(torch.equal(value, carried["average"][f"text.{key}"]) for key, value in taught["text"].items())
+    assert any(not torch.equal(value, carried["model"][key]) for key, value in later.items() if key.startswith("text."))
+    train_unet(work, *more, "--steps", "1")
+    assert torch.load(work / "more.pt", weights_only=True)["step"] == 5
     renders_a_picture(work / "more")
+
+
+def test_a_state_without_cells_has_no_encoder_to_teach_further(tmp_path: Path) -> None:
+    import text
+
+    torch.save({"average": {"text.weight": torch.zeros(1)}}, tmp_path / "unet.pt")
+    with pytest.raises(SystemExit, match="without --cells"):
+        text.carried(tmp_path / "unet.pt")
 
 
 def test_lessons_need_cells(capsys: pytest.CaptureFixture[str]) -> None:

@@ -100,6 +100,8 @@ def ships(model: Path, target: Path) -> None:
     size = export.ship(model, target)
     assert size == sum(path.stat().st_size for path in target.glob("*/*"))
     assert sorted(path.name for path in target.iterdir()) == sorted(path.name for path in model.iterdir())
+    # no folder of the machine that trained it goes along
+    assert not any("_name_or_path" in path.read_text() for path in target.rglob("*.json"))
 
 
 def test_a_model_in_float32_is_not_shipped(toy_model: Path, tmp_path: Path) -> None:

@@ -86,6 +86,27 @@ class Collection:
     def training_names(self) -> list[str]:
         return [name for name in self.names if name not in self.held_out]
 
+    def first_names(self, path: Path) -> list[str]:
+        """Return the training names that the file `path` lists, in its order; exits naming what no picture has."""
+        listed = list(dict.fromkeys(path.read_text(encoding="utf-8").split()))
+        unknown = [name for name in listed if name not in self.variants]
+        if unknown:
+            raise SystemExit(f"{path} lists {', '.join(unknown)}, which no picture is called; correct or remove that")
+        return [name for name in listed if name not in self.held_out]
+
+    def training_pool(self, first: Path | None, share: float) -> list[str]:
+        """Return the training names to draw from evenly, those in the file `first` so often that they are about
+        `share`, 0 to 1, of the draws."""
+        names = self.training_names()
+        if first is None:
+            return names
+        if not 0 < share < 1:
+            raise SystemExit(f"--first-share is {share:g}; give a number above 0 and below 1")
+        kept = self.first_names(first)
+        others = [name for name in names if name not in set(kept)]
+        times = max(1, round(share * len(others) / ((1 - share) * max(len(kept), 1))))
+        return kept * times + others
+
     def draw_caption(self, rng: random.Random, index: int, *, synonym_share: float = 0.2) -> str:
         """Return a caption of picture `index`: its own name, or now and then a synonym of it."""
         emoji = self.emojis[index]

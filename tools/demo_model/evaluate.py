@@ -103,6 +103,8 @@ class Evaluation:
     def __init__(self, options: argparse.Namespace) -> None:
         self.options = options
         self.collection = Collection(options.work)
+        # of these names training saw no more skin tones than this
+        self.first = Collection(options.work, variants=options.first_variants)
         source = Path(options.model) if options.model else demo_model()
         digest = hashlib.sha256()
         for path in sorted(source.glob("*/*.safetensors")):
@@ -127,6 +129,11 @@ class Evaluation:
         pool = sorted(self.collection.held_out) if held_out else self.collection.training_names()
         return self.collection.draw(random.Random(self.options.seed * 2 + int(held_out)), count, names=pool)
 
+    def first_prompts(self, count: int) -> list[int]:
+        """Return indices as `prompts` does, of the names that training drew most, listed in `--first`."""
+        pool = self.collection.first_names(self.options.first)
+        return self.first.draw(random.Random(self.options.seed), count, names=pool)
+
     def sampling(self, index: int, number: int) -> hires.Sampling:
         return hires.Sampling(
             prompt=self.collection.emojis[index].caption,
@@ -147,12 +154,12 @@ class Evaluation:
             for number, index in enumerate(indices)
         ]  # fmt: skip
 
-    def upscaled(self, indices: Sequence[int], natives: Sequence[Tensor], method: str) -> list[Tensor]:
+    def upscaled(self, indices: Sequence[int], natives: Sequence[Tensor], method: str, *, before: str) -> list[Tensor]:
         name, config = METHODS[method]
         size = (2 * self.side, 2 * self.side)
         return [
             self._kept(
-                f"{method}-{2 * self.side}", number, lambda i=index, n=number: hires.upscale(
+                f"{before}{method}-{2 * self.side}", number, lambda i=index, n=number: hires.upscale(
                     self.host, hires.to_image(natives[n][None]), size=size, sampling=self.sampling(i, n),
                     config=config, method=name,
                 ).image
@@ -178,9 +185,8 @@ class Evaluation:
 
     def vae_rows(self) -> list[Row]:
         rows: list[Row] = []
-        for size, bar in ((self.side, ""), (512, "at least 31 dB")):
-            if size == 512 and self.side == 512:
-                continue
+        for size in sorted({self.side, 512}):
+            bar = "at least 31 dB" if size == 512 else ""
             renders = Renders(self.collection, size)
             values: list[float] = []
             near: list[float] = []
@@ -198,21 +204,33 @@ class Evaluation:
         return rows
 
     def native_rows(self) -> list[Row]:
-        options, rows = self.options, []
-        indices = self.prompts(options.count, held_out=False)
-        renders = Renders(self.collection, 128 if options.small_renders else self.side)
+        count = self.options.count
+        indices = self.prompts(count, held_out=False)
+        others = self.prompts(2 * count, held_out=False)[count:]
+        return self._compared(indices, others, "native", "training names")
+
+    def first_rows(self) -> list[Row]:
+        count = self.options.first_count
+        if self.options.first is None or not count:
+            return []
+        indices = self.first_prompts(2 * count)
+        return self._compared(indices[:count], indices[count:], "first", f"names of {self.options.first.name}")
+
+    def _compared(self, indices: Sequence[int], others: Sequence[int], kind: str, names: str) -> list[Row]:
+        """Return what native pictures of `indices` measure beside their renders and those of `others`."""
+        rows: list[Row] = []
+        renders = Renders(self.collection, 128 if self.options.small_renders else self.side)
         real = [torch.from_numpy(renders[index].copy()).permute(2, 0, 1).float() / 255 for index in indices]
         wanted = self._wanted(indices)
         real_features, real_logits = look(self.net, real)
-        natives = self.native(indices, "native")
+        natives = self.native(indices, kind)
         features, logits = look(self.net, natives)
-        save_grid(natives, self.folder / "native.png")
-        n = f"n {len(indices)}"
+        save_grid(natives, self.folder / f"{kind}.png")
+        n = f"{names}, n {len(indices)}"
         for name, seen in (("renders", real_logits), ("native pictures", logits)):
             top1, top5 = agreement(seen, wanted)
             bar = "at least 55 / 75 %" if name != "renders" else ""
             rows.append((f"demo-net top-1 / top-5 agreement, {name} ({n})", _percents(top1, top5), bar))
-        others = self.prompts(2 * options.count, held_out=False)[options.count :]
         more = [torch.from_numpy(renders[index].copy()).permute(2, 0, 1).float() / 255 for index in others]
         more_features = look(self.net, more)[0]
         for name, seen in (("renders of other draws", more_features), ("native pictures", features)):
@@ -231,17 +249,19 @@ class Evaluation:
         return [(f"demo-net top-1 / top-5 agreement, held-out names (n {len(indices)})", text, "")]
 
     def hires_rows(self) -> list[Row]:
-        count, rows = min(self.options.hires, self.options.count), []
+        first, rows = self.options.first is not None, []
+        count = min(self.options.hires, self.options.first_count if first else self.options.count)
         if not count:
             return []
-        indices = self.prompts(count, held_out=False)
-        natives = self.native(indices, "native")
+        indices = self.first_prompts(count) if first else self.prompts(count, held_out=False)
+        kind, before = ("first", "first-") if first else ("native", "")
+        natives = self.native(indices, kind)
         wanted = self._wanted(indices)
         _, logits = look(self.net, natives)
-        rows.append((f"2x: native, top-1 / top-5 (n {count})", _percents(*agreement(logits, wanted)), ""))
+        rows.append((f"2x: {kind}, top-1 / top-5 (n {count})", _percents(*agreement(logits, wanted)), ""))
         columns = [natives]
         for method in self.options.methods:
-            pictures = self.upscaled(indices, natives, method)
+            pictures = self.upscaled(indices, natives, method, before=before)
             columns.append([shrunk(picture, (self.side, self.side)) for picture in pictures])
             _, logits = look(self.net, pictures)
             close = [psnr(small, native) for small, native in zip(columns[-1], natives, strict=True)]
@@ -258,7 +278,7 @@ class Evaluation:
         wall, busy = self.load_seconds
         rows = [("load, with its imports: time / CPU time", f"{wall:.1f} / {busy:.1f} s", "under 2 s")]
         for kind, seconds in self.seconds.items():
-            bar = "" if "CPU" in kind else "under 8 s" if kind.startswith("native") else "under 40 s"
+            bar = "" if "CPU" in kind else "under 8 s" if kind.endswith(f"-{self.side}") else "under 40 s"
             rows.append((f"time of {kind} (mean of {len(seconds)})", f"{_mean(seconds):.1f} s", bar))
         return rows
 
@@ -268,7 +288,8 @@ class Evaluation:
 
     def run(self) -> str:
         """Return the table in Markdown, also written to `folder`."""
-        rows = [*self.vae_rows(), *self.native_rows(), *self.held_out_rows(), *self.hires_rows(), *self.time_rows()]
+        rows = [*self.vae_rows(), *self.native_rows(), *self.first_rows(), *self.held_out_rows(), *self.hires_rows()]
+        rows += self.time_rows()
         options = self.options
         head = (
             f"Model {self.tag}, native {self.side} px, DDIM {options.steps}, guidance {options.guidance:g},"
@@ -315,6 +336,9 @@ def parse(arguments: list[str] | None = None) -> argparse.Namespace:
     parser.add_argument("--model", help="diffusers folder; without it, the embedded model")
     parser.add_argument("--work", type=Path, default=WORK)
     parser.add_argument("--count", type=int, default=512, help="native pictures of training captions")
+    parser.add_argument("--first", type=Path, help="file of the names that training drew most, measured on their own")
+    parser.add_argument("--first-count", type=int, default=64, help="native pictures of names in --first")
+    parser.add_argument("--first-variants", type=int, default=2, help="skin tones a name of --first was taught in")
     parser.add_argument("--held-out", type=int, default=128, help="native pictures of held-out names")
     parser.add_argument("--hires", type=int, default=32, help="pictures at 2x, for each method")
     parser.add_argument("--methods", nargs="+", choices=sorted(METHODS), default=["direct", "fam-c0.5"])

@@ -7,6 +7,7 @@ python tools/demo_model/export.py .work/model --checkpoint FOLDER  # fluent-tiny
 from __future__ import annotations
 
 import argparse
+import json
 import shutil
 from pathlib import Path
 
@@ -39,7 +40,11 @@ def ship(model: Path, target: Path) -> int:
         for path in _files(model / part, names):
             shutil.copyfile(path, target / part / path.name)
     shutil.copyfile(model / "model_index.json", target / "model_index.json")
-    return size
+    for path in (target / "model_index.json", *target.glob("*/config.json")):
+        config = json.loads(path.read_text(encoding="utf-8"))
+        config.pop("_name_or_path", None)  # the folder it was trained from, which nobody else has
+        path.write_text(json.dumps(config, indent=2) + "\n", encoding="utf-8")
+    return sum(path.stat().st_size for part, names in FILES.items() for path in _files(target / part, names))
 
 
 def _files(folder: Path, names: tuple[str, ...]) -> list[Path]:

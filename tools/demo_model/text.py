@@ -82,11 +82,12 @@ def teach(options: argparse.Namespace) -> None:
     mean = target.mean(dim=0)
     spread = (target - mean).square().mean().item()
     row = {index: place for place, index in enumerate(indices)}
-    names = [
-        (name, known)
+    known = {
+        name: found
         for name in collection.training_names()
-        if (known := [index for index in collection.variants[name] if index in row])
-    ]
+        if (found := [index for index in collection.variants[name] if index in row])
+    }
+    names = [name for name in collection.training_pool(options.first, options.first_share) if name in known]
     text = fresh_text(options.start)
     head = torch.nn.Linear(text.config.hidden_size, target.shape[2])
     with torch.no_grad():
@@ -94,6 +95,10 @@ def teach(options: argparse.Namespace) -> None:
         head.bias.zero_()
     optimizer = torch.optim.AdamW([*text.parameters(), *head.parameters()], lr=options.rate, weight_decay=0.0)
     spent, step = 0.0, 0
+    if options.carry is not None and not options.state.is_file():
+        parts = carried(options.carry)
+        text.load_state_dict(parts["text"])
+        head.load_state_dict(parts["head"])
     if options.state.is_file():
         state = torch.load(options.state, weights_only=True)
         text.load_state_dict(state["text"])
@@ -114,7 +119,7 @@ def teach(options: argparse.Namespace) -> None:
         for group in optimizer.param_groups:
             group["lr"] = options.rate * cosine(spent / (options.minutes * 60), warm=0.05)
         rng = random.Random(options.seed * 1_000_003 + step)
-        chosen = [rng.choice(known) for _, known in rng.sample(names, options.batch)]
+        chosen = [rng.choice(known[name]) for name in rng.sample(names, options.batch)]
         captions = [loose_caption(rng, collection, index, synonyms=options.synonyms) for index in chosen]
         wanted = target[[row[index] for index in chosen]] - mean
         for place in range(options.batch):
@@ -137,7 +142,31 @@ def teach(options: argparse.Namespace) -> None:
             save()
             saved = time.monotonic()
     save()
-    write(options, text)
+    if options.carry is not None:
+        put_back(options.carry, {"text": text.state_dict(), "head": head.state_dict()})
+    else:
+        write(options, text)
+
+
+def carried(path: Path) -> dict[str, dict[str, Tensor]]:
+    """Return the averaged text encoder and its head in unet.py's state at `path`; exits when it has no head."""
+    average = torch.load(path, weights_only=True)["average"]
+    parts = {
+        part: {key.removeprefix(f"{part}."): value for key, value in average.items() if key.startswith(f"{part}.")}
+        for part in ("text", "head")
+    }
+    if not parts["head"]:
+        raise SystemExit(f"{path} was made without --cells, so its text encoder holds none; leave --carry out")
+    return parts
+
+
+def put_back(path: Path, parts: dict[str, dict[str, Tensor]]) -> None:
+    """Put `parts` into unet.py's state at `path`, whose weights become their average."""
+    state = torch.load(path, weights_only=True)
+    for part, values in parts.items():
+        state["average"] |= {f"{part}.{key}": value.clone() for key, value in values.items()}
+    state["model"] = {key: value.clone() for key, value in state["average"].items()}
+    save_atomically(state, path)
 
 
 def write(options: argparse.Namespace, text: Any) -> None:
@@ -163,6 +192,9 @@ def parse(arguments: list[str] | None = None) -> argparse.Namespace:
     parser.add_argument("--start", type=Path, required=True, help="diffusers folder that gives all but the encoder")
     parser.add_argument("--out", type=Path, default=WORK / "taught", help="where the model is written")
     parser.add_argument("--state", type=Path, default=WORK / "taught.pt", help="what a later start goes on from")
+    parser.add_argument(
+        "--carry", type=Path, help="unet.py's state: its encoder is taught further and put back, and no --out written"
+    )
     parser.add_argument("--size", type=int, default=512, help="of the renders that latents.py encoded, px")
     parser.add_argument("--minutes", type=float, default=18.0, help="training time over all starts")
     parser.add_argument("--steps", type=int, default=-1, help="stop after this many steps, however early")
@@ -170,6 +202,8 @@ def parse(arguments: list[str] | None = None) -> argparse.Namespace:
     parser.add_argument("--rate", type=float, default=1e-3)
     parser.add_argument("--synonyms", type=float, default=0.15, help="share of captions by another name")
     parser.add_argument("--variants", type=int, default=2, help="at most so many skin tones a base name")
+    parser.add_argument("--first", type=Path, help="file of base names, drawn more often than the others")
+    parser.add_argument("--first-share", type=float, default=0.85, help="share of the draws that --first gets")
     parser.add_argument("--seed", type=int, default=0)
     return parser.parse_args(arguments)
 

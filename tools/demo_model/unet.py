@@ -332,12 +332,15 @@ def train(options: argparse.Namespace) -> None:
     average = Average(model, options.average)
     if options.start is not None:
         average.steps = 10**6  # the start is worth keeping from the first step on
-    pool = collection.training_names()
+    pool = collection.training_pool(options.first, options.first_share)
     spent, step, stage = 0.0, 0, 0
     if options.state.is_file():
         state = torch.load(options.state, map_location=device, weights_only=True)
         model.load_state_dict(state["model"])
+        factors = [group["factor"] for group in optimizer.param_groups]
         optimizer.load_state_dict(state["optimizer"])
+        for group, factor in zip(optimizer.param_groups, factors, strict=True):
+            group["factor"] = factor  # as asked for now, not as in the state
         average.load(state["average"], steps=state["average_steps"])
         spent, step, stage = state["spent"], state["step"], state["stage"]
         logger.info("going on at stage %d, step %d, %.0f s", stage, step, spent)
@@ -449,6 +452,8 @@ def parse(arguments: list[str] | None = None) -> argparse.Namespace:
     parser.add_argument("--mirror", type=float, default=0.5, help="share of mirrored pictures, where none is turned")
     parser.add_argument("--high-noise", type=float, default=1.0, help="over 1 leans the timesteps towards noise")
     parser.add_argument("--variants", type=int, default=6, help="at most so many skin tones a base name")
+    parser.add_argument("--first", type=Path, help="file of base names, drawn more often than the others")
+    parser.add_argument("--first-share", type=float, default=0.85, help="share of the draws that --first gets")
     parser.add_argument("--save-every", type=float, default=5.0, help="minutes")
     parser.add_argument("--seed", type=int, default=0)
     options = parser.parse_args(arguments)

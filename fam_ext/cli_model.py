@@ -169,7 +169,7 @@ def compare(
 @demo_app.command("run")
 def demo_run(
     output: Annotated[str, typer.Option("--out", "-o", help="Folder for pictures and contact sheet.")] = "out/demo",
-    count: Annotated[int, typer.Option("--pictures", help="How many of the sample pictures.")] = 6,
+    count: Annotated[int, typer.Option("--pictures", help="How many of the sample pictures.")] = 4,
 ) -> None:
     """Upscale the sample folder by FAM and by direct inference with the embedded model, and show them side by side."""
     from fam_ext.cli import View, watched

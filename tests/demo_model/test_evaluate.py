@@ -3,10 +3,14 @@
 from __future__ import annotations
 
 import math
+from pathlib import Path
+from types import SimpleNamespace
+from typing import Any
 
 import pytest
 import torch
-from evaluate import components, halo, psnr, shrunk
+from data import Collection
+from evaluate import Evaluation, components, halo, psnr, shrunk
 
 
 def blank() -> torch.Tensor:
@@ -60,3 +64,18 @@ def test_shrinking_keeps_the_mean() -> None:
     small = shrunk(picture, (16, 16))
     assert small.shape == (3, 16, 16)
     assert small.mean().item() == pytest.approx(picture.mean().item(), abs=5e-3)
+
+
+@pytest.mark.parametrize(("side", "sizes"), [(256, [256, 512]), (512, [512])])
+def test_the_vae_is_measured_at_512_px_whatever_the_native_size(work: Path, side: int, sizes: list[int]) -> None:
+    collection = Collection(work)
+    host = SimpleNamespace(encode=lambda picture: picture, decode=lambda latent: (latent + 0.1).clamp_max(1))
+    options = SimpleNamespace(vae_count=2)
+    stand_in: Any = SimpleNamespace(
+        side=side, collection=collection, host=host, options=options, prompts=lambda count, held_out: range(count)
+    )
+    rows = Evaluation.vae_rows(stand_in)
+    assert [(f"at {size} px" in rows[2 * number][0], rows[2 * number][2]) for number, size in enumerate(sizes)] == [
+        (True, "at least 31 dB" if size == 512 else "") for size in sizes
+    ]
+    assert len(rows) == 2 * len(sizes) and all(20 <= float(row[1].split()[0]) < 60 for row in rows[::2])

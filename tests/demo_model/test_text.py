@@ -142,6 +142,36 @@ def test_a_taught_encoder_knows_its_pictures_and_the_unet_goes_on_from_it(
     train_unet(work, *more, "--steps", "1")
     assert torch.load(work / "more.pt", weights_only=True)["step"] == 5
     renders_a_picture(work / "more")
+    # or, with more neurons, for a model that goes on from a folder
+    (work / "taught.pt").unlink()
+    start = work / "more"
+    teach("--carry", str(work / "more.pt"), "--wide", "96", "--steps", "3")
+    grown = unet.Model(work / "taught")
+    assert grown.text.config.intermediate_size == 96
+    ours, theirs = (load_file(next(folder.glob("unet/*.safetensors"))) for folder in (work / "taught", start))
+    assert all(torch.equal(value, ours[key]) for key, value in theirs.items())  # cross-attention is kept
+    renders_a_picture(work / "taught")
+
+
+def test_a_wider_encoder_says_what_it_said_and_learns_with_its_new_neurons(
+    toy_model: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    import text
+    from transformers import CLIPTextModel
+
+    old: Any = CLIPTextModel.from_pretrained(toy_model / "text_encoder").float()
+    more = 2 * old.config.intermediate_size
+    monkeypatch.setattr(text, "LAYERS", old.config.num_hidden_layers)
+    wide = text.fresh_text(toy_model, wide=more)
+    wide.load_state_dict(text.widened(old.state_dict(), wide.state_dict()))
+    tokens = torch.arange(77)[None] % old.config.vocab_size
+    said = wide(tokens).last_hidden_state
+    torch.testing.assert_close(said, old(tokens).last_hidden_state, atol=1e-5, rtol=1e-5)
+    said[:, :, 0].sum().backward()
+    written = {key: value.grad for key, value in wide.named_parameters() if key.endswith("fc2.weight")}
+    assert len(written) == old.config.num_hidden_layers
+    for gradient in written.values():
+        assert gradient is not None and gradient.shape[1] == more and (gradient[:, more // 2 :] != 0).any()
 
 
 def test_a_state_without_cells_has_no_encoder_to_teach_further(tmp_path: Path) -> None:
@@ -172,6 +202,31 @@ def test_the_error_counts_at_every_scale() -> None:
     assert weighted_error(flat, noisy) > 100 * weighted_error(white, noisy)
     # each scale is capped like min-SNR-5 at its own SNR
     assert weighted_error(flat, noisy) == pytest.approx(0.01 * (1 + 0.3 * (4 + 16 + 64 + 256 + 1000 + 1000)), rel=1e-3)
+
+
+def test_noise_stronger_or_weaker_than_its_timestep_is_to_be_guessed_as_it_is(toy_model: Path) -> None:
+    import types
+
+    from unet import Model
+
+    model = Model(toy_model)
+    spreads: list[torch.Tensor] = []
+
+    class Exact(torch.nn.Module):
+        def forward(self, noisy: torch.Tensor, timesteps: torch.Tensor, **_: Any) -> types.SimpleNamespace:
+            noise = noisy / (1 - model.alphas[timesteps])[:, None, None, None].sqrt()  # the latents are 0
+            spreads.append(noise.std(dim=(1, 2, 3)))
+            return types.SimpleNamespace(sample=noise)
+
+    model.unet = Exact()
+    for excess in (0.0, 0.3):
+        generator = torch.Generator().manual_seed(0)
+        zeros = torch.zeros(8, 4, 64, 64)
+        loss, _ = model.loss(zeros, [""] * 8, high_noise=1.0, generator=generator, excess=excess)
+        assert loss.item() < 1e-6
+    plain, strong = spreads
+    torch.testing.assert_close(plain, torch.ones(8), atol=0.03, rtol=0)
+    assert strong.min() < 0.9 and strong.max() > 1.1
 
 
 def test_centring_moves_the_latents_and_no_picture(toy_model: Path) -> None:

@@ -59,13 +59,29 @@ def loose_caption(rng: random.Random, collection: Collection, index: int, *, syn
     return bare if form < 0.9 else f"{bare}, emoji"
 
 
-def fresh_text(start: Path) -> Any:
-    """Return an untrained CLIP text encoder for the tokenizer of `start`, as wide as its UNet's cross-attention."""
+def fresh_text(start: Path, *, wide: int) -> Any:
+    """Return an untrained CLIP text encoder for the tokenizer of `start`, as wide as its UNet's cross-attention, its
+    MLPs having `wide` neurons."""
     from transformers import CLIPTextConfig, CLIPTextModel
 
     old = CLIPTextConfig.from_pretrained(start / "text_encoder")
-    old.num_hidden_layers, old.intermediate_size = LAYERS, WIDE
+    old.num_hidden_layers, old.intermediate_size = LAYERS, wide
     return CLIPTextModel(old).float()
+
+
+def widened(text: dict[str, Tensor], fresh: dict[str, Tensor]) -> dict[str, Tensor]:
+    """Return the encoder `text` with as many neurons in its MLPs as the untrained `fresh` has: the new ones read as
+    they do in `fresh` and write nothing yet, so the encoder says what it said."""
+    grown = {key: value.clone() for key, value in text.items()}
+    for key, value in fresh.items():
+        old = text[key]
+        if old.shape == value.shape:
+            continue
+        grown[key] = value.clone()
+        if key.endswith("fc2.weight"):
+            grown[key].zero_()
+        grown[key][tuple(slice(size) for size in old.shape)] = old
+    return grown
 
 
 def teach(options: argparse.Namespace) -> None:
@@ -88,7 +104,7 @@ def teach(options: argparse.Namespace) -> None:
         if (found := [index for index in collection.variants[name] if index in row])
     }
     names = [name for name in collection.training_pool(options.first, options.first_share) if name in known]
-    text = fresh_text(options.start)
+    text = fresh_text(options.start, wide=options.wide or WIDE)
     head = torch.nn.Linear(text.config.hidden_size, target.shape[2])
     with torch.no_grad():
         head.weight.mul_(0.1)
@@ -97,7 +113,7 @@ def teach(options: argparse.Namespace) -> None:
     spent, step = 0.0, 0
     if options.carry is not None and not options.state.is_file():
         parts = carried(options.carry)
-        text.load_state_dict(parts["text"])
+        text.load_state_dict(widened(parts["text"], text.state_dict()))
         head.load_state_dict(parts["head"])
     if options.state.is_file():
         state = torch.load(options.state, weights_only=True)
@@ -142,7 +158,7 @@ def teach(options: argparse.Namespace) -> None:
             save()
             saved = time.monotonic()
     save()
-    if options.carry is not None:
+    if options.carry is not None and options.wide is None:
         put_back(options.carry, {"text": text.state_dict(), "head": head.state_dict()})
     else:
         write(options, text)
@@ -170,7 +186,8 @@ def put_back(path: Path, parts: dict[str, dict[str, Tensor]]) -> None:
 
 
 def write(options: argparse.Namespace, text: Any) -> None:
-    """Write `--out`: everything of `--start` with the taught encoder and untaught key and value projections."""
+    """Write `--out`: everything of `--start` with the taught encoder, and untaught key and value projections where
+    the encoder was taught from nothing."""
     from diffusers.models.unets.unet_2d_condition import UNet2DConditionModel
 
     partial = options.out.with_name(f"{options.out.name}.part")
@@ -178,7 +195,7 @@ def write(options: argparse.Namespace, text: Any) -> None:
     shutil.copytree(options.start, partial, ignore=shutil.ignore_patterns("unet", "text_encoder"))
     unet: Any = UNet2DConditionModel.from_pretrained(options.start / "unet").float()
     for name, module in unet.named_modules():
-        if name.endswith(("attn2.to_k", "attn2.to_v")):
+        if options.carry is None and name.endswith(("attn2.to_k", "attn2.to_v")):
             module.reset_parameters()
     unet.half().save_pretrained(partial / "unet")
     text.half().save_pretrained(partial / "text_encoder")
@@ -194,6 +211,11 @@ def parse(arguments: list[str] | None = None) -> argparse.Namespace:
     parser.add_argument("--state", type=Path, default=WORK / "taught.pt", help="what a later start goes on from")
     parser.add_argument(
         "--carry", type=Path, help="unet.py's state: its encoder is taught further and put back, and no --out written"
+    )
+    parser.add_argument(
+        "--wide",
+        type=int,
+        help=f"neurons of the MLPs, {WIDE} unless told; with --carry they grow, and --out is written",
     )
     parser.add_argument("--size", type=int, default=512, help="of the renders that latents.py encoded, px")
     parser.add_argument("--minutes", type=float, default=18.0, help="training time over all starts")

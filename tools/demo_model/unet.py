@@ -197,11 +197,19 @@ class Model(torch.nn.Module):
         self.register_buffer("alphas", scheduler.alphas_cumprod.clone(), persistent=False)
 
     def loss(
-        self, latents: Tensor, captions: list[str], *, high_noise: float, generator: torch.Generator
+        self,
+        latents: Tensor,
+        captions: list[str],
+        *,
+        high_noise: float,
+        generator: torch.Generator,
+        excess: float = 0.0,
     ) -> tuple[Tensor, Tensor]:
         """Return the min-SNR-5 weighted error of epsilon over all scales, and text.py's loss (0 without cells).
 
-        `high_noise` 1 draws timesteps evenly, one from each of B equal spans; 2 leans to noise.
+        `high_noise` 1 draws timesteps evenly, one from each of B equal spans; 2 leans to noise. The noise's spread is
+        exp(`excess` z), z normal, where the timestep says 1: a sampler's state comes to hold more, since each guess is
+        a little too small, and a network that always saw 1 guesses 1 and leaves the rest as grain.
         """
         device = self.alphas.device
         count = len(latents)
@@ -209,6 +217,8 @@ class Model(torch.nn.Module):
         share = share[torch.randperm(count, generator=generator)] ** (1 / high_noise)
         timesteps = (share * len(self.alphas)).long().clamp_max(len(self.alphas) - 1).to(device)
         noise = torch.randn(latents.shape, generator=generator).to(device)
+        if excess:
+            noise = noise * (excess * torch.randn(count, 1, 1, 1, generator=generator)).exp().to(device)
         alpha = self.alphas[timesteps]
         scale = alpha[:, None, None, None]
         noisy = scale.sqrt() * latents.to(device) + (1 - scale).sqrt() * noise
@@ -373,7 +383,9 @@ def train(options: argparse.Namespace) -> None:
             values = latents.get(pairs)
             generator = torch.Generator().manual_seed(options.seed * 1_000_003 + step)
             with autocast(device):
-                loss, unexplained = model.loss(values, captions, high_noise=options.high_noise, generator=generator)
+                loss, unexplained = model.loss(
+                    values, captions, high_noise=options.high_noise, generator=generator, excess=options.excess
+                )
                 if options.lessons:
                     places, names = draw_lessons(collection, options, step, pool=pool)
                     unexplained = model.unexplained(names, latents.get(places))
@@ -451,6 +463,9 @@ def parse(arguments: list[str] | None = None) -> argparse.Namespace:
     parser.add_argument("--synonyms", type=float, default=0.2, help="share of captions by another name")
     parser.add_argument("--mirror", type=float, default=0.5, help="share of mirrored pictures, where none is turned")
     parser.add_argument("--high-noise", type=float, default=1.0, help="over 1 leans the timesteps towards noise")
+    parser.add_argument(
+        "--excess", type=float, default=0.0, help="spread of the noise's strength around its timestep's"
+    )
     parser.add_argument("--variants", type=int, default=6, help="at most so many skin tones a base name")
     parser.add_argument("--first", type=Path, help="file of base names, drawn more often than the others")
     parser.add_argument("--first-share", type=float, default=0.85, help="share of the draws that --first gets")

@@ -174,6 +174,16 @@ def test_a_wider_encoder_says_what_it_said_and_learns_with_its_new_neurons(
         assert gradient is not None and gradient.shape[1] == more and (gradient[:, more // 2 :] != 0).any()
 
 
+def test_an_encoder_keeps_its_neurons_and_loses_none() -> None:
+    import text
+
+    held = {"layers.0.mlp.fc1.bias": torch.zeros(96)}
+    assert text.neurons(None, None) == text.WIDE
+    assert text.neurons(None, held) == 96 and text.neurons(128, held) == 128
+    with pytest.raises(SystemExit, match="96 neurons"):
+        text.neurons(64, held)
+
+
 def test_a_state_without_cells_has_no_encoder_to_teach_further(tmp_path: Path) -> None:
     import text
 
@@ -219,10 +229,10 @@ def test_noise_stronger_or_weaker_than_its_timestep_is_to_be_guessed_as_it_is(to
             return types.SimpleNamespace(sample=noise)
 
     model.unet = Exact()
-    for excess in (0.0, 0.3):
+    for noise_spread in (0.0, 0.3):
         generator = torch.Generator().manual_seed(0)
         zeros = torch.zeros(8, 4, 64, 64)
-        loss, _ = model.loss(zeros, [""] * 8, high_noise=1.0, generator=generator, excess=excess)
+        loss, _ = model.loss(zeros, [""] * 8, high_noise=1.0, generator=generator, noise_spread=noise_spread)
         assert loss.item() < 1e-6
     plain, strong = spreads
     torch.testing.assert_close(plain, torch.ones(8), atol=0.03, rtol=0)

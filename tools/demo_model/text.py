@@ -69,6 +69,19 @@ def fresh_text(start: Path, *, wide: int) -> Any:
     return CLIPTextModel(old).float()
 
 
+def neurons(wanted: int | None, text: dict[str, Tensor] | None) -> int:
+    """Return how many neurons an MLP gets: `wanted`, else those of the encoder `text`, else WIDE; exits when that
+    would take some away."""
+    if text is None:
+        return wanted or WIDE
+    held = next(len(value) for key, value in text.items() if key.endswith("fc1.bias"))
+    if wanted is not None and wanted < held:
+        raise SystemExit(
+            f"--wide is {wanted}, but the encoder has {held} neurons; give {held} or more, or leave it out"
+        )
+    return wanted or held
+
+
 def widened(text: dict[str, Tensor], fresh: dict[str, Tensor]) -> dict[str, Tensor]:
     """Return the encoder `text` with as many neurons in its MLPs as the untrained `fresh` has: the new ones read as
     they do in `fresh` and write nothing yet, so the encoder says what it said."""
@@ -104,21 +117,19 @@ def teach(options: argparse.Namespace) -> None:
         if (found := [index for index in collection.variants[name] if index in row])
     }
     names = [name for name in collection.training_pool(options.first, options.first_share) if name in known]
-    text = fresh_text(options.start, wide=options.wide or WIDE)
+    state: dict[str, Any] | None = torch.load(options.state, weights_only=True) if options.state.is_file() else None
+    parts = state or (carried(options.carry) if options.carry is not None else None)
+    text = fresh_text(options.start, wide=neurons(options.wide, parts["text"] if parts else None))
     head = torch.nn.Linear(text.config.hidden_size, target.shape[2])
     with torch.no_grad():
         head.weight.mul_(0.1)
         head.bias.zero_()
     optimizer = torch.optim.AdamW([*text.parameters(), *head.parameters()], lr=options.rate, weight_decay=0.0)
     spent, step = 0.0, 0
-    if options.carry is not None and not options.state.is_file():
-        parts = carried(options.carry)
+    if parts is not None:
         text.load_state_dict(widened(parts["text"], text.state_dict()))
         head.load_state_dict(parts["head"])
-    if options.state.is_file():
-        state = torch.load(options.state, weights_only=True)
-        text.load_state_dict(state["text"])
-        head.load_state_dict(state["head"])
+    if state is not None:
         optimizer.load_state_dict(state["optimizer"])
         spent, step = state["spent"], state["step"]
 

@@ -203,13 +203,13 @@ class Model(torch.nn.Module):
         *,
         high_noise: float,
         generator: torch.Generator,
-        excess: float = 0.0,
+        noise_spread: float = 0.0,
     ) -> tuple[Tensor, Tensor]:
         """Return the min-SNR-5 weighted error of epsilon over all scales, and text.py's loss (0 without cells).
 
-        `high_noise` 1 draws timesteps evenly, one from each of B equal spans; 2 leans to noise. The noise's spread is
-        exp(`excess` z), z normal, where the timestep says 1: a sampler's state comes to hold more, since each guess is
-        a little too small, and a network that always saw 1 guesses 1 and leaves the rest as grain.
+        `high_noise` 1 draws timesteps evenly, one from each of B equal spans; 2 leans to noise. The noise's strength is
+        exp(`noise_spread` z), z normal, where the timestep says 1: a sampler's state comes to hold more, since each
+        guess is a little too small, and a network that always saw 1 guesses 1 and leaves the rest as grain.
         """
         device = self.alphas.device
         count = len(latents)
@@ -217,8 +217,8 @@ class Model(torch.nn.Module):
         share = share[torch.randperm(count, generator=generator)] ** (1 / high_noise)
         timesteps = (share * len(self.alphas)).long().clamp_max(len(self.alphas) - 1).to(device)
         noise = torch.randn(latents.shape, generator=generator).to(device)
-        if excess:
-            noise = noise * (excess * torch.randn(count, 1, 1, 1, generator=generator)).exp().to(device)
+        if noise_spread:
+            noise = noise * (noise_spread * torch.randn(count, 1, 1, 1, generator=generator)).exp().to(device)
         alpha = self.alphas[timesteps]
         scale = alpha[:, None, None, None]
         noisy = scale.sqrt() * latents.to(device) + (1 - scale).sqrt() * noise
@@ -384,7 +384,11 @@ def train(options: argparse.Namespace) -> None:
             generator = torch.Generator().manual_seed(options.seed * 1_000_003 + step)
             with autocast(device):
                 loss, unexplained = model.loss(
-                    values, captions, high_noise=options.high_noise, generator=generator, excess=options.excess
+                    values,
+                    captions,
+                    high_noise=options.high_noise,
+                    generator=generator,
+                    noise_spread=options.noise_spread,
                 )
                 if options.lessons:
                     places, names = draw_lessons(collection, options, step, pool=pool)
@@ -464,7 +468,7 @@ def parse(arguments: list[str] | None = None) -> argparse.Namespace:
     parser.add_argument("--mirror", type=float, default=0.5, help="share of mirrored pictures, where none is turned")
     parser.add_argument("--high-noise", type=float, default=1.0, help="over 1 leans the timesteps towards noise")
     parser.add_argument(
-        "--excess", type=float, default=0.0, help="spread of the noise's strength around its timestep's"
+        "--noise-spread", type=float, default=0.0, help="spread of the noise's strength around its timestep's"
     )
     parser.add_argument("--variants", type=int, default=6, help="at most so many skin tones a base name")
     parser.add_argument("--first", type=Path, help="file of base names, drawn more often than the others")

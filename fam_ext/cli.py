@@ -442,7 +442,9 @@ def summary_line(summary: Summary, output: str) -> str:
     if summary.done_before:
         parts.append(f"{summary.done_before} done before")
     if summary.kept:
-        parts.append(f"{summary.kept} kept as they are (other settings; --overwrite replaces)")
+        parts.append(
+            f"{summary.kept} kept as they are (made from another picture or other settings; --overwrite replaces)"
+        )
     if summary.skipped:
         parts.append(f"{summary.skipped} skipped")
     if summary.failed:

@@ -4,6 +4,7 @@ import pytest
 from PIL import Image
 
 from fam_ext import cli
+from fam_ext.jobs.plan import natural_key
 from fam_ext.metadata.infotext import from_fields, parse
 from tests.hosts import toys
 
@@ -89,7 +90,7 @@ def test_demo_export_names_what_is_no_webui(tmp_path, capsys):
 
 
 @pytest.mark.slow
-def test_demo_makes_a_contact_sheet_from_real_pictures_with_the_real_model(tmp_path, capsys):
+def test_demo_makes_a_contact_sheet_from_real_pictures_with_the_real_model(tmp_path, capsys, monkeypatch):
     assert run("demo", "run", "--out", tmp_path, "--pictures", 1) == 0
     out = capsys.readouterr().out
     fam, direct = (
@@ -98,3 +99,17 @@ def test_demo_makes_a_contact_sheet_from_real_pictures_with_the_real_model(tmp_p
     assert fam > direct + 5  # one face where direct inference paints several
     with Image.open(tmp_path / "contact-sheet.png") as sheet:
         assert sheet.width > 4 * 384
+
+    # a later version's samples have the same names: what the sheet would show beside them is not theirs
+    from fam_ext.demo import run as demo
+
+    newer = tmp_path / "newer"
+    newer.mkdir()
+    first = min(demo.samples().iterdir(), key=lambda path: natural_key(path.name))
+    with Image.open(first) as picture:
+        picture.transpose(Image.Transpose.FLIP_LEFT_RIGHT).save(newer / first.name)
+    monkeypatch.setattr(demo, "samples", lambda: newer)
+    before = (tmp_path / "fam" / first.name).read_bytes()
+    assert run("demo", "run", "--out", tmp_path, "--pictures", 1) == 1
+    assert "made from other samples" in capsys.readouterr().err
+    assert (tmp_path / "fam" / first.name).read_bytes() == before

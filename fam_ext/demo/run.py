@@ -50,7 +50,7 @@ def run_demo(
 ) -> tuple[Path, list[str]]:
     """Return the contact sheet's path and the lines that sum it up. What an earlier run made is kept and used.
 
-    Raises `RenderError` when a picture could not be made.
+    Raises `RenderError` when a picture could not be made, or when `output` holds one of an earlier version's samples.
     """
     for method, title in METHODS.items():
         say(f"{title}: {output / method}")
@@ -59,6 +59,11 @@ def run_demo(
         )
         if summary.failed or summary.stopped or summary.pending:
             raise RenderError(f"the demo ended early ({summary.stopped or 'see the report'}); run it again to go on")
+        if summary.kept:
+            raise RenderError(
+                f"{output / method} holds {summary.kept} of the demo's pictures made from other samples or settings: "
+                f"delete {output}, or give another folder with --out"
+            )
 
     rows: list[list[Cell]] = []
     kept: dict[str, list[float]] = {method: [] for method in METHODS}

@@ -121,7 +121,7 @@ class PlanCounts:
     new: int = 0
     done_before: int = 0
     kept: int = 0
-    """Outputs made with other settings, kept because nothing was said about replacing them."""
+    """Outputs made from another picture or with other settings, kept because nothing was said about replacing them."""
     skipped: int = 0
     failed: int = 0
 

@@ -239,6 +239,27 @@ def test_noise_stronger_or_weaker_than_its_timestep_is_to_be_guessed_as_it_is(to
     assert strong.min() < 0.9 and strong.max() > 1.1
 
 
+def test_closer_views_are_drawn_at_timesteps_that_show_the_layout(toy_model: Path) -> None:
+    import types
+
+    from unet import CLOSE_BELOW, Model
+
+    model = Model(toy_model)
+    drawn: list[torch.Tensor] = []
+
+    class Note(torch.nn.Module):
+        def forward(self, noisy: torch.Tensor, timesteps: torch.Tensor, **_: Any) -> types.SimpleNamespace:
+            drawn.append(timesteps)
+            return types.SimpleNamespace(sample=noisy)
+
+    model.unet = Note()
+    for seed in range(40):
+        generator = torch.Generator().manual_seed(seed)
+        model.loss(torch.zeros(8, 4, 16, 16), [""] * 8, high_noise=1.0, generator=generator, close=3)
+    timesteps = torch.stack(drawn)
+    assert timesteps[:, 5:].max() < CLOSE_BELOW * 1000 < 950 < timesteps[:, :5].max()
+
+
 def test_centring_moves_the_latents_and_no_picture(toy_model: Path) -> None:
     from center import shift
     from unet import Model

@@ -50,6 +50,16 @@ def train_unet(work: Path, *arguments: str) -> dict[str, Any]:
     return torch.load(work / "unet.pt", weights_only=True)
 
 
+def run_latents(work: Path, *arguments: str) -> None:
+    import sys
+
+    import latents
+
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setattr(sys, "argv", ["latents.py", "--work", str(work), "--vae", str(work / "vae"), *arguments])
+        latents.main()
+
+
 def test_the_clock_and_the_rate() -> None:
     from training import Clock, cosine
 
@@ -76,6 +86,9 @@ def test_vae_and_unet_train_stop_and_go_on(work: Path, small: None) -> None:
     torch.save(state, work / "unet.pt")
     state = train_unet(work, "--stages", "64:5", "128:5", "--steps", "1")
     assert (state["step"], state["stage"]) == (4, 1)
+    run_latents(work, "--size", "256", "--count", "1")
+    state = train_unet(work, "--stages", "64:5", "128:5", "--steps", "1", "--close", "0.5")
+    assert (state["step"], state["stage"]) == (5, 1)
     assert json.loads((work / "model" / "unet" / "config.json").read_text())["sample_size"] == 16
     assert all(
         value.dtype == torch.float16 for value in load_file(next((work / "model").glob("unet/*.safetensors"))).values()
@@ -141,6 +154,66 @@ def test_captions_and_pictures_of_a_step_are_the_same_again(work: Path) -> None:
     assert first != unet.draw_batch(collection, options, 6, pool=pool)
     turned = [collection.emojis[index].name for index, mirrored in first[0] if mirrored]
     assert "left-arrow" not in turned
+
+
+def test_a_merged_model_lies_between_two(toy_model: Path, tmp_path: Path) -> None:
+    import shutil
+
+    from merge import merge
+    from safetensors.torch import save_file
+
+    other = tmp_path / "other"
+    shutil.copytree(toy_model, other)
+    place = next(other.glob("unet/*.safetensors"))
+    one = load_file(place)
+    moved = {key: value + 0.5 for key, value in one.items()}
+    save_file(moved, place, metadata={"format": "pt"})
+    merge(toy_model, other, tmp_path / "out", share=0.25)
+    mean = load_file(tmp_path / "out" / "unet" / place.name)
+    for key, value in one.items():
+        torch.testing.assert_close(mean[key], value + 0.125, atol=1e-3, rtol=0)
+    same = ("text_encoder/model.safetensors", "vae/diffusion_pytorch_model.safetensors")
+    for name in same:
+        before, after = load_file(toy_model / name), load_file(tmp_path / "out" / name)
+        assert all(torch.equal(before[key], after[key]) for key in before)
+
+    with pytest.raises(SystemExit, match="between 0"):
+        merge(toy_model, other, tmp_path / "none", share=1.5)
+    odd = min(moved)
+    save_file({key: value for key, value in moved.items() if key != odd}, place, metadata={"format": "pt"})
+    with pytest.raises(SystemExit, match=odd):
+        merge(toy_model, other, tmp_path / "none", share=0.5)
+    shutil.rmtree(other / "vae")
+    shutil.copytree(toy_model / "vae", other / "vae")
+    vae = next(other.glob("vae/*.safetensors"))
+    save_file({key: value + 1 for key, value in load_file(vae).items()}, vae, metadata={"format": "pt"})
+    with pytest.raises(SystemExit, match="different VAEs"):
+        merge(toy_model, other, tmp_path / "none", share=0.5)
+    assert not list(tmp_path.glob("none*"))
+
+
+def test_a_closer_view_is_a_window_of_a_larger_render_at_its_place(work: Path) -> None:
+    import unet
+    from data import Collection, Renders
+
+    collection = Collection(work)
+    larger = unet.Latents(Renders(collection, 64), None, tag="toy")  # what is encoded needs no VAE
+    options = unet.parse(["--work", str(work), "--close", "0.5", "--drop", "0"])
+    with pytest.raises(SystemExit, match=r"latents\.py --size 64"):
+        unet.draw_close(collection, options, 0, latents=larger, count=4)
+    larger.values[2, 0] = torch.randn(4, 8, 8, generator=torch.Generator().manual_seed(0)).numpy()
+    larger.done[2, 0] = 1
+    windows, captions = unet.draw_close(collection, options, 0, latents=larger, count=4)
+    again, same = unet.draw_close(collection, options, 0, latents=larger, count=4)
+    torch.testing.assert_close(windows, again, atol=0, rtol=0)
+    assert captions == same and all(captions)
+    whole = larger.get([(2, False)])[0]
+    half = whole.shape[-1] // 2
+    assert windows.shape == (4, 4, half, half)
+    places = [(top, left) for top in range(half + 1) for left in range(half + 1)]
+    for window in windows:
+        assert any(torch.equal(whole[:, top : top + half, left : left + half], window) for top, left in places)
+    assert len({window.numpy().tobytes() for window in windows}) > 1
 
 
 def test_the_new_tokenizer_reads_alike_slow_and_fast(tmp_path: Path) -> None:

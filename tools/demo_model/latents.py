@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import argparse
 import logging
+import random
 import time
 from pathlib import Path
 
@@ -29,6 +30,7 @@ def main() -> None:
     parser.add_argument("--vae", type=Path, default=WORK / "vae")
     parser.add_argument("--size", type=int, default=512)
     parser.add_argument("--variants", type=int, default=6, help="at most so many skin tones a base name")
+    parser.add_argument("--count", type=int, help="only so many names, drawn evenly (enough for unet.py --close)")
     parser.add_argument("--part", type=_part, default=(0, 1), metavar="I/N", help="every Nth picture from the Ith on")
     options = parser.parse_args()
     logging.basicConfig(level=logging.INFO, format="%(message)s")
@@ -40,6 +42,8 @@ def main() -> None:
     vae = vae.to(memory_format=torch.channels_last)  # pyright: ignore[reportCallIssue]
     latents = Latents(Renders(collection, options.size), vae, tag=tag_of(options.vae))
     names = collection.training_names()
+    if options.count is not None:
+        names = random.Random(0).sample(names, min(options.count, len(names)))
     # the first variant of every name before the second of any: a stopped run leaves whole names
     rounds = [[vs[k] for name in names if len(vs := collection.variants[name]) > k] for k in range(options.variants)]
     index, count = options.part

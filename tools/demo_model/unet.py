@@ -54,6 +54,9 @@ GUIDANCE = 0.05
 """How much reading.py's loss counts beside the error of epsilon."""
 SCALES, SCALE_WEIGHT = (2, 4, 8, 16, 32, 64), 0.3
 """The sides, in latent values, of the squares over which the error of epsilon counts too, and how much it does."""
+CLOSE_BELOW = 0.4
+"""The share of the schedule that closer views are trained on: above it the noise leaves the layout open, and a network
+that saw parts there would draw parts of things when asked for things."""
 CELLS = 0.3
 """How much text.py's loss, the unexplained share of the cells, goes on to count."""
 SCHEDULER: dict[str, Any] = {
@@ -204,17 +207,22 @@ class Model(torch.nn.Module):
         high_noise: float,
         generator: torch.Generator,
         noise_spread: float = 0.0,
+        close: int = 0,
     ) -> tuple[Tensor, Tensor]:
         """Return the min-SNR-5 weighted error of epsilon over all scales, and text.py's loss (0 without cells).
 
         `high_noise` 1 draws timesteps evenly, one from each of B equal spans; 2 leans to noise. The noise's strength is
         exp(`noise_spread` z), z normal, where the timestep says 1: a sampler's state comes to hold more, since each
         guess is a little too small, and a network that always saw 1 guesses 1 and leaves the rest as grain.
+
+        The last `close` latents are parts of larger renders (draw_close), of which only timesteps under CLOSE_BELOW of
+        the schedule are drawn and which the text encoder's loss leaves out: the cells are those of whole pictures.
         """
         device = self.alphas.device
         count = len(latents)
         share = (torch.arange(count) + torch.rand(count, generator=generator)) / count
         share = share[torch.randperm(count, generator=generator)] ** (1 / high_noise)
+        share[count - close :] *= CLOSE_BELOW
         timesteps = (share * len(self.alphas)).long().clamp_max(len(self.alphas) - 1).to(device)
         noise = torch.randn(latents.shape, generator=generator).to(device)
         if noise_spread:
@@ -226,7 +234,8 @@ class Model(torch.nn.Module):
         guess = self.unet(noisy, timesteps, encoder_hidden_states=context).sample
         snr = alpha / (1 - alpha)
         loss = weighted_error(guess.float() - noise, snr).mean()
-        return loss, self._unexplained(context, latents.to(device), captions)
+        whole = count - close
+        return loss, self._unexplained(context[:whole], latents[:whole].to(device), captions[:whole])
 
     def encode(self, captions: list[str]) -> Tensor:
         """Return (B, 77, width), the text encoder's tokens of `captions`."""
@@ -304,6 +313,33 @@ def draw_batch(
     return pairs, captions
 
 
+def draw_close(
+    collection: Collection, options: argparse.Namespace, step: int, *, latents: Latents, count: int
+) -> tuple[Tensor, list[str]]:
+    """Return (count, 4, side / 2, side / 2) windows of latents at twice the size, and captions.
+
+    Photographs show an edge at every scale and a model trained on them knows it in each; these pictures show it at one,
+    and at 2x the network drew its own small ripples along the larger edges. Only pictures encoded by latents.py count.
+    """
+    rng = random.Random(options.seed * 1_000_003 + step + 250_000)
+    ready = np.flatnonzero(latents.done[:, 0]).tolist()
+    if not ready:
+        raise SystemExit(
+            f"--close {options.close:g} needs latents at {latents.renders.size} px and none are encoded: "
+            f"run latents.py --size {latents.renders.size} --variants 1 --count 200 first"
+        )
+    indices = rng.choices(ready, k=count)
+    window = latents.values.shape[-1] // 2
+    windows: list[Tensor] = []
+    captions: list[str] = []
+    for whole, index in zip(latents.get([(index, False) for index in indices]), indices, strict=True):
+        top, left = rng.randint(0, window), rng.randint(0, window)
+        windows.append(whole[:, top : top + window, left : left + window])
+        text = collection.draw_caption(rng, index, synonym_share=options.synonyms)
+        captions.append("" if rng.random() < options.drop else text)
+    return torch.stack(windows), captions
+
+
 def draw_lessons(
     collection: Collection, options: argparse.Namespace, step: int, *, pool: list[str]
 ) -> tuple[list[tuple[int, bool]], list[str]]:
@@ -369,6 +405,8 @@ def train(options: argparse.Namespace) -> None:
     while stage < len(options.stages):
         size, minutes = options.stages[stage]
         latents = Latents(Renders(collection, size), model.fixed["vae"], tag=tag)
+        close = round(options.close * options.batch)
+        larger = Latents(Renders(collection, 2 * size), model.fixed["vae"], tag=tag) if close else None
         shown = saved = time.monotonic()
         losses: list[float] = []
         shares: list[float] = []
@@ -380,7 +418,10 @@ def train(options: argparse.Namespace) -> None:
             for group in optimizer.param_groups:
                 group["lr"] = rate * group["factor"]
             pairs, captions = draw_batch(collection, options, step, pool=pool)
-            values = latents.get(pairs)
+            values = latents.get(pairs[: len(pairs) - close])
+            if larger is not None:
+                windows, names = draw_close(collection, options, step, latents=larger, count=close)
+                values, captions = torch.cat([values, windows]), captions[: len(captions) - close] + names
             generator = torch.Generator().manual_seed(options.seed * 1_000_003 + step)
             with autocast(device):
                 loss, unexplained = model.loss(
@@ -389,6 +430,7 @@ def train(options: argparse.Namespace) -> None:
                     high_noise=options.high_noise,
                     generator=generator,
                     noise_spread=options.noise_spread,
+                    close=close,
                 )
                 if options.lessons:
                     places, names = draw_lessons(collection, options, step, pool=pool)
@@ -469,6 +511,9 @@ def parse(arguments: list[str] | None = None) -> argparse.Namespace:
     parser.add_argument("--high-noise", type=float, default=1.0, help="over 1 leans the timesteps towards noise")
     parser.add_argument(
         "--noise-spread", type=float, default=0.0, help="spread of the noise's strength around its timestep's"
+    )
+    parser.add_argument(
+        "--close", type=float, default=0.0, help="share of draws that are windows of renders at twice the size"
     )
     parser.add_argument("--variants", type=int, default=6, help="at most so many skin tones a base name")
     parser.add_argument("--first", type=Path, help="file of base names, drawn more often than the others")

@@ -110,6 +110,6 @@ def test_demo_makes_a_contact_sheet_from_real_pictures_with_the_real_model(tmp_p
         picture.transpose(Image.Transpose.FLIP_LEFT_RIGHT).save(newer / first.name)
     monkeypatch.setattr(demo, "samples", lambda: newer)
     before = (tmp_path / "fam" / first.name).read_bytes()
-    assert run("demo", "run", "--out", tmp_path, "--pictures", 1) == 1
+    assert run("demo", "run", "--out", tmp_path, "--pictures", 1) == 2
     assert "made from other samples" in capsys.readouterr().err
     assert (tmp_path / "fam" / first.name).read_bytes() == before

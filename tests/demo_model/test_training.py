@@ -192,6 +192,16 @@ def test_a_merged_model_lies_between_two(toy_model: Path, tmp_path: Path) -> Non
     assert not list(tmp_path.glob("none*"))
 
 
+@pytest.mark.parametrize("share", ["1", "0.1", "-0.5"])
+def test_closer_views_leave_whole_pictures_in_a_step_and_are_some(share: str, capsys: pytest.CaptureFixture) -> None:
+    import unet
+
+    with pytest.raises(SystemExit):
+        unet.parse(["--batch", "4", "--close", share])
+    assert "one closer view and one whole picture" in capsys.readouterr().err
+    assert unet.parse(["--batch", "4", "--close", "0.5"]).close == 0.5
+
+
 def test_a_closer_view_is_a_window_of_a_larger_render_at_its_place(work: Path) -> None:
     import unet
     from data import Collection, Renders

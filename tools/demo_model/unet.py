@@ -298,6 +298,12 @@ def weighted_error(error: Tensor, snr: Tensor) -> Tensor:
     return total
 
 
+def caption_or_none(collection: Collection, options: argparse.Namespace, rng: random.Random, index: int) -> str:
+    """Return a caption of picture `index`, or, in a share of `--drop`, the empty one that guidance needs."""
+    text = collection.draw_caption(rng, index, synonym_share=options.synonyms)
+    return "" if rng.random() < options.drop else text
+
+
 def draw_batch(
     collection: Collection, options: argparse.Namespace, step: int, *, pool: list[str]
 ) -> tuple[list[tuple[int, bool]], list[str]]:
@@ -308,8 +314,7 @@ def draw_batch(
     for index in collection.draw(rng, options.batch, names=pool):
         mirrorable = not collection.mirrors_another(collection.emojis[index].name)
         pairs.append((index, mirrorable and rng.random() < options.mirror))
-        text = collection.draw_caption(rng, index, synonym_share=options.synonyms)
-        captions.append("" if rng.random() < options.drop else text)
+        captions.append(caption_or_none(collection, options, rng, index))
     return pairs, captions
 
 
@@ -335,8 +340,7 @@ def draw_close(
     for whole, index in zip(latents.get([(index, False) for index in indices]), indices, strict=True):
         top, left = rng.randint(0, window), rng.randint(0, window)
         windows.append(whole[:, top : top + window, left : left + window])
-        text = collection.draw_caption(rng, index, synonym_share=options.synonyms)
-        captions.append("" if rng.random() < options.drop else text)
+        captions.append(caption_or_none(collection, options, rng, index))
     return torch.stack(windows), captions
 
 
@@ -523,6 +527,11 @@ def parse(arguments: list[str] | None = None) -> argparse.Namespace:
     options = parser.parse_args(arguments)
     if options.lessons and options.cells is None:
         parser.error(f"--lessons {options.lessons} needs the state that text.py wrote: add --cells FILE")
+    if options.close and not 1 <= round(options.close * options.batch) < options.batch:
+        parser.error(
+            f"--close {options.close:g} of --batch {options.batch} is {options.close * options.batch:g} a step; "
+            "it has to leave at least one closer view and one whole picture"
+        )
     return options
 
 

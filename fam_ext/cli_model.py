@@ -189,11 +189,12 @@ def demo_run(
 def demo_export(
     webui: Annotated[str, typer.Option(help="The WebUI's own folder.")],
     model: Annotated[str | None, typer.Option(help="Another diffusers folder of the same layout.")] = None,
+    layout: Annotated[str, typer.Option(help="What the WebUI takes it for: sd (SD1.5) or sdxl.")] = "sd",
 ) -> None:
     """Write the embedded model as an A1111 checkpoint (.safetensors and .yaml)."""
     from fam_ext.demo.export import export_webui
 
-    for path in export_webui(webui, model=model):
+    for path in export_webui(webui, model=model, layout=layout):
         typer.echo(str(path))
 
 

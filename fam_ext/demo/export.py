@@ -8,8 +8,9 @@ import logging
 import os
 from collections.abc import Callable, Iterable, Mapping
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, Literal, get_args
 
+from fam_ext.demo.sdxl import sdxl_config, sdxl_state_dict
 from fam_ext.errors import UnsupportedModelError, UsageError
 
 if TYPE_CHECKING:
@@ -17,7 +18,8 @@ if TYPE_CHECKING:
 
 logger = logging.getLogger(__name__)
 
-NAME = "fluent-tiny"
+Layout = Literal["sd", "sdxl"]
+NAMES: Mapping[Layout, str] = {"sd": "fluent-tiny", "sdxl": "fluent-tiny-xl"}
 EMBEDDED_MODEL = Path(__file__).parent / "model"
 WEBUI_CHECKPOINTS = Path("models") / "Stable-diffusion"
 NORM_GROUPS = 32  # ldm's code fixes it for the UNet and the VAE alike
@@ -25,32 +27,39 @@ NORM_GROUPS = 32  # ldm's code fixes it for the UNet and the VAE alike
 Config = Mapping[str, Any]
 
 
-def export_webui(folder: str | Path, *, model: str | Path | None = None) -> list[Path]:
+def export_webui(folder: str | Path, *, model: str | Path | None = None, layout: Layout | str = "sd") -> list[Path]:
     """Write `fluent-tiny.safetensors`, its `.yaml` and its tokenizer folder where the WebUI in `folder` finds them.
 
-    Returns the written files. `folder` is a WebUI's own folder; `model` a diffusers folder, None = the embedded model.
-    Files of an earlier export are replaced. The yaml names the tokenizer's folder by its absolute path: export again
-    after moving the WebUI. Raises `UsageError` when `folder` is no WebUI and `UnsupportedModelError` when ldm's code
-    cannot hold the model.
+    Returns the written files. `folder` is a WebUI's own folder; `model` a diffusers folder, None = the embedded model;
+    `layout` "sd" (the WebUI runs it as SD1.5) or "sdxl" (as SDXL, named `fluent-tiny-xl`). Files of an earlier export
+    are replaced. The yaml names the tokenizer's folder by its absolute path: export again after moving the WebUI.
+    Raises `UsageError` when `folder` is no WebUI or the layout unknown and `UnsupportedModelError` when the WebUI's
+    code cannot hold the model.
     """
+    if layout not in get_args(Layout):
+        raise UsageError(f"layout is {layout!r}; choose one of {', '.join(get_args(Layout))}")
     folder = Path(folder).expanduser().resolve()
     if not (folder / WEBUI_CHECKPOINTS).is_dir():
         raise UsageError(
             f"{folder} is no WebUI folder; give the one that holds {WEBUI_CHECKPOINTS.as_posix()}"
             " (where webui.py or launch.py lies)"
         )
-    return export_checkpoint(folder / WEBUI_CHECKPOINTS, model=model)
+    return export_checkpoint(folder / WEBUI_CHECKPOINTS, model=model, layout=layout)
 
 
-def export_checkpoint(folder: str | Path, *, model: str | Path | None = None, name: str = NAME) -> list[Path]:
+def export_checkpoint(
+    folder: str | Path, *, model: str | Path | None = None, name: str | None = None, layout: Layout = "sd"
+) -> list[Path]:
     """Write `name`.safetensors, `name`.yaml and the tokenizer folder `name`-text into `folder`; return the files."""
     from safetensors.torch import save_file
 
     source = Path(model) if model is not None else EMBEDDED_MODEL
-    folder = Path(folder).resolve()
+    folder, name = Path(folder).resolve(), name or NAMES[layout]
     state = ldm_state_dict(source)
     text_folder = folder / f"{name}-text"
     config = ldm_config(source, text_folder=text_folder)
+    if layout == "sdxl":
+        state, config = sdxl_state_dict(state), sdxl_config(config)
 
     text_folder.mkdir(parents=True, exist_ok=True)
     written = [_write(text_folder / file, text) for file, text in _text_files(source).items()]

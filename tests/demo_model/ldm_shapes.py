@@ -1,4 +1,5 @@
-"""What ldm's code builds from a yaml, as names and shapes: written from its constructors, independent of the export."""
+"""What ldm's and sgm's code build from a yaml, as names and shapes: written from their constructors, independent of the
+export."""
 
 from __future__ import annotations
 
@@ -11,7 +12,7 @@ Shapes = Iterator[tuple[str, tuple[int, ...]]]
 def checkpoint_shapes(config: Mapping[str, Any]) -> dict[str, tuple[int, ...]]:
     """Return every weight that the UNet and the VAE of the yaml `config` have, under their checkpoint names."""
     params = config["model"]["params"]
-    unet = params["unet_config"]["params"]
+    unet = params["unet_config" if "unet_config" in params else "network_config"]["params"]
     vae = params["first_stage_config"]["params"]
     pairs = [*_prefixed("model.diffusion_model", _unet(unet)), *_prefixed("first_stage_model", _vae(vae))]
     shapes = dict(pairs)
@@ -71,6 +72,9 @@ def _unet(params: Mapping[str, Any]) -> Shapes:
     time_width = 4 * first
     yield from _linear("time_embed.0", first, time_width)
     yield from _linear("time_embed.2", time_width, time_width)
+    if params.get("num_classes") == "sequential":
+        yield from _linear("label_emb.0.0", params["adm_in_channels"], time_width)
+        yield from _linear("label_emb.0.2", time_width, time_width)
     yield from _conv("input_blocks.0.0", params["in_channels"], first)
     skips, width, index, scale = [first], first, 1, 1
     levels = list(enumerate(params["channel_mult"]))

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import shutil
 from pathlib import Path
 
 import pytest
@@ -16,6 +17,7 @@ from fam_ext.errors import UnsupportedModelError, UsageError
 from .conftest import build_model
 from .ldm_shapes import checkpoint_shapes
 
+XL_TEXT = "conditioner.embedders.0.transformer."
 TEXT = "cond_stage_model.transformer."
 
 
@@ -51,6 +53,42 @@ def test_text_weights_have_the_names_of_transformers_4(toy_model: Path) -> None:
     saved = load_file(toy_model / "text_encoder" / "model.safetensors")
     assert keys == {f"text_model.{key.removeprefix('text_model.')}" for key in saved}
     assert "text_model.embeddings.token_embedding.weight" in keys  # by this one A1111 knows that no download is needed
+
+
+def test_every_weight_has_one_place_in_sgm(toy_model: Path, tmp_path: Path) -> None:
+    checkpoint, config, *_ = export_checkpoint(tmp_path, model=toy_model, layout="sdxl")
+    assert (checkpoint.name, config.name) == ("fluent-tiny-xl.safetensors", "fluent-tiny-xl.yaml")
+    state, said = load_file(checkpoint), yaml.safe_load(config.read_text())
+    shapes = {key: tuple(tensor.shape) for key, tensor in state.items() if not key.startswith("conditioner.")}
+    assert shapes == checkpoint_shapes(said)
+    sd = ldm_state_dict(toy_model)
+    assert {key.replace(XL_TEXT, TEXT) for key in state} - set(sd) == {
+        *(f"model.diffusion_model.label_emb.0.{layer}.{part}" for layer in (0, 2) for part in ("weight", "bias")),
+        "conditioner.embedders.1.model.ln_final.weight",  # by this one A1111 knows that no download is needed
+    }
+    for key, tensor in sd.items():
+        assert torch.equal(state[key.replace(TEXT, XL_TEXT)], tensor), key
+    embedders = said["model"]["params"]["conditioner_config"]["params"]["emb_models"]
+    assert embedders[0]["params"]["version"] == str(tmp_path / "fluent-tiny-xl-text")
+    numbers = sum(2 * embedder["params"]["outdim"] for embedder in embedders[1:])
+    assert numbers == said["model"]["params"]["network_config"]["params"]["adm_in_channels"]
+
+
+def test_a_schedule_that_the_webui_gives_no_sdxl_model_is_refused(toy_model: Path, tmp_path: Path) -> None:
+    model = tmp_path / "model"
+    shutil.copytree(toy_model, model)
+    config = model / "scheduler" / "scheduler_config.json"
+    config.write_text(json.dumps({**json.loads(config.read_text()), "beta_end": 0.02}))
+    with pytest.raises(UnsupportedModelError, match=r"linear_end is 0\.02.*layout sd"):
+        export_checkpoint(tmp_path, model=model, layout="sdxl")
+    assert sorted(path.name for path in tmp_path.iterdir()) == ["model"]
+    assert export_checkpoint(tmp_path, model=model)
+
+
+def test_an_unknown_layout_is_refused(toy_model: Path, tmp_path: Path) -> None:
+    (tmp_path / "models" / "Stable-diffusion").mkdir(parents=True)
+    with pytest.raises(UsageError, match="layout is 'flux'; choose one of sd, sdxl"):
+        export_webui(tmp_path, model=toy_model, layout="flux")
 
 
 def test_values_go_where_their_role_is(toy_model: Path) -> None:
@@ -125,11 +163,7 @@ def test_a_model_that_ldm_cannot_hold_is_refused(
     toy_model: Path, tmp_path: Path, part: str, field: str, value: object
 ) -> None:
     model = tmp_path / "model"
-    for path in toy_model.rglob("*"):
-        if path.is_file():
-            copy = model / path.relative_to(toy_model)
-            copy.parent.mkdir(parents=True, exist_ok=True)
-            copy.write_bytes(path.read_bytes())
+    shutil.copytree(toy_model, model)
     config = model / part / "config.json"
     config.write_text(json.dumps({**json.loads(config.read_text()), field: value}))
     with pytest.raises(UnsupportedModelError):

@@ -11,7 +11,7 @@ import numpy as np
 import pytest
 import torch
 
-from fam_ext.demo.export import EMBEDDED_MODEL, export_checkpoint
+from fam_ext.demo.export import EMBEDDED_MODEL, Layout, export_checkpoint
 
 WEBUI = Path(os.environ.get("FAM_WEBUI_DIR", "~/stable-diffusion-webui")).expanduser()
 PYTHON = WEBUI / "venv" / "bin" / "python"
@@ -22,14 +22,15 @@ STEPS, CFG_SCALE = 20, 5.0
 @pytest.mark.webui
 @pytest.mark.slow
 @pytest.mark.skipif(not PYTHON.exists(), reason="no WebUI here")
-def test_same_noise_gives_the_same_latents(toy_model: Path, tmp_path: Path) -> None:
+@pytest.mark.parametrize("layout", ["sd", "sdxl"])
+def test_same_noise_gives_the_same_latents(toy_model: Path, tmp_path: Path, layout: Layout) -> None:
     from diffusers.models.autoencoders.autoencoder_kl import AutoencoderKL
     from diffusers.models.unets.unet_2d_condition import UNet2DConditionModel
     from diffusers.schedulers.scheduling_ddim import DDIMScheduler
     from transformers import CLIPTextModel, CLIPTokenizer
 
     model = EMBEDDED_MODEL if EMBEDDED_MODEL.is_dir() else toy_model
-    checkpoint, config, *_ = export_checkpoint(tmp_path, model=model)
+    checkpoint, config, *_ = export_checkpoint(tmp_path, model=model, layout=layout)
     unet: Any = UNet2DConditionModel.from_pretrained(model / "unet", torch_dtype=torch.float32).eval()
     vae: Any = AutoencoderKL.from_pretrained(model / "vae", torch_dtype=torch.float32).eval()
     text: Any = CLIPTextModel.from_pretrained(model / "text_encoder", dtype=torch.float32).eval()

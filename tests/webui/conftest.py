@@ -29,6 +29,7 @@ def webui():
 def checkpoints(webui, tmp_path_factory):
     folder = tmp_path_factory.mktemp("checkpoints")
     export_checkpoint(folder)
+    export_checkpoint(folder, layout="sdxl")
     script = str(__file__).replace("conftest.py", "tiny_checkpoints.py")
     command = [str(webui[1]), script, str(webui[0]), str(folder / "fluent-tiny-text"), str(folder)]
     done = subprocess.run(command, cwd=folder, capture_output=True, text=True, check=False)

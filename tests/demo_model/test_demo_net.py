@@ -81,11 +81,15 @@ def test_views_are_repeatable_and_stay_pictures(work: Path) -> None:
     pictures = script.load_pictures(Renders(Collection(work), 128), list(range(11)))
     mirrorable = torch.ones(11, dtype=torch.bool)
 
-    def views(seed: int) -> torch.Tensor:
+    def views(seed: int, plain: float = 0.0) -> torch.Tensor:
         generator = torch.Generator().manual_seed(seed)
-        return script.augment(pictures, 64, mirrorable=mirrorable, generator=generator)
+        return script.augment(pictures, 64, mirrorable=mirrorable, generator=generator, plain=plain)
 
     first = views(1)
     assert first.shape == (11, 3, 64, 64) and first.min() >= 0 and first.max() <= 1
     assert torch.equal(first, views(1)) and not torch.equal(first, views(2))
     assert (first.mean(dim=(1, 2, 3)) < 0.97).all()  # no drawing was lost
+    # the toy's drawings have white corners: only what is plain keeps them, and half of a half is between
+    several = (views(1, 1.0), views(1, 0.5), first)
+    white = [(view[:, 0, :3, :3] > 0.999).all(dim=(1, 2)).float().mean() for view in several]
+    assert white[0] == 1 and white[2] < white[1] < 1

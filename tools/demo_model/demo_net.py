@@ -31,8 +31,13 @@ def load_pictures(renders: Renders, indices: list[int]) -> Tensor:
     return torch.from_numpy(np.stack([renders[index] for index in indices])).permute(0, 3, 1, 2)
 
 
-def augment(pictures: Tensor, size: int, *, mirrorable: Tensor, generator: torch.Generator) -> Tensor:
-    """Return float views (B, 3, size, size) in [0, 1]: moved, turned, zoomed, tinted, blurred, noisy, partly hidden."""
+def augment(
+    pictures: Tensor, size: int, *, mirrorable: Tensor, generator: torch.Generator, plain: float = 0.0
+) -> Tensor:
+    """Return float views (B, 3, size, size) in [0, 1]: moved, turned, zoomed, tinted, blurred, noisy, partly hidden.
+
+    A share `plain` of them is as rendered, moved and turned by a fifth of what the others are.
+    """
 
     def uniform(low: float, high: float, *shape: int) -> Tensor:
         return low + (high - low) * torch.rand(shape, generator=generator)
@@ -41,13 +46,17 @@ def augment(pictures: Tensor, size: int, *, mirrorable: Tensor, generator: torch
     images = pictures.float() / 255 - 1  # white is zero: what moves in from outside is white
     if size < images.shape[-1]:
         images = F.interpolate(images, size=(size, size), mode="area")
-    angle = uniform(-0.26, 0.26, count)
-    zoom = uniform(0.9, 1.4, count)
+    is_plain = uniform(0, 1, count) < plain
+    extent = torch.where(is_plain, 0.2, 1.0)
+    angle = extent * uniform(-0.26, 0.26, count)
+    zoom = 1 + extent * uniform(-0.1, 0.4, count)
     side = torch.where((torch.rand(count, generator=generator) < 0.5) & mirrorable, -1.0, 1.0)
-    rows = torch.stack([side * zoom * angle.cos(), -zoom * angle.sin(), uniform(-0.15, 0.15, count)], dim=1)
-    columns = torch.stack([side * zoom * angle.sin(), zoom * angle.cos(), uniform(-0.15, 0.15, count)], dim=1)
+    shift = extent[:, None] * uniform(-0.15, 0.15, count, 2)
+    rows = torch.stack([side * zoom * angle.cos(), -zoom * angle.sin(), shift[:, 0]], dim=1)
+    columns = torch.stack([side * zoom * angle.sin(), zoom * angle.cos(), shift[:, 1]], dim=1)
     grid = F.affine_grid(torch.stack([rows, columns], dim=1), [count, 3, size, size], align_corners=False)
     images = F.grid_sample(images, grid, align_corners=False) + 1
+    moved = images
     # soft pictures, as a half-trained model draws them
     small = int(size / uniform(1.0, 3.0, 1).item())
     blurred = F.interpolate(
@@ -67,7 +76,8 @@ def augment(pictures: Tensor, size: int, *, mirrorable: Tensor, generator: torch
         start = uniform(0, size, count, 1)
         hidden.append((place >= start) & (place < start + uniform(0, size / 3, count, 1)))
     patch = hidden[0][:, None, :, None] & hidden[1][:, None, None, :]
-    return torch.where(patch & (uniform(0, 1, count, 1, 1, 1) < 0.4), 1.0, images).clamp(0, 1)
+    images = torch.where(patch & (uniform(0, 1, count, 1, 1, 1) < 0.4), 1.0, images)
+    return torch.where(is_plain[:, None, None, None], moved, images).clamp(0, 1)
 
 
 def train(options: argparse.Namespace) -> None:
@@ -105,8 +115,9 @@ def train(options: argparse.Namespace) -> None:
         chosen = collection.draw(rng, options.batch)
         wanted = torch.tensor([labels[collection.emojis[index].name] for index in chosen]).to(device)
         views = augment(
-            load_pictures(renders, chosen), demo_net.SIZE, mirrorable=mirrorable[chosen], generator=generator
-        )
+            load_pictures(renders, chosen), demo_net.SIZE, mirrorable=mirrorable[chosen], generator=generator,
+            plain=options.plain,
+        )  # fmt: skip
         views = views.to(device).contiguous(memory_format=torch.channels_last)
         loss = F.cross_entropy(net(views), wanted, label_smoothing=0.1)
         optimizer.zero_grad(set_to_none=True)
@@ -165,6 +176,7 @@ def main() -> None:
     parser.add_argument("--steps", type=int, default=-1, help="stop at this step, however early")
     parser.add_argument("--batch", type=int, default=96)
     parser.add_argument("--rate", type=float, default=2e-3)
+    parser.add_argument("--plain", type=float, default=0.0, help="share of the views that are as rendered, but moved")
     parser.add_argument("--check", type=int, default=1600, help="augmented renders to check on")
     parser.add_argument("--seed", type=int, default=0)
     options = parser.parse_args()

@@ -66,7 +66,8 @@ def export_checkpoint(
     yaml = "\n".join(_yaml_lines(config)) + "\n"
     written.insert(0, _write(folder / f"{name}.yaml", yaml))
     checkpoint = folder / f"{name}.safetensors"
-    metadata = {"format": "pt", "modelspec.title": name, "modelspec.license": "MIT (artwork: Microsoft Fluent emoji)"}
+    # one entry only: safetensors writes several in random order, and the WebUI's hash of the file would not repeat
+    metadata = {"modelspec.title": f"{name} (MIT; artwork: Microsoft Fluent Emoji, MIT)"}
     partial = checkpoint.with_name(f"{checkpoint.name}.part")  # the WebUI lists *.safetensors: never a half one
     save_file(state, partial, metadata=metadata)
     os.replace(partial, checkpoint)

@@ -9,7 +9,6 @@ Prints mean and standard error; resumable: rows already in --out are kept.
 from __future__ import annotations
 
 import argparse
-import hashlib
 import json
 import platform
 import statistics
@@ -23,7 +22,7 @@ from fam_ext import hires
 from fam_ext.compare import Cell, contact_sheet, high_band_energy, structure_psnr
 from fam_ext.core.config import FamConfig
 from fam_ext.metadata.presets import BUILTIN
-from fam_ext.standalone import demo_model, load_pipeline
+from fam_ext.standalone import load_pipeline, weights_tag
 
 PROMPTS = (
     "a firefighter, medium skin, emoji",
@@ -99,15 +98,6 @@ def main() -> None:
             for index, prompt in enumerate(PROMPTS[: min(arguments.prompts, 8)])
         ]
         contact_sheet(rows, header=names, side=192).save(arguments.sheet)
-
-
-def weights_tag(model):
-    """Return eight digits of the model's weights, so that rows of two models are never one table."""
-    source = demo_model() if model is None else Path(model)
-    digest = hashlib.sha256()
-    for path in [source] if source.is_file() else sorted(source.glob("*/*.safetensors")):
-        digest.update(path.read_bytes())
-    return digest.hexdigest()[:8]
 
 
 def one_prompt(host, prompt, index, arguments, pictures):

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import hashlib
 import json
 import logging
 import os
@@ -44,6 +45,15 @@ ARCHITECTURES = (
 def demo_model() -> Path:
     """Return the folder of the embedded model."""
     return Path(__file__).parent / "demo" / "model"
+
+
+def weights_tag(path: str | os.PathLike[str] | None = None) -> str:
+    """Return eight hexadecimal digits of the SHA-256 of a model's weights; `path` as for `load_pipeline`."""
+    source = demo_model() if path is None else Path(path)
+    digest = hashlib.sha256()
+    for file in [source] if source.is_file() else sorted(source.glob("*/*.safetensors")):
+        digest.update(file.read_bytes())
+    return digest.hexdigest()[:8]
 
 
 def load_pipeline(

@@ -8,7 +8,7 @@ import logging
 import os
 from collections.abc import Callable, Iterable, Mapping
 from pathlib import Path
-from typing import TYPE_CHECKING, Any, Literal, get_args
+from typing import TYPE_CHECKING, Any
 
 from fam_ext.demo.sdxl import sdxl_config, sdxl_state_dict
 from fam_ext.errors import UnsupportedModelError, UsageError
@@ -18,8 +18,7 @@ if TYPE_CHECKING:
 
 logger = logging.getLogger(__name__)
 
-Layout = Literal["sd", "sdxl"]
-NAMES: Mapping[Layout, str] = {"sd": "fluent-tiny", "sdxl": "fluent-tiny-xl"}
+NAMES = {"sd": "fluent-tiny", "sdxl": "fluent-tiny-xl"}
 EMBEDDED_MODEL = Path(__file__).parent / "model"
 WEBUI_CHECKPOINTS = Path("models") / "Stable-diffusion"
 NORM_GROUPS = 32  # ldm's code fixes it for the UNet and the VAE alike
@@ -27,7 +26,7 @@ NORM_GROUPS = 32  # ldm's code fixes it for the UNet and the VAE alike
 Config = Mapping[str, Any]
 
 
-def export_webui(folder: str | Path, *, model: str | Path | None = None, layout: Layout | str = "sd") -> list[Path]:
+def export_webui(folder: str | Path, *, model: str | Path | None = None, layout: str = "sd") -> list[Path]:
     """Write `fluent-tiny.safetensors`, its `.yaml` and its tokenizer folder where the WebUI in `folder` finds them.
 
     Returns the written files. `folder` is a WebUI's own folder; `model` a diffusers folder, None = the embedded model;
@@ -36,8 +35,6 @@ def export_webui(folder: str | Path, *, model: str | Path | None = None, layout:
     Raises `UsageError` when `folder` is no WebUI or the layout unknown and `UnsupportedModelError` when the WebUI's
     code cannot hold the model.
     """
-    if layout not in get_args(Layout):
-        raise UsageError(f"layout is {layout!r}; choose one of {', '.join(get_args(Layout))}")
     folder = Path(folder).expanduser().resolve()
     if not (folder / WEBUI_CHECKPOINTS).is_dir():
         raise UsageError(
@@ -48,11 +45,16 @@ def export_webui(folder: str | Path, *, model: str | Path | None = None, layout:
 
 
 def export_checkpoint(
-    folder: str | Path, *, model: str | Path | None = None, name: str | None = None, layout: Layout = "sd"
+    folder: str | Path, *, model: str | Path | None = None, name: str | None = None, layout: str = "sd"
 ) -> list[Path]:
-    """Write `name`.safetensors, `name`.yaml and the tokenizer folder `name`-text into `folder`; return the files."""
+    """Write `name`.safetensors, `name`.yaml and the tokenizer folder `name`-text into `folder`; return the files.
+
+    Raises as `export_webui` does; nothing is written then.
+    """
     from safetensors.torch import save_file
 
+    if layout not in NAMES:
+        raise UsageError(f"layout is {layout!r}; choose one of {', '.join(NAMES)}")
     source = Path(model) if model is not None else EMBEDDED_MODEL
     folder, name = Path(folder).resolve(), name or NAMES[layout]
     state = ldm_state_dict(source)

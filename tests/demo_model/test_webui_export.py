@@ -11,7 +11,7 @@ import numpy as np
 import pytest
 import torch
 
-from fam_ext.demo.export import EMBEDDED_MODEL, Layout, export_checkpoint
+from fam_ext.demo.export import EMBEDDED_MODEL, export_checkpoint
 
 WEBUI = Path(os.environ.get("FAM_WEBUI_DIR", "~/stable-diffusion-webui")).expanduser()
 PYTHON = WEBUI / "venv" / "bin" / "python"
@@ -23,7 +23,7 @@ STEPS, CFG_SCALE = 20, 5.0
 @pytest.mark.slow
 @pytest.mark.skipif(not PYTHON.exists(), reason="no WebUI here")
 @pytest.mark.parametrize("layout", ["sd", "sdxl"])
-def test_same_noise_gives_the_same_latents(toy_model: Path, tmp_path: Path, layout: Layout) -> None:
+def test_same_noise_gives_the_same_latents(toy_model: Path, tmp_path: Path, layout: str) -> None:
     from diffusers.models.autoencoders.autoencoder_kl import AutoencoderKL
     from diffusers.models.unets.unet_2d_condition import UNet2DConditionModel
     from diffusers.schedulers.scheduling_ddim import DDIMScheduler

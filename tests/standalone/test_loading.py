@@ -212,3 +212,15 @@ def test_generate_records_its_native_run(folders):
     assert native.size == (64, 64) and made.image.size == (128, 128)
     assert steps == [(done, 6) for done in range(1, 7)]
     assert not np.array_equal(np.asarray(made.image.resize((64, 64))), np.asarray(native))
+
+
+def test_the_tag_of_a_model_is_that_of_its_weights(tmp_path):
+    (tmp_path / "unet").mkdir()
+    weights = tmp_path / "unet" / "a.safetensors"
+    weights.write_bytes(b"one")
+    first = standalone.weights_tag(tmp_path)
+    assert first == standalone.weights_tag(weights) and len(first) == 8
+    (tmp_path / "unet" / "config.json").write_text("{}")
+    assert standalone.weights_tag(tmp_path) == first
+    weights.write_bytes(b"two")
+    assert standalone.weights_tag(tmp_path) != first

@@ -7,7 +7,6 @@ CLIP. Pictures and `table.md` land in `.work/eval/`. With few pictures FD is bia
 from __future__ import annotations
 
 import argparse
-import hashlib
 import json
 import logging
 import math
@@ -37,7 +36,7 @@ from fam_ext.demo.demo_net import (
     load_demo_net,
     look,
 )
-from fam_ext.standalone import demo_model, load_pipeline
+from fam_ext.standalone import load_pipeline, weights_tag
 
 logger = logging.getLogger(__name__)
 
@@ -105,11 +104,7 @@ class Evaluation:
         self.collection = Collection(options.work)
         # of these names training saw no more skin tones than this
         self.first = Collection(options.work, variants=options.first_variants)
-        source = Path(options.model) if options.model else demo_model()
-        digest = hashlib.sha256()
-        for path in sorted(source.glob("*/*.safetensors")):
-            digest.update(path.read_bytes())
-        self.tag = digest.hexdigest()[:8]
+        self.tag = weights_tag(options.model)
         how = f"{self.tag}-steps{options.steps}-cfg{options.guidance:g}-seed{options.seed}"
         self.folder: Path = options.work / "eval" / how
         self.folder.mkdir(parents=True, exist_ok=True)

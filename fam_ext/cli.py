@@ -134,7 +134,10 @@ def upscale(
     cfg_scale: Annotated[float | None, typer.Option(help="Guidance scale, instead of each picture's own.")] = None,
     seed: Annotated[int | None, typer.Option(help="Seed, instead of each picture's own.")] = None,
     preset: Annotated[str, typer.Option(help="Named settings; see `fam-hires presets list`.")] = preset_store.DEFAULT,
-    method: Annotated[str, typer.Option(help=f"{', '.join(METHODS)} (the others are comparisons).")] = "fam",
+    method: Annotated[
+        str | None,
+        typer.Option(help=f"{', '.join(METHODS)} (the others are comparisons); default: the preset's, or fam."),
+    ] = None,
     no_fm: Annotated[bool, typer.Option("--no-fm", help="Frequency Modulation off.")] = False,
     no_am: Annotated[bool, typer.Option("--no-am", help="Attention Modulation off.")] = False,
     cutoff: Annotated[
@@ -193,8 +196,6 @@ def upscale(
     chosen = preset_store.PresetStore().get(preset)
     given = {"steps": steps, "sampler": sampler, "schedule": schedule, "cfg_scale": cfg_scale, "seed": seed}
     defaults, rules = with_preset(chosen, _rules(given, prompt, negative, prompt_rule, rule or []))
-    if method == "fam" and "method" in chosen.settings:
-        method = str(chosen.settings["method"])
     changes = {"cutoff_reference": cutoff_reference, "attention": attention, "start": start, "upsample": upsample}
     config = fam_config(chosen.config, changes, cutoff, no_fm, no_am, set_field or [])
     loras = [lora_entry(entry) for entry in lora or []]
@@ -213,7 +214,7 @@ def upscale(
         config=config,
         settings=defaults,
         rules=rules,
-        method=method,
+        method=method or str(chosen.settings.get("method", "fam")),
         tile=tile,
         low_memory=low_memory,
         format=None if picture_format is None else _format(picture_format),

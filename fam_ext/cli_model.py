@@ -60,7 +60,10 @@ def generate(
     schedule: Annotated[str | None, typer.Option(help="Schedule type.")] = None,
     cfg_scale: Annotated[float | None, typer.Option(help="Guidance scale.")] = None,
     preset: Annotated[str, typer.Option(help="Named settings; see `fam-hires presets list`.")] = preset_store.DEFAULT,
-    method: Annotated[str, typer.Option(help=f"{', '.join(METHODS)} (the others are comparisons).")] = "fam",
+    method: Annotated[
+        str | None,
+        typer.Option(help=f"{', '.join(METHODS)} (the others are comparisons); default: the preset's, or fam."),
+    ] = None,
     no_fm: Annotated[bool, typer.Option("--no-fm", help="Frequency Modulation off.")] = False,
     no_am: Annotated[bool, typer.Option("--no-am", help="Attention Modulation off.")] = False,
     cutoff: Annotated[float | None, typer.Option(help="c, or cycles per picture; see `upscale --help`.")] = None,
@@ -81,9 +84,8 @@ def generate(
     chosen = preset_store.PresetStore().get(preset)
     changes = {"cutoff_reference": cutoff_reference, "attention": attention, "start": start}
     config = fam_config(chosen.config, changes, cutoff, no_fm, no_am, [])
-    given = {"steps": steps, "sampler": sampler, "schedule": schedule, "cfg_scale": cfg_scale}
+    given = {"steps": steps, "sampler": sampler, "schedule": schedule, "cfg_scale": cfg_scale, "method": method}
     settings = dict(chosen.settings) | {name: value for name, value in given.items() if value is not None}
-    settings.setdefault("method", method)
     if count < 1:
         raise UsageError(f"--count is {count}; choose at least 1")
     folder = _folder(output)

@@ -296,3 +296,12 @@ def test_no_other_module_walks_the_files() -> None:
             assert word not in text, f"{relative} walks files by itself"
     assert engine.run_job is cli.run_job
     assert os.sep
+
+
+def test_a_method_that_is_asked_for_beats_the_preset_s(tmp_path: Path, capsys) -> None:
+    from fam_ext.metadata.presets import Preset, PresetStore
+
+    PresetStore().save(Preset("rows", settings={"method": "direct"}))
+    make_picture(tmp_path / "in" / "a.png", "a cat", 7)
+    base = [tmp_path / "in", "-o", tmp_path / "out", "--preset", "rows"]
+    assert [planned(capsys, *base, *more)[0]["method"] for more in ([], ["--method", "fam"])] == ["direct", "fam"]

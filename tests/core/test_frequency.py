@@ -141,3 +141,9 @@ def test_step_invariant_pull_is_the_fifty_step_pull():
     config = FamConfig(step_invariant=True)
     assert total_pull(config, 8) == pytest.approx(total_pull(config, 50), rel=0.05)
     assert total_pull(FamConfig(), 8) > 0.3 * total_pull(FamConfig(), 50)  # without it 8 steps pull far less
+
+
+def test_step_invariance_counts_the_whole_schedule_of_which_a_late_start_runs_a_part():
+    whole, late = FamConfig(step_invariant=True), FamConfig(step_invariant=True, start=0.6)
+    assert inside_weight(whole, 0.5, steps=10) == pytest.approx(0.5**5)
+    assert inside_weight(late, 0.5, steps=6) == pytest.approx(0.5**5)

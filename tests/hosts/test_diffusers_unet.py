@@ -4,7 +4,7 @@ import pytest
 import torch
 
 from fam_ext.core.config import FamConfig
-from fam_ext.core.guide import HiresGuide, seeded_noise
+from fam_ext.core.guide import HiresGuide, NativeRecord, seeded_noise
 from fam_ext.core.schedule import NoiseLevel
 from fam_ext.errors import AlreadyGuidedError, ConfigError, UnsupportedModelError
 from fam_ext.hosts.diffusers_unet import guided, unet_blocks
@@ -16,7 +16,7 @@ LEVEL = NoiseLevel(500.0, 0.6, 0.8)
 UNETS = {"SD1.5": (toys.sd_unet, 32), "SDXL": (toys.sdxl_unet, 80)}
 
 
-def make_guide(config=None, *, native=(8, 8), target=(16, 16)):
+def make_guide(config=None, *, native=(8, 8), target=(16, 16), record=None):
     config = config or FamConfig()
     return HiresGuide(
         config,
@@ -24,6 +24,7 @@ def make_guide(config=None, *, native=(8, 8), target=(16, 16)):
         target=seeded_noise((4, *target), [2]),
         noise=seeded_noise((4, *target), [3]),
         steps=10,
+        record=record,
     )
 
 
@@ -91,6 +92,22 @@ def test_am_acts_once_per_site_and_call_and_changes_the_output(kind, target):
     assert passes == [((2, 4, 8, 8), True), ((2, 4, *target), False)]
     assert result.shape == plain.shape
     assert (result - plain).abs().max() > 1e-4 * plain.abs().max()
+
+
+def test_a_recorded_native_run_is_used_at_its_own_timestep():
+    recorded = NoiseLevel(480.0, 1.0, 1.8)
+    record = NativeRecord()
+    record.add(torch.ones(1, 4, 8, 8), recorded)
+    guide, unet, seen = make_guide(record=record), toys.sd_unet().eval(), []
+    call = make_call(unet, 32)
+
+    def noting(latent, level, native):
+        seen.append((native, level.timestep))
+        return call(latent, level, native)
+
+    with guided(unet, guide) as step:
+        step(noting, rows((16, 16)), LEVEL)
+    assert seen == [(True, 480.0), (False, 500.0)]
 
 
 def test_the_native_pass_stops_after_the_last_site():

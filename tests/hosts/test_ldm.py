@@ -145,6 +145,8 @@ def test_each_row_is_guided_by_its_own_picture():
 
 
 def test_a_recorded_native_run_is_used_at_its_own_level():
+    from ldm.modules.diffusionmodules.util import timestep_embedding
+
     unet = ldm_toys.unet()
     record = NativeRecord()
     torch.manual_seed(4)
@@ -152,7 +154,14 @@ def test_a_recorded_native_run_is_used_at_its_own_level():
     record.add(recorded, NoiseLevel(480.0, 1.0, 1.8))
     seen = []
     unet.input_blocks[0].register_forward_pre_hook(lambda module, args: seen.append(args[0].clone()))
+    # the timestep is embedded before anything else: what goes in tells the level of each pass
+    embedded = []
+    unet.time_embed.register_forward_pre_hook(lambda module, args: embedded.append(args[0].clone()))
     call(unet, make_guide(record=record))
+    at_480, at_500 = (
+        timestep_embedding(torch.full((2,), timestep), unet.model_channels) for timestep in (480.0, 500.0)
+    )
+    assert torch.allclose(embedded[0], at_480, atol=1e-5) and torch.allclose(embedded[1], at_500, atol=1e-5)
     assert torch.allclose(seen[0][0], recorded[0] / (1 + 1.8**2) ** 0.5)
     assert seen[1].shape[-1] == 16
 

@@ -382,3 +382,43 @@ def test_every_format_with_alpha_and_rotation(tmp_path: Path) -> None:
         if not path.endswith(".bmp"):
             assert parse(header.infotext).prompt == "a sidecar"
             assert undo(header.infotext) == infotext("a sidecar", int(path[1]))
+
+
+def test_another_model_is_another_picture(tmp_path: Path) -> None:
+    source = make_folder(tmp_path / "in", 1)
+    run_job(options(source, tmp_path / "out", renderer='["one.safetensors", []]'), Fast)
+    again = Fast()
+    kept = run_job(options(source, tmp_path / "out", renderer='["two.safetensors", []]'), lambda: again)
+    assert (kept.done, kept.kept) == (0, 1) and again.seen == []
+    made = run_job(options(source, tmp_path / "out", renderer='["two.safetensors", []]', overwrite=True), Fast)
+    assert made.done == 1
+
+
+def test_a_model_that_only_one_picture_asks_for_ends_only_that_picture(tmp_path: Path) -> None:
+    class Choosy(Fast):
+        def render(self, image: Image.Image, request, progress):  # type: ignore[no-untyped-def]
+            if request.model == "gone":
+                raise UnsupportedModelError("model gone is not there; choose another")
+            return super().render(image, request, progress)
+
+    source = make_folder(tmp_path / "in", 2)
+    make_picture(source / "picture 0.png", "first", 3, Model="gone")
+    summary = run_job(options(source, tmp_path / "out", rules={"model": Rule("take", None)}), Choosy, run=QUICK)
+    assert (summary.done, summary.failed, summary.stopped) == (1, 1, None)
+
+
+def test_the_time_left_counts_no_picture_that_failed(tmp_path: Path) -> None:
+    source = tmp_path / "in"
+    make_picture(source / "a.png", "slow", 1)
+    for number in range(3):
+        make_picture(source / f"b {number}.png", "raise", number)
+    make_picture(source / "c.png", "slow", 2)
+    began, seen = time.monotonic(), []
+
+    def listen(event):  # type: ignore[no-untyped-def]
+        if event.kind == "step" and event.key == "c.png":
+            seen.append((event.eta, time.monotonic() - began))
+
+    run_job(options(source, tmp_path / "out"), Odd, run=QUICK, on_event=listen)
+    eta, elapsed = seen[0]
+    assert 0 < eta < 2 * elapsed  # one picture is made and one is left; with the failed ones it would be four

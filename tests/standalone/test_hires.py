@@ -72,6 +72,17 @@ def test_the_model_is_left_as_it_was_and_methods_differ(sd_host):
     assert not off.report.fm_calls and not off.report.am_calls
 
 
+def test_direct_inference_starts_from_noise_and_runs_every_step_whatever_the_start(sd_host):
+    late = FamConfig(start=0.5)
+    direct, fam = (
+        hires.upscale(sd_host, picture(), size=(96, 96), sampling=SAMPLING, config=late, method=method)
+        for method in ("direct", "fam")
+    )
+    assert direct.steps == SAMPLING.steps > fam.steps
+    whole = hires.upscale(sd_host, picture(), size=(96, 96), sampling=SAMPLING, method="direct")
+    assert np.array_equal(pixels(direct.image), pixels(whole.image))
+
+
 def test_fm_keeps_the_low_band_of_the_reference_where_direct_inference_does_not(sd_host, monkeypatch):
     config = FamConfig(cutoff=4, cutoff_reference="cycles", am=False)
     sampling = hires.Sampling(prompt="a cat", seed=3, steps=12, cfg_scale=1.0)

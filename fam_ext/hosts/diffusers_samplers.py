@@ -29,7 +29,9 @@ SCHEDULERS: dict[str, tuple[str, dict[str, Any], str]] = {
 }
 VE = ("EulerDiscreteScheduler", "EulerAncestralDiscreteScheduler", "LMSDiscreteScheduler", "HeunDiscreteScheduler")
 VE += ("DPMSolverSDEScheduler",)
-SCHEDULES = {"Karras": "use_karras_sigmas", "Exponential": "use_exponential_sigmas", "Uniform": "", "Normal": ""}
+# name -> the scheduler's option; "SGM Uniform" is trailing spacing: it begins at the noisiest timestep
+SCHEDULES = {"Karras": "use_karras_sigmas", "Exponential": "use_exponential_sigmas"}
+SCHEDULES |= {"Uniform": "", "Normal": "", "SGM Uniform": ""}
 INEXACT = {
     "PLMS": "its first step averages two calls at different states",
     "DPM adaptive": "it retries a step from a state that FM has changed already",
@@ -47,6 +49,7 @@ TRAINING = (
     "steps_offset",
     "rescale_betas_zero_snr",
 )
+LMS_ORDER = 4
 MAX_STEPS = 999
 MAX_LCM_STEPS = 50  # the distilled model knows 50 timesteps
 
@@ -76,7 +79,9 @@ def split_name(name: str, schedule: str) -> tuple[str, str]:
         "EulerAncestralDiscreteScheduler",
         "LCMScheduler",
     ):
-        schedule = "Uniform"  # these have one schedule only, in diffusers as in their papers
+        schedule = "Uniform"  # these have no other sigmas, in diffusers as in their papers
+    if schedule == "SGM Uniform" and name == "LCM":
+        schedule = "Uniform"  # a distilled model's own timesteps, which begin at the noisiest
     return name, schedule
 
 
@@ -130,7 +135,14 @@ class DiffusersSampler:
             output = model(latent / level.scale, level)
             latent = torch.cat(
                 [
-                    _step(scheduler, output[row : row + 1], latent[row : row + 1], index=index, stream=stream)
+                    _step(
+                        scheduler,
+                        output[row : row + 1],
+                        latent[row : row + 1],
+                        index=index,
+                        stream=stream,
+                        steps_done=done,
+                    )
                     for row, (scheduler, stream) in enumerate(zip(self._schedulers, self._streams, strict=True))
                 ]
             )
@@ -154,9 +166,15 @@ def _make(name: str, schedule: str, training: dict[str, Any], seed: int) -> Any:
     settings = {key: training[key] for key in TRAINING if key in training and key in accepted} | options
     if SCHEDULES[schedule] in accepted:
         settings[SCHEDULES[schedule]] = True
+    if schedule == "SGM Uniform":
+        settings["timestep_spacing"] = "trailing"
     if "noise_sampler_seed" in accepted:
         settings["noise_sampler_seed"] = seed % 2**31
-    return scheduler_class(**settings)
+    scheduler = scheduler_class(**settings)
+    if training.get("rescale_betas_zero_snr") and "rescale_betas_zero_snr" not in accepted:
+        # LMS, Heun and DPM++ SDE have no such option: the noise levels are Euler's, which has
+        scheduler.alphas_cumprod = _make("Euler", "Uniform", training, seed).alphas_cumprod
+    return scheduler
 
 
 def _order(scheduler: Any) -> int:  # noqa: ANN401
@@ -174,6 +192,8 @@ def _level(scheduler: Any, index: int) -> NoiseLevel:  # noqa: ANN401
     timestep = float(scheduler.timesteps[index])
     if hasattr(scheduler, "sigmas"):
         sigma = float(scheduler.sigmas[index])
+        if type(scheduler).__name__ == "DPMSolverSDEScheduler" and index % 2:
+            sigma = (sigma * float(scheduler.sigmas[index - 1])) ** 0.5  # the second stage's input stands between two
         if type(scheduler).__name__ in VE:
             return NoiseLevel(timestep, 1.0, sigma)
         signal = (1 + sigma**2) ** -0.5
@@ -182,14 +202,26 @@ def _level(scheduler: Any, index: int) -> NoiseLevel:  # noqa: ANN401
     return NoiseLevel(timestep, abar**0.5, (1 - abar) ** 0.5)
 
 
-def _step(scheduler: Any, output: Tensor, latent: Tensor, *, index: int, stream: torch.Generator) -> Tensor:  # noqa: ANN401
+def _step(
+    scheduler: Any,  # noqa: ANN401
+    output: Tensor,
+    latent: Tensor,
+    *,
+    index: int,
+    stream: torch.Generator,
+    steps_done: int,
+) -> Tensor:
     timestep = scheduler.timesteps[index]
     # marks the input as scaled and sets the step index; the scaling itself is ours
     scheduler.scale_model_input(latent, timestep)
-    extra = {"generator": stream} if "generator" in inspect.signature(scheduler.step).parameters else {}
+    accepted = inspect.signature(scheduler.step).parameters
+    extra: dict[str, Any] = {"generator": stream} if "generator" in accepted else {}
+    if type(scheduler).__name__ == "LMSDiscreteScheduler":
+        # diffusers counts from the schedule's beginning; after a late start there are fewer derivatives than that
+        extra["order"] = min(steps_done + 1, LMS_ORDER)
     with warnings.catch_warnings():
-        # torchsde rounds an interval's end by one part in ten million, and says so
-        warnings.filterwarnings("ignore", message="Should have tb<=t1")
+        # torchsde rounds an interval's ends by one part in ten million, and says so
+        warnings.filterwarnings("ignore", message="Should have t[ab][<>]=t[01]")
         return scheduler.step(output, timestep, latent, return_dict=False, **extra)[0].to(latent.dtype)
 
 

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import logging
 import re
 from dataclasses import dataclass
 from typing import Any
@@ -9,10 +10,21 @@ from typing import Any
 import torch
 from torch import Tensor
 
+from fam_ext.errors import PictureError
+
+log = logging.getLogger(__name__)
+
 CHUNK = 75
+MAX_CHUNKS = 20
+"""What a prompt may take: 1500 tokens. The rest is left out, with a note in the log."""
+_MAX_CHARACTERS = 100 * CHUNK * MAX_CHUNKS
+"""No tokenizer is shown more: more than any such prompt has."""
 STRONGER = 1.1
-_TOKEN = re.compile(r"\\[()\[\]\\]|[()\[\]]|:\s*([+-]?\d*\.?\d+)\s*\)|\bBREAK\b|[^\\()\[\]:B]+|.", re.DOTALL)
-_EXTRA_NETWORK = re.compile(r"<(\w+):([^:>]+)(?::([^>]*))?>")
+_TOKEN = re.compile(
+    r"\\[()\[\]\\]|[()\[\]]|:\s{0,8}([+-]?\d{0,8}\.?\d{1,16})\s{0,8}\)|\bBREAK\b|[^\\()\[\]:B]+|.", re.DOTALL
+)
+# no "<" inside a tag: else each of many "<a:" reads to the end of the prompt
+_EXTRA_NETWORK = re.compile(r"<(\w{1,32}):([^:<>]+)(?::([^<>]*))?>")
 
 
 @dataclass(frozen=True)
@@ -26,47 +38,65 @@ class Span:
 def parse_emphasis(prompt: str) -> list[Span]:
     """Return the prompt's pieces: (x) is 1.1, [x] 1/1.1, (x:w) w, nested factors multiply, \\( is a plain bracket.
 
-    Brackets that are not closed count to the end of the prompt, as in the WebUI.
+    Brackets that are not closed count to the end of the prompt, as in the WebUI. Time is linear in the prompt.
     """
+    tokens = list(_TOKEN.finditer(prompt))
+    factors = _bracket_factors(tokens)
     spans: list[Span] = []
-    round_starts: list[int] = []
-    square_starts: list[int] = []
+    # brackets of one kind nest; of the two kinds they may cross, so each keeps the product of its open ones
+    products = {"(": [1.0], "[": [1.0]}
+    texts: list[str] = []
+    weight = 1.0
 
-    def scale(start: int, factor: float) -> None:
-        spans[start:] = [Span(span.text, span.weight * factor) for span in spans[start:]]
+    def flush() -> None:
+        if texts:
+            spans.append(Span("".join(texts), weight))
+            texts.clear()
 
-    for match in _TOKEN.finditer(prompt):
+    for index, match in enumerate(tokens):
         text = match.group(0)
-        if text == "(":
-            round_starts.append(len(spans))
-        elif text == "[":
-            square_starts.append(len(spans))
-        elif match.group(1) is not None and round_starts:
-            scale(round_starts.pop(), float(match.group(1)))
-        elif text == ")" and round_starts:
-            scale(round_starts.pop(), STRONGER)
-        elif text == "]" and square_starts:
-            scale(square_starts.pop(), 1 / STRONGER)
+        if index in factors:
+            kind, factor = factors[index]
+            if factor is None:
+                products[kind].pop()
+            else:
+                products[kind].append(products[kind][-1] * factor)
         elif text == "BREAK":
+            flush()
             spans.append(Span(None))
         else:
-            spans.append(Span(text[1:] if text.startswith("\\") and len(text) > 1 else text))
-    for start in round_starts:
-        scale(start, STRONGER)
-    for start in square_starts:
-        scale(start, 1 / STRONGER)
-    return _merged(spans)
+            now = products["("][-1] * products["["][-1]
+            if now != weight:
+                flush()
+                weight = now
+            texts.append(text[1:] if text.startswith("\\") and len(text) > 1 else text)
+    flush()
+    return spans
 
 
-def _merged(spans: list[Span]) -> list[Span]:
-    merged: list[Span] = []
-    for span in spans:
-        last = merged[-1] if merged else None
-        if last and last.text is not None and span.text is not None and last.weight == span.weight:
-            merged[-1] = Span(last.text + span.text, span.weight)
-        else:
-            merged.append(span)
-    return merged
+def _bracket_factors(tokens: list[re.Match[str]]) -> dict[int, tuple[str, float | None]]:
+    """Return by a bracket's place among `tokens` its kind, and the factor it opens or None where it closes.
+
+    A closing bracket without an opening one is text, and so is not there.
+    """
+    found: dict[int, tuple[str, float | None]] = {}
+    open_at: dict[str, list[int]] = {"(": [], "[": []}
+    for index, match in enumerate(tokens):
+        text, kind, factor = match.group(0), "(", STRONGER
+        if text in open_at:
+            open_at[text].append(index)
+            found[index] = (text, STRONGER if text == "(" else 1 / STRONGER)
+            continue
+        if text == "]":
+            kind, factor = "[", 1 / STRONGER
+        elif match.group(1) is not None:
+            factor = float(match.group(1))
+        elif text != ")":
+            continue
+        if open_at[kind]:
+            found[open_at[kind].pop()] = (kind, factor)
+            found[index] = (kind, None)
+    return found
 
 
 def split_extra_networks(prompt: str) -> tuple[str, list[tuple[str, str, float]]]:
@@ -85,11 +115,14 @@ def _number(text: str) -> float:
 def tokenize(prompt: str, tokenizer: Any) -> tuple[list[list[int]], list[list[float]]]:  # noqa: ANN401
     """Return the chunks of 75 tokens with their begin and end marks, and the factors of all tokens.
 
-    At least one chunk; BREAK ends one early.
+    One chunk to MAX_CHUNKS, the rest is left out with a note; BREAK ends one early.
     """
     chunks: list[list[int]] = [[]]
     weights: list[list[float]] = [[]]
-    for span in parse_emphasis(prompt):
+    cut = len(prompt) > _MAX_CHARACTERS
+    for span in parse_emphasis(prompt[:_MAX_CHARACTERS]):
+        if len(chunks) > MAX_CHUNKS:
+            break
         if span.text is None:
             chunks.append([])
             weights.append([])
@@ -100,6 +133,9 @@ def tokenize(prompt: str, tokenizer: Any) -> tuple[list[list[int]], list[list[fl
                 weights.append([])
             chunks[-1].append(token)
             weights[-1].append(span.weight)
+    if cut or len(chunks) > MAX_CHUNKS:
+        log.warning("a prompt of %d characters is cut to %d chunks of %d tokens", len(prompt), MAX_CHUNKS, CHUNK)
+        chunks, weights = chunks[:MAX_CHUNKS], weights[:MAX_CHUNKS]
     return [_framed(chunk, tokenizer) for chunk in chunks], [[1.0, *w, *[1.0] * (CHUNK + 1 - len(w))] for w in weights]
 
 
@@ -120,9 +156,14 @@ def encode_prompt(
     """Return the token states (1, 77 * chunks, width) and the pooled state (1, width) of the first chunk.
 
     `chunks` pads with empty chunks. `clip_skip` n takes the n-th layer from the end (1: the last), then the final norm,
-    as the WebUI does; `penultimate` is SDXL's: the last but one layer without the final norm. Weighted states keep the
-    mean of the plain ones.
+    as the WebUI does; `penultimate` is SDXL's: without the final norm, and the last but one layer unless `clip_skip`
+    says another. Weighted states keep the mean of the plain ones. Raises `PictureError` for a `clip_skip` above the layers.
     """
+    layers = text_encoder.config.num_hidden_layers
+    if clip_skip is not None and clip_skip > layers:
+        raise PictureError(
+            f"clip skip is {clip_skip}; the model's text encoder has {layers} layers, choose 1 to {layers}"
+        )
     tokens, weights = tokenize(prompt, tokenizer)
     empty_tokens, empty_weights = tokenize("", tokenizer)
     tokens += empty_tokens * (chunks - len(tokens))
@@ -130,7 +171,7 @@ def encode_prompt(
     device = next(text_encoder.parameters()).device
     output = text_encoder(torch.tensor(tokens, device=device), output_hidden_states=True)
     if penultimate:
-        states = output.hidden_states[-2 if clip_skip is None else -(clip_skip + 1)]
+        states = output.hidden_states[-2 if clip_skip is None else -clip_skip]
     elif clip_skip is None or clip_skip <= 1:
         states = output.last_hidden_state
     else:
@@ -148,3 +189,8 @@ def encode_prompt(
 def count_chunks(prompt: str, tokenizer: Any) -> int:  # noqa: ANN401
     """Return how many chunks of 75 tokens `prompt` takes."""
     return len(tokenize(prompt, tokenizer)[0])
+
+
+def is_open_clip(text_encoder: Any) -> bool:  # noqa: ANN401
+    """Return whether it is OpenCLIP's (SD2.1), for which the WebUI has no "Clip skip"; told by its activation."""
+    return text_encoder.config.hidden_act == "gelu"

@@ -1,11 +1,14 @@
 """The WebUI's prompt language."""
 
+import time
+
 import pytest
 import torch
 from hypothesis import given
 from hypothesis import strategies as st
 
-from fam_ext.hosts.prompts import CHUNK, Span, encode_prompt, parse_emphasis, split_extra_networks, tokenize
+from fam_ext.errors import PictureError
+from fam_ext.hosts.prompts import CHUNK, MAX_CHUNKS, Span, encode_prompt, parse_emphasis, split_extra_networks, tokenize
 from tests.hosts import toys
 
 
@@ -67,3 +70,22 @@ def test_states_are_the_encoders_own_and_weights_change_them_but_not_their_mean(
     assert torch.allclose(plain, own, atol=1e-6)
     assert torch.allclose(skipped, own_skipped, atol=1e-6)
     assert weighted.shape == (1, 154, 32) and not torch.allclose(weighted[:, :77], plain, atol=1e-3)
+
+
+@pytest.mark.parametrize("piece", ["(a", "[a", "(a)", "<a:b", "<a:", "(", ":1", "(a:1)[", "BREAK "])
+def test_hostile_prompts_take_linear_time_and_a_stated_number_of_chunks(piece, caplog):
+    tokenizer = toys.tokenizer()
+    prompt = piece * (300_000 // len(piece))
+    began = time.process_time()
+    split_extra_networks(prompt)
+    parse_emphasis(prompt)
+    chunks, weights = tokenize(prompt, tokenizer)
+    assert time.process_time() - began < 10  # 5 minutes once
+    assert len(chunks) == len(weights) <= MAX_CHUNKS
+    assert f"is cut to {MAX_CHUNKS} chunks" in caplog.text
+
+
+def test_clip_skip_above_the_layers_is_one_sentence():
+    pipe = toys.sd_pipeline()
+    with pytest.raises(PictureError, match="clip skip is 9; the model's text encoder has 3 layers, choose 1 to 3"):
+        encode_prompt("a", pipe.tokenizer, pipe.text_encoder, chunks=1, clip_skip=9)

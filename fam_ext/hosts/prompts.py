@@ -157,7 +157,8 @@ def encode_prompt(
 
     `chunks` pads with empty chunks. `clip_skip` n takes the n-th layer from the end (1: the last), then the final norm,
     as the WebUI does; `penultimate` is SDXL's: without the final norm, and the last but one layer unless `clip_skip`
-    says another. Weighted states keep the mean of the plain ones. Raises `PictureError` for a `clip_skip` above the layers.
+    says another. Weighted states keep the mean of the plain ones. Raises `PictureError` for a `clip_skip` above the
+    layers.
     """
     layers = text_encoder.config.num_hidden_layers
     if clip_skip is not None and clip_skip > layers:

@@ -79,6 +79,7 @@ def load_pipeline(
     if not source.exists():
         raise UnsupportedModelError(f"model {source} does not exist; give a diffusers folder or a .safetensors file")
     pipe = _from_folder(source, precision) if source.is_dir() else _from_file(source, precision, config)
+    _check_network(pipe, source.name)
     for file, weight in loras:
         _add_lora(pipe, file, weight)
     pipe.to(target)
@@ -253,9 +254,12 @@ def _from_folder(folder: Path, dtype: torch.dtype) -> Any:  # noqa: ANN401
         raise UnsupportedModelError(
             f"{folder.name} is a {kind or 'folder of unknown kind'}; choose a model of {SUPPORTED}"
         )
-    if not list((folder / "unet").glob("*.safetensors")):
+    weights = list((folder / "unet").glob("*.safetensors"))
+    if not weights:
         raise UnsupportedModelError(f"{folder.name} has no .safetensors weights; pickled weights are not loaded")
     options: dict[str, Any] = {"dtype": dtype, "local_files_only": True, "use_safetensors": True}
+    if all(".fp16." in file.name for file in weights):
+        options["variant"] = "fp16"
     if kind == "StableDiffusionPipeline":
         options |= {"safety_checker": None, "requires_safety_checker": False}
     return getattr(diffusers, kind).from_pretrained(folder, **options)
@@ -285,6 +289,19 @@ def _from_file(file: Path, dtype: torch.dtype, config: str | os.PathLike[str] | 
             f"{file.name} is {kind}, whose settings and tokenizer could not be fetched; go online once, or give a"
             " diffusers folder of the same architecture with --model-config"
         ) from error
+
+
+def _check_network(pipe: Any, name: str) -> None:  # noqa: ANN401
+    """Raise `UnsupportedModelError` for a network or a scheduler of a kind that is not text to image by betas."""
+    kinds = {9: "an inpainting model (9 channels)", 8: "a pix2pix model (8 channels)"}
+    channels = pipe.unet.config.in_channels
+    if channels in kinds:
+        raise UnsupportedModelError(f"{name} is {kinds[channels]}; choose a text-to-image model of {SUPPORTED}")
+    family = type(pipe.scheduler).__name__
+    if "beta_schedule" not in pipe.scheduler.config:
+        raise UnsupportedModelError(
+            f"{name} has the scheduler {family}, of another family than {SUPPORTED}'s (betas); choose another model"
+        )
 
 
 def _add_lora(pipe: Any, file: str, weight: float) -> None:  # noqa: ANN401

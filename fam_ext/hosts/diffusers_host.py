@@ -14,7 +14,7 @@ from fam_ext.core.schedule import NoiseLevel, Size
 from fam_ext.hosts.base import Model, Prompt
 from fam_ext.hosts.diffusers_samplers import SCHEDULERS, DiffusersSampler
 from fam_ext.hosts.diffusers_unet import guided
-from fam_ext.hosts.prompts import count_chunks, encode_prompt
+from fam_ext.hosts.prompts import count_chunks, encode_prompt, is_open_clip
 
 TILE_FROM_SIDE = 1536
 DEFAULT_TILE = 1024
@@ -136,8 +136,11 @@ class DiffusersHost:
     def _contexts(self, prompts: list[Prompt], *, use_uncond: bool) -> tuple[Tensor, Tensor | None]:
         """Return the token states (rows, 77 n, width) and SDXL's pooled states (rows, width), uncond first."""
         chunks = max(count_chunks(text, self.pipe.tokenizer) for p in prompts for text in (p.positive, p.negative))
-        texts = [(p.negative, p.clip_skip) for p in prompts] if use_uncond else []
-        texts += [(p.positive, p.clip_skip) for p in prompts]
+        # as in the WebUI, "Clip skip" means nothing for SDXL and for OpenCLIP
+        skips = not self.is_sdxl and not is_open_clip(self.pipe.text_encoder)
+        texts = [(p.negative, p.clip_skip if skips else None) for p in prompts] if use_uncond else []
+        negatives = len(texts)
+        texts += [(p.positive, p.clip_skip if skips else None) for p in prompts]
         if not self.is_sdxl:
             states = [
                 encode_prompt(text, self.pipe.tokenizer, self.pipe.text_encoder, chunks=chunks, clip_skip=skip)[0]
@@ -146,15 +149,17 @@ class DiffusersHost:
             return torch.cat(states).to(self.dtype), None
         rows: list[Tensor] = []
         pooled: list[Tensor] = []
-        for text, skip in texts:
+        force_zeros = bool(self.pipe.config.get("force_zeros_for_empty_prompt"))
+        for index, (text, skip) in enumerate(texts):
             first, _ = encode_prompt(
                 text, self.pipe.tokenizer, self.pipe.text_encoder, chunks=chunks, clip_skip=skip, penultimate=True
             )
             second, pool = encode_prompt(
                 text, self.pipe.tokenizer_2, self.pipe.text_encoder_2, chunks=chunks, clip_skip=skip, penultimate=True
             )
-            rows.append(torch.cat([first, second], dim=-1))
-            pooled.append(pool)
+            keep = 0 if force_zeros and index < negatives and not text else 1
+            rows.append(torch.cat([first, second], dim=-1) * keep)
+            pooled.append(pool * keep)
         return torch.cat(rows).to(self.dtype), torch.cat(pooled).to(self.dtype)
 
     def _added_conditions(self, contexts: tuple[Tensor, Tensor | None], rows: slice, size: Size) -> dict[str, Any]:

@@ -19,6 +19,7 @@ from fam_ext import hires
 from fam_ext.core.schedule import Size
 from fam_ext.errors import OutOfMemoryError, UnsupportedModelError, UsageError
 from fam_ext.hosts.diffusers_host import DiffusersHost
+from fam_ext.hosts.diffusers_samplers import split_name
 from fam_ext.hosts.prompts import split_extra_networks
 from fam_ext.jobs.request import HiresRequest, Progress, Rendered
 from fam_ext.metadata.infotext import to_fields
@@ -203,11 +204,12 @@ def request_sampling(request: HiresRequest) -> hires.Sampling:
 
 def what_ran(done: hires.Upscaled, request: HiresRequest, model: str) -> Mapping[str, str]:
     """Return the infotext of what ran: FAM's dials only if FM or AM acted, and a part that did not act as off."""
+    sampler, schedule = split_name(request.sampler, request.schedule)
     ran = {
         "FAM method": done.method,
         "FAM steps": str(done.steps),
-        "FAM sampler": request.sampler,
-        "FAM schedule": request.schedule,
+        "FAM sampler": sampler,
+        "FAM schedule": schedule,
         "FAM CFG scale": f"{request.cfg_scale:g}",
         "FAM seed": str(request.seed),
         "FAM model": model,

@@ -3,10 +3,12 @@
 import pytest
 import torch
 from diffusers import EDMEulerScheduler, FlowMatchEulerDiscreteScheduler
+from PIL import Image
 
 from fam_ext import standalone
 from fam_ext.errors import UnsupportedModelError
 from fam_ext.hosts.base import Prompt
+from fam_ext.jobs.request import HiresRequest, Progress
 from tests.hosts import toys
 
 from .conftest import as_host
@@ -58,3 +60,13 @@ def test_schedulers_of_other_families_are_refused_by_name(tmp_path, scheduler):
 def test_a_folder_with_fp16_files_alone_loads(tmp_path):
     toys.sdxl_pipeline().save_pretrained(tmp_path, variant="fp16")
     assert standalone.load_pipeline(tmp_path, device="cpu").is_sdxl
+
+
+@pytest.mark.parametrize(
+    ("asked", "ran"),
+    [(("DDIM", "Karras"), ("DDIM", "Uniform")), (("dpm++ 2m", "Automatic"), ("DPM++ 2M", "Karras"))],
+)
+def test_the_schedule_written_is_the_one_that_ran(sd_host, asked, ran):
+    request = HiresRequest(size=(96, 96), steps=2, sampler=asked[0], schedule=asked[1])
+    wrote = standalone.render_on(sd_host, Image.new("RGB", (64, 64)), request, Progress()).ran
+    assert (wrote["FAM sampler"], wrote["FAM schedule"]) == ran

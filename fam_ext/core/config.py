@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import dataclasses
-import math
 from collections.abc import Mapping
 from dataclasses import dataclass
 from typing import Any
@@ -122,9 +121,9 @@ def _error(name: str, value: object, allowed: str) -> ConfigError:
 
 def _check_number(name: str, value: object, low: float, high: float, *, hint: str, open_low: bool = False) -> None:
     allowed = f"{'more than ' if open_low else ''}{low:g} to {high:g} ({hint})"
-    if isinstance(value, bool) or not isinstance(value, int | float) or not math.isfinite(value):
+    if isinstance(value, bool) or not isinstance(value, int | float):
         raise _error(name, value, allowed)
-    if value > high or value < low or (open_low and value == low):
+    if not low <= value <= high or (open_low and value == low):  # NaN and integers beyond any float as well
         raise _error(name, value, allowed)
 
 

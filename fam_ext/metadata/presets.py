@@ -8,7 +8,7 @@ import re
 import sys
 import tempfile
 from collections.abc import Callable, Mapping
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from pathlib import Path
 from typing import Any, cast
 
@@ -20,7 +20,11 @@ from fam_ext.metadata.infotext import from_fields, is_fam, parse, request_value
 VERSION = 1
 DEFAULT = "balanced"
 SETTINGS = ("steps", "sampler", "schedule", "cfg_scale", "method")
+CUSTOM = "custom"
+"""What a preset box says when the dials are no preset's; so no preset has this name."""
 _MAX_BYTES = 1 << 20
+_NAME = re.compile(r"[^\W_][\w\- ]{0,78}[\w\-]|[^\W_]")
+_NAME_RULE = f"use up to 80 letters, digits, spaces, - or _, beginning with a letter or digit, and not {CUSTOM!r}"
 
 
 @dataclass(frozen=True)
@@ -88,21 +92,19 @@ BUILTIN: Mapping[str, Preset] = {
         Preset(
             "balanced",
             "Keeps structure on any native size (32 cycles a picture) and starts late, so it is faster.",
-            FamConfig(cutoff=32.0, cutoff_reference="cycles", upsample="pixel_bicubic", start=0.7),
+            FamConfig(cutoff=32.0, cutoff_reference="cycles", start=0.7),
             {"steps": 30, "sampler": "DDIM", "schedule": "Automatic", "cfg_scale": 7.0},
         ),
         Preset(
             "fast",
             "Starts later, and steers attention only in the first part of the pass.",
-            FamConfig(
-                cutoff=32.0, cutoff_reference="cycles", upsample="pixel_bicubic", start=0.6, am_window=(1.0, 0.4)
-            ),
+            FamConfig(cutoff=32.0, cutoff_reference="cycles", start=0.6, am_window=(1.0, 0.4)),
             {"steps": 20, "sampler": "DPM++ 2M", "schedule": "Karras", "cfg_scale": 7.0},
         ),
         Preset(
             "few-step",
             "For LCM, Turbo and Lightning models: the pull of FM does not depend on the number of steps.",
-            FamConfig(cutoff=32.0, cutoff_reference="cycles", upsample="pixel_bicubic", start=0.7, step_invariant=True),
+            FamConfig(cutoff=32.0, cutoff_reference="cycles", start=0.7, step_invariant=True),
             {"steps": 8, "sampler": "LCM", "schedule": "Automatic", "cfg_scale": 1.5},
         ),
     )
@@ -138,54 +140,66 @@ class PresetStore:
 
     def names(self) -> list[str]:
         """Return all names, those that ship first."""
-        own = sorted(preset.name for preset in self._own())
-        return [*BUILTIN, *(name for name in own if name not in BUILTIN)]
+        return [*BUILTIN, *self._own()]
 
     def get(self, name: str) -> Preset:
         """Return the preset of that name. Raises `ConfigError` naming those there are."""
         if name in BUILTIN:
             return BUILTIN[name]
-        path = self._path(name)
-        if path.is_file():
-            return read(path)
+        if is_name(name) and (path := self.file(name)).is_file():
+            return replace(read(path), name=name)
         raise ConfigError(f"preset is {name!r}; choose from {', '.join(self.names())}")
 
     def save(self, preset: Preset, *, replace: bool = False) -> Path:
         """Write the preset atomically and return its file. Raises `ConfigError` when the name is taken."""
-        if preset.name in BUILTIN:
+        if preset.name.casefold() in BUILTIN:
             raise ConfigError(f"preset {preset.name!r} ships with FAM Hires; choose another name")
-        path = self._path(preset.name)
-        if path.exists() and not replace:
-            raise ConfigError(f"preset {preset.name!r} exists; choose another name, or replace it")
+        path = self.file(preset.name)
+        if (taken := self.taken(preset.name)) is not None and not (replace and taken == preset.name):
+            raise ConfigError(f"preset {taken!r} exists; choose another name, or replace it")
         write(preset, path)
         return path
 
+    def taken(self, name: str) -> str | None:
+        """Return the user's preset that `name` would share a file with, also where capitals do not count."""
+        files = self.folder.glob("*.json") if self.folder.is_dir() else []
+        return next((path.stem for path in files if path.stem.casefold() == name.casefold()), None)
+
     def delete(self, name: str) -> None:
         """Remove one of the user's presets. Raises `ConfigError` when there is none of that name."""
-        path = self._path(name)
-        if name in BUILTIN or not path.is_file():
+        if name in BUILTIN or not is_name(name) or not self.file(name).is_file():
             raise ConfigError(f"preset {name!r} is not one of your own; nothing was deleted")
-        path.unlink()
+        self.file(name).unlink()
 
-    def _own(self) -> list[Preset]:
-        found: list[Preset] = []
+    def file(self, name: str) -> Path:
+        """Return the file of the user's preset of that name. Raises `ConfigError` for what is no name."""
+        if not is_name(name):
+            raise ConfigError(f"preset name is {name[:80]!r}; {_NAME_RULE}")
+        return self.folder / f"{name}.json"
+
+    def _own(self) -> list[str]:
+        """Return the names of the user's presets: those of the files, whatever stands inside them."""
+        found: list[str] = []
         for path in sorted(self.folder.glob("*.json")) if self.folder.is_dir() else []:
             try:
-                found.append(read(path))
+                read(path)
             except FamError:
-                continue  # a damaged file hides itself only
+                continue  # a damaged or foreign file hides itself only
+            if is_name(path.stem) and path.stem not in BUILTIN:
+                found.append(path.stem)
         return found
 
-    def _path(self, name: str) -> Path:
-        slug = re.sub(r"[^\w\- ]", "_", name).strip(" .")[:80]
-        if not slug:
-            raise ConfigError(f"preset name is {name!r}; use letters, digits, spaces, - or _")
-        return self.folder / f"{slug}.json"
+
+def is_name(name: str) -> bool:
+    """Return whether a preset may have this name: it is its file's name too, so no two share one."""
+    return _NAME.fullmatch(name) is not None and name.casefold() != CUSTOM
 
 
 def read(path: Path) -> Preset:
     """Return the preset in a JSON file. Raises `ConfigError`, one sentence."""
     try:
+        if not path.is_file():
+            raise ConfigError(f"{path.name} is no file; choose one made by presets export")
         if path.stat().st_size > _MAX_BYTES:
             raise ConfigError(f"{path.name} is too large for a preset; choose a file made by presets export")
         loaded: object = json.loads(path.read_text(encoding="utf-8"))
@@ -231,7 +245,12 @@ def _check_setting(key: str, value: object) -> None:
     if spec.choices and value not in spec.choices:
         raise ConfigError(f"settings.{key} is {value!r}; choose {', '.join(spec.choices)}")
     low, high = spec.low, spec.high
-    if isinstance(value, int | float) and ((low is not None and value < low) or (high is not None and value > high)):
+    if (
+        isinstance(value, int | float)
+        and low is not None
+        and high is not None
+        and not low <= value <= high  # NaN as well
+    ):
         raise ConfigError(f"settings.{key} is {value!r}; choose {low:g} to {high:g}")
 
 

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import os
 import tempfile
 import time
 from collections.abc import Callable, Iterator, Mapping
@@ -614,8 +615,8 @@ def _bind_presets(
 
     def export(name: str) -> list[Any]:
         try:
-            preset = host.store.get(name)
-            path = Path(tempfile.mkdtemp(prefix="fam-preset-")) / f"{name}.json"
+            preset = host.store.get(name)  # only what is in the list: the name is never a path
+            path = Path(tempfile.mkdtemp(prefix="fam-preset-")) / f"{preset.name}.json"
             write(preset, path)
         except FamError as error:
             return [gr.update(), sentence_html(str(error), kind="error")]
@@ -623,7 +624,7 @@ def _bind_presets(
 
     def take_file(file: Any) -> list[Any]:  # noqa: ANN401
         def action() -> tuple[str, str]:
-            preset = read(Path(getattr(file, "name", file)))
+            preset = read(_uploaded(file))
             host.store.save(preset)
             return preset.name, f"imported {preset.name}"
 
@@ -648,6 +649,15 @@ def _bind_presets(
     presets["import"].upload(
         take_file, inputs=[presets["import"]], outputs=[listing, note], show_progress=False, api_name=False
     )
+
+
+def _uploaded(file: Any) -> Path:  # noqa: ANN401
+    """Return an uploaded file's path. Raises `UsageError` where a client names any other file of the server."""
+    path = Path(getattr(file, "name", file)).resolve()
+    uploads = (Path(os.environ.get("GRADIO_TEMP_DIR") or Path(tempfile.gettempdir()) / "gradio")).resolve()
+    if uploads not in path.parents:
+        raise UsageError("the file was not uploaded; choose one with the Import button")
+    return path
 
 
 def labels_and_ids(root: Any) -> str:  # noqa: ANN401

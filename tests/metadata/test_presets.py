@@ -44,10 +44,46 @@ def test_store_saves_lists_replaces_deletes(tmp_path) -> None:
     assert [file.name for file in (tmp_path / "own").iterdir()] == ["bad.json"]
 
 
-def test_names_stay_inside_the_folder(tmp_path) -> None:
+@pytest.mark.parametrize(
+    "name", ["../../etc/x", "/etc/x", "a/b", "a.b", "", " a", "a ", "Custom", "a\x00", "\ud800", "x" * 81]
+)
+def test_what_is_no_file_name_is_no_preset_name(tmp_path, name: str) -> None:
     store = PresetStore(tmp_path / "own")
-    path = store.save(Preset("../../etc/x"))
-    assert path.parent == tmp_path / "own"
+    with pytest.raises(ConfigError, match="preset name is"):
+        store.save(Preset(name))
+    with pytest.raises(ConfigError, match="paper, balanced"):
+        store.get(name)
+    with pytest.raises(ConfigError, match="nothing was deleted"):
+        store.delete(name)
+    assert not store.folder.exists()
+
+
+def test_two_names_never_share_a_file(tmp_path) -> None:
+    store = PresetStore(tmp_path / "own")
+    store.save(Preset("Mine"))
+    with pytest.raises(ConfigError, match="'Mine' exists"):
+        store.save(Preset("mine"), replace=True)
+    with pytest.raises(ConfigError, match="ships"):
+        store.save(Preset("Balanced"))
+
+
+def test_the_store_keys_by_file(tmp_path) -> None:
+    """A file that was copied or renamed by hand answers to its own name; foreign files are left alone."""
+    store = PresetStore(tmp_path)
+    store.save(Preset("one", config=FamConfig(start=0.5)))
+    (tmp_path / "one.json").rename(tmp_path / "two.json")
+    (tmp_path / "folder.json").mkdir()
+    (tmp_path / "package.json").write_text('{"version": "1.0.0", "name": "something else"}')
+    assert store.names()[4:] == ["two"]
+    assert store.get("two").name == "two" and store.get("two").config.start == 0.5
+
+
+@pytest.mark.parametrize("value", [float("nan"), float("inf"), 10**400])
+def test_numbers_beyond_every_range_are_refused(value) -> None:
+    with pytest.raises(ConfigError, match="steps"):
+        Preset.from_json({"version": 1, "name": "x", "settings": {"steps": value}})
+    with pytest.raises(ConfigError, match="cutoff"):
+        Preset.from_json({"version": 1, "name": "x", "fam": {"cutoff": value}})
 
 
 def test_earlier_version_is_migrated_and_later_refused() -> None:

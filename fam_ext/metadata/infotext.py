@@ -168,6 +168,25 @@ def from_fields(params: Mapping[str, str]) -> FamConfig:
     return FamConfig.from_dict(values)
 
 
+def readable_fields(params: Mapping[str, str]) -> tuple[FamConfig, list[str]]:
+    """Return the config of the keys that can be read, and one sentence for each that cannot; those take the default."""
+    values: dict[str, Any] = {}
+    problems: list[str] = []
+    # the unit before the number that needs it
+    for spec in sorted(CONFIG_FIELDS, key=lambda spec: spec.name != "cutoff_reference"):
+        if spec.key in (current := migrate(params)):
+            try:
+                value = parse_value(spec, current[spec.key])
+                FamConfig.from_dict({**values, spec.name: value})
+            except ConfigError as error:
+                problems.append(str(error))
+            else:
+                values[spec.name] = value
+    if "cutoff" not in values:
+        values.pop("cutoff_reference", None)  # a unit alone would give its meaning to another number
+    return FamConfig.from_dict(values), problems
+
+
 def migrate(params: Mapping[str, str]) -> dict[str, str]:
     """Return `params` in today's keys, whatever `FAM version` wrote them. 0.1 is the first: nothing to rename yet."""
     return dict(params)

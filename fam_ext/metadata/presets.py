@@ -162,7 +162,7 @@ class PresetStore:
 
     def taken(self, name: str) -> str | None:
         """Return the user's preset that `name` would share a file with, also where capitals do not count."""
-        files = self.folder.glob("*.json") if self.folder.is_dir() else []
+        files = list(self.folder.glob("*.json")) if self.folder.is_dir() else []
         return next((path.stem for path in files if path.stem.casefold() == name.casefold()), None)
 
     def delete(self, name: str) -> None:

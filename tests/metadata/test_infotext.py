@@ -16,6 +16,7 @@ from fam_ext.metadata.infotext import (
     from_fields,
     parse,
     quote,
+    readable_fields,
     request_value,
     to_fields,
     undo,
@@ -140,3 +141,18 @@ def test_without_an_earlier_text_the_prompt_leads() -> None:
     assert (found.prompt, found.negative_prompt, found.params["Steps"]) == ("a cat", "dog", "30")
     assert from_fields(found.params) == config
     assert undo(added) == ""
+
+
+def test_one_bad_value_leaves_the_others() -> None:
+    params = {
+        "FAM version": "0.1.0",
+        "FAM cutoff": "900",
+        "FAM start": "0.6",
+        "FAM AM window": "x",
+        "FAM no AM": "True",
+    }
+    config, problems = readable_fields(params)
+    assert (config.start, config.am, config.cutoff) == (0.6, False, FamConfig().cutoff)
+    assert len(problems) == 2 and "cutoff is 900" in problems[0] and "FAM AM window" in problems[1]
+    fine = to_fields(FamConfig(cutoff=32, cutoff_reference="cycles", start=0.7))
+    assert readable_fields(fine) == (FamConfig(cutoff=32, cutoff_reference="cycles", start=0.7), [])

@@ -155,6 +155,10 @@ class Event:
     failed: int = 0
     skipped: int = 0
     total: int = 0
+    done_before: int = 0
+    """Done by an earlier run with the same settings."""
+    kept: int = 0
+    """Made by an earlier run with other settings."""
     eta: float | None = None
     """Seconds left for the whole job; None while nothing is known."""
     notes: tuple[str, ...] = ()
@@ -350,6 +354,8 @@ class _Job:
                 failed=self._failed + self._failed_before,
                 skipped=self._skipped,
                 total=self._total,
+                done_before=self._done_before - self.counts.kept,
+                kept=self.counts.kept,
                 eta=self._eta(),
                 **more,
             )

@@ -8,7 +8,7 @@ import io
 from collections.abc import Iterable, Mapping, Sequence
 from typing import Any
 
-from PIL import Image
+from PIL import Image, ImageOps
 
 MAX_SIDE = 1600
 """Longest side in pixels of the two pictures behind the slider; the gallery has the full ones."""
@@ -17,9 +17,10 @@ _STATE_LABELS = {"done": "done", "failed": "failed", "running": "running", "wait
 
 def compare_html(before: Image.Image, after: Image.Image) -> str:
     """Return a slider that uncovers `after` over `before`; both are shown at the size of `after`."""
+    after = upright(after)
     scale = min(1.0, MAX_SIDE / max(after.size))
     size = max(1, round(after.width * scale)), max(1, round(after.height * scale))
-    first, second = (_data_url(picture.convert("RGB").resize(size)) for picture in (before, after))
+    first, second = (_data_url(upright(picture).resize(size)) for picture in (before, after))
     return (
         '<div class="fam-compare" style="--fam-split: 50%">'
         f'<img class="fam-after" src="{second}" alt="after"><img class="fam-before" src="{first}" alt="before">'
@@ -27,6 +28,17 @@ def compare_html(before: Image.Image, after: Image.Image) -> str:
         '<input type="range" min="0" max="100" value="50" step="0.1" aria-label="Before and after"'
         " oninput=\"this.parentElement.style.setProperty('--fam-split', this.value + '%')\"></div>"
     )
+
+
+def upright(picture: Image.Image) -> Image.Image:
+    """Return the picture as people see it: turned as its EXIF says, transparency on white, RGB."""
+    turned = ImageOps.exif_transpose(picture)
+    if turned.mode not in ("RGBA", "LA", "PA") and "transparency" not in turned.info:
+        return turned.convert("RGB")
+    whole = turned.convert("RGBA")
+    ground = Image.new("RGB", whole.size, (255, 255, 255))
+    ground.paste(whole, mask=whole.getchannel("A"))
+    return ground
 
 
 def _data_url(picture: Image.Image) -> str:
@@ -68,11 +80,17 @@ def duration(seconds: float | None) -> str:
 
 def status_html(job: Mapping[str, Any]) -> str:
     """Return a folder job's progress bar, sentence and table from `Batch.to_json`."""
-    total, finished = job["total"], job["done"] + job["failed"]
-    left = max(0, total - job["skipped"])
+    total = job["total"]
+    finished = job["done"] + job["done_before"] + job["kept"] + job["failed"] + job["skipped"]
     inner = job["step"] / job["steps"] if job["steps"] and job["state"] in ("running", "stopping") else 0.0
-    share = min(1.0, (finished + inner) / left) if left else (1.0 if job["state"] == "done" else 0.0)
+    share = min(1.0, (finished + inner) / total) if total else float(job["state"] == "done")
     words = [f"{job['state']}: {job['done']} done"]
+    if job["done_before"]:
+        words.append(f"{job['done_before']} done before")
+    if job["kept"]:
+        words.append(
+            f"{job['kept']} kept: made with other settings (tick Replace outputs, or choose another output folder)"
+        )
     if job["failed"]:
         words.append(f"{job['failed']} failed")
     if job["skipped"]:

@@ -73,6 +73,13 @@ def build_dials(config: FamConfig, *, elem_id: Callable[[str], str]) -> list[Any
 
 
 def _dial(field: Field, part: int | None, value: Any, *, elem_id: Callable[[str], str]) -> Any:  # noqa: ANN401
+    component = _component(field, part, value, elem_id=elem_id)
+    # the WebUI's ui-config.json would win over the starting preset of its settings, and over later defaults
+    component.do_not_save_to_config = True
+    return component
+
+
+def _component(field: Field, part: int | None, value: Any, *, elem_id: Callable[[str], str]) -> Any:  # noqa: ANN401
     common: dict[str, Any] = {
         "label": dial_label(field, part),
         "value": value,

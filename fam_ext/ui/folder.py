@@ -12,7 +12,7 @@ from typing import Any
 from fam_ext.core.config import FamConfig
 from fam_ext.errors import ConfigError, UsageError
 from fam_ext.jobs.journal import Journal
-from fam_ext.jobs.plan import PlanOptions, Rule, check_places, plan_file, walk
+from fam_ext.jobs.plan import MAX_TARGET_SIDE, PlanOptions, Rule, check_places, plan_file, walk
 from fam_ext.jobs.request import HiresRequest
 from fam_ext.metadata.pictures import FORMATS
 from fam_ext.ui.compare import duration, table_html
@@ -36,7 +36,7 @@ FOLDER_FIELDS: Mapping[str, tuple[type | tuple[type, ...], Any, str]] = {
     "negative_rule": (str, "take", "The same for the negative prompt."),
     "negative_prompt": (str, "", "The negative prompt for files without one, or the text of the rule."),
     "own_settings": (bool, True, "Take sampler, schedule, steps, CFG scale and seed from each file that has them."),
-    "own_model": (bool, False, "Load the checkpoint that each file names."),
+    "own_model": (bool, False, "Load the checkpoint and the VAE that each file names."),
     "sampler": (str, "DPM++ 2M", "For files that bring none."),
     "schedule": (str, "Automatic", "For files that bring none."),
     "steps": (int, 20, "For files that bring none."),
@@ -50,6 +50,22 @@ FOLDER_FIELDS: Mapping[str, tuple[type | tuple[type, ...], Any, str]] = {
     "first": (int, 0, "A trial: only the first N files; 0: all."),
 }
 """Name -> (type, default, what it does). The tab's components and the API's fields."""
+RANGES: Mapping[str, tuple[float, float]] = {
+    "scale": (1, 16),
+    "width": (0, MAX_TARGET_SIDE),
+    "height": (0, MAX_TARGET_SIDE),
+    "max_side": (0, MAX_TARGET_SIDE),
+    "max_megapixels": (0, 1024),
+    "steps": (1, 150),
+    "cfg_scale": (1, 30),
+    "seed": (-1, 2**64 - 1),
+    "first": (0, 1 << 40),
+}
+_CHOICES: Mapping[str, tuple[str, ...]] = {
+    "prompt_rule": PROMPT_RULES,
+    "negative_rule": PROMPT_RULES,
+    "format": (AS_INPUT, *FORMATS),
+}
 
 
 def folder_schema() -> dict[str, Any]:
@@ -63,6 +79,10 @@ def folder_schema() -> dict[str, Any]:
         }
         for name, (kind, default, text) in FOLDER_FIELDS.items()
     }
+    for name, (low, high) in RANGES.items():
+        properties[name] |= {"minimum": low, "maximum": high}
+    for name, choices in _CHOICES.items():
+        properties[name]["enum"] = list(choices)
     return {"type": "object", "properties": properties, "required": ["input"], "additionalProperties": False}
 
 
@@ -75,7 +95,7 @@ def folder_options(values: Mapping[str, Any], config: FamConfig, *, default_outp
         given[name] = _checked(name, value)
     if not given["input"].strip():
         raise UsageError("input is empty; give the folder to read")
-    source = str(Path(given["input"].strip()).expanduser())
+    source = _expanded("input", given["input"])
     output = given["output"].strip() or default_output or f"{source.rstrip('/')}-fam"
     settings = {name: given[name] for name in SETTING_NAMES}
     settings["seed"] = _seed(given["seed"])
@@ -85,12 +105,13 @@ def folder_options(values: Mapping[str, Any], config: FamConfig, *, default_outp
     rules["negative_prompt"] = _prompt_rule("negative_rule", given["negative_rule"], given["negative_prompt"])
     model = given["model"].strip() or None
     rules["model"] = Rule("take" if given["own_model"] else "override", model)
+    rules["vae"] = Rule("take" if given["own_model"] else "override", None)
     width, height = given["width"], given["height"]
     if bool(width) != bool(height):
         raise ConfigError("width and height go together; give both in pixels, or 0 for both to use the scale")
     return PlanOptions(
         inputs=(source,),
-        output=str(Path(output).expanduser()),
+        output=_expanded("output", output),
         recursive=given["recursive"],
         include=tuple(part.strip() for part in given["pattern"].split(",") if part.strip()),
         scale=float(given["scale"]),
@@ -123,7 +144,19 @@ def _checked(name: str, value: Any) -> Any:  # noqa: ANN401
             "a number" if isinstance(kind, tuple) else {str: "a text", bool: "true or false", int: "an integer"}[kind]
         )
         raise ConfigError(f"{name} is {value!r}; choose {wanted}")
+    if name in RANGES and not RANGES[name][0] <= value <= RANGES[name][1]:  # NaN as well
+        low, high = RANGES[name]
+        raise ConfigError(f"{name} is {value!r}; choose {low:,} to {high:,}".replace(",", ""))
+    if isinstance(value, str) and ("\x00" in value or any("\ud800" <= mark <= "\udfff" for mark in value)):
+        raise ConfigError(f"{name} is {value!r}; choose a text without NUL and lone surrogates")
     return value
+
+
+def _expanded(name: str, folder: str) -> str:
+    try:
+        return str(Path(folder.strip()).expanduser())
+    except RuntimeError:
+        raise UsageError(f"{name} is {folder!r}, a home folder that there is not; give the folder in full") from None
 
 
 def _seed(seed: int) -> int:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import logging
 import os
 import tempfile
 import time
@@ -19,11 +20,13 @@ from fam_ext.errors import FamError, UsageError
 from fam_ext.jobs.plan import PlanOptions, check_native, target_size
 from fam_ext.jobs.request import HiresRequest
 from fam_ext.metadata import pictures
-from fam_ext.metadata.infotext import Infotext, format_infotext, from_fields, is_fam, parse, request_value
+from fam_ext.metadata.infotext import Infotext, format_infotext, is_fam, parse, readable_fields, request_value
 from fam_ext.metadata.presets import Preset, PresetStore, from_infotext, read, write
-from fam_ext.ui.compare import compare_html, sentence_html, status_html
+from fam_ext.ui.compare import compare_html, sentence_html, status_html, upright
 from fam_ext.ui.dials import build_dials, dial_values, read_dials
 from fam_ext.ui.folder import AS_INPUT, PROMPT_RULES, folder_options, plan_pages
+
+logger = logging.getLogger(__name__)
 
 TAB_ID = "fam_hires"
 NO_PRESET = "custom"
@@ -58,8 +61,8 @@ class TabHost:
     upscalers: Callable[[], list[str]]
     models: Callable[[], list[str]]
     config: FamConfig = field(default_factory=FamConfig)
-    check_places: Callable[[PlanOptions], None] = lambda options: None
-    """Raises `UsageError` where the server does not let the page choose these folders."""
+    check_places: Callable[[PlanOptions], PlanOptions] = lambda options: options
+    """Returns the job with its folders in full; raises a `FamError` where the server does not let the page run it."""
     folders_note: str = ""
     """Why folders cannot be chosen freely; empty where they can."""
     default_output: Callable[[str], str] = lambda source: ""
@@ -81,7 +84,10 @@ class TabParts:
     image: Any
     infotext: Any
     gallery: Any
+    texts: Any
+    """The infotexts of the gallery's pictures, kept on the server."""
     result_infotext: Any
+    """That of the picture which the buttons send."""
 
 
 def build_tab(host: TabHost) -> TabParts:
@@ -107,9 +113,11 @@ def build_tab(host: TabHost) -> TabParts:
             shown_infotext = gr.HTML(elem_id=f"html_info_{TAB_ID}", elem_classes="infotext")
             compare = gr.HTML(elem_id=f"{TAB_ID}_compare")
             status = gr.HTML(elem_id=f"{TAB_ID}_status")
-    parts = TabParts(picture["image"], picture["infotext"], gallery, result_infotext)
+            texts = gr.State([])
+    parts = TabParts(picture["image"], picture["infotext"], gallery, texts, result_infotext)
+    gallery.select(_selected_text, inputs=[texts], outputs=[result_infotext], show_progress=False, api_name=False)
     _bind_picture(host, picture, common, dials, parts, shown_infotext, compare, log)
-    _bind_folder(host, picture, folder, common, dials, gallery, compare, status)
+    _bind_folder(host, folder, common, dials, parts, compare, status)
     _bind_presets(host, presets, dials, common, picture)
     host.paste_fields(picture["image"], _paste_fields(picture, common, dials))
     return parts
@@ -312,20 +320,29 @@ def _bind_picture(
     names = list(common)
 
     def generate(task: str, image: Image.Image | None, infotext: str, *rest: Any) -> tuple[Any, ...]:  # noqa: ANN401
+        try:
+            return generated(image, infotext, rest)
+        except FamError as error:
+            # answered here: the host would print a traceback and name the class
+            logger.warning("%s", error)
+            return None, [], "", "", "", sentence_html(str(error), kind="error")
+
+    def generated(image: Image.Image | None, infotext: str, rest: tuple[Any, ...]) -> tuple[Any, ...]:
         if image is None:
             raise UsageError("there is no picture; drop one in, or send one from another tab")
         values = dict(zip(names, rest[: len(names)], strict=True))
         config = FamConfig.from_dict(read_dials(rest[len(names) :]))
-        image, shown = _opaque(image), infotext or ""
+        image, shown = upright(image), infotext or ""
         request = picture_request(image, shown, values, config)
         made = host.generate(image, request, values["upscaler"])
         slider = compare_html(image, made.images[0]) if made.images else ""
         words = made.infotext.replace("&", "&amp;").replace("<", "&lt;").replace("\n", "<br>\n")
-        return made.images, made.infotext, f"<p>{words}</p>", slider, sentence_html(made.comments)
+        texts = [made.infotext] * len(made.images)
+        return made.images, texts, made.infotext, f"<p>{words}</p>", slider, sentence_html(made.comments)
 
-    outputs = [parts.gallery, parts.result_infotext, shown_infotext, compare, log]
+    outputs = [parts.gallery, parts.texts, parts.result_infotext, shown_infotext, compare, log]
     picture["generate"].click(
-        host.gpu_call(generate, [None, "", "", ""]),
+        host.gpu_call(generate, [None, [], "", "", ""]),
         _js="fam_hires_submit",
         inputs=[picture["task"], picture["image"], picture["infotext"], *common.values(), *dials],
         outputs=outputs,
@@ -358,21 +375,14 @@ def _bind_picture(
     )
 
 
-def _opaque(image: Image.Image) -> Image.Image:
-    if image.mode != "RGBA":
-        return image.convert("RGB")
-    ground = Image.new("RGB", image.size, (255, 255, 255))
-    ground.paste(image, mask=image.getchannel("A"))
-    ground.info.update(image.info)
-    return ground
-
-
 def _describe(infotext: str) -> str:
     found = parse(infotext)
     if not found.params:
         return "the infotext holds prompts only; sampler, steps and the dials stay as they are"
     kind = "made by FAM: its dials are set" if is_fam(found.params) else "not made by FAM: the dials stay as they are"
-    return f"sampler, steps, CFG and seed are set from the infotext; {kind}"
+    said = f"sampler, steps, CFG and seed are set from the infotext; {kind}"
+    problems = readable_fields(found.params)[1] if is_fam(found.params) else []
+    return "; ".join([said, *(f"not set: {problem}" for problem in problems)])
 
 
 def _infotext_outputs(common: dict[str, Any], dials: list[Any]) -> list[Any]:
@@ -388,10 +398,7 @@ def _values_from(infotext: str, common: dict[str, Any], dials: list[Any]) -> lis
         choices = _choices(common[name])
         fits = value is not None and (choices is None or value in choices)
         updates.append(gr.update(value=value) if fits else gr.update())
-    try:
-        config = from_fields(params) if is_fam(params) else None
-    except FamError:
-        config = None
+    config = readable_fields(params)[0] if is_fam(params) else None
     if config is None:
         return [*updates, *(gr.update() for _ in dials)]
     return [*updates, *(gr.update(value=value) for value in dial_values(config))]
@@ -428,10 +435,7 @@ def _paste_fields(
 
     def dial(index: int) -> Callable[[Mapping[str, Any]], Any]:
         def read_value(params: Mapping[str, Any]) -> Any:  # noqa: ANN401
-            try:
-                return dial_values(from_fields(params))[index] if is_fam(params) else None
-            except FamError:
-                return None
+            return dial_values(readable_fields(params)[0])[index] if is_fam(params) else None
 
         return read_value
 
@@ -447,11 +451,10 @@ def _paste_fields(
 
 def _bind_folder(
     host: TabHost,
-    picture: dict[str, Any],
     folder: dict[str, Any],
     common: dict[str, Any],
     dials: list[Any],
-    gallery: Any,  # noqa: ANN401
+    parts: TabParts,
     compare: Any,  # noqa: ANN401
     status: Any,  # noqa: ANN401
 ) -> None:
@@ -464,8 +467,7 @@ def _bind_folder(
             values["model"] = ""
         config = FamConfig.from_dict(read_dials(rest[len(names) :]))
         options = folder_options(values, config, default_output=host.default_output(values["input"] or ""))
-        host.check_places(options)
-        return options
+        return host.check_places(options)
 
     def listed(*rest: Any) -> Iterator[str]:  # noqa: ANN401
         try:
@@ -473,35 +475,36 @@ def _bind_folder(
         except FamError as error:
             yield sentence_html(str(error), kind="error")
 
-    def watch() -> Iterator[tuple[Any, Any, Any]]:
+    def watch() -> Iterator[tuple[Any, ...]]:
         batch = host.batches.latest()
         if batch is None:
-            yield sentence_html("no job has been started since the program began"), gr.update(), gr.update()
+            yield sentence_html("no job has been started since the program began"), *unchanged
             return
-        shown = 0
+        shown = -1
         while True:
             over = batch.over
             job = batch.to_json()
             done = [row for row in job["rows"] if row["state"] == "done"]
-            if len(done) > shown:
+            if len(done) > shown:  # at first too: another job's pictures go
                 shown = len(done)
-                yield (status_html(job), *_latest_results(batch.options, done))
+                yield status_html(job), *_latest_results(batch.options, done)
             else:
-                yield status_html(job), gr.update(), gr.update()
+                yield status_html(job), *unchanged
             if over:
                 return
             time.sleep(_POLL_SECONDS)
 
-    def start(*rest: Any) -> Iterator[tuple[Any, Any, Any]]:  # noqa: ANN401
+    def start(*rest: Any) -> Iterator[tuple[Any, ...]]:  # noqa: ANN401
         try:
             host.batches.start(options_of(rest))
         except FamError as error:
-            yield sentence_html(str(error), kind="error"), gr.update(), gr.update()
+            yield sentence_html(str(error), kind="error"), *unchanged
             return
         yield from watch()
 
+    unchanged = (gr.update(),) * 4
     inputs = [*(folder[name] for name in own), *common.values(), *dials]
-    outputs = [status, gallery, compare]
+    outputs = [status, parts.gallery, parts.texts, parts.result_infotext, compare]
     folder["list"].click(listed, inputs=inputs, outputs=[status], api_name=False)
     folder["start"].click(start, inputs=inputs, outputs=outputs, show_progress=False, api_name=False)
     folder["watch"].click(watch, inputs=[], outputs=outputs, show_progress=False, api_name=False)
@@ -529,27 +532,40 @@ def _bind_folder(
         folder[name].click(say(action), inputs=[], outputs=[], show_progress=False, api_name=False, queue=False)
 
 
-def _latest_results(options: PlanOptions, done: list[dict[str, Any]]) -> tuple[Any, Any]:
-    """Return the gallery of the last finished pictures, and the slider of the very last."""
-    paths = [Path(options.output) / row["output"] for row in done[-12:]]
+def _latest_results(options: PlanOptions, done: list[dict[str, Any]]) -> tuple[Any, ...]:
+    """Return the gallery of the last finished pictures, their infotexts, the first one's, and the slider of the very
+    last picture."""
     shown: list[Image.Image] = []
-    for path in reversed(paths):
+    texts: list[str] = []
+    for row in reversed(done[-12:]):
+        path = Path(options.output) / row["output"]
         try:
             with Image.open(path) as image:
+                text = infotext_of(image)
                 image.draft("RGB", (512, 512))
-                thumbnail = image.convert("RGB")
+                thumbnail = upright(image)
         except OSError:
             continue
         thumbnail.thumbnail((512, 512))
+        # the WebUI shows and sends this file in place of the thumbnail
+        setattr(thumbnail, "already_saved_as", str(path))  # noqa: B010
         shown.append(thumbnail)
-    source = Path(options.inputs[0])
-    before = source / done[-1]["key"] if source.is_dir() else source
-    try:
-        with Image.open(before) as native, Image.open(paths[-1]) as result:
-            slider: Any = compare_html(native, result)
-    except OSError:
-        slider = gr.update()
-    return shown, slider
+        texts.append(text)
+    slider: Any = ""
+    if done:
+        source = Path(options.inputs[0])
+        before = source / done[-1]["key"] if source.is_dir() else source
+        try:
+            with Image.open(before) as native, Image.open(Path(options.output) / done[-1]["output"]) as result:
+                slider = compare_html(native, result)
+        except OSError:
+            slider = gr.update()
+    return shown, texts, texts[0] if texts else "", slider
+
+
+def _selected_text(texts: list[str], event: gr.SelectData) -> str:
+    """Return the infotext of the picture that was chosen in the gallery."""
+    return texts[event.index] if isinstance(event.index, int) and event.index < len(texts) else ""
 
 
 # --- presets

@@ -3,11 +3,12 @@
 from __future__ import annotations
 
 from collections.abc import Callable
+from dataclasses import replace
 from pathlib import Path
 from secrets import compare_digest
 from typing import Any
 
-from fastapi import Body, Depends, FastAPI, HTTPException
+from fastapi import Body, Depends, FastAPI, HTTPException, Request
 from fastapi.security import HTTPBasic, HTTPBasicCredentials
 
 from fam_ext import __version__
@@ -15,12 +16,14 @@ from fam_ext.core.config import FamConfig
 from fam_ext.errors import FamError, UsageError
 from fam_ext.jobs.plan import PlanOptions
 from fam_ext.metadata.fields import json_schema
-from fam_ext.metadata.presets import PresetStore
+from fam_ext.metadata.presets import BUILTIN, DEFAULT, PresetStore
 from fam_ext.ui.folder import folder_options, folder_schema
 from fam_ext.webui.arguments import named
 from fam_ext.webui.batches import Batches
 
 PREFIX = "/fam-hires/v1"
+FAM_DEFAULTS = BUILTIN[DEFAULT].config.to_dict()
+"""What the API takes for a field that is left out, without a preset."""
 _REPORTS = {"json": ("report.json", "application/json"), "csv": ("report.csv", "text/csv")}
 
 
@@ -34,6 +37,11 @@ def job_schema() -> dict[str, Any]:
 def fam_schema() -> dict[str, Any]:
     """Return the JSON Schema of the one dict that the hires script takes in `alwayson_scripts`."""
     schema = json_schema("config")
+    for name, value in FAM_DEFAULTS.items():
+        schema["properties"][name]["default"] = list(value) if isinstance(value, tuple) else value
+    schema["properties"]["cutoff"]["description"] += (
+        " Without cutoff_reference in the same object it is a share of the native side, 0 to 1."
+    )
     schema["properties"] = {
         "enabled": {"type": "boolean", "default": True, "description": "false leaves FAM off."},
         "preset": {"type": "string", "description": "A preset's name: the values of the fields that are left out."},
@@ -47,7 +55,7 @@ def add_routes(
     *,
     store: Callable[[], PresetStore],
     batches: Batches,
-    check_places: Callable[[PlanOptions], None],
+    check: Callable[[PlanOptions], PlanOptions],
     default_output: Callable[[str], str],
     credentials: str | None,
 ) -> None:
@@ -55,7 +63,8 @@ def add_routes(
     secured = [Depends(_authentication(credentials))] if credentials else []
 
     def route(method: str, path: str, function: Callable[..., Any], **more: Any) -> None:  # noqa: ANN401
-        app.add_api_route(PREFIX + path, function, methods=[method], dependencies=secured, tags=["FAM Hires"], **more)
+        needs = [*secured, *([Depends(_only_json)] if method == "POST" else [])]
+        app.add_api_route(PREFIX + path, function, methods=[method], dependencies=needs, tags=["FAM Hires"], **more)
 
     def get_schema() -> dict[str, Any]:
         """The named fields: of the hires script's dict, and of a folder job."""
@@ -73,14 +82,17 @@ def add_routes(
             fam = with_fam.pop("fam", {})
             if not isinstance(fam, dict):
                 raise UsageError(f"fam is {fam!r}; choose an object of named fields")
-            fields, _ = named(fam, store=store())
+            fields, enabled = named(fam, store=store())
             source = with_fam.get("input", "")
             output = default_output(source if isinstance(source, str) else "")
             options = folder_options(with_fam, FamConfig.from_dict(fields), default_output=output)
-            check_places(options)
-            return batches.start(options).to_json()
+            if not enabled:
+                options = replace(options, method="direct-from-native")
+            return batches.start(check(options)).to_json()
         except FamError as error:
             raise _unanswerable(error) from None
+        except (OSError, ValueError) as error:  # a path that no system takes
+            raise _unanswerable(UsageError(f"the folders cannot be used ({error}); check input and output")) from None
 
     def get_job(job_id: str) -> dict[str, Any]:
         """A job's state, counts, progress, time left and last files."""
@@ -127,7 +139,16 @@ def add_routes(
 
 
 def _unanswerable(error: FamError) -> HTTPException:
-    return HTTPException(409 if "is running" in str(error) else 422, detail=str(error))
+    # what was given may hold what no answer can: lone surrogates
+    text = str(error).encode("utf-8", "backslashreplace").decode()
+    return HTTPException(409 if "is running" in text else 422, detail=text)
+
+
+def _only_json(request: Request) -> None:
+    """Refuse what a form of another site could send: a job is JSON, and says so."""
+    given = request.headers.get("content-type", "").split(";")[0].strip().lower()
+    if given != "application/json":
+        raise HTTPException(415, detail=f"Content-Type is {given!r}; send application/json")
 
 
 def _authentication(credentials: str) -> Callable[..., bool]:

@@ -7,6 +7,7 @@ import secrets
 import threading
 import time
 from collections.abc import Callable
+from contextlib import ExitStack
 from dataclasses import dataclass, field
 from typing import Any
 
@@ -81,6 +82,8 @@ class Batch:
             "done": last.done,
             "failed": last.failed,
             "skipped": last.skipped,
+            "done_before": last.done_before,
+            "kept": last.kept,
             "total": last.total,
             "eta_seconds": None if last.eta is None or self.over else round(last.eta, 1),
             "elapsed_seconds": round((self.summary.seconds if self.summary else time.time() - self.began), 1),
@@ -131,14 +134,24 @@ class Batches:
         return next(reversed(self._jobs.values()), None)
 
     def _run(self, batch: Batch) -> None:
+        with ExitStack() as closers:
+            self._run_with(batch, closers)
+
+    def _run_with(self, batch: Batch, closers: ExitStack) -> None:
+        def build() -> Renderer:
+            renderer = self._make_renderer(batch.options)
+            closers.callback(getattr(renderer, "close", lambda: None))
+            return renderer
+
         try:
             summary = run_job(
                 batch.options,
-                lambda: self._make_renderer(batch.options),
+                build,
                 run=RunOptions(retries=0),
                 control=batch.control,
                 on_event=lambda event: _note(batch, event),
             )
+            closers.close()
             _note_unreadable(batch)
             batch.summary = summary
         except FamError as error:

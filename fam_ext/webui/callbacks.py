@@ -11,7 +11,7 @@ from fam_ext.metadata.presets import DEFAULT
 from fam_ext.ui.accordion import TITLE
 from fam_ext.webui import tab, xyz
 from fam_ext.webui.api import add_routes
-from fam_ext.webui.places import BESIDE, IN_OUTPUTS, check_places, default_output
+from fam_ext.webui.places import BESIDE, IN_OUTPUTS, default_output, fix_roots
 from fam_ext.webui.script import store
 
 SECTION = ("fam_hires", TITLE)
@@ -35,7 +35,7 @@ def on_ui_settings() -> None:
             gr.Dropdown,
             lambda: {"choices": store().names()},
         )
-        .info("values saved as page defaults (Settings, Defaults) go before it")
+        .info("the dials are not kept among the page defaults (Settings, Defaults); save a preset and choose it here")
         .needs_reload_ui(),
         "fam_output_rule": shared.OptionInfo(
             BESIDE,
@@ -56,13 +56,14 @@ def on_before_ui() -> None:
 
 def on_app_started(demo: Any, app: Any) -> None:  # noqa: ANN401
     """Add the API's routes, where the WebUI has its own API on."""
+    fix_roots()
     if not (shared.cmd_opts.api or shared.cmd_opts.nowebui):
         return
     add_routes(
         app,
         store=store,
         batches=tab.batches,
-        check_places=check_places,
+        check=tab.check,
         default_output=default_output,
         credentials=shared.cmd_opts.api_auth,
     )

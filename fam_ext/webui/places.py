@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from dataclasses import replace
 from pathlib import Path
 
 from modules import shared
@@ -20,9 +21,26 @@ _OUTPUT_OPTIONS = (
 
 
 def output_roots() -> list[Path]:
-    """Return the WebUI's own output folders."""
+    """Return the WebUI's own output folders, with links resolved."""
     roots = [getattr(shared.opts, name, "") for name in _OUTPUT_OPTIONS]
-    return [(Path(data_path) / root).resolve() for root in roots if root]
+    return [_real(root) for root in roots if root]
+
+
+def fix_roots() -> None:
+    """Remember the output folders as they are when the program starts.
+
+    A client of the WebUI's API may change `outdir_*` while it runs, and reload its page: what it could choose is no
+    limit.
+    """
+    _allowed.extend(output_roots() if not _allowed else [])
+
+
+_allowed: list[Path] = []
+
+
+def _real(place: str | Path) -> Path:
+    """Return a path with its links resolved; a relative one stands on the data folder, as in the WebUI's settings."""
+    return (Path(data_path) / place).resolve()
 
 
 def folders_note() -> str:
@@ -37,20 +55,20 @@ def folders_note() -> str:
     return ""
 
 
-def check_places(options: PlanOptions) -> None:
-    """Raise `UsageError` where this WebUI does not let its page or API name these folders."""
+def check_places(options: PlanOptions) -> PlanOptions:
+    """Return the job with its folders in full. Raises `UsageError` where this WebUI does not let its page or API name
+    them."""
     if shared.cmd_opts.hide_ui_dir_config:
         raise UsageError("folders cannot be chosen, for this WebUI runs with --hide-ui-dir-config; use its gallery")
-    if not _is_remote():
-        return
-    roots = output_roots()
-    for place in (*options.inputs, options.output):
-        resolved = Path(place).resolve()
-        if not any(root == resolved or root in resolved.parents for root in roots):
+    places = [_real(place) for place in (*options.inputs, options.output)]
+    for resolved in places if _is_remote() else []:
+        if not any(root == resolved or root in resolved.parents for root in _allowed):
             raise UsageError(
                 "the folder lies outside this WebUI's output folders, which remote use is limited to; "
                 "choose one inside them, or start it with --enable-insecure-extension-access"
             )
+    *inputs, output = map(str, places)
+    return replace(options, inputs=tuple(inputs), output=output)
 
 
 def default_output(source: str) -> str:

@@ -9,12 +9,13 @@ from typing import Any
 
 import modules.scripts
 import torch
-from modules import call_queue, devices, errors, infotext_utils, sd_models, sd_samplers, shared
+from modules import call_queue, devices, errors, infotext_utils, sd_models, sd_samplers, sd_schedulers, shared
 from modules.processing import Processed, StableDiffusionProcessingTxt2Img, process_images
 from PIL import Image
 
 from fam_ext.errors import (
     Cancelled,
+    ConfigError,
     FamError,
     NonFiniteLatentError,
     OutOfMemoryError,
@@ -23,10 +24,13 @@ from fam_ext.errors import (
     UnsupportedSamplerError,
     UsageError,
 )
+from fam_ext.jobs.plan import PlanOptions
 from fam_ext.jobs.request import HiresRequest, Progress, Rendered
 from fam_ext.metadata.fields import VERSION_KEY
 from fam_ext.metadata.infotext import parse
-from fam_ext.webui.session import PROGRESS_ATTRIBUTE
+from fam_ext.ui.folder import upscaler_of
+from fam_ext.webui.kept import own_random_state, reload_model, settings_kept
+from fam_ext.webui.session import PROGRESS_ATTRIBUTE, check_model
 
 TITLE = "fam hires"
 DEFAULT_UPSCALER = "Lanczos"
@@ -66,6 +70,11 @@ class WebUIRenderer:
             ran["FAM model"] = params["Model"]
         return Rendered(processed.images[0].convert("RGB"), ran, seconds=time.perf_counter() - began)
 
+    def close(self) -> None:
+        """Leave the WebUI with the checkpoint and VAE of its settings; between pictures the last one's stay loaded."""
+        with call_queue.queue_lock:
+            reload_model()
+
 
 def _wants_fam(request: HiresRequest) -> bool:
     config = request.config
@@ -89,13 +98,46 @@ def hires_from_picture(
     p.do_not_save_samples = p.do_not_save_grid = not save
     p.user = user
     setattr(p, PROGRESS_ATTRIBUTE, progress)
-    with closing(p), _answerable():
+    with own_random_state(request.seed), settings_kept(p.override_settings), closing(p), _answerable():
         processed = process_images(p)
     if not processed.images and not (shared.state.interrupted or shared.state.skipped):
         raise RenderError("the WebUI returned no picture; see its console")
     if not processed.images:
         raise Cancelled("the picture under way was dropped")
     return processed
+
+
+def check_job(options: PlanOptions) -> None:
+    """Raise a `FamError` where the job names a model, upscaler, sampler, schedule or site that this WebUI has not."""
+    _known("upscaler", upscaler_of(options), upscalers())
+    rules = options.rules
+    if (rule := rules.get("sampler")) is not None:
+        _known("sampler", rule.value, [sampler.name for sampler in sd_samplers.all_samplers])
+    if (rule := rules.get("schedule")) is not None:
+        _known("schedule", rule.value, [schedule.label for schedule in sd_schedulers.schedulers])
+    model = rules["model"].value if "model" in rules else None
+    if model is not None:
+        _checkpoint(model)
+    elif options.method == "fam" and options.config.am and options.config.attention > 0:
+        check_model(shared.sd_model, options.config)
+
+
+def _known(name: str, value: str, choices: list[str]) -> None:
+    if value not in choices:
+        raise ConfigError(f"{name} is {value!r}; choose from {', '.join(choices)}")
+
+
+def upscalers() -> list[str]:
+    """Return the names of the WebUI's latent and pixel upscalers."""
+    return [*shared.latent_upscale_modes, *(upscaler.name for upscaler in shared.sd_upscalers)]
+
+
+def _checkpoint(name: str) -> str:
+    """Return the title of the checkpoint that `name` means. Raises `UsageError`."""
+    found = sd_models.get_closet_checkpoint_match(name)
+    if found is None:
+        raise UsageError(f"model is {name!r}; choose from {', '.join(sd_models.checkpoint_tiles(use_short=True))}")
+    return found.title
 
 
 def _processing(image: Image.Image, request: HiresRequest, *, upscaler: str) -> StableDiffusionProcessingTxt2Img:
@@ -147,10 +189,7 @@ def _whole_latents(image: Image.Image) -> Image.Image:
 def _overrides(request: HiresRequest) -> dict[str, Any]:
     overrides: dict[str, Any] = {"save_images_before_highres_fix": False}
     if request.model is not None:
-        found = sd_models.get_closet_checkpoint_match(request.model)
-        if found is None:
-            raise UsageError(f"model is {request.model!r}; choose a checkpoint that this WebUI has")
-        overrides["sd_model_checkpoint"] = found.title
+        overrides["sd_model_checkpoint"] = _checkpoint(request.model)
     if request.vae is not None:
         overrides["sd_vae"] = request.vae
     if request.clip_skip is not None:

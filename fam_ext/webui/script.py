@@ -5,6 +5,7 @@ from __future__ import annotations
 from pathlib import Path
 from typing import Any
 
+import gradio as gr
 from modules import scripts, shared
 from modules.infotext_utils import PasteField
 from modules.paths_internal import data_path
@@ -14,7 +15,7 @@ from fam_ext.core.config import FamConfig
 from fam_ext.core.guide import NativeRecord
 from fam_ext.errors import FamError, UsageError
 from fam_ext.metadata.fields import VERSION_KEY
-from fam_ext.metadata.infotext import from_fields, is_fam, to_fields
+from fam_ext.metadata.infotext import is_fam, readable_fields, to_fields
 from fam_ext.metadata.presets import BUILTIN, DEFAULT, PresetStore
 from fam_ext.ui.accordion import NO_PRESET, TITLE, build_accordion
 from fam_ext.ui.dials import PARTS, dial_values
@@ -30,13 +31,11 @@ def store() -> PresetStore:
 
 
 def default_config() -> FamConfig:
-    """Return the page's first values: the default preset of the settings page, with the host's own upscaler."""
-    name = getattr(shared.opts, "fam_default_preset", DEFAULT)
+    """Return the page's first values: the default preset of the settings page, as every other door takes it."""
     try:
-        config = store().get(name).config
+        return store().get(getattr(shared.opts, "fam_default_preset", DEFAULT)).config
     except FamError:
-        config = BUILTIN[DEFAULT].config
-    return config.replace(upsample="auto") if name in (DEFAULT, "fast", "few-step") else config
+        return BUILTIN[DEFAULT].config
 
 
 class FamHiresScript(scripts.Script):
@@ -72,7 +71,7 @@ class FamHiresScript(scripts.Script):
             close(p)
             if getattr(p, "_ad_inner", False):  # ADetailer's face passes
                 return
-            asked = read_arguments(fam_args, getattr(p, XYZ_ATTRIBUTE, {}), store=store())
+            asked = read_arguments(fam_args, getattr(p, XYZ_ATTRIBUTE, {}), store=store(), page=default_config())
             if not asked.enabled:
                 return
             if not self.is_img2img and not p.enable_hr:
@@ -106,10 +105,12 @@ def paste_fields(components: list[Any]) -> list[Any]:
     enabled, preset, *dials = components
 
     def config_of(params: dict[str, Any]) -> FamConfig | None:
-        try:
-            return from_fields(params) if is_fam(params) else None
-        except FamError:
-            return None
+        return readable_fields(params)[0] if is_fam(params) else None
+
+    def enable(params: dict[str, Any]) -> bool:
+        for problem in readable_fields(params)[1]:
+            gr.Warning(f"FAM Hires: {problem}; the other values were set")
+        return VERSION_KEY in params
 
     def dial(index: int) -> Any:  # noqa: ANN401
         def read(params: dict[str, Any]) -> Any:  # noqa: ANN401
@@ -119,7 +120,7 @@ def paste_fields(components: list[Any]) -> list[Any]:
         return read
 
     return [
-        PasteField(enabled, lambda params: VERSION_KEY in params),
+        PasteField(enabled, enable),
         PasteField(preset, lambda params: NO_PRESET if is_fam(params) else None),
         *(PasteField(component, dial(index)) for index, component in enumerate(dials)),
     ]

@@ -38,9 +38,12 @@ from fam_ext.hosts.ldm import (
     recorded_sampler,
     replaced,
     schedule_from,
+    up_blocks,
 )
+from fam_ext.hosts.sites import select_sites
 from fam_ext.jobs.request import Progress
 from fam_ext.metadata.infotext import to_fields
+from fam_ext.webui.kept import with_own_random_state
 
 logger = logging.getLogger(__name__)
 
@@ -94,7 +97,7 @@ def close(p: Any) -> None:  # noqa: ANN401
     if session.p is p:
         session.undo.close()
     else:  # a shallow copy shares the dict and the instance attributes
-        for name in ("sample", "sample_hr_pass"):
+        for name in ("init", "sample", "sample_hr_pass"):
             p.__dict__.pop(name, None)
     p.extra_generation_params = {k: v for k, v in p.extra_generation_params.items() if not k.startswith("FAM ")}
 
@@ -139,7 +142,7 @@ def begin(p: Any, config: FamConfig) -> Session:  # noqa: ANN401
     """Set FAM up on p, before its `init`. Raises `FamError` where it cannot run."""
     session = Session(p, config)
     setattr(p, _ATTRIBUTE, session)
-    _check_model(p, config)
+    check_model(p.sd_model, config)
     is_txt2img = isinstance(p, StableDiffusionProcessingTxt2Img)
     name = (getattr(p, "hr_sampler_name", None) if is_txt2img else None) or p.sampler_name
     sampler = sd_samplers.create_sampler(name, p.sd_model)
@@ -151,6 +154,8 @@ def begin(p: Any, config: FamConfig) -> Session:  # noqa: ANN401
         session.undo.enter_context(replaced(p, "sample_hr_pass", _hires_pass(session)))
     else:
         _take_native_pictures(session)
+        session.undo.enter_context(replaced(p, "init", with_own_random_state(lambda: p.all_seeds[0])))
+    session.undo.enter_context(replaced(p, "sample", with_own_random_state(lambda: p.seeds[0])))
     for key, value in to_fields(config).items():
         p.extra_generation_params[key] = _said_if_ran(session, value)
     return session
@@ -163,10 +168,10 @@ def _said_if_ran(session: Session, value: str) -> Callable[..., str | None]:
     return say
 
 
-def _check_model(p: Any, config: FamConfig) -> None:  # noqa: ANN401
+def check_model(model: Any, config: FamConfig) -> None:  # noqa: ANN401
+    """Raise a `FamError` where FAM cannot steer the loaded model as `config` asks."""
     from modules import sd_unet
 
-    model = p.sd_model
     name = getattr(getattr(model, "sd_checkpoint_info", None), "name_for_extra", type(model).__name__)
     if getattr(model, "is_sd3", False) or not hasattr(getattr(model, "model", None), "diffusion_model"):
         raise UnsupportedModelError(f"FAM cannot steer checkpoint {name}; choose an SD1.5, SD2.1 or SDXL checkpoint")
@@ -174,6 +179,8 @@ def _check_model(p: Any, config: FamConfig) -> None:  # noqa: ANN401
         raise UnsupportedModelError(
             "Attention Modulation cannot reach into the SD Unet that is active; set SD Unet to None, or untick it"
         )
+    if config.am and config.attention > 0:
+        select_sites(up_blocks(model.model.diffusion_model), config.am_sites)  # raises where nothing matches
 
 
 # --- txt2img
@@ -307,7 +314,7 @@ def _guided(session: Session, previous: Callable[..., Any]) -> Callable[..., Any
         image_conditioning: Any = None,  # noqa: ANN401
     ) -> Any:  # noqa: ANN401
         config, sampler = session.config, p.sampler
-        _check_model(p, config)  # once more: the hires checkpoint may be another
+        check_model(p.sd_model, config)  # once more: the hires checkpoint may be another
         native = session.native if session.native is not None else _native_latent(session, like=x)
         target = _target_latent(session, native, x)
         schedule = schedule_from(sampler, p, steps=steps or p.steps, start=config.start)

@@ -16,8 +16,9 @@ from fam_ext.ui.accordion import TITLE
 from fam_ext.ui.folder import upscaler_of
 from fam_ext.ui.tab import TAB_ID, Made, TabHost, build_tab
 from fam_ext.webui.batches import Batches
+from fam_ext.webui.kept import reload_model
 from fam_ext.webui.places import check_places, default_output, folders_note
-from fam_ext.webui.renderer import RENDER_JOB, WebUIRenderer, hires_from_picture
+from fam_ext.webui.renderer import RENDER_JOB, WebUIRenderer, check_job, hires_from_picture, upscalers
 from fam_ext.webui.script import default_config, store
 
 SEND_LABEL = "Send to FAM Hires"
@@ -34,13 +35,19 @@ batches = Batches(_make_renderer)
 """The folder jobs of this WebUI; they outlive a reload of the page."""
 
 
-def upscalers() -> list[str]:
-    """Return the names of the WebUI's latent and pixel upscalers."""
-    return [*shared.latent_upscale_modes, *(upscaler.name for upscaler in shared.sd_upscalers)]
+def check(options: PlanOptions) -> PlanOptions:
+    """Return the job with its folders in full. Raises a `FamError` where its folders are not allowed, or it names what
+    this WebUI has not."""
+    placed = check_places(options)
+    check_job(placed)
+    return placed
 
 
 def _generate(image: Image.Image, request: HiresRequest, upscaler: str) -> Made:
-    processed = hires_from_picture(image, request, Progress(), upscaler=upscaler, save=shared.opts.samples_save)
+    try:
+        processed = hires_from_picture(image, request, Progress(), upscaler=upscaler, save=shared.opts.samples_save)
+    finally:
+        reload_model()
     shared.total_tqdm.clear()
     return Made(list(processed.images), processed.infotexts[0], processed.comments.strip())
 
@@ -64,7 +71,7 @@ def on_ui_tabs() -> list[Any]:
                 upscalers=upscalers,
                 models=lambda: sd_models.checkpoint_tiles(use_short=False),
                 config=default_config(),
-                check_places=check_places,
+                check_places=check,
                 folders_note=folders_note(),
                 default_output=default_output,
                 interrupt=shared.state.interrupt,

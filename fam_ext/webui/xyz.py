@@ -7,6 +7,7 @@ from typing import Any
 
 from modules import scripts
 
+from fam_ext.core.config import FamConfig
 from fam_ext.errors import ConfigError
 from fam_ext.metadata.fields import CONFIG_FIELDS, Field
 from fam_ext.metadata.infotext import parse_value
@@ -34,7 +35,7 @@ def axes(module: Any, preset_names: Callable[[], list[str]]) -> list[Any]:  # no
         module.AxisOption(f"{PREFIX}Preset", str, _apply("preset"), confirm=_confirm_preset, choices=preset_names)
     ]
     for field in CONFIG_FIELDS:
-        more: dict[str, Any] = {}
+        more: dict[str, Any] = {"confirm": _confirm(field)}
         if field.choices:
             more["choices"] = lambda field=field: list(field.choices)
         elif field.kind == "bool":
@@ -65,6 +66,19 @@ def _apply(name: str) -> Callable[[Any, Any, Any], None]:
         setattr(p, XYZ_ATTRIBUTE, {**getattr(p, XYZ_ATTRIBUTE, {}), name: x})
 
     return apply
+
+
+def _confirm(field: Field) -> Callable[[Any, list[Any]], None]:
+    """Return a check of all of an axis's values, before the plot's first cell."""
+
+    def confirm(p: Any, xs: list[Any]) -> None:  # noqa: ANN401
+        given = getattr(p, XYZ_ATTRIBUTE, {})
+        for value in xs:
+            # a cut-off's unit may be another axis's: then either unit's range will do
+            unit = {"cutoff_reference": "cycles"} if field.name == "cutoff" and value > 1 else {}
+            FamConfig.from_dict({**FamConfig().to_dict(), **given, **unit, field.name: value})
+
+    return confirm
 
 
 def _confirm_preset(p: Any, xs: list[str]) -> None:  # noqa: ANN401

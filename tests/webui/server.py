@@ -93,10 +93,10 @@ class Server:
         pattern = r"FAM \d+ x \d+ to \d+ x \d+: (\d+) steps, FM in (\d+) calls, AM in (\d+) calls of (\d+) sites"
         return tuple(int(number) for number in re.findall(pattern, self.log())[-1])
 
-    def ask(self, path, body=None, *, raw=False):
+    def ask(self, path, body=None, *, raw=False, content_type="application/json"):
         """Return (status, JSON) of a request: GET, or POST with a body."""
         data = None if body is None else json.dumps(body).encode()
-        headers = {"Content-Type": "application/json"}
+        headers = {"Content-Type": content_type}
         if self.authorization:
             headers["Authorization"] = "Basic " + base64.b64encode(self.authorization.encode()).decode()
         request = urllib.request.Request(self.url + path, data, headers)

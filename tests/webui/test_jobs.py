@@ -60,8 +60,11 @@ def test_a_folder_of_eight_with_one_broken(server, folder):
     # the same again does nothing
     written = {path.name: path.stat().st_mtime_ns for path in out.glob("*.png")}
     again = wait(server, server.ask(f"{ROUTE}/jobs", body)[1]["id"])
-    assert again["done"] == 0 and again["failed"] == 1
+    assert (again["done"], again["done_before"], again["kept"], again["failed"]) == (0, 7, 0, 1)
     assert {path.name: path.stat().st_mtime_ns for path in out.glob("*.png")} == written
+    # other settings: what is there is kept, and said to be
+    other = wait(server, server.ask(f"{ROUTE}/jobs", {**body, "fam": {"start": 0.5}})[1]["id"])
+    assert (other["done"], other["done_before"], other["kept"], other["failed"]) == (0, 0, 7, 1)
 
 
 def test_a_job_stops_now_and_goes_on_later(server, folder):
@@ -86,7 +89,23 @@ def test_a_job_stops_now_and_goes_on_later(server, folder):
         ({"input": ".", "scal": 2}, ["scal ", "scale"]),
         ({"input": ".", "scale": "2"}, ["scale", "number"]),
         ({"input": ".", "scale": 99}, ["scale", "99", "16"]),
-        ({"input": ".", "fam": {"cutoff": 3}}, ["cutoff", "0 to 1"]),
+        ({"input": ".", "fam": {"cutoff": 3}}, ["cutoff", "0 to 1", "cutoff_reference"]),
+        ({"input": ".", "fam": {"cutoff": 10**400}}, ["cutoff", "0 to 1"]),
+        ({"input": ".", "fam": {"am_sites": "no.such.*"}}, ["am_sites", "no.such.*", "output_blocks"]),
+        ({"input": ".", "steps": -3}, ["steps", "-3", "1 to 150"]),
+        ({"input": ".", "seed": -2}, ["seed", "-2", "-1 to "]),
+        ({"input": ".", "scale": 10**400}, ["scale", "1 to 16"]),
+        ({"input": ".", "cfg_scale": float("nan")}, ["cfg_scale", "1 to 30"]),
+        ({"input": ".", "first": -1}, ["first", "0 to "]),
+        ({"input": ".", "model": "no such model"}, ["model", "no such model", "fluent-tiny"]),
+        ({"input": ".", "sampler": "Magic"}, ["sampler", "Magic", "Euler"]),
+        ({"input": ".", "schedule": "Magic"}, ["schedule", "Magic", "Karras"]),
+        ({"input": ".", "upscaler": "Magic"}, ["upscaler", "Magic", "Lanczos"]),
+        ({"input": "~nobody-here/in"}, ["input", "nobody-here"]),
+        ({"input": "a\x00b"}, ["input", "NUL"]),
+        ({"input": ".", "\ud800": 1}, ["not a field"]),
+        ({"input": ".", "prompt": "\udfff"}, ["prompt", "surrogates"]),
+        ({"input": "x" * 5000}, ["input"]),
         ({"input": ".", "format": "TGA"}, ["TGA", "PNG"]),
         ({"input": ".", "width": 512}, ["width", "height"]),
     ],
@@ -140,5 +159,40 @@ def test_a_server_that_others_reach_keeps_to_its_output_folders(start, folder):
         status, job = remote.ask(f"{ROUTE}/jobs", {"input": str(inside), "first": 2})
         assert status == 200 and wait(remote, job["id"])["done"] == 2
         assert len(list((inside.parent / "in-fam").glob("*.png"))) == 2
+        # the roots are those of the start, whatever a client of the API sets
+        remote.ask("/sdapi/v1/options", {"outdir_samples": str(folder.parent)})
+        assert remote.ask(f"{ROUTE}/jobs", {"input": str(folder)})[0] == 422
+        # a relative folder stands on the data folder
+        relative = "outputs/txt2img-images/in"
+        status, job = remote.ask(f"{ROUTE}/jobs", {"input": relative, "first": 1})
+        assert status == 200 and job["input"] == [str(inside.resolve())]
+        wait(remote, job["id"])
     finally:
         remote.stop()
+
+
+def test_a_job_is_json_and_says_so(server, folder):
+    """A form of any other site in the same browser could send the rest without asking."""
+    for kind in ("text/plain", "application/x-www-form-urlencoded", ""):
+        status, answer = server.ask(f"{ROUTE}/jobs", {"input": str(folder)}, content_type=kind)
+        assert status == 415 and "application/json" in answer["detail"]
+    assert not (folder.parent / "in-fam").exists()
+
+
+def test_a_job_with_fam_off_is_not_labelled(server, folder):
+    job = server.ask(f"{ROUTE}/jobs", {"input": str(folder), "first": 1, "fam": {"enabled": False}})[1]["id"]
+    assert wait(server, job)["done"] == 1
+    with Image.open(folder.parent / "in-fam" / "0.png") as result:
+        assert "FAM version" not in result.info["parameters"]
+
+
+def test_the_schema_carries_ranges_choices_and_the_one_set_of_defaults(server):
+    schema = server.ask(f"{ROUTE}/schema")[1]
+    job, fam = schema["job"]["properties"], schema["fam"]["properties"]
+    assert (job["steps"]["minimum"], job["steps"]["maximum"]) == (1, 150)
+    assert "override" in job["prompt_rule"]["enum"]
+    assert (fam["cutoff"]["default"], fam["cutoff_reference"]["default"], fam["start"]["default"]) == (
+        32,
+        "cycles",
+        0.7,
+    )

@@ -6,6 +6,7 @@ import time
 
 import pytest
 from PIL import Image
+from PIL.PngImagePlugin import PngInfo
 
 sync_api = pytest.importorskip("playwright.sync_api", reason="needs playwright and Chromium")
 CHROMIUM = next((path for path in map(shutil.which, ("chromium", "chromium-browser", "google-chrome")) if path), None)
@@ -251,3 +252,24 @@ def test_the_webui_s_own_img2img_batch_uses_fam(page, tmp_path):
         with Image.open(path) as picture:
             assert picture.size == (128, 128)
             assert "FAM version" in picture.info["parameters"]
+
+
+def test_a_folders_result_is_sent_whole_with_its_own_infotext(page, tmp_path):
+    source = tmp_path / "in"
+    source.mkdir()
+    for number, colour in enumerate(("red", "green")):
+        info = PngInfo()
+        info.add_text("parameters", f"a {colour} leaf\nSteps: 3, Sampler: Euler, CFG scale: 4, Seed: {number}")
+        Image.new("RGB", (320, 64), colour).save(source / f"{number}.png", pnginfo=info)
+    open_folder(page, source, steps=3)
+    page.click("#fam_hires_start")
+    page.wait_for_selector("#fam_hires_status .fam-status:has-text('done: 2 done')")
+    page.wait_for_selector("#fam_hires_gallery img >> nth=1")
+    page.click("#fam_hires_gallery .thumbnails button >> nth=1")
+    page.wait_for_selector("#fam_hires_gallery .thumbnails button.selected >> nth=0")
+    time.sleep(1)
+    page.click("#fam_hires_send_to_img2img")
+    page.wait_for_selector("#img2img_image img")
+    page.wait_for_function("gradioApp().querySelector('#img2img_prompt textarea').value === 'a red leaf'")
+    width = page.eval_on_selector("#img2img_image img", "node => node.naturalWidth")
+    assert width == 640

@@ -1,0 +1,39 @@
+"""A WebUI extension for the tests: says how the whole host is, so that before and after can be compared."""
+
+import hashlib
+import pickle
+import random
+
+import numpy as np
+import torch
+from modules import script_callbacks, sd_samplers_cfg_denoiser, sd_vae, shared
+
+
+def _hash(value):
+    return hashlib.sha256(pickle.dumps(value)).hexdigest()[:16]
+
+
+def _hooks(model):
+    """Every forward that stands on an instance, and every hook, by module."""
+    found = {}
+    for name, module in model.named_modules():
+        hooks = [len(module._forward_hooks), len(module._forward_pre_hooks)]
+        own = id(module.__dict__["forward"]) if "forward" in module.__dict__ else 0
+        if any(hooks) or own:
+            found[name] = [*hooks, own]
+    return found
+
+
+def state():
+    return {
+        "opts": {name: repr(value) for name, value in sorted(shared.opts.data.items())},
+        "model": shared.sd_model.sd_checkpoint_info.title,
+        "vae": str(sd_vae.loaded_vae_file),
+        "hooks": _hooks(shared.sd_model),
+        "denoiser": id(sd_samplers_cfg_denoiser.CFGDenoiser.forward),
+        "flags": [shared.state.interrupted, shared.state.skipped, shared.state.job],
+        "random": [_hash(torch.get_rng_state().tolist()), _hash(np.random.get_state()), _hash(random.getstate())],
+    }
+
+
+script_callbacks.on_app_started(lambda demo, app: app.add_api_route("/probe", state, methods=["GET"]))

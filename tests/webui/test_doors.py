@@ -1,0 +1,49 @@
+"""Every value is judged at the door, and every door has the same defaults."""
+
+import pytest
+
+from tests.webui.server import TITLE
+
+
+def pixels_of(server, *args):
+    """Return pixels and FAM keys of a generation with the script's arguments as they are."""
+    answer = server.generate(hr_upscaler="Lanczos", others={TITLE: {"args": list(args)}})
+    return answer
+
+
+@pytest.mark.parametrize(
+    ("args", "words"),
+    [
+        ([5], ["5", "true or false"]),
+        (["x"], ["'x'", "true or false"]),
+        ([None], ["None", "true or false"]),
+        ([True, "no such preset"], ["no such preset", "balanced"]),
+        ([True, 7], ["preset", "7"]),
+        ([{"am_sites": "no.such.*"}], ["am_sites", "no.such.*"]),
+        ([{"preset": "balanced", "cutoff": 20}], ["cutoff", "0 to 1", "cutoff_reference"]),
+        ([{"cutoff": 10**400}], ["cutoff"]),
+        ([{"preset": None}], ["preset", "None"]),
+    ],
+)
+def test_arguments_that_cannot_be_are_refused(server, args, words):
+    answer = pixels_of(server, *args)
+    assert answer.status == 422 and all(word in answer.error for word in words), answer.error
+
+
+def test_every_door_has_the_same_defaults(server):
+    balanced = pixels_of(server, {"preset": "balanced"})
+    assert balanced.fam["FAM cutoff"] == "32" and balanced.fam["FAM cutoff reference"] == "cycles"
+    for args in ([{}], [True], [True, "custom"], [True, "balanced"]):
+        assert (pixels_of(server, *args).pixels, pixels_of(server, *args).fam) == (balanced.pixels, balanced.fam), args
+
+
+def test_a_preset_at_its_position_is_that_preset(server):
+    named, positional = pixels_of(server, {"preset": "paper"}), pixels_of(server, True, "paper")
+    assert (positional.fam, positional.pixels) == (named.fam, named.pixels)
+
+
+def test_a_cutoff_without_its_unit_is_a_share(server):
+    fam = pixels_of(server, {"preset": "balanced", "cutoff": 0.25}).fam
+    assert fam["FAM cutoff"] == "0.25" and "FAM cutoff reference" not in fam
+    fam = pixels_of(server, {"preset": "balanced", "cutoff": 20, "cutoff_reference": "cycles"}).fam
+    assert fam["FAM cutoff"] == "20" and fam["FAM cutoff reference"] == "cycles"

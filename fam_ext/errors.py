@@ -23,6 +23,10 @@ class OutputError(FamError):
     """The output place cannot be written (full, read-only, inside the input); the job stops cleanly."""
 
 
+class LoadError(UsageError):
+    """The renderer or its model cannot be made ready: no picture can be made, and the job ends once."""
+
+
 class UnsupportedModelError(FamError):
     """The model's architecture or file kind is not one that FAM can steer."""
 

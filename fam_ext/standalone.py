@@ -113,6 +113,10 @@ class DiffusersRenderer:
             self._host = load_pipeline(self._model, **self._loading)
         return self._host
 
+    def load(self) -> None:
+        """Load the model now. Errors as `load_pipeline`."""
+        self._host = self.host
+
     def render(self, image: Image.Image, request: HiresRequest, progress: Progress) -> Rendered:
         """Return `image` (RGB, upright) at `request.size`; see `jobs.request.Renderer`.
 

@@ -15,7 +15,7 @@ from fam_ext.jobs import run as engine
 from fam_ext.jobs.run import RendererSpec, Summary
 from fam_ext.metadata.infotext import parse
 from fam_ext.metadata.pictures import read_header
-from tests.jobs.fakes import make_folder, make_picture, outputs, strays
+from tests.jobs.fakes import FakeSpec, make_folder, make_picture, outputs, strays
 
 ROOT = Path(__file__).parents[1]
 
@@ -23,10 +23,9 @@ ROOT = Path(__file__).parents[1]
 @pytest.fixture(autouse=True)
 def fast(monkeypatch, tmp_path: Path) -> None:
     """Put the fast renderer where the command would load diffusers, and user presets into a folder of the test."""
-    real = RendererSpec.build
 
     def build(self: RendererSpec):
-        return real(RendererSpec("tests.jobs.fakes:Odd", {}))
+        return FakeSpec("Odd").build()
 
     monkeypatch.setattr(RendererSpec, "build", build)
     monkeypatch.setenv("FAM_HIRES_HOME", str(tmp_path / "home"))

@@ -19,7 +19,7 @@ from itertools import islice
 from pathlib import Path
 from typing import Any
 
-from fam_ext.errors import OutputError, UsageError
+from fam_ext.errors import FamError, OutputError, UsageError
 from fam_ext.jobs.lock import FileLock, is_held
 from fam_ext.jobs.plan import (
     STATE_FOLDER,
@@ -724,12 +724,23 @@ def _insert(names: tuple[str, ...]) -> str:
     return f"INSERT INTO items ({', '.join(names)}) VALUES ({', '.join('?' * len(names))})"
 
 
+def _request(text: str | None) -> HiresRequest | None:
+    """Return a row's request; None where there is none, or none that this version can draw (damage, other ranges)."""
+    if text is None:
+        return None
+    try:
+        return request_from_json(json.loads(text))
+    except (FamError, ValueError, TypeError, KeyError, IndexError, AttributeError, RecursionError):
+        log.debug("a row's request cannot be read", exc_info=True)
+        return None
+
+
 def _item(row: Sequence[Any]) -> Item:
     return Item(
         id=row[0],
         key=from_db(row[1]),
         source=from_db(row[2]),
-        request=None if row[3] is None else request_from_json(json.loads(row[3])),
+        request=_request(row[3]),
         native=(row[4], row[5]),
         format=row[6] or "",
         output="" if row[7] is None else from_db(row[7]),

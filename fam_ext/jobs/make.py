@@ -15,6 +15,7 @@ from typing import Any
 
 from fam_ext.errors import (
     FamError,
+    LoadError,
     OutOfMemoryError,
     OutputError,
     PictureError,
@@ -109,6 +110,10 @@ def draw(renderer: Renderer, loaded: Loaded, item: Item, progress: Progress) -> 
             request, note = step
             notes.append(note)
         except UnsupportedSamplerError:
+            if "schedule" in item.taken and request.schedule != "Automatic":
+                notes.append(f"schedule {request.schedule} is not offered; Automatic was used")
+                request = dataclasses.replace(request, schedule="Automatic")
+                continue
             if "sampler" not in item.taken or request.sampler == FALLBACK_SAMPLER:
                 raise
             notes.append(f"sampler {request.sampler} is not offered; {FALLBACK_SAMPLER} was used")
@@ -117,6 +122,18 @@ def draw(renderer: Renderer, loaded: Loaded, item: Item, progress: Progress) -> 
     if rendered.image.size != (width, height):
         raise PictureError(f"the renderer returned {rendered.image.size}, not {width} x {height} px; report this")
     return Drawn(rendered, request, tuple(notes), time.perf_counter() - began)
+
+
+def ready(build: Callable[[], Renderer]) -> Renderer:
+    """Return a renderer whose model is loaded, where it has a `load`. Raises `LoadError`: no picture can be made."""
+    try:
+        renderer = build()
+        getattr(renderer, "load", lambda: None)()
+    except FamError as error:
+        raise LoadError(sentence(error)) from error
+    except Exception as error:
+        raise LoadError(f"the renderer cannot be loaded ({sentence(error)}); check the model and the device") from error
+    return renderer
 
 
 def degrade(request: HiresRequest) -> tuple[HiresRequest, str] | None:
@@ -222,7 +239,18 @@ def write(journal: Journal, item: Item, packed: Packed, options: PlanOptions) ->
     except FamError:
         _drop(temporary)
         raise
+    sync_folder(target.parent)
     journal.done(item)
+
+
+def sync_folder(folder: Path) -> None:
+    """Write a folder's entries to the disk, so that a rename survives a loss of power; not every system can."""
+    with contextlib.suppress(OSError):
+        descriptor = os.open(folder, os.O_RDONLY)
+        try:
+            os.fsync(descriptor)
+        finally:
+            os.close(descriptor)
 
 
 def _write_synced(path: Path, data: bytes) -> None:

@@ -6,6 +6,7 @@ import fnmatch
 import functools
 import hashlib
 import json
+import logging
 import os
 import re
 import stat
@@ -18,11 +19,13 @@ from typing import Any, cast
 
 from fam_ext.core.config import FamConfig
 from fam_ext.errors import ConfigError, FamError, PictureError, UsageError
-from fam_ext.jobs.request import METHODS, HiresRequest
+from fam_ext.jobs.request import MAX_TARGET_SIDE, METHODS, HiresRequest, check_value
 from fam_ext.metadata import pictures
 from fam_ext.metadata.fields import BY_NAME
 from fam_ext.metadata.infotext import Infotext, from_fields, is_fam, parse, request_value
 from fam_ext.metadata.presets import Preset
+
+log = logging.getLogger(__name__)
 
 STATE_FOLDER = ".fam-hires"
 RULES = ("take", "override", "prefix", "suffix", "replace")
@@ -42,7 +45,6 @@ RULED = (
 NAME_FIELDS = ("stem", "format", "width", "height", "scale", "seed", "index", "steps", "method")
 MIN_SIDE = 16
 MAX_ASPECT = 16.0
-MAX_TARGET_SIDE = 32768
 _MULTIPLE = 8
 _ENCODE = json.JSONEncoder(ensure_ascii=False).encode
 _MAX_NAME_BYTES = 240
@@ -127,6 +129,12 @@ class PlanOptions:
                 raise ConfigError(f"rule for {name!r} is unknown; choose from {', '.join(RULED)}")
             if rule.kind in ("prefix", "suffix", "replace") and name not in ("prompt", "negative_prompt"):
                 raise ConfigError(f"rule {rule.kind} does not fit {name}; it is for prompt and negative_prompt")
+        for name, value in self.settings.items():
+            if name in RULED and name != "config":
+                check_value(name, value)
+        for name, rule in self.rules.items():
+            if name != "config" and rule.kind in ("take", "override") and rule.value is not None:
+                check_value(name, rule.value)
         check_name_pattern(self.name)
         if self.format is not None:
             missing = pictures.can_write(self.format)
@@ -296,7 +304,12 @@ def _single(path: Path, key: str) -> Candidate:
     sidecar = path.with_suffix(".txt")
     found = sidecar if sidecar != path and sidecar.is_file() else None
     mark = _mark(found.stat()) if found is not None else ""
-    return Candidate(key, str(path), status.st_size, status.st_mtime_ns, found, mark)
+    return Candidate(key, str(path), status.st_size, _mtime(status), found, mark)
+
+
+def _mtime(status: os.stat_result) -> int:
+    """Return the time in ns as the journal holds it: 64 bits end in the year 2262."""
+    return max(-(1 << 63), min((1 << 63) - 1, status.st_mtime_ns))
 
 
 def _mark(status: os.stat_result) -> str:
@@ -354,10 +367,14 @@ def _candidate(entry: os.DirEntry[str], key: str, names: set[str], options: Plan
     if f"{stem}.txt" in names:
         sidecar = Path(entry.path).with_name(f"{stem}.txt")
         try:
-            mark = _mark(sidecar.stat())
+            found = sidecar.stat()
         except OSError:
+            found = None
+        if found is not None and stat.S_ISREG(found.st_mode):
+            mark = _mark(found)
+        else:
             sidecar = None
-    return Candidate(key, entry.path, status.st_size, status.st_mtime_ns, sidecar, mark)
+    return Candidate(key, entry.path, status.st_size, _mtime(status), sidecar, mark)
 
 
 def _wanted(key: str, options: PlanOptions) -> bool:
@@ -379,7 +396,18 @@ def plan_file(candidate: Candidate, options: PlanOptions, *, index: int = 0) -> 
     try:
         return _plan_file(candidate, options, index)
     except FamError as error:
-        return Planned(candidate, problem=str(error))
+        return Planned(candidate, problem=one_line(str(error)))
+    except (Exception, RecursionError) as error:
+        # whatever a stranger's file holds: it is that file's row, and the rest goes on
+        log.debug("planning %s failed", candidate.key, exc_info=True)
+        return Planned(
+            candidate, problem=f"its metadata cannot be used ({one_line(f'{type(error).__name__}: {error}')})"
+        )
+
+
+def one_line(text: str) -> str:
+    """Return a sentence that any terminal and database takes: one line, escapes for what is not printed, bounded."""
+    return _shown(" ".join(text.split()))[:290]
 
 
 def _plan_file(candidate: Candidate, options: PlanOptions, index: int) -> Planned:
@@ -528,7 +556,10 @@ def _apply(rule: Rule, own: Any) -> Any:  # noqa: ANN401  # fields differ in typ
 
 def _read_sidecar(path: Path) -> str:
     try:
-        with open(path, "rb") as file:
+        # never waits: a FIFO that has taken the file's place since the walk would
+        with open(os.open(path, os.O_RDONLY | getattr(os, "O_NONBLOCK", 0)), "rb") as file:
+            if not stat.S_ISREG(os.fstat(file.fileno()).st_mode):
+                return ""
             raw = file.read(_MAX_SIDECAR)
     except OSError:
         return ""

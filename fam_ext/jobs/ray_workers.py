@@ -50,7 +50,7 @@ class RenderActor:
             if self._cancelled:
                 raise Cancelled("the job was cancelled")
             if self._renderer is None:
-                self._renderer = self._spec.build()
+                self._renderer = make.ready(self._spec.build)
             loaded = make.load_bytes(data, item, self._options) if data is not None else make.load(item, self._options)
             progress = Progress(cancelled=lambda: self._cancelled)
             drawn = make.draw(self._renderer, loaded, item, progress)

@@ -4,10 +4,12 @@ from __future__ import annotations
 
 import base64
 import csv
+import hashlib
 import html
 import io
 import json
 import os
+import re
 import tempfile
 import time
 from collections.abc import Callable, Generator
@@ -50,6 +52,8 @@ COLUMNS = (
 NAMES = ("report.csv", "report.json", "report.html")
 MAX_HTML_ROWS = 2000
 MAX_THUMBNAILS = 200
+# spreadsheets skip white space before a formula; the full-width signs count too
+_FORMULA = re.compile(r"\s*[=+\-@\t\r\uff1d\uff0b\uff0d\uff20]")
 _THUMBNAIL = 160
 _MAX_THUMBNAIL_PIXELS = 64_000_000
 
@@ -128,7 +132,7 @@ def write_csv(journal: Journal, file: IO[str]) -> None:
 
 
 def _cell(value: Any) -> Any:  # noqa: ANN401
-    return "'" + value if isinstance(value, str) and value[:1] in ("=", "+", "-", "@", "\t", "\r") else value
+    return "'" + value if isinstance(value, str) and _FORMULA.match(value) else value
 
 
 def write_json(journal: Journal, file: IO[str]) -> None:
@@ -148,7 +152,7 @@ def write_html(journal: Journal, file: IO[str]) -> None:
     """
     counts = journal.counts()
     total = sum(counts.values())
-    file.write(_HEAD.replace("{version}", html.escape(__version__)))
+    file.write(_HEAD.replace("{version}", html.escape(__version__)).replace("{script}", _SCRIPT_HASH))
     file.write(f"<h1>FAM Hires report</h1><p>{html.escape(shown(journal.output))}</p><p class='tabs'>")
     file.write(f"<button data-state='' class='on'>all {total}</button>")
     for state, number in counts.items():
@@ -179,9 +183,9 @@ def _html_row(item: Item, before: str, after: str) -> str:
     request = item.request
     settings = ""
     if request is not None:
+        line = f"{values['method']}, {request.sampler} {request.steps}, CFG {request.cfg_scale:g}, seed {request.seed}"
         settings = (
-            f"{values['method']}, {request.sampler} {request.steps}, CFG {request.cfg_scale:g}, seed {request.seed}"
-            f"<br><small>{html.escape(values['fam'])}</small>"
+            f"{html.escape(line)}<br><small>{html.escape(values['fam'])}</small>"
             f"<details><summary>prompt</summary>{html.escape(request.prompt)}"
             f"<br><i>{html.escape(request.negative_prompt)}</i></details>"
         )
@@ -194,9 +198,10 @@ def _html_row(item: Item, before: str, after: str) -> str:
     size = f"{values['native_width']} x {values['native_height']}" if item.native[0] else ""
     if values["width"]:
         size += f" &rarr; {values['width']} x {values['height']}"
+    state = html.escape(str(item.state))
     seconds = "" if values["seconds"] is None else f"{values['seconds']:.1f}"
     return (
-        f"<tr data-state='{item.state}'><td>{before}</td><td>{after}</td><td>{text}</td><td>{item.state}</td>"
+        f"<tr data-state='{state}'><td>{before}</td><td>{after}</td><td>{text}</td><td>{state}</td>"
         f"<td>{size}</td><td>{seconds}</td><td>{settings}</td></tr>\n"
     )
 
@@ -216,7 +221,9 @@ def _thumbnail(path: Path) -> str:
     return f"<img alt='' src='data:image/jpeg;base64,{base64.b64encode(buffer.getvalue()).decode()}'>"
 
 
-_HEAD = """<!doctype html><html lang="en"><head><meta charset="utf-8"><title>FAM Hires report</title>
+_HEAD = """<!doctype html><html lang="en"><head><meta charset="utf-8">
+<meta http-equiv="Content-Security-Policy" content="default-src 'none'; img-src data:; style-src 'unsafe-inline'; \
+script-src '{script}'; base-uri 'none'; form-action 'none'"><title>FAM Hires report</title>
 <meta name="generator" content="FAM Hires {version}"><meta name="viewport" content="width=device-width">
 <style>
 body{font:15px/1.45 system-ui,sans-serif;margin:2rem;color:#222;background:#fff}
@@ -229,7 +236,7 @@ button.on{background:#222;color:#fff}
 .problem{color:#f88}td,th{border-color:#444}}
 </style></head><body>"""
 
-_SCRIPT = """<script>
+_CODE = """
 document.querySelectorAll('button').forEach(function (button) {
   button.onclick = function () {
     document.querySelectorAll('button').forEach(function (other) { other.className = other === button ? 'on' : ''; });
@@ -238,5 +245,6 @@ document.querySelectorAll('button').forEach(function (button) {
     });
   };
 });
-</script></body></html>
 """
+_SCRIPT = f"<script>{_CODE}</script></body></html>\n"
+_SCRIPT_HASH = f"sha256-{base64.b64encode(hashlib.sha256(_CODE.encode()).digest()).decode()}"

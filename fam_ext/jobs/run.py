@@ -19,6 +19,7 @@ from fam_ext.errors import (
     Cancelled,
     ConfigError,
     FamError,
+    LoadError,
     NonFiniteLatentError,
     OutOfMemoryError,
     OutputError,
@@ -44,6 +45,7 @@ _FINAL = (
     OutOfMemoryError,
     UsageError,
 )
+_ARGUMENTS = frozenset(("model", "device", "dtype", "loras"))
 _SAVERS = 4
 _SAVE_AHEAD = 6
 _LARGE_PIXELS = 4_000_000
@@ -80,16 +82,22 @@ def _at_least(name: str, value: int, low: int) -> None:
         raise ConfigError(f"{name} is {value!r}; choose {low} or more")
 
 
+RENDERERS: Mapping[str, str] = {"standalone": "fam_ext.standalone:load_renderer"}
+"""Name in a journal -> "module:function". A journal may be a stranger's: nothing that it names is ever imported."""
+
+
 @dataclass(frozen=True)
 class RendererSpec:
-    """A renderer by name, so that other processes can build it: "module:function" and its keyword arguments."""
+    """A renderer by its name in RENDERERS, so that other processes can build it, and its keyword arguments."""
 
-    target: str = "fam_ext.standalone:load_renderer"
+    name: str = "standalone"
     arguments: Mapping[str, Any] = field(default_factory=dict[str, Any])
 
     def build(self) -> Renderer:
-        """Import and call. Nothing is imported before."""
-        module, _, function = self.target.partition(":")
+        """Import and call. Nothing is imported before. Raises `UsageError` for a name that is not ours."""
+        if self.name not in RENDERERS:
+            raise UsageError(f"renderer is {self.name!r}; choose {', '.join(RENDERERS)}")
+        module, _, function = RENDERERS[self.name].partition(":")
         return getattr(importlib.import_module(module), function)(**self.arguments)
 
 
@@ -264,14 +272,35 @@ def stored(journal: Journal) -> tuple[PlanOptions, RendererSpec]:
     values = journal.get("options")
     if not isinstance(values, dict):
         raise UsageError("the journal holds no job that was planned to its end; run the command again")
-    kept = cast("dict[str, Any]", journal.get("renderer") or {})
-    spec = RendererSpec(kept.get("target", "fam_ext.standalone:load_renderer"), kept.get("arguments", {}))
-    return PlanOptions.from_json(cast("dict[str, Any]", values)), spec
+    return PlanOptions.from_json(cast("dict[str, Any]", values)), kept_renderer(journal.get("renderer"))
+
+
+def kept_renderer(kept: object) -> RendererSpec:
+    """Return the renderer that a journal names; an older journal names it by our own import path. Raises `UsageError`
+    for any other name: a journal is data, and runs nothing."""
+    values = cast("dict[str, object]", kept) if isinstance(kept, dict) else {}
+    name = values.get("name")
+    if name is None:
+        by_path = {path: known for known, path in RENDERERS.items()}
+        path = values.get("target", RENDERERS["standalone"])
+        name = by_path.get(path, path) if isinstance(path, str) else path
+    if not isinstance(name, str) or name not in RENDERERS:
+        raise UsageError(
+            f"the journal names the renderer {str(name)[:60]!a}, which is not one of ours "
+            f"({', '.join(RENDERERS)}); run the job's own command again"
+        )
+    arguments = values.get("arguments", {})
+    if not isinstance(arguments, dict) or not _ARGUMENTS.issuperset(cast("dict[str, object]", arguments)):
+        raise UsageError(
+            f"the journal's arguments for the renderer are not {', '.join(sorted(_ARGUMENTS))}; "
+            "run the job's own command again"
+        )
+    return RendererSpec(name, cast("dict[str, Any]", arguments))
 
 
 def _keep_renderer(journal: Journal, renderer: RendererSpec | Callable[[], Renderer]) -> None:
     if isinstance(renderer, RendererSpec):
-        journal.set("renderer", {"target": renderer.target, "arguments": dict(renderer.arguments)})
+        journal.set("renderer", {"name": renderer.name, "arguments": dict(renderer.arguments)})
 
 
 class Slots(Protocol):
@@ -410,14 +439,14 @@ class _Job:
             if not self.control.cancelled:
                 self.stop("the renderer was interrupted")
             return False
-        shared = isinstance(error, UnsupportedModelError | AlreadyGuidedError) or (
-            isinstance(error, UsageError) and not isinstance(error, UnsupportedSamplerError)
-        )
-        asked_for = isinstance(error, UnsupportedSamplerError) and "sampler" not in item.taken
-        if asked_for or (shared and (item.request is None or item.request.model is None)):
+        shared = isinstance(error, UnsupportedModelError | AlreadyGuidedError)
+        asked_for = isinstance(error, UnsupportedSamplerError) and not {"sampler", "schedule"} & set(item.taken)
+        no_model = item.request is None or item.request.model is None
+        if isinstance(error, LoadError) or asked_for or (shared and no_model):
             # not this picture's fault: every other one would end the same way
             self.journal.release(item)
-            self.stop(make.sentence(error), fatal=error)
+            cause = error.__cause__
+            self.stop(make.sentence(error), fatal=cause if isinstance(cause, FamError) else error)
             return False
         if isinstance(error, _FINAL):
             self.failed(item, error)
@@ -438,6 +467,9 @@ class _Job:
 
     def run(self) -> Summary:
         self.emit("planned")
+        for item in self.journal.items(state="failed"):
+            if item.request is None:
+                self.emit("failed", item, message=item.error or "")
         try:
             while True:
                 if self.run_options.ray is not None or self.run_options.workers > 0:
@@ -494,7 +526,7 @@ class _Job:
 
     def _build(self) -> Renderer:
         source = self._renderer_source
-        return source.build() if isinstance(source, RendererSpec) else source()
+        return make.ready(source.build if isinstance(source, RendererSpec) else source)
 
     # --- in this process ------------------------------------------------------------------------------------------
 

@@ -90,7 +90,7 @@ def _worker(connection: Connection, spec: RendererSpec, options: PlanOptions, nu
             if cancelled.is_set():
                 raise Cancelled("the job was cancelled")
             if renderer is None:
-                renderer = spec.build()
+                renderer = make.ready(spec.build)
             connection.send(("began", None))
             answer: tuple[str, Any] = ("made", work_on(renderer, item, options, progress))
         except BaseException as error:

@@ -6,8 +6,8 @@ from pathlib import Path
 import pytest
 
 from fam_ext.jobs.journal import Journal
-from fam_ext.jobs.run import RendererSpec, RunOptions, run_job
-from tests.jobs.fakes import Fast, make_picture, options, outputs, strays
+from fam_ext.jobs.run import RunOptions, run_job
+from tests.jobs.fakes import FakeSpec, Fast, make_picture, options, outputs, strays
 
 ray = pytest.importorskip("ray")
 
@@ -30,7 +30,7 @@ def test_two_actors_share_the_work_and_a_lost_item_is_made_elsewhere(tmp_path: P
     run_job(options(source, tmp_path / "one"), Fast)
     summary = run_job(
         options(source, tmp_path / "two"),
-        RendererSpec("tests.jobs.fakes:Odd", {}),
+        FakeSpec("Odd"),
         run=RunOptions(ray="local", workers=2, ray_gpus=0, retries=2),
     )
     assert marker.exists()

@@ -295,7 +295,7 @@ def test_a_lost_worker_and_a_hanging_one_are_replaced(tmp_path: Path, monkeypatc
     source = tmp_path / "in"
     for number, prompt in enumerate(["die once", "fine", "die always", "hang", "raise"]):
         make_picture(source / f"{number}.png", prompt, number)
-    spec = type(SPEC)("tests.jobs.fakes:Odd", {})
+    spec = type(SPEC)("Odd")
     summary = run_job(options(source, tmp_path / "out"), spec, run=RunOptions(workers=2, timeout=3))
     assert (summary.done, summary.failed) == (2, 3)
     with Journal(tmp_path / "out") as journal:

@@ -2,11 +2,12 @@
 
 from __future__ import annotations
 
+import itertools
 import json
 import re
-from collections.abc import Mapping
+from collections.abc import Iterator, Mapping
 from dataclasses import dataclass, field
-from typing import Any
+from typing import Any, cast
 
 from fam_ext import __version__
 from fam_ext.core.config import FamConfig
@@ -14,11 +15,24 @@ from fam_ext.errors import ConfigError
 from fam_ext.metadata.fields import BY_NAME, CONFIG_FIELDS, VERSION_KEY, Field
 
 # One "Key: value" pair: a key of at least two characters out of \w, space, - and /; a JSON string or anything up to
-# the next comma. The same grammar as the WebUI's, so what we write it reads, and the other way round.
-_PAIR = re.compile(r'\s*(\w[\w \-/]+):\s*("(?:\\.|[^\\"])+"|[^,]*)(?:,|$)')
+# the next comma. The same grammar as the WebUI's, so what we write it reads, and the other way round; only that we
+# read a JSON list or object as one value, and go through the line once (the WebUI's expression takes quadratic time).
+_KEY_RUN = re.compile(r"[\w \-/]+")
+_KEY_START = re.compile(r"\w")
+_QUOTED = re.compile(r'\s*("(?:\\.|[^\\"])+")(?:,|$)')
+_SPACE = re.compile(r"\s*")
+_JSON = json.JSONDecoder()
+_MAX_JSON_FAILURES = 16
 _SPECIAL = re.compile(r'[,:\n\r"]')
 _MIN_PAIRS = 3
 _NEGATIVE = "Negative prompt:"
+_NEGATIVE_START = re.compile(r"negative[ _]prompt:", re.IGNORECASE)
+_KNOWN = ("steps", "sampler", "seed", "cfg scale")
+# a one-line infotext: the settings begin in the middle of a line
+_INLINE = re.compile(r"(?:^|[\s.,;])(Steps: ?\d{1,5} ?[,|] ?[A-Za-z][\w /\-]{1,40}: )", re.IGNORECASE)
+_INLINE_NEGATIVE = re.compile(r"(?:^|[\s.,;])(negative[ _]prompt:)", re.IGNORECASE)
+_BARS = re.compile(r" ?\| ?(?=[A-Za-z][\w /\-]{1,40}:)")
+_NUMBER = re.compile(r"-?\d{1,40}(\.\d{1,40})?(e[+\-]?\d{1,3})?", re.IGNORECASE)
 _MAX_CHARS = 1 << 20
 
 ORIGINAL_KEY = "FAM original"
@@ -28,6 +42,10 @@ ORIGINAL_KEY = "FAM original"
 OTHER_KEY = "Upscaled by"
 """Marks what we added to a picture that one of the comparison methods made: it is not labelled FAM."""
 _MARKERS = (VERSION_KEY, OTHER_KEY)
+_SPELLING = {
+    key.casefold(): key
+    for key in ("Steps", "Sampler", "Schedule type", "CFG scale", "Seed", "Size", "Model", "VAE", "Clip skip")
+}
 
 
 @dataclass(frozen=True)
@@ -56,36 +74,133 @@ def unquote(value: str) -> str:
     return loaded if isinstance(loaded, str) else value
 
 
+def _tokens(line: str) -> Iterator[tuple[int, str, str]]:
+    """Yield (start, key, raw value) of each pair, in time linear in the line's length."""
+    position, failures = 0, 0
+    while True:
+        run = _KEY_RUN.search(line, position)
+        if run is None:
+            return
+        position = run.end()
+        first = _KEY_START.search(run.group())
+        if not line.startswith(":", position) or first is None:
+            continue
+        start = run.start() + first.start()
+        key = line[start:position]
+        if len(key) < 2:
+            continue
+        position += 1
+        match = _QUOTED.match(line, position)
+        if match is not None:
+            value, position = match.group(1), match.end()
+        else:
+            begins = cast("re.Match[str]", _SPACE.match(line, position)).end()
+            end = -1
+            if line[begins : begins + 1] in ("[", "{") and failures < _MAX_JSON_FAILURES:
+                end = _json_end(line, begins)
+                failures += end < 0
+            if end < 0:
+                comma = line.find(",", position)
+                end = len(line) if comma < 0 else comma
+            value, position = line[position:end], end + 1
+        yield start, key.strip(), value.strip()
+
+
+def _json_end(line: str, start: int) -> int:
+    try:
+        _, end = _JSON.raw_decode(line, start)
+    except (ValueError, RecursionError):
+        return -1
+    return end if line[end : end + 1] in ("", ",") else -1
+
+
 def _pairs(line: str) -> list[tuple[str, str]]:
-    return [(key.strip(), unquote(value.strip())) for key, value in _PAIR.findall(line)]
+    return [(key, unquote(value)) for _, key, value in _tokens(line)]
 
 
 def has_params(line: str) -> bool:
-    """Return whether `line` holds settings: at least three pairs, as the WebUI counts."""
-    return len(_PAIR.findall(line)) >= _MIN_PAIRS
+    """Return whether `line` holds settings for the WebUI: at least three pairs."""
+    return sum(1 for _ in itertools.islice(_tokens(line), _MIN_PAIRS)) >= _MIN_PAIRS
+
+
+def _setting_pairs(line: str) -> list[tuple[str, str]] | None:
+    """Return the pairs of a settings line, None for any other: a known key, followed by others."""
+    if ":" not in line:
+        return None
+    if _BARS.search(line) is not None and _BARS.split(line, 1)[0].strip().casefold().startswith(_KNOWN):
+        parts = (part.partition(":") for part in _BARS.split(line))
+        pairs = [(key.strip(), unquote(value.strip())) for key, _, value in parts]
+    else:
+        pairs = _pairs(line)
+    for index, (key, value) in enumerate(pairs):
+        folded = key.casefold()
+        if key in _MARKERS:
+            return pairs if len(pairs) >= _MIN_PAIRS else None
+        good = value != "" if folded == "sampler" else _NUMBER.fullmatch(value) is not None
+        if folded in _KNOWN and good:
+            rest = len(pairs) - index - 1
+            # two pairs alone may be prose: then both must be ours to know
+            others = any(other.casefold() in _KNOWN for other, _ in pairs[index + 1 :])
+            return pairs if rest >= 2 or (rest == 1 and others) else None
+    return None
+
+
+def has_settings(text: str) -> bool:
+    """Return whether `text` is an infotext with a settings line, wherever it stands."""
+    return dissect(text)[2]
 
 
 def parse(text: str) -> Infotext:
     """Return `text` taken apart. Never raises: text without a settings line is all prompt."""
+    return dissect(text)[0]
+
+
+def dissect(text: str) -> tuple[Infotext, tuple[str, ...], bool]:
+    """Return `text` taken apart, the lines after its settings (templates, wildcards), and whether it has settings.
+
+    Settings are the last line that has a known key followed by others; prompt and negative prompt stand before the
+    first such line.
+    """
     text = text[:_MAX_CHARS].replace("\r\n", "\n").strip()
-    if not text:
-        return Infotext()
-    *lines, last = text.split("\n")
-    params = _pairs(last)
-    if len(params) < _MIN_PAIRS:
-        lines.append(last)
-        params = []
+    lines = text.split("\n") if text else []
+    found = [(index, pairs) for index, line in enumerate(lines) if (pairs := _setting_pairs(line)) is not None]
+    if found:
+        index, head = found[0][0], lines[found[0][0]]
+        inline = _INLINE.search(head)
+        before = head[: inline.start(1)].strip().rstrip(",;") if inline is not None else ""
+        first = [*lines[:index], before] if before else lines[:index]
+        last, params = found[-1]
+        at = _INLINE.search(lines[last])
+        if at is not None:
+            params = _setting_pairs(lines[last][at.start(1) :]) or params
+        trailing = tuple(line.strip() for line in lines[last + 1 :] if line.strip())
+    else:
+        first, params, trailing = lines, [], ()
     prompt: list[str] = []
     negative: list[str] = []
     target = prompt
-    for line in lines:
+    for number_, line in enumerate(first):
         stripped = line.strip()
-        if stripped.startswith(_NEGATIVE):
+        cut = _NEGATIVE_START.match(stripped)
+        if cut is None and found:
+            cut = _INLINE_NEGATIVE.search(stripped)
+        if cut is not None and target is prompt:
+            start = cut.start(cut.lastindex or 0)
+            if stripped[:start].strip():
+                prompt.append(stripped[:start].strip().rstrip(",;"))
             target = negative
-            stripped = stripped[len(_NEGATIVE) :].strip()
+            stripped = stripped[cut.end() :].strip()
+        elif found and number_ == 0 and stripped[:7].casefold() == "prompt:":
+            stripped = stripped[7:].strip()
         if stripped or target:
             target.append(stripped)
-    return Infotext("\n".join(prompt).strip(), "\n".join(negative).strip(), dict(params))
+    read = Infotext("\n".join(prompt).strip(), "\n".join(negative).strip(), _known_spelling(params))
+    return read, trailing, bool(found)
+
+
+def _known_spelling(pairs: list[tuple[str, str]]) -> dict[str, str]:
+    """Return the pairs with the keys we read in their usual spelling ("CFG Scale" is "CFG scale")."""
+    return {_SPELLING.get(key.casefold(), key): value for key, value in pairs}
 
 
 def format_params(params: Mapping[str, str]) -> str:
@@ -261,13 +376,15 @@ def _split(text: str) -> tuple[str, dict[str, str] | None]:
     last = text[line_start:]
     if not has_params(last.rstrip()):
         return text, None
-    for match in _PAIR.finditer(last):
-        if match.group(1).strip() in _MARKERS:
-            start = line_start + match.start()
+    for start_in_line, key, _ in _tokens(last):
+        if key in _MARKERS:
+            # the spaces before a key belong to it
+            before = last[:start_in_line].rstrip()
+            start = line_start + len(before)
             stem = text[:start]
-            if match.start() > 0 and stem.endswith(","):
+            if before and stem.endswith(","):
                 stem = stem[:-1]
-            elif match.start() == 0:
-                stem = stem[:-1]  # the line break
-            return stem, dict(_pairs(last[match.start() :]))
+            elif not before:
+                stem = text[: max(0, line_start - 1)]  # the line break
+            return stem, dict(_pairs(last[start_in_line:]))
     return text, None

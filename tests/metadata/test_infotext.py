@@ -1,6 +1,7 @@
 """Infotext: what is written is read back, by us and by the WebUI's own grammar; nesting is undone verbatim."""
 
 import re
+import time
 
 import pytest
 from hypothesis import given, settings
@@ -156,3 +157,36 @@ def test_one_bad_value_leaves_the_others() -> None:
     assert len(problems) == 2 and "cutoff is 900" in problems[0] and "FAM AM window" in problems[1]
     fine = to_fields(FamConfig(cutoff=32, cutoff_reference="cycles", start=0.7))
     assert readable_fields(fine) == (FamConfig(cutoff=32, cutoff_reference="cycles", start=0.7), [])
+
+
+@pytest.mark.parametrize(
+    "text",
+    [
+        "a" * 300_000 + "\nSteps: 20, Sampler: Euler, Seed: 1",
+        "a " * 300_000 + "\nSteps: 20, Sampler: Euler, Seed: 1",
+        'Key: "' * 100_000,
+        'Kk:["aa,' * 100_000,
+        "Kk: " + "[" * 300_000,
+    ],
+)
+def test_parse_takes_linear_time(text: str) -> None:
+    began = time.process_time()
+    parse(text)
+    undo(text)
+    assert time.process_time() - began < 1
+
+
+@pytest.mark.parametrize(
+    ("text", "prompt", "negative", "seed"),
+    [
+        ("a cat\nNegative prompt: dog\nSteps: 20, Sampler: Euler, Seed: 5\nTemplate: a {cat|cow}", "a cat", "dog", 5),
+        ("a cat Negative prompt: dog Steps: 20, Sampler: Euler, Seed: 5", "a cat", "dog", 5),
+        ("Prompt: a cat\nNegative prompt: dog\nSteps: 22 | Seed: 5 | Sampler: Euler | Operations: ", "a cat", "dog", 5),
+        ('a cat\nsteps: 20, SEED: 5, Other: [{"a": "Seed: 9, Steps: 3"}], Size: 8x8', "a cat", "", 5),
+        ("a cat\nNegative prompt: dog", "a cat", "dog", None),
+        ("time: noon, place: home, mood: calm", "time: noon, place: home, mood: calm", "", None),
+    ],
+)
+def test_settings_stand_where_a_known_key_is_followed_by_others(text, prompt, negative, seed) -> None:
+    found = parse(text)
+    assert (found.prompt, found.negative_prompt, request_value(found.params, "seed")) == (prompt, negative, seed)

@@ -1,0 +1,161 @@
+"""One table of sampler and schedule names in every program's spelling, and what stands in for those not offered.
+
+Standard library only: planning reads it without torch, the hosts check their own tables against it.
+"""
+
+from __future__ import annotations
+
+import re
+from collections.abc import Mapping
+
+# canonical name (A1111's) -> other spellings: k-diffusion, ComfyUI, diffusers, InvokeAI, NovelAI, AI Horde
+_SAMPLERS: Mapping[str, str] = {
+    "DDIM": "ddim|k_ddim|ddim_v3|DDIMScheduler|DDIM Trailing|DDIM CFG++",
+    "DDPM": "ddpm|DDPMScheduler",
+    "Euler": "euler|k_euler|euler_discrete|EulerDiscreteScheduler|euler_cfg_pp|Euler Trailing|euler flow match",
+    "Euler a": "euler_a|euler_ancestral|k_euler_a|k_euler_ancestral|EulerAncestralDiscreteScheduler|Euler Ancestral|"
+    "euler_ancestral_cfg_pp|Euler A Trailing",
+    "Heun": "heun|k_heun|HeunDiscreteScheduler|heunpp2",
+    "LMS": "lms|k_lms|LMSDiscreteScheduler",
+    "DPM2": "dpm2|dpm_2|k_dpm_2|kdpm_2|KDPM2DiscreteScheduler",
+    "DPM2 a": "dpm2_a|dpm_2_a|dpm_2_ancestral|k_dpm_2_a|k_dpm_2_ancestral|kdpm_2_a|KDPM2AncestralDiscreteScheduler",
+    "DPM fast": "dpm_fast|k_dpm_fast",
+    "DPM adaptive": "dpm_adaptive|k_dpm_adaptive",
+    "DPM++ 2S a": "dpmpp_2s_a|dpmpp_2s_ancestral|k_dpmpp_2s_a|k_dpmpp_2s_ancestral|DPM++ 2S Ancestral|dpm++2s_a",
+    "DPM++ 2M": "dpmpp_2m|k_dpmpp_2m|dpm++2m|dpm++2mv2|DPMSolverMultistepScheduler|dpmpp_2m_cfg_pp|"
+    "dpm_solver_multistep|dpmpp",
+    "DPM++ SDE": "dpmpp_sde|dpmpp_sde_gpu|k_dpmpp_sde|DPMSolverSDEScheduler|DPM++ SDE Trailing",
+    "DPM++ 2M SDE": "dpmpp_2m_sde|dpmpp_2m_sde_gpu|k_dpmpp_2m_sde|dpmpp_2m_sde_heun",
+    "DPM++ 3M SDE": "dpmpp_3m_sde|dpmpp_3m_sde_gpu|k_dpmpp_3m_sde",
+    "DPM++ 2S": "dpmpp_2s|DPMSolverSinglestepScheduler",
+    "UniPC": "uni_pc|unipc|uni_pc_bh2|UniPCMultistepScheduler|UniPC Trailing",
+    "LCM": "lcm|k_lcm|LCMScheduler|lcm_custom_noise",
+    "TCD": "tcd|TCDScheduler|TCD Trailing",
+    "PLMS": "plms|pndm|k_plms|PNDMScheduler",
+    "DEIS": "deis|DEISMultistepScheduler",
+    "Restart": "restart",
+    "iPNDM": "ipndm|ipndm_v",
+    "RES multistep": "res_multistep|res_multistep_cfg_pp|res_multistep_ancestral",
+    "ER SDE": "er_sde",
+    "SA Solver": "sa_solver|SASolverScheduler",
+}
+_SCHEDULES: Mapping[str, str] = {
+    "Automatic": "automatic|auto|default|none|use same scheduler|",
+    "Normal": "normal|native|discrete",
+    "Karras": "karras",
+    "Exponential": "exponential",
+    "Polyexponential": "polyexponential|poly_exponential",
+    "Uniform": "uniform",
+    "SGM Uniform": "sgm_uniform|trailing",
+    "Simple": "simple",
+    "DDIM": "ddim_uniform|ddim",
+    "KL Optimal": "kl_optimal",
+    "Align Your Steps": "ays|align_your_steps|align your steps",
+    "Beta": "beta",
+    "Turbo": "turbo",
+    "Linear Quadratic": "linear_quadratic",
+    "GITS": "gits",
+}
+
+# what the standalone host offers: sampler -> the schedule that Automatic means (tests compare it with the host)
+OFFERED: Mapping[str, str] = {
+    "DDIM": "Uniform",
+    "Euler": "Uniform",
+    "Euler a": "Uniform",
+    "LMS": "Uniform",
+    "Heun": "Uniform",
+    "DPM++ 2M": "Karras",
+    "DPM++ 2M SDE": "Exponential",
+    "DPM++ SDE": "Karras",
+    "UniPC": "Uniform",
+    "LCM": "Uniform",
+}
+OFFERED_SCHEDULES = ("Automatic", "Normal", "Uniform", "Karras", "Exponential")
+ONE_SCHEDULE = ("DDIM", "Euler a", "LCM")
+"""Samplers with one schedule only, in diffusers as in their papers."""
+MAX_STEPS: Mapping[str, int] = {"LCM": 50}
+"""The distilled model knows 50 timesteps."""
+MOST_STEPS = 999
+FALLBACK = "DPM++ 2M"
+_NEAREST: Mapping[str, str] = {
+    "DPM2": "Heun",
+    "DPM2 a": "Euler a",
+    "DPM++ 2S a": "Euler a",
+    "DPM++ 3M SDE": "DPM++ 2M SDE",
+    "DPM++ 2S": "DPM++ 2M",
+    "TCD": "LCM",
+    "DDPM": "Euler a",
+    "PLMS": "LMS",
+}
+_MAX_NAME = 80
+
+
+def _fold(name: str) -> str:
+    return re.sub(r"[\s_\-]+", "", name.strip()[:_MAX_NAME].casefold()).replace("++", "pp")
+
+
+def _table(names: Mapping[str, str]) -> dict[str, str]:
+    table: dict[str, str] = {}
+    for canonical, others in names.items():
+        for spelling in (canonical, *others.split("|")):
+            table.setdefault(_fold(spelling), canonical)
+    return table
+
+
+_SAMPLER_BY_SPELLING = _table(_SAMPLERS)
+_SCHEDULE_BY_SPELLING = _table(_SCHEDULES)
+_SUFFIXES = ("karras", "exponential", "polyexponential", "sgmuniform", "simple", "normal", "beta", "ays", "turbo")
+
+
+def schedule(name: str) -> str | None:
+    """Return the schedule's usual name for any program's spelling, None when it is unknown."""
+    return _SCHEDULE_BY_SPELLING.get(_fold(name))
+
+
+def sampler(name: str) -> tuple[str, str | None] | None:
+    """Return (sampler, schedule) for any program's spelling; None when unknown. "dpmpp_2m_karras" names both;
+    InvokeAI's "euler_k" is Euler with Karras."""
+    folded = _fold(name)
+    if folded in _SAMPLER_BY_SPELLING:
+        return _SAMPLER_BY_SPELLING[folded], None
+    for suffix in sorted(_SUFFIXES, key=len, reverse=True):
+        stem = folded.removesuffix(suffix)
+        if stem != folded and stem in _SAMPLER_BY_SPELLING:
+            return _SAMPLER_BY_SPELLING[stem], _SCHEDULE_BY_SPELLING[suffix]
+    stem = folded.removesuffix("k")
+    if stem != folded and stem in _SAMPLER_BY_SPELLING:
+        return _SAMPLER_BY_SPELLING[stem], "Karras"
+    return None
+
+
+def usual(name: str, schedule_name: str | None) -> tuple[str, str | None]:
+    """Return sampler and schedule in their usual spelling; a name that no table has stays as it is."""
+    found = sampler(name)
+    own, inner = found if found is not None else (name, None)
+    given = schedule(schedule_name) or schedule_name if schedule_name else None
+    return own, inner if given in (None, "Automatic") and inner is not None else given
+
+
+def choose(name: str, schedule_name: str) -> tuple[str, str, tuple[str, ...]]:
+    """Return what runs on the standalone host for a sampler and schedule that a picture asks for, and one note for
+    each replaced name. A missing schedule replaces the schedule only, a missing sampler the sampler only."""
+    notes: list[str] = []
+    wanted, given = usual(name, schedule_name)
+    plan = given or "Automatic"
+    runs = wanted
+    if wanted not in OFFERED:
+        runs = _NEAREST.get(wanted, FALLBACK)
+        notes.append(f"sampler {wanted[:_MAX_NAME]} is not offered; {runs} is used")
+    if plan not in OFFERED_SCHEDULES:
+        automatic = OFFERED[runs]
+        notes.append(f"schedule {plan[:_MAX_NAME]} is not offered; {automatic} is used")
+        plan = automatic
+    elif runs in ONE_SCHEDULE and plan in ("Karras", "Exponential"):
+        notes.append(f"{runs} has one schedule; Uniform is used, not {plan}")
+        plan = "Uniform"
+    return runs, plan, tuple(notes)
+
+
+def most_steps(name: str) -> int:
+    """Return the largest number of steps that the sampler takes."""
+    return MAX_STEPS.get(name, MOST_STEPS)

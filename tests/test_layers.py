@@ -15,8 +15,16 @@ ALLOWED = {
     "core": {"torch", "fam_ext.core"},
     "methods": {"torch", "fam_ext.core", "fam_ext.methods"},
     "hires.py": {"torch", "numpy", "PIL", "fam_ext.core", "fam_ext.hosts.base", "fam_ext.methods"},
-    "metadata": {"PIL", "piexif", "fam_ext.core.config", "fam_ext.metadata"},
-    "jobs": {"PIL", "ray", "fam_ext.core.config", "fam_ext.metadata", "fam_ext.jobs", "fam_ext.standalone"},
+    "metadata": {"PIL", "piexif", "fam_ext.core.config", "fam_ext.metadata", "fam_ext.samplers.names"},
+    "jobs": {
+        "PIL",
+        "ray",
+        "fam_ext.core.config",
+        "fam_ext.samplers.names",
+        "fam_ext.metadata",
+        "fam_ext.jobs",
+        "fam_ext.standalone",
+    },
     "ui": {"gradio", "PIL", "fam_ext.core.config", "fam_ext.jobs", "fam_ext.metadata", "fam_ext.ui"},
 }
 # a host's own library, inside functions only
@@ -29,6 +37,7 @@ WITHOUT_TORCH = [
     "fam_ext.metadata.infotext",
     "fam_ext.metadata.presets",
     "fam_ext.metadata.pictures",
+    "fam_ext.samplers.names",
     "fam_ext.jobs.request",
     "fam_ext.jobs.plan",
     "fam_ext.jobs.journal",

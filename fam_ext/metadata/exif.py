@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import contextlib
 import struct
 from dataclasses import dataclass
 
@@ -11,6 +12,16 @@ USER_COMMENT = 0x9286
 _HEADER = b"Exif\x00\x00"
 _UNICODE = b"UNICODE\x00"
 _ASCII = b"ASCII\x00\x00\x00"
+_MARKS = ((b"\xef\xbb\xbf", "utf-8"), (b"\xff\xfe", "utf-16-le"), (b"\xfe\xff", "utf-16-be"))
+_TEXT_TAGS = {
+    0x010E: "ImageDescription",
+    0x010F: "Make",
+    0x0110: "Model",
+    0x0131: "Software",
+    USER_COMMENT: "UserComment",
+    0x9C9B: "XPTitle",
+    0x9C9C: "XPComment",
+}
 _LONG, _UNDEFINED, _SHORT = 4, 7, 3
 _MAX_ENTRIES = 4096
 
@@ -105,23 +116,83 @@ def user_comment(exif: bytes) -> str | None:
     return decode_comment(raw, big_endian=tiff[:2] == b"MM")
 
 
+def texts(exif: bytes) -> list[tuple[str, str]]:
+    """Return (tag's name, text) of every text tag in the first and the Exif table; damaged ones are left out."""
+    found: list[tuple[str, str]] = []
+    try:
+        tiff = _body(exif)
+        tables = [_table(tiff, _first(tiff))[0]]
+    except ExifError:
+        return found
+    pointer = _find(tables[0], EXIF_POINTER)
+    if pointer is not None:
+        with contextlib.suppress(ExifError):
+            tables.append(_table(tiff, _pointer(tiff, pointer))[0])
+    budget = len(tiff)  # entries may overlap: together they are read once over
+    for entries in tables:
+        for entry in entries:
+            name = _TEXT_TAGS.get(entry.tag)
+            length = _SIZES.get(entry.kind, 0) * entry.count
+            if name is None or not 0 < length <= budget:
+                continue
+            budget -= length
+            start = _pointer(tiff, entry)
+            raw = entry.value[:length] if length <= 4 else tiff[start : start + length]
+            if name == "UserComment":
+                text = decode_comment(raw, big_endian=tiff[:2] == b"MM")
+            elif name.startswith("XP"):
+                text = raw.decode("utf-16-le", "replace").strip("\x00")
+            else:
+                text = decode_plain(raw)
+            if text:
+                found.append((name, text))
+    return found
+
+
+def decode_plain(raw: bytes) -> str:
+    """Return text whose encoding nothing says: a byte order mark is honoured, then UTF-8, else Latin-1."""
+    for mark, codec in _MARKS:
+        if raw.startswith(mark):
+            return raw[len(mark) :].decode(codec, "replace").strip("\x00")
+    raw = raw.rstrip(b"\x00")
+    try:
+        return raw.decode("utf-8").strip("\x00")
+    except UnicodeDecodeError:
+        return raw.decode("latin-1").strip("\x00")
+
+
 def decode_comment(raw: bytes, *, big_endian: bool = True) -> str | None:
-    """Return a UserComment's text from its bytes: UNICODE (byte order guessed), ASCII or unmarked UTF-8."""
-    if raw[:8] == _UNICODE:
-        payload = raw[8:]
-        payload = payload[: len(payload) // 2 * 2]
-        # the WebUI (piexif) always writes big-endian; other programs follow the block's order: count plain zeros
-        zeros_even, zeros_odd = payload[0::2].count(0), payload[1::2].count(0)
-        codec = "utf-16-be" if zeros_even > zeros_odd else "utf-16-le" if zeros_odd > zeros_even else None
-        if codec is None:
-            codec = "utf-16-be" if big_endian or not payload else "utf-16-le"
-        text = payload.decode(codec, "replace")
-    elif raw[:8] in (_ASCII, b"\x00" * 8):
-        text = raw[8:].decode("utf-8", "replace")
+    """Return a UserComment's text from its bytes: UNICODE in any case (UTF-16 of either order, or UTF-8 behind it),
+    ASCII, or unmarked."""
+    if raw[:8].upper() == _UNICODE:
+        text = _decode_unicode(raw[8:], big_endian)
+    elif raw[:8].upper() == _ASCII or raw[:8] == b"\x00" * 8:
+        text = decode_plain(raw[8:])
     else:
-        text = raw.decode("utf-8", "replace")
-    text = text.strip("\x00")
+        text = decode_plain(raw)
+    text = text.strip("\x00").rstrip(" \x00")
     return text or None
+
+
+def _decode_unicode(payload: bytes, big_endian: bool) -> str:
+    for mark, codec in _MARKS:
+        if payload.startswith(mark):
+            return payload[len(mark) :].decode(codec, "replace")
+    bare = payload.strip(b"\x00")
+    if b"\x00" not in bare and len(bare) > 3:
+        try:
+            text = bare.decode("utf-8")
+            if text.isprintable() or "\n" in text:
+                return text
+        except UnicodeDecodeError:
+            pass
+    payload = payload[: len(payload) // 2 * 2]
+    even, odd = payload[0::2], payload[1::2]
+    # the byte that varies less is the high one, in any script; then the one that is zero more often
+    spread = len(set(even)) - len(set(odd)) or odd.count(0) - even.count(0)
+    # the WebUI (piexif) always writes big-endian, whatever the block's own order
+    big = spread < 0 if spread else big_endian
+    return payload.decode("utf-16-be" if big else "utf-16-le", "replace")
 
 
 def encode_comment(text: str) -> bytes:

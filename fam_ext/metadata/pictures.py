@@ -18,8 +18,8 @@ from typing import Any, BinaryIO, cast
 from PIL import Image, ImageFile, PngImagePlugin
 
 from fam_ext.errors import PictureError
-from fam_ext.metadata import comfy, exif
-from fam_ext.metadata.infotext import Infotext, parse
+from fam_ext.metadata import containers, exif, programs
+from fam_ext.metadata.infotext import Infotext, has_settings
 
 SUFFIXES: Mapping[str, str] = {
     ".png": "PNG",
@@ -65,6 +65,8 @@ class PngText:
     language: str = ""
     translated: str = ""
     compressed: bool = False
+    raw: tuple[bytes, bytes] | None = None
+    """The chunk's kind and bytes as they stood in the file."""
 
 
 @dataclass(frozen=True)
@@ -87,26 +89,37 @@ class Header:
     comment: bytes | None = None
     """JPEG's own comment segment."""
 
+    @functools.cached_property
+    def places(self) -> containers.Texts:
+        """Every text of the file with its place."""
+        return containers.collect(((t.key, t.value) for t in self.texts), self.exif, self.xmp, self.comment)
+
+    @functools.cached_property
+    def reading(self) -> programs.Settings | None:
+        """What the file says about its making, by whichever program wrote it; None when nothing does."""
+        return programs.read(self.places)
+
+    @property
+    def own_text(self) -> str | None:
+        """The infotext that ours is built on: the one the settings come from, None where they come from elsewhere."""
+        return self.reading.infotext if self.reading is not None else None
+
     @property
     def infotext(self) -> str | None:
-        """The WebUI's infotext as it stands: PNG `parameters`, else the EXIF UserComment."""
-        text = next((entry.value for entry in self.texts if entry.key == "parameters"), None)
-        if self.exif is not None:
-            text = exif.user_comment(self.exif) or text
-        return text or None
+        """The WebUI's infotext as it stands, else what a WebUI would show: `parameters` or the EXIF comment."""
+        return self.own_text or self.places.get("parameters") or self.places.get("UserComment")
 
     def settings(self) -> tuple[Infotext | None, str | None]:
-        """Return the picture's own settings and where they come from ("parameters", "exif", "comfyui"), or Nones."""
-        text = self.infotext
-        if text:
-            named = any(entry.key == "parameters" and entry.value == text for entry in self.texts)
-            return parse(text), "parameters" if named else "exif"
-        graph = next((entry.value for entry in self.texts if entry.key == "prompt"), None)
-        if graph is not None:
-            found = comfy.parse_graph(graph)
-            if found is not None:
-                return found, "comfyui"
-        return None, None
+        """Return the picture's own settings and where they come from ("parameters", "exif", "comfyui", or the
+        program's name), or Nones."""
+        found = self.reading
+        if found is None:
+            return None, None
+        if found.infotext is not None:
+            place = found.place.partition(" ")[0]
+            origin = {"EXIF": "exif", "XMP": "xmp", "JPEG": "comment"}.get(place, "parameters")
+            return found.as_infotext(), origin
+        return found.as_infotext(), found.program.casefold().replace(" ", "-")
 
 
 @dataclass(frozen=True)
@@ -182,7 +195,8 @@ def decode(data: bytes, *, max_pixels: int = DEFAULT_MAX_PIXELS) -> Picture:
         raise PictureError("the file is truncated (its end is missing); copy it again")
     try:
         with _strict_pillow():
-            image = _open(io.BytesIO(data))
+            # Pillow refuses texts of more than 1 MB: it is given the pixels only
+            image = _open(io.BytesIO(_png_pixels(data) if header.format == "PNG" else data))
             image.load()
             image = _eight_bits(image)
             transparent = image.mode in ("RGBA", "LA", "La", "RGBa", "PA") or "transparency" in image.info
@@ -383,7 +397,7 @@ def _png_header(file: BinaryIO) -> Header:
             file.seek(length + 4, io.SEEK_CUR)
             continue
         wanted = kind in (b"IHDR", b"tRNS", b"tEXt", b"zTXt", b"iTXt", b"eXIf", b"iCCP", b"pHYs", b"acTL")
-        if not wanted or length > _MAX_TEXT:
+        if not wanted or length > min(_MAX_TEXT, budget):
             file.seek(length + 4, io.SEEK_CUR)
             continue
         data = file.read(length)
@@ -400,16 +414,18 @@ def _png_header(file: BinaryIO) -> Header:
             frames = struct.unpack_from(">I", data)[0]
         elif kind == b"eXIf":
             block = b"Exif\x00\x00" + data
+            budget -= length
         elif kind == b"iCCP":
-            icc = _inflate(data.partition(b"\x00")[2][1:])
+            icc, size_ = _inflate(data.partition(b"\x00")[2][1:], budget)
+            budget -= size_
         elif kind == b"pHYs" and length >= 9 and data[8] == 1:
             horizontal, vertical = struct.unpack_from(">II", data)
             dpi = _dpi((horizontal * 0.0254, vertical * 0.0254))
         elif kind in (b"tEXt", b"zTXt", b"iTXt"):
-            entry = _png_text(kind, data)
-            if entry is not None and len(entry.value) <= budget:
-                budget -= len(entry.value)
+            entry, size_ = _png_text(kind, data, budget)
+            if entry is not None and size_ <= budget:
                 texts.append(entry)
+            budget -= size_
     if size is None or 0 in size:
         raise PictureError("the header is damaged (no size); copy the file again")
     turned = exif.orientation(block) if block is not None else 1
@@ -428,42 +444,65 @@ def _png_header(file: BinaryIO) -> Header:
     )
 
 
-def _png_text(kind: bytes, data: bytes) -> PngText | None:
+def _png_text(kind: bytes, data: bytes, budget: int) -> tuple[PngText | None, int]:
+    """Return the text of a chunk and its size once inflated; None for one damaged or over `budget`."""
     raw_key, separator, rest = data.partition(b"\x00")
-    if not separator:
-        return None
+    if not separator or len(raw_key) > 79:
+        return None, 0
     key = raw_key.decode("latin-1")
+    raw = (kind, data)
     if kind == b"tEXt":
-        return PngText(key, rest.decode("latin-1"))
+        return PngText(key, exif.decode_plain(rest), raw=raw), len(rest)
     if kind == b"zTXt":
-        inflated = _inflate(rest[1:])
-        return None if inflated is None else PngText(key, inflated.decode("latin-1"), compressed=True)
+        inflated, size = _inflate(rest[1:], budget)
+        if inflated is None:
+            return None, size
+        return PngText(key, exif.decode_plain(inflated), compressed=True, raw=raw), size
     if len(rest) < 2:
-        return None
+        return None, 0
     packed = rest[0] == 1
     language, _, rest = rest[2:].partition(b"\x00")
     translated, _, value = rest.partition(b"\x00")
-    inflated = _inflate(value) if packed else value
+    inflated, size = _inflate(value, budget) if packed else (value, len(value))
+    size += len(language) + len(translated)
     if inflated is None:
-        return None
-    return PngText(
+        return None, size
+    entry = PngText(
         key,
         inflated.decode("utf-8", "replace"),
         international=True,
         language=language.decode("latin-1"),
         translated=translated.decode("utf-8", "replace"),
         compressed=packed,
+        raw=raw,
     )
+    return entry, size
 
 
-def _inflate(data: bytes) -> bytes | None:
-    """Return the inflated bytes, None when damaged or larger than a text may be."""
+def _inflate(data: bytes, budget: int) -> tuple[bytes | None, int]:
+    """Return the inflated bytes (None when damaged, or larger than a text may be) and how many were made."""
     engine = zlib.decompressobj()
+    most = max(1, min(_MAX_TEXT, budget))
     try:
-        out = engine.decompress(data, _MAX_TEXT)
+        out = engine.decompress(data, most)
     except zlib.error:
-        return None
-    return None if engine.unconsumed_tail else out
+        return None, 0
+    return (None if engine.unconsumed_tail else out), len(out)
+
+
+def _png_pixels(data: bytes) -> bytes:
+    """Return a PNG without its texts, profile and EXIF, which the header has read already."""
+    kept = [data[: len(_PNG_SIGNATURE)]]
+    position = len(_PNG_SIGNATURE)
+    while position + 8 <= len(data):
+        length, kind = struct.unpack_from(">I4s", data, position)
+        end = position + 12 + length
+        if kind not in (b"tEXt", b"zTXt", b"iTXt", b"iCCP", b"eXIf"):
+            kept.append(data[position:end])
+        position = end
+        if kind == b"IEND":
+            break
+    return b"".join(kept)
 
 
 def _png_is_whole(data: bytes) -> bool:
@@ -541,8 +580,9 @@ def _save_options(
     if picture_format == "PNG":
         options["pnginfo"] = _png_info(origin, infotext, xmp)
         if block is not None:
-            # a reader takes the EXIF comment before the text chunk: an old one must not stay
-            stale = infotext if exif.user_comment(block) is not None else None
+            # the WebUI takes the EXIF comment before the text chunk: old settings must not stay there, other words do
+            comment = exif.user_comment(block)
+            stale = infotext if comment is not None and has_settings(comment) else None
             options["exif"] = exif.with_changes(block, comment=stale or None, upright=True)
         return options
     if picture_format == "BMP":
@@ -608,17 +648,19 @@ def _fit_jpeg(options: dict[str, Any], infotext: str | None, notes: list[str]) -
 
 
 def _png_info(origin: Header | None, infotext: str | None, xmp: bytes | None) -> PngImagePlugin.PngInfo:
+    """Every chunk of the original as it was; ours after them: a reader takes the last of equal keys."""
     chunks = PngImagePlugin.PngInfo()
+    for entry in origin.texts if origin is not None else ():
+        if entry.key == _XMP_KEY:
+            continue
+        if entry.raw is not None:
+            chunks.add(*entry.raw)
+        elif entry.international:
+            chunks.add_itxt(entry.key, entry.value, entry.language, entry.translated, zip=entry.compressed)
+        else:
+            chunks.add_text(entry.key, entry.value, zip=entry.compressed)
     if infotext:
         chunks.add_text("parameters", infotext)
-    for entry in origin.texts if origin is not None else ():
-        if (entry.key == "parameters" and infotext) or entry.key == _XMP_KEY:
-            continue
-        key = entry.key.encode("latin-1", "replace")[:79].decode("latin-1")
-        if entry.international:
-            chunks.add_itxt(key, entry.value, entry.language, entry.translated, zip=entry.compressed)
-        else:
-            chunks.add_text(key, entry.value, zip=entry.compressed)
     if xmp is not None:
         chunks.add_itxt(_XMP_KEY, xmp.decode("utf-8", "replace"))
     return chunks

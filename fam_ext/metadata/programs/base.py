@@ -1,0 +1,118 @@
+"""What every program's reader gives back, and small helpers for values that strangers wrote."""
+
+from __future__ import annotations
+
+import math
+import re
+from collections.abc import Mapping
+from dataclasses import dataclass, field
+
+from fam_ext.metadata.infotext import Infotext, number
+from fam_ext.samplers import names
+
+_MAX_PROMPT = 1 << 20
+
+
+@dataclass(frozen=True)
+class Settings:
+    """What a picture's metadata says about its making. None = the program did not say."""
+
+    program: str
+    prompt: str | None = None
+    negative: str | None = None
+    seed: int | None = None
+    steps: int | None = None
+    sampler: str | None = None
+    """In the WebUI's spelling where the table of names has it."""
+    schedule: str | None = None
+    cfg: float | None = None
+    size: tuple[int, int] | None = None
+    """(height, width) in px."""
+    model: str | None = None
+    vae: str | None = None
+    clip_skip: int | None = None
+    loras: tuple[str, ...] = ()
+    notes: tuple[str, ...] = ()
+    place: str = ""
+    """The text that was read, as "PNG parameters"."""
+    infotext: str | None = None
+    """The WebUI's infotext as it stands, where the program wrote one."""
+    params: Mapping[str, str] = field(default_factory=dict[str, str])
+    """The infotext's own keys, FAM's among them."""
+
+    def as_infotext(self) -> Infotext:
+        """Return prompt, negative prompt and settings in the WebUI's keys, as the plan resolves them."""
+        params: dict[str, str] = dict(self.params)
+        values = {
+            "Steps": self.steps,
+            "Sampler": self.sampler,
+            "Schedule type": self.schedule,
+            "CFG scale": None if self.cfg is None else number(self.cfg),
+            "Seed": self.seed,
+            "Model": self.model,
+            "VAE": self.vae,
+            "Clip skip": self.clip_skip,
+        }
+        for key, value in values.items():
+            if value is not None:
+                params[key] = str(value)
+            elif key in params:
+                del params[key]
+        return Infotext(self.prompt or "", self.negative or "", params)
+
+
+def text(value: object) -> str | None:
+    """Return a text, cut to a megabyte and without lone surrogates; None for anything else."""
+    if not isinstance(value, str):
+        return None
+    return value[:_MAX_PROMPT].encode("utf-8", "replace").decode("utf-8").strip()
+
+
+def whole(value: object, most: int = 2**64 - 1) -> int | None:
+    """Return a whole number of 0 to `most`, also where it is written as text; None for anything else."""
+    if isinstance(value, str) and re.fullmatch(r"\s*[0-9]{1,20}(\.0{1,8})?\s*", value):
+        value = int(value.partition(".")[0])
+    if isinstance(value, float) and math.isfinite(value) and value.is_integer():
+        value = int(value)
+    return value if isinstance(value, int) and not isinstance(value, bool) and 0 <= value <= most else None
+
+
+def real(value: object) -> float | None:
+    """Return a finite number, also where it is written as text; None for anything else."""
+    if isinstance(value, str) and re.fullmatch(r"\s*-?[0-9]{1,12}(\.[0-9]{1,20})?\s*", value):
+        value = float(value)
+    if isinstance(value, bool) or not isinstance(value, int | float) or not -1e6 < value < 1e6:
+        return None
+    return float(value)
+
+
+def seed(value: object) -> tuple[int | None, tuple[str, ...]]:
+    """Return the seed within 0 to 2^64 and a note when it was wrapped; -1 was drawn by the program and not kept."""
+    if isinstance(value, str) and re.fullmatch(r"\s*-?[0-9]{1,40}\s*", value):
+        value = int(value)
+    if isinstance(value, float) and math.isfinite(value) and value.is_integer():
+        value = int(value)
+    if not isinstance(value, int) or isinstance(value, bool):
+        return None, ()
+    if 0 <= value < 2**64:
+        return value, ()
+    if value < 0:
+        return None, (f"seed {str(value)[:24]} says that it was drawn at random; another is used",)
+    return value % 2**64, (f"seed {str(value)[:24]} is outside 0 to 2^64; {value % 2**64} is used",)
+
+
+def named(sampler: object, schedule: object = None) -> tuple[str | None, str | None]:
+    """Return sampler and schedule in their usual spelling."""
+    own, plan = text(sampler), text(schedule)
+    if not own:
+        return None, (names.schedule(plan) or plan if plan else None)
+    return names.usual(own[:80], plan[:80] if plan else None)
+
+
+def base_name(value: object) -> str | None:
+    """Return a model's name without its folder and a checkpoint's suffix."""
+    name = text(value)
+    if not name:
+        return None
+    name = re.split(r"[\\/]", name)[-1]
+    return re.sub(r"\.(safetensors|ckpt|pt|gguf|bin)$", "", name, flags=re.IGNORECASE)[:200] or None

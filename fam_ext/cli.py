@@ -19,7 +19,7 @@ from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
 
-from fam_ext import __version__, cli_model
+from fam_ext import __version__, cli_inspect, cli_model
 from fam_ext.errors import FamError, OutputError, UsageError
 from fam_ext.jobs.plan import PlanOptions, Rule, shown, with_preset
 from fam_ext.jobs.request import METHODS
@@ -46,6 +46,7 @@ presets_app = typer.Typer(help="Named settings: list, show, import, export, from
 app.add_typer(presets_app, name="presets")
 
 cli_model.register(app)
+app.command()(cli_inspect.inspect)
 
 USAGE_EXIT = 2
 FAILED_EXIT = 1
@@ -226,6 +227,7 @@ def upscale(
         first=first,
         max_input_pixels=int(max_input_megapixels * 1e6),
         renderer=json.dumps([model_path, loras]),
+        standalone=True,
     )
     if dry_run:
         _print_plan(options, plan_format)
@@ -346,18 +348,24 @@ def _print_plan(options: PlanOptions, plan_format: TableFormat) -> None:
             for item in journal.items():
                 typer.echo(json.dumps(_plan_row(item, history), ensure_ascii=False))
             return
+        wordless = 0
         for item in journal.items():
             row = _plan_row(item, history)
+            wordless += item.request is not None and not item.request.prompt
             typer.echo(
                 f"{row['state']:8} {row['source']}  {row['native']} -> {row['target']}  {row['output']}  "
                 f"{row['sampler']} {row['steps']} seed {row['seed']}  {shown(row['error'] or row['prompt'])}"
+                + (f"  [{shown(row['program'])}]" if row["program"] else "")
+                + (f"  ({shown(row['notes'])})" if row["notes"] else "")
             )
+        if wordless:
+            typer.echo(f"{wordless} of {counts.files} carry no prompt: give --prompt, or .txt files")
         _print_estimate(journal, counts.files, history)
 
 
 def _plan_row(item: Item | None, history: tuple[float, float] | None) -> dict[str, Any]:
     names = ("state", "source", "output", "native", "target", "origin", "prompt", "negative_prompt", "seed", "steps")
-    names += ("sampler", "schedule", "cfg_scale", "method", "seconds", "bytes", "error")
+    names += ("sampler", "schedule", "cfg_scale", "method", "seconds", "bytes", "error", "program", "notes")
     if item is None:
         return {name: None for name in names}
     request = item.request
@@ -369,6 +377,8 @@ def _plan_row(item: Item | None, history: tuple[float, float] | None) -> dict[st
         "output": shown(item.output),
         "native": f"{item.native[1]}x{item.native[0]}",
         "origin": item.origin,
+        "program": item.program,
+        "notes": "; ".join(item.notes),
         "error": item.error,
     }
     if request is not None:

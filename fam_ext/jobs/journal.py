@@ -34,7 +34,7 @@ from fam_ext.jobs.request import HiresRequest
 
 log = logging.getLogger(__name__)
 
-SCHEMA_VERSION = 2
+SCHEMA_VERSION = 3
 STATES = ("pending", "running", "saving", "done", "failed", "skipped")
 FILE_NAME = "journal.sqlite3"
 _BUSY_SECONDS = 60.0
@@ -73,7 +73,8 @@ CREATE TABLE items (
     seconds REAL,
     bytes INTEGER,
     finished REAL,
-    owner TEXT
+    owner TEXT,
+    program TEXT
 );
 CREATE INDEX items_queue ON items (state, model_rank, size_rank, id);
 """
@@ -84,7 +85,12 @@ def _to_version_2(connection: sqlite3.Connection) -> None:
     connection.execute("ALTER TABLE items ADD COLUMN base_text TEXT")
 
 
-_MIGRATIONS: Mapping[int, Callable[[sqlite3.Connection], None]] = {1: _to_version_2}
+def _to_version_3(connection: sqlite3.Connection) -> None:
+    """Version 2 did not say which program wrote a picture's metadata."""
+    connection.execute("ALTER TABLE items ADD COLUMN program TEXT")
+
+
+_MIGRATIONS: Mapping[int, Callable[[sqlite3.Connection], None]] = {1: _to_version_2, 2: _to_version_3}
 
 
 @dataclass(frozen=True)
@@ -111,6 +117,7 @@ class Item:
     finished: float | None = None
     size: int = 0
     mtime_ns: int = 0
+    program: str | None = None
 
 
 @dataclass
@@ -128,7 +135,7 @@ class PlanCounts:
 
 _COLUMNS = (
     "id, key, source, request, native_height, native_width, format, output, taken, origin, base_text, content_hash, "
-    "attempts, state, error, notes, seconds, bytes, finished, size, mtime_ns"
+    "attempts, state, error, notes, seconds, bytes, finished, size, mtime_ns, program"
 )
 
 
@@ -548,11 +555,12 @@ class Journal:
             "state": state,
             "attempts": 0,
             "error": error,
-            "notes": None,
+            "notes": json.dumps(planned.notes) if planned.notes else None,
             "seconds": None,
             "bytes": None,
             "finished": None,
             "owner": None,
+            "program": planned.program,
         }
         if row is None:
             self._db.execute(_insert(tuple(values)), tuple(values.values()))
@@ -757,6 +765,7 @@ def _item(row: Sequence[Any]) -> Item:
         finished=row[18],
         size=row[19],
         mtime_ns=row[20],
+        program=row[21],
     )
 
 

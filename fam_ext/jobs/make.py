@@ -161,12 +161,17 @@ def pack(loaded: Loaded, drawn: Drawn, item: Item, options: PlanOptions) -> Pack
         strip=options.strip_metadata,
         quality=options.quality,
     )
-    return Packed(encoded.data, loaded.content_hash, (*drawn.notes, *encoded.notes), drawn.seconds)
+    return Packed(
+        encoded.data,
+        loaded.content_hash,
+        tuple(dict.fromkeys((*item.notes, *drawn.notes, *encoded.notes))),
+        drawn.seconds,
+    )
 
 
 def describe(header: pictures.Header, drawn: Drawn, item: Item) -> str:
     """Return the output's infotext: the picture's own, word for word, then what ran."""
-    base = header.infotext or item.base_text
+    base = header.own_text or item.base_text
     own = parse(base) if base else Infotext()
     request = drawn.request
     ran: dict[str, str] = dict(drawn.rendered.ran)

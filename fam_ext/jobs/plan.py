@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import dataclasses
 import fnmatch
 import functools
 import hashlib
@@ -20,10 +21,11 @@ from typing import Any, cast
 from fam_ext.core.config import FamConfig
 from fam_ext.errors import ConfigError, FamError, PictureError, UsageError
 from fam_ext.jobs.request import MAX_TARGET_SIDE, METHODS, HiresRequest, check_value
-from fam_ext.metadata import pictures
+from fam_ext.metadata import pictures, programs
 from fam_ext.metadata.fields import BY_NAME
-from fam_ext.metadata.infotext import Infotext, from_fields, is_fam, parse, request_value
+from fam_ext.metadata.infotext import Infotext, from_fields, is_fam, request_value
 from fam_ext.metadata.presets import Preset
+from fam_ext.samplers import names
 
 log = logging.getLogger(__name__)
 
@@ -104,6 +106,8 @@ class PlanOptions:
     max_input_pixels: int = pictures.DEFAULT_MAX_PIXELS
     renderer: str = ""
     """What else the pixels depend on: the renderer's model and its LoRAs, as one text."""
+    standalone: bool = False
+    """The renderer is the standalone one: names that it lacks are replaced in the plan, with a note."""
 
     def __post_init__(self) -> None:
         if not self.inputs:
@@ -215,6 +219,10 @@ class Planned:
     """Wanted name below the output folder, with /; the journal makes it unique."""
     taken: tuple[str, ...] = ()
     """Settings that came from the picture itself."""
+    program: str | None = None
+    """Which program wrote its metadata, as far as the metadata tells."""
+    notes: tuple[str, ...] = ()
+    """What was not understood, and what runs instead of what was asked for."""
     origin: str | None = None
     """Where its metadata was found: parameters, exif, comfyui, sidecar; None = nowhere."""
     base_text: str | None = None
@@ -334,6 +342,8 @@ def _walk_folder(folder: Path, prefix: str, options: PlanOptions, seen: set[tupl
         entries.sort(key=lambda entry: natural_key(entry.name))
         inner: list[tuple[Path, str]] = []
         for entry in entries:
+            if entry.name.startswith("._"):
+                continue  # what macOS leaves beside pictures
             key = f"{label}/{entry.name}" if label else entry.name
             if pictures.format_of(entry.name) is not None:
                 candidate = _candidate(entry, key, names, options)
@@ -415,13 +425,22 @@ def _plan_file(candidate: Candidate, options: PlanOptions, index: int) -> Planne
     native = header.size
     check_native(native)
     found, origin = header.settings()
+    reading = header.reading
+    program, notes = (reading.program, reading.notes) if reading is not None else (None, ())
     base_text: str | None = None
-    if found is None and candidate.sidecar is not None:
-        base_text = _read_sidecar(candidate.sidecar)
-        if base_text:
-            found, origin = parse(base_text), "sidecar"
+    if candidate.sidecar is not None and (found is None or not found.prompt):
+        beside = _read_sidecar(candidate.sidecar)
+        read = programs.read_text(beside) if beside else None
+        if found is None and read is not None:
+            found, origin, base_text, notes = read.as_infotext(), "sidecar", beside, read.notes
+        elif found is not None and read is not None and read.prompt:
+            # settings without a prompt: the words come from beside
+            found = dataclasses.replace(found, prompt=read.prompt, negative_prompt=read.negative or "")
+            notes = (*notes, "the prompt is the .txt file's")
     target, skip = target_size(native, options)
     request, taken = resolve(found or Infotext(), target, options)
+    request, changed = offered(request, taken, options)
+    notes = tuple(shown(note) for note in (*notes, *_bounds(found or Infotext(), request, taken), *changed))
     picture_format = options.format or pictures.format_of(candidate.path) or header.format
     longest = pictures.MAX_SIDE.get(picture_format)
     if longest is not None and max(target) > longest:
@@ -434,7 +453,17 @@ def _plan_file(candidate: Candidate, options: PlanOptions, index: int) -> Planne
         raise PictureError(missing)
     output = output_name(candidate.key, request, native, picture_format, options, index)
     return Planned(
-        candidate, native, request, picture_format, output, taken, origin, base_text or None, problem=None, skip=skip
+        candidate,
+        native,
+        request,
+        picture_format,
+        output,
+        taken,
+        program=program,
+        notes=notes,
+        origin=origin,
+        base_text=base_text or None,
+        skip=skip,
     )
 
 
@@ -498,14 +527,14 @@ def resolve(found: Infotext, target: tuple[int, int], options: PlanOptions) -> t
         config = from_fields(found.params)
         taken.append("config")
     sampler, schedule = values.get("sampler"), values.get("schedule")
-    if isinstance(sampler, str) and "sampler" in taken and "schedule" not in taken:
-        for kind in ("Karras", "Exponential"):  # how the WebUI named them before 1.9
-            if sampler.endswith(" " + kind):
-                sampler, schedule = sampler[: -len(kind) - 1], kind
-    if sampler is not None:
-        values["sampler"] = sampler
-    if schedule is not None:
-        values["schedule"] = schedule
+    if isinstance(sampler, str):
+        # "DPM++ 2M Karras", as the WebUI named them before 1.9, and every other program's spelling
+        usual, inner = names.usual(sampler, None)
+        values["sampler"] = usual
+        if inner is not None and "sampler" in taken and "schedule" not in taken:
+            schedule = inner
+    if isinstance(schedule, str):
+        values["schedule"] = names.schedule(schedule) or schedule
     request = HiresRequest(
         size=target,
         config=config,
@@ -517,14 +546,46 @@ def resolve(found: Infotext, target: tuple[int, int], options: PlanOptions) -> t
     return request, tuple(taken)
 
 
+def offered(
+    request: HiresRequest, taken: tuple[str, ...], options: PlanOptions
+) -> tuple[HiresRequest, tuple[str, ...]]:
+    """Return the request as it will run, and a note for each name that the renderer doesn't offer and each number out
+    of its range. What the user asked for stays."""
+    if not options.standalone:
+        return request, ()
+    notes: list[str] = []
+    sampler, schedule, changed = names.choose(request.sampler, request.schedule)
+    if "sampler" in taken:
+        request = dataclasses.replace(request, sampler=sampler, schedule=schedule)
+        notes += changed
+    elif "schedule" in taken and request.sampler in names.OFFERED:
+        request = dataclasses.replace(request, schedule=schedule)
+        notes += changed
+    most = names.most_steps(request.sampler)
+    if "steps" in taken and request.steps > most:
+        notes.append(f"{request.sampler} takes at most {most} steps, {most} are used, not {request.steps}")
+        request = dataclasses.replace(request, steps=most)
+    return request, tuple(notes)
+
+
+def _bounds(found: Infotext, request: HiresRequest, taken: tuple[str, ...]) -> list[str]:
+    """Return a note for each number of the picture that had to be brought into range."""
+    notes: list[str] = []
+    for name in ("steps", "cfg_scale"):
+        asked = request_value(found.params, name)
+        if name in taken and asked is not None and asked != getattr(request, name):
+            notes.append(f"{BY_NAME[name].host_key} {asked:g} is out of range, {getattr(request, name):g} is used")
+    return notes
+
+
 def _own(found: Infotext, name: str) -> Any:  # noqa: ANN401  # fields differ in type
     if name in ("prompt", "negative_prompt"):
         ours = request_value(found.params, name)
         if ours is not None:
             return ours
         text = found.prompt if name == "prompt" else found.negative_prompt
-        # a picture with settings has said that its (empty) prompt is empty
-        return text if text or found.params else None
+        # a picture with settings has said that its negative prompt is empty; an empty prompt says nothing
+        return text if text or (found.params and name != "prompt") else None
     value = request_value(found.params, name)
     if value is None:
         return None
@@ -533,6 +594,12 @@ def _own(found: Infotext, name: str) -> Any:  # noqa: ANN401  # fields differ in
     spec = BY_NAME[name]
     if spec.kind in ("int", "float"):
         low, high = spec.low, spec.high
+        if not -1e9 < value < 1e9:
+            return None  # inf, nan, or no number that anybody chose
+        if name == "cfg_scale" and value < 1:
+            return 1.0  # as distilled models are told that there is no guidance
+        if name == "steps" and high is not None and value > high:
+            return int(high)
         if not (low is None or value >= low) or not (high is None or value <= high):
             return None
     return value

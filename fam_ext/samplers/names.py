@@ -70,7 +70,7 @@ OFFERED: Mapping[str, str] = {
     "UniPC": "Uniform",
     "LCM": "Uniform",
 }
-OFFERED_SCHEDULES = ("Automatic", "Normal", "Uniform", "Karras", "Exponential")
+OFFERED_SCHEDULES = ("Automatic", "Normal", "Uniform", "SGM Uniform", "Karras", "Exponential")
 ONE_SCHEDULE = ("DDIM", "Euler a", "LCM")
 """Samplers with one schedule only, in diffusers as in their papers."""
 MAX_STEPS: Mapping[str, int] = {"LCM": 50}
@@ -145,13 +145,13 @@ def choose(name: str, schedule_name: str) -> tuple[str, str, tuple[str, ...]]:
     runs = wanted
     if wanted not in OFFERED:
         runs = _NEAREST.get(wanted, FALLBACK)
-        notes.append(f"sampler {wanted[:_MAX_NAME]} is not offered; {runs} is used")
+        notes.append(f"sampler {wanted[:_MAX_NAME]} is not offered, {runs} is used")
     if plan not in OFFERED_SCHEDULES:
         automatic = OFFERED[runs]
-        notes.append(f"schedule {plan[:_MAX_NAME]} is not offered; {automatic} is used")
+        notes.append(f"schedule {plan[:_MAX_NAME]} is not offered, {automatic} is used")
         plan = automatic
     elif runs in ONE_SCHEDULE and plan in ("Karras", "Exponential"):
-        notes.append(f"{runs} has one schedule; Uniform is used, not {plan}")
+        notes.append(f"{runs} has one schedule, Uniform is used, not {plan}")
         plan = "Uniform"
     return runs, plan, tuple(notes)
 

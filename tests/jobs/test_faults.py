@@ -116,13 +116,14 @@ def test_an_earlier_journal_is_migrated_and_a_later_one_refused(tmp_path: Path) 
     run_job(options(source, tmp_path / "out"), Fast)
     path = tmp_path / "out" / ".fam-hires" / "journal.sqlite3"
     database = sqlite3.connect(path)
-    database.execute("ALTER TABLE items DROP COLUMN base_text")
+    for column in ("base_text", "program"):
+        database.execute(f"ALTER TABLE items DROP COLUMN {column}")
     database.execute("UPDATE meta SET value = '1' WHERE name = 'schema_version'")
     database.commit()
     database.close()
     assert run_job(options(source, tmp_path / "out"), Fast).done_before == 2
     database = sqlite3.connect(path)
-    assert database.execute("SELECT value FROM meta WHERE name = 'schema_version'").fetchone() == ("2",)
+    assert database.execute("SELECT value FROM meta WHERE name = 'schema_version'").fetchone() == ("3",)
     database.execute("UPDATE meta SET value = '99' WHERE name = 'schema_version'")
     database.commit()
     database.close()

@@ -8,7 +8,7 @@ from __future__ import annotations
 import logging
 from collections.abc import Callable
 
-from fam_ext.metadata.containers import Texts
+from fam_ext.metadata.containers import Text, Texts
 from fam_ext.metadata.programs import comfyui, json_forms, webui
 from fam_ext.metadata.programs.base import Settings
 
@@ -50,4 +50,9 @@ def read(texts: Texts) -> Settings | None:
     return spare
 
 
-__all__ = ["READERS", "Settings", "read"]
+def read_text(text: str) -> Settings | None:
+    """Return the settings in a text that stands beside a picture: an infotext or a plain prompt; JSON is neither."""
+    return webui.read(Texts([Text(".txt", "parameters", text)]))
+
+
+__all__ = ["READERS", "Settings", "read", "read_text"]

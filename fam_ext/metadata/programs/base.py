@@ -97,8 +97,8 @@ def seed(value: object) -> tuple[int | None, tuple[str, ...]]:
     if 0 <= value < 2**64:
         return value, ()
     if value < 0:
-        return None, (f"seed {str(value)[:24]} says that it was drawn at random; another is used",)
-    return value % 2**64, (f"seed {str(value)[:24]} is outside 0 to 2^64; {value % 2**64} is used",)
+        return None, (f"seed {str(value)[:24]} says that it was drawn at random, another is used",)
+    return value % 2**64, (f"seed {str(value)[:24]} is outside 0 to 2^64, {value % 2**64} is used",)
 
 
 def named(sampler: object, schedule: object = None) -> tuple[str | None, str | None]:

@@ -15,7 +15,8 @@ from fam_ext.metadata.containers import Texts, loaded
 from fam_ext.metadata.programs.base import Settings, base_name, named, real, seed, text, whole
 
 Node = dict[str, Any]
-_MAX_NODES = 20_000
+_MAX_NODES = 10_000
+_MAX_SAMPLERS = 12
 _MAX_CHARS = 200_000
 _MAX_DEPTH = 200
 _PICTURE_INPUTS = ("images", "image", "samples", "pixels", "latent", "latent_image", "any", "input")
@@ -176,9 +177,14 @@ def _is_sampler(node: object) -> bool:
     return pair and ("steps" in inputs or "sigmas" in inputs or "KSampler" in _class(node))
 
 
-def _behind(graph: _Graph, start: str, names: tuple[str, ...]) -> str | None:
-    """Return the id of the nearest sampler behind `start`, through the inputs that hold pictures or latents."""
-    queue, visited = [start], {start}
+def _behind(graph: _Graph, start: str, names: tuple[str, ...], visited: set[str] | None = None) -> str | None:
+    """Return the id of the nearest sampler behind `start`, through the inputs that hold pictures or latents.
+
+    `visited` holds what an earlier search went through without finding one.
+    """
+    visited = set() if visited is None else visited
+    visited.add(start)
+    queue = [start]
     for current in queue:
         if current != start and _is_sampler(graph.nodes.get(current)):
             return current
@@ -197,14 +203,15 @@ def _first_sampler(graph: _Graph) -> str | None:
     outputs = [name for name, node in graph.nodes.items() if re.search("save|preview", _class(node), re.IGNORECASE)]
     outputs.sort(key=lambda name: "save" not in _class(graph.nodes[name]).casefold())
     sampler = None
-    for output in outputs[:64]:
-        sampler = _behind(graph, output, _PICTURE_INPUTS)
+    searched: set[str] = set()
+    for output in outputs:
+        sampler = _behind(graph, output, _PICTURE_INPUTS, searched)
         if sampler is not None:
             break
     if sampler is None:
         sampler = next((name for name, node in graph.nodes.items() if _is_sampler(node)), None)
     visited: set[str] = set()
-    while sampler is not None and sampler not in visited and len(visited) < _MAX_DEPTH:
+    while sampler is not None and sampler not in visited and len(visited) < _MAX_SAMPLERS:
         visited.add(sampler)
         latent = [name for name in _LATENT_INPUTS if isinstance(_inputs(graph.nodes[sampler]).get(name), list)]
         earlier = _behind_latent(graph, sampler, latent[0]) if latent else None

@@ -240,6 +240,6 @@ def plain_object(texts: Texts) -> Settings | None:
             sampler=_first(values, "sampler_name", "sampler", "scheduler"),
             schedule="karras" if values.get("karras") is True else None,
             model=_first(values, "model", "model_version"),
-            notes=("read by common names; the program is not known",),
+            notes=("read by common names, the program is not known",),
         )
     return None

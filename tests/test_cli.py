@@ -150,15 +150,15 @@ def test_options_reach_the_plan(tmp_path: Path, capsys) -> None:
         (["--preset", "paper", "--cutoff", "0.3"], FamConfig(upsample="latent_bicubic", cutoff=0.3)),
         (
             ["--cutoff", "0.5", "--attention", "0.2", "--start", "1"],
-            FamConfig(upsample="pixel_bicubic", cutoff=0.5, attention=0.2),
+            FamConfig(cutoff=0.5, attention=0.2),
         ),
         (
             ["--cutoff", "16", "--set", "am_window=1 to 0.5"],
-            FamConfig(upsample="pixel_bicubic", cutoff=16, cutoff_reference="cycles", start=0.7, am_window=(1.0, 0.5)),
+            FamConfig(cutoff=16, cutoff_reference="cycles", start=0.7, am_window=(1.0, 0.5)),
         ),
         (
             ["--set", "am=false", "--cutoff-reference", "target"],
-            FamConfig(upsample="pixel_bicubic", cutoff=0.5, cutoff_reference="target", start=0.7, am=False),
+            FamConfig(cutoff=0.5, cutoff_reference="target", start=0.7, am=False),
         ),
     ],
 )

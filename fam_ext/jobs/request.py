@@ -112,14 +112,11 @@ def _check_text(name: str, value: object) -> None:
 
 def _check_size(size: object) -> None:
     sides = list(cast("list[object]", size)) if isinstance(size, tuple | list) else []
-    if len(sides) != 2 or not all(_is_side(side) for side in sides):
+    if len(sides) != 2 or not all(isinstance(side, int) and not isinstance(side, bool) for side in sides):
         raise ConfigError(f"size is {_said(size)}; choose (height, width), multiples of 8 from 8 to {MAX_TARGET_SIDE}")
-
-
-def _is_side(side: object) -> bool:
-    if isinstance(side, bool) or not isinstance(side, int):
-        return False
-    return 8 <= side <= MAX_TARGET_SIDE and side % 8 == 0
+    if not all(8 <= side <= MAX_TARGET_SIDE and side % 8 == 0 for side in cast("list[int]", sides)):
+        shown = "x".join(_said(side) for side in reversed(sides))
+        raise ConfigError(f"the size is {shown}; choose multiples of 8 from 8 to {MAX_TARGET_SIDE}")
 
 
 def _said(value: Any) -> str:  # noqa: ANN401  # whatever was given

@@ -112,7 +112,7 @@ def test_cells_are_no_formulas() -> None:
     ],
 )
 def test_a_request_checks_itself(field: str, value: object) -> None:
-    with pytest.raises(ConfigError, match=f"^{field} (is|holds) .*; (choose|write)") as error:
+    with pytest.raises(ConfigError, match=f"^(the )?{field} (is|holds) .*; (choose|write)") as error:
         HiresRequest(**{"size": (64, 64), field: value})
     assert len(str(error.value)) < 300 and str(error.value).isprintable()
 

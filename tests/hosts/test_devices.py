@@ -15,6 +15,7 @@ from fam_ext.hosts.diffusers_samplers import SCHEDULERS
 from tests.fake_device import DEVICE, FakeDevice, moved
 from tests.hosts import toys
 
+pytestmark = pytest.mark.slow
 PIPES = {"SD": toys.sd_pipeline, "SDXL": toys.sdxl_pipeline}
 
 
@@ -42,7 +43,6 @@ def make(host, *, sampler="DDIM", method="fam", config=None, low_memory=False, s
     return np.asarray(done.image, dtype=np.int16)
 
 
-@pytest.mark.slow
 @pytest.mark.parametrize("kind", PIPES)
 @pytest.mark.parametrize("case", [*SCHEDULERS, *hires.METHODS, "low memory"])
 def test_every_sampler_and_method_makes_the_cpus_picture_elsewhere(hosts, kind, case):

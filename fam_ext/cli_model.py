@@ -32,6 +32,9 @@ Model = Annotated[
 ]
 Device = Annotated[str | None, typer.Option(help="cpu, cuda, cuda:1, mps; default: the best there is.")]
 Dtype = Annotated[str | None, typer.Option(help="float32, float16 or bfloat16.")]
+Offload = Annotated[
+    str, typer.Option(help="none; model: one network at a time on the device; sequential: one layer at a time.")
+]
 Lora = Annotated[list[str] | None, typer.Option(help="LoRA file, or FILE:WEIGHT (repeatable).")]
 ModelConfig = Annotated[
     str | None,
@@ -76,7 +79,11 @@ def generate(
     lora: Lora = None,
     device: Device = None,
     dtype: Dtype = None,
-    low_memory: Annotated[bool, typer.Option("--low-memory", help="Trade speed for memory.")] = False,
+    offload: Offload = "none",
+    low_memory: Annotated[
+        bool,
+        typer.Option("--low-memory", help="Guidance in halves, native queries and keys in main memory: slower."),
+    ] = False,
 ) -> None:
     """Make a picture from text: native first, then its high-resolution pass. Existing files are never replaced."""
     from fam_ext.cli import fam_config, lora_entry, parse_size
@@ -93,7 +100,12 @@ def generate(
     from fam_ext import standalone
 
     host = standalone.load_pipeline(
-        model, device=device, dtype=dtype, loras=[lora_entry(entry) for entry in lora or []], config=model_config
+        model,
+        device=device,
+        dtype=dtype,
+        loras=[lora_entry(entry) for entry in lora or []],
+        config=model_config,
+        offload=offload,
     )
     side = round(host.native_side * scale / 8) * 8
     target = (side, side) if size is None else parse_size(size)

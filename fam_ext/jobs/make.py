@@ -8,7 +8,7 @@ import hashlib
 import os
 import stat
 import time
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Collection, Mapping
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -90,7 +90,8 @@ def _read(source: str) -> bytes:
 
 def draw(renderer: Renderer, loaded: Loaded, item: Item, progress: Progress) -> Drawn:
     """Return the rendered picture. Out of memory goes one step down the degrade chain and tries again: smaller VAE
-    tiles, low memory, Frequency Modulation only. A sampler that only the picture's metadata asked for is replaced.
+    tiles, low memory, Frequency Modulation only; of these, what the
+    renderer can give up. A sampler that only the picture's metadata asked for is replaced.
 
     Raises what the renderer raises when there is no step left.
     """
@@ -104,7 +105,7 @@ def draw(renderer: Renderer, loaded: Loaded, item: Item, progress: Progress) -> 
             rendered = renderer.render(loaded.picture.image, request, progress)
             break
         except OutOfMemoryError:
-            step = degrade(request)
+            step = degrade(request, getattr(renderer, "can_give_up", ()))
             if step is None:
                 raise
             request, note = step
@@ -136,16 +137,31 @@ def ready(build: Callable[[], Renderer]) -> Renderer:
     return renderer
 
 
-def degrade(request: HiresRequest) -> tuple[HiresRequest, str] | None:
-    """Return the request one step down the chain with its name, or None at the end."""
-    if request.tile is None or request.tile == 0 or request.tile > FIRST_TILE:
-        return dataclasses.replace(request, tile=FIRST_TILE), f"out of memory: VAE tiles of {FIRST_TILE} px"
-    if not request.low_memory:
-        tile = min(request.tile, SECOND_TILE)
-        return dataclasses.replace(request, tile=tile, low_memory=True), "out of memory: attention in chunks"
-    if request.method == "fam" and request.config.am:
+def degrade(request: HiresRequest, can: Collection[str]) -> tuple[HiresRequest, str] | None:
+    """Return the request one step down the chain with a sentence of what changed, or None at the end.
+
+    `can` is what the renderer can give up: "tile", "low_memory", "am". A step that would change nothing is left out.
+    """
+    smaller = _tile(request, FIRST_TILE) if "tile" in can else None
+    if smaller is not None:
+        return dataclasses.replace(request, tile=smaller), f"out of memory: VAE tiles of {smaller} px"
+    if "low_memory" in can and not request.low_memory:
+        smaller = _tile(request, SECOND_TILE) if "tile" in can else None
+        steers = request.method == "fam" and request.config.am
+        done = [f"VAE tiles of {smaller} px"] if smaller is not None else []
+        done += ["guidance in halves"] if request.cfg_scale != 1 else []
+        done += ["native queries and keys in main memory"] if steers else []
+        if done:
+            tile = request.tile if smaller is None else smaller
+            return dataclasses.replace(request, tile=tile, low_memory=True), f"out of memory: {', '.join(done)}"
+    if "am" in can and request.method == "fam" and request.config.am:
         return dataclasses.replace(request, config=request.config.replace(am=False)), "out of memory: FM only"
     return None
+
+
+def _tile(request: HiresRequest, tile: int) -> int | None:
+    """Return `tile` where it is smaller than the request's own and than the picture, else None."""
+    return tile if max(request.size) > tile and (not request.tile or request.tile > tile) else None
 
 
 def pack(loaded: Loaded, drawn: Drawn, item: Item, options: PlanOptions) -> Packed:

@@ -33,6 +33,7 @@ class Fast:
     """Resize plus noise drawn from the seed; a few steps; equal requests give equal pictures."""
 
     name = "fast"
+    can_give_up = ("tile", "low_memory", "am")
 
     def __init__(self, seconds: float = 0.0, steps: int = 2) -> None:
         self.seconds = seconds

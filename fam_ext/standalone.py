@@ -268,8 +268,11 @@ def _from_folder(folder: Path, dtype: torch.dtype) -> Any:  # noqa: ANN401
     index = folder / "model_index.json"
     if not index.is_file():
         raise UnsupportedModelError(f"{folder} has no model_index.json; give the folder of a diffusers pipeline")
-    kind = json.loads(index.read_text(encoding="utf-8")).get("_class_name", "")
-    if kind not in ("StableDiffusionPipeline", "StableDiffusionXLPipeline"):
+    parts = json.loads(index.read_text(encoding="utf-8"))
+    kind = parts.get("_class_name", "")
+    if "XL" in kind and (parts.get("text_encoder") or [None])[0] is None:
+        raise UnsupportedModelError(f"{folder.name} is the SDXL refiner; choose a model of {SUPPORTED}")
+    if kind not in ("StableDiffusionPipeline", "StableDiffusionXLPipeline", "LatentConsistencyModelPipeline"):
         raise UnsupportedModelError(
             f"{folder.name} is a {kind or 'folder of unknown kind'}; choose a model of {SUPPORTED}"
         )
@@ -279,7 +282,7 @@ def _from_folder(folder: Path, dtype: torch.dtype) -> Any:  # noqa: ANN401
     options: dict[str, Any] = {"dtype": dtype, "local_files_only": True, "use_safetensors": True}
     if all(".fp16." in file.name for file in weights):
         options["variant"] = "fp16"
-    if kind == "StableDiffusionPipeline":
+    if kind != "StableDiffusionXLPipeline":
         options |= {"safety_checker": None, "requires_safety_checker": False}
     return getattr(diffusers, kind).from_pretrained(folder, **options)
 

@@ -112,8 +112,11 @@ class DiffusersHost:
         guide: HiresGuide | None = None,
         low_memory: bool = False,
     ) -> Generator[Model, None, None]:
-        """See `hosts.base.Host.model`. Rows are [uncond, cond], each in `prompts`' order; cond alone at cfg_scale 1."""
-        unet, use_uncond = self.pipe.unet, cfg_scale != 1
+        """See `hosts.base.Host.model`. Rows are [uncond, cond], each in `prompts`' order; cond alone at cfg_scale 1,
+        and with a guidance-distilled network (LCM), which is told the scale."""
+        unet = self.pipe.unet
+        guidance = self._guidance_embedding(cfg_scale)
+        use_uncond = cfg_scale != 1 and guidance is None
         with torch.inference_mode():
             contexts = self._contexts(prompts, use_uncond=use_uncond)
         native_size = self._native_pixels(guide) if guide else size
@@ -133,6 +136,7 @@ class DiffusersHost:
                     latent.to(self.device, self.dtype),
                     torch.full((), level.timestep, device=self.device),  # filled there, where a tensor would be copied
                     encoder_hidden_states=contexts[0][rows],
+                    timestep_cond=guidance,
                     return_dict=False,
                     **added(rows, native_size if native else size),
                 )[0].float()
@@ -155,6 +159,18 @@ class DiffusersHost:
                     return uncond + cfg_scale * (cond - uncond)
 
             yield model
+
+    def _guidance_embedding(self, cfg_scale: float) -> Tensor | None:
+        """Return what a guidance-distilled network takes in the place of a second row, (1, width); None for others.
+
+        As diffusers' LCM pipelines: Imagen's scale less 1, where 0 is no guidance.
+        """
+        width = self.pipe.unet.config.time_cond_proj_dim
+        if width is None:
+            return None
+        return self.pipe.get_guidance_scale_embedding(torch.tensor([cfg_scale - 1]), embedding_dim=width).to(
+            self.device, self.dtype
+        )
 
     def _native_pixels(self, guide: HiresGuide) -> Size:
         height, width = guide.native_size

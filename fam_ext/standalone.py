@@ -33,6 +33,7 @@ PICKLES = (".ckpt", ".pt", ".pth", ".bin")
 
 # key in the checkpoint -> what it is; the first that is there decides
 ARCHITECTURES = (
+    ("edm_mean", "an EDM model (Playground v2.5)"),
     ("double_blocks.0.img_attn.norm.key_norm.scale", "Flux"),
     ("joint_blocks.0.context_block.attn.qkv.weight", "SD3"),
     ("conditioner.embedders.1.model.transformer.resblocks.0.attn.in_proj_weight", "SDXL"),
@@ -248,6 +249,20 @@ def architecture(file: Path) -> str:
     return next((name for key, name in ARCHITECTURES if key in plain), "unknown")
 
 
+def marked_training(file: Path) -> dict[str, Any]:
+    """Return the scheduler settings that a `.safetensors` checkpoint's own marks ask for, as the WebUI reads them.
+
+    The key `v_pred` is v-prediction; `ztsnr` zero terminal SNR, which needs the noisiest timestep: trailing spacing.
+    """
+    keys = _safetensors_keys(file)
+    settings: dict[str, Any] = {}
+    if "v_pred" in keys:
+        settings["prediction_type"] = "v_prediction"
+    if "ztsnr" in keys:
+        settings |= {"rescale_betas_zero_snr": True, "timestep_spacing": "trailing"}
+    return settings
+
+
 def _safetensors_keys(file: Path) -> set[str]:
     broken = UnsupportedModelError(
         f"{file.name} is not a safetensors file; give a diffusers folder or a .safetensors file"
@@ -305,12 +320,14 @@ def _from_file(file: Path, dtype: torch.dtype, config: str | os.PathLike[str] | 
     if kind != "SDXL":
         options |= {"safety_checker": None}
     try:
-        return pipeline.from_single_file(str(file), **options)
+        pipe = pipeline.from_single_file(str(file), **options)
     except OSError as error:
         raise UnsupportedModelError(
             f"{file.name} is {kind}, whose settings and tokenizer could not be fetched; go online once, or give a"
             " diffusers folder of the same architecture with --model-config"
         ) from error
+    pipe.scheduler.register_to_config(**marked_training(file))  # its class may not know them; only settings are read
+    return pipe
 
 
 def _check_network(pipe: Any, name: str) -> None:  # noqa: ANN401

@@ -11,6 +11,7 @@ import signal
 import sys
 import threading
 import time
+from collections import Counter
 from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
 from enum import Enum
@@ -21,9 +22,10 @@ import typer
 
 from fam_ext import __version__, cli_inspect, cli_model
 from fam_ext.errors import FamError, OutputError, UsageError
-from fam_ext.jobs.plan import PlanOptions, Rule, shown, with_preset
+from fam_ext.jobs.plan import PlanOptions, Rule, with_preset
 from fam_ext.jobs.request import METHODS
 from fam_ext.jobs.run import Control, Event, Listener, RendererSpec, RunOptions, Summary, run_job
+from fam_ext.jobs.walk import shown
 from fam_ext.metadata import pictures
 from fam_ext.metadata import presets as preset_store
 from fam_ext.metadata.fields import BY_NAME
@@ -331,12 +333,14 @@ def lora_entry(entry: str) -> tuple[str, float]:
 
 
 def _print_plan(options: PlanOptions, plan_format: TableFormat) -> None:
-    from fam_ext.jobs import plan
     from fam_ext.jobs.journal import Journal
+    from fam_ext.jobs.plan import plan_file
+    from fam_ext.jobs.walk import check_places, walk
 
-    plan.check_places(options)
+    check_places(options)
+    left_out: Counter[str] = Counter()
     with Journal(options.output, memory=True) as journal:
-        counts = journal.plan(plan.walk(options), options, plan.plan_file)
+        counts = journal.plan(walk(options, left_out), options, plan_file)
         history = journal.history()
         if plan_format is TableFormat.csv:
             writer = csv.writer(sys.stdout)
@@ -361,6 +365,8 @@ def _print_plan(options: PlanOptions, plan_format: TableFormat) -> None:
         if wordless:
             typer.echo(f"{wordless} of {counts.files} carry no prompt: give --prompt, or .txt files")
         _print_estimate(journal, counts.files, history)
+        if any(left_out.values()):
+            typer.echo("left out: " + ", ".join(f"{number} {what}" for what, number in left_out.items() if number))
 
 
 def _plan_row(item: Item | None, history: tuple[float, float] | None) -> dict[str, Any]:

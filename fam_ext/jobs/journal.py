@@ -22,8 +22,6 @@ from typing import Any
 from fam_ext.errors import FamError, OutputError, UsageError
 from fam_ext.jobs.lock import FileLock, is_held
 from fam_ext.jobs.plan import (
-    STATE_FOLDER,
-    Candidate,
     Planned,
     PlanOptions,
     alternatives,
@@ -31,6 +29,7 @@ from fam_ext.jobs.plan import (
     request_from_json,
 )
 from fam_ext.jobs.request import HiresRequest
+from fam_ext.jobs.walk import STATE_FOLDER, Candidate
 
 log = logging.getLogger(__name__)
 

@@ -21,7 +21,7 @@ from PIL import Image
 
 from fam_ext import __version__
 from fam_ext.jobs.journal import Item, Journal
-from fam_ext.jobs.plan import shown
+from fam_ext.jobs.walk import shown
 from fam_ext.metadata.infotext import to_fields
 
 COLUMNS = (

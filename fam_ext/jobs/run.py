@@ -30,8 +30,9 @@ from fam_ext.errors import (
 )
 from fam_ext.jobs import make
 from fam_ext.jobs.journal import Item, Journal, PlanCounts
-from fam_ext.jobs.plan import PlanOptions, check_places, plan_file, walk
+from fam_ext.jobs.plan import PlanOptions, plan_file
 from fam_ext.jobs.request import Progress, Renderer
+from fam_ext.jobs.walk import check_places, walk
 
 log = logging.getLogger(__name__)
 
@@ -261,7 +262,7 @@ def check_journal(output: str) -> None:
     from pathlib import Path
 
     from fam_ext.jobs.journal import FILE_NAME
-    from fam_ext.jobs.plan import STATE_FOLDER
+    from fam_ext.jobs.walk import STATE_FOLDER
 
     if not (Path(output) / STATE_FOLDER / FILE_NAME).is_file():
         raise UsageError(f"{output} holds no journal of a job; give the output folder of fam-hires upscale")

@@ -130,6 +130,8 @@ class PlanCounts:
     """Outputs made from another picture or with other settings, kept because nothing was said about replacing them."""
     skipped: int = 0
     failed: int = 0
+    left_out: str = ""
+    """What the walk left out, on one line."""
 
 
 _COLUMNS = (
@@ -656,6 +658,15 @@ class Journal:
         with self._mutex:
             rows = self._db.execute("SELECT state, COUNT(*) FROM items GROUP BY state").fetchall()
         return {state: 0 for state in STATES} | dict(rows)
+
+    def wordless(self) -> tuple[int, int]:
+        """Return how many of the pending files have no prompt, and how many are pending."""
+        with self._mutex:
+            row = self._db.execute(
+                # a quotation mark within a JSON text is escaped: this is the field and nothing else
+                """SELECT SUM(request LIKE '%"prompt": ""%'), COUNT(*) FROM items WHERE state = 'pending'"""
+            ).fetchone()
+        return int(row[0] or 0), int(row[1])
 
     def pending_pixels(self) -> int:
         """Return the target pixels still to be made."""

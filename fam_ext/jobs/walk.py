@@ -23,6 +23,11 @@ from fam_ext.metadata import pictures
 STATE_FOLDER = ".fam-hires"
 HIDDEN = "hidden"
 LINKS = "links that lead outside the input folder or into the output"
+_FOREIGN_FOLDERS = ("__macosx", "@eadir", "#recycle", "$recycle.bin", "system volume information", "lost+found")
+_FOREIGN_FILES = ("thumbs.db", "ehthumbs.db", "desktop.ini", "icon\r")
+_SILENT = (".txt",)
+"""Files that are read beside a picture, and are none."""
+_MAX_NAMED = 8
 _NUMBERS = re.compile(r"([0-9]+)")
 _MAX_SORTED = 1024
 
@@ -60,6 +65,15 @@ class Candidate:
     sidecar: Path | None = None
     sidecar_mark: str = ""
     problem: str | None = None
+
+
+def left_out_line(left_out: Counter[str]) -> str:
+    """Return what a walk left out as "3 left out: .gif, .psd, 1 hidden", "" for nothing."""
+    kinds = sorted(what for what, number in left_out.items() if what.startswith(".") and number)
+    named = kinds[:_MAX_NAMED] + ([f"{len(kinds) - _MAX_NAMED} more kinds"] if len(kinds) > _MAX_NAMED else [])
+    others = [f"{number} {what}" for what, number in left_out.items() if not what.startswith(".") and number]
+    total = sum(left_out.values())
+    return f"{total} left out: {', '.join((*named, *others))}" if total else ""
 
 
 def natural_key(name: str) -> tuple[list[Any], str]:
@@ -116,7 +130,8 @@ def walk(places: Places, left_out: Counter[str] | None = None) -> Iterator[Candi
     """Yield the job's files in natural order; a folder that cannot be read yields one candidate with a problem.
 
     The same folders give the same files each time, whatever an earlier run wrote. Hidden files and folders (a name
-    that begins with a dot) are left out, unless named as an input; `left_out` counts them, and refused links.
+    that begins with a dot) and other systems' droppings are left out, unless named as an input; `left_out` counts
+    hidden pictures, refused links, and by suffix the kinds that are not taken.
     """
     walker = _Walk(places, Counter() if left_out is None else left_out)
     several = len(places.inputs) > 1
@@ -195,14 +210,20 @@ class _Walk:
                 if entry.name.startswith("."):
                     self.left_out[HIDDEN] += is_picture
                     continue
+                if entry.name.casefold() in (*_FOREIGN_FOLDERS, *_FOREIGN_FILES):
+                    continue  # other systems' droppings: thumbnails, bins, settings of a file manager
                 if is_picture:
                     candidate, is_folder = self._candidate(entry, key, names)
                     if candidate is not None:
                         yield candidate
                     if not is_folder:
                         continue
-                if self.places.recursive and _is_dir(entry):
+                is_folder = _is_dir(entry)
+                if self.places.recursive and is_folder:
                     (links if _is_link(entry) else inner).append((Path(entry.path), key))
+                elif not is_folder and not is_picture and self._wanted(key):
+                    kind = os.path.splitext(entry.name)[1].lower()
+                    self.left_out[shown(kind[:20]) or "without a suffix"] += kind not in _SILENT
             stack.extend(reversed(inner))
 
     def _candidate(self, entry: os.DirEntry[str], key: str, names: set[str]) -> tuple[Candidate | None, bool]:

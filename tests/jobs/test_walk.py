@@ -5,11 +5,12 @@ from collections import Counter
 from pathlib import Path
 
 import pytest
+from PIL import Image
 
 from fam_ext.errors import UsageError
 from fam_ext.jobs.plan import PlanOptions, plan_file
 from fam_ext.jobs.run import run_job
-from fam_ext.jobs.walk import HIDDEN, LINKS, check_places, is_within, walk
+from fam_ext.jobs.walk import HIDDEN, LINKS, check_places, is_within, left_out_line, walk
 from tests.jobs.fakes import Fast, make_picture, options
 
 pytestmark = pytest.mark.skipif(os.name == "nt", reason="links")
@@ -88,3 +89,29 @@ def test_links_to_files_are_followed_unless_folders_are_limited(tmp_path: Path) 
     assert near.request is not None and near.candidate.sidecar is None
     assert also.request is not None
     assert PlanOptions.from_json(limited.to_json()) == limited
+
+
+def test_other_kinds_are_counted_on_one_line_and_droppings_are_not(tmp_path: Path) -> None:
+    source = tmp_path / "in"
+    for name in ("a.png", "@eaDir/a.png/SYNO.jpg", "__MACOSX/a.png", "$RECYCLE.BIN/b.png", "sub/c.png"):
+        make_picture(source / name)
+    for name in ("a.txt", "b.GIF", "c.psd", "sub/d.gif", "Thumbs.db", "desktop.ini", ".DS_Store", "sub/notes"):
+        (source / name).write_bytes(b"x")
+    make_picture(source / "._a.png")
+    Image.new("RGB", (24, 16)).save(source / "sub" / "c.png")
+    plan = options(source, tmp_path / "out", recursive=True)
+    left: Counter[str] = Counter()
+    assert [candidate.key for candidate in walk(plan, left)] == ["a.png", "sub/c.png"]
+    assert left_out_line(left) == "5 left out: .gif, .psd, 1 hidden, 1 without a suffix"
+    events = []
+    summary = run_job(plan, Fast, on_event=events.append)
+    assert summary.left_out == left_out_line(left)
+    planned = next(event for event in events if event.kind == "planned")
+    assert planned.notes == ("1 of 2 carry no prompt: give --prompt, or .txt files", summary.left_out)
+    assert "from A1111" in (tmp_path / "out" / "report.html").read_text()
+    again: Counter[str] = Counter()
+    list(walk(options(source, tmp_path / "out", include=("*.png",)), again))
+    assert left_out_line(again) == "1 left out: 1 hidden"
+    assert left_out_line(Counter()) == ""
+    many = Counter({f".k{number}": 1 for number in range(300)})
+    assert left_out_line(many).endswith(".k103, .k104, 292 more kinds")

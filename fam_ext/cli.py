@@ -11,6 +11,7 @@ import signal
 import sys
 import threading
 import time
+from collections import Counter
 from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
 from enum import Enum
@@ -21,9 +22,10 @@ import typer
 
 from fam_ext import __version__, cli_inspect, cli_model
 from fam_ext.errors import FamError, OutputError, UsageError
-from fam_ext.jobs.plan import PlanOptions, Rule, shown, with_preset
+from fam_ext.jobs.plan import PlanOptions, Rule, with_preset
 from fam_ext.jobs.request import METHODS
-from fam_ext.jobs.run import Control, Event, Listener, RendererSpec, RunOptions, Summary, run_job
+from fam_ext.jobs.run import Control, Event, Listener, RendererSpec, RunOptions, Summary, run_job, wordless_line
+from fam_ext.jobs.walk import shown
 from fam_ext.metadata import pictures
 from fam_ext.metadata import presets as preset_store
 from fam_ext.metadata.fields import BY_NAME
@@ -331,12 +333,14 @@ def lora_entry(entry: str) -> tuple[str, float]:
 
 
 def _print_plan(options: PlanOptions, plan_format: TableFormat) -> None:
-    from fam_ext.jobs import plan
     from fam_ext.jobs.journal import Journal
+    from fam_ext.jobs.plan import plan_file
+    from fam_ext.jobs.walk import check_places, left_out_line, walk
 
-    plan.check_places(options)
+    check_places(options)
+    left_out: Counter[str] = Counter()
     with Journal(options.output, memory=True) as journal:
-        counts = journal.plan(plan.walk(options), options, plan.plan_file)
+        counts = journal.plan(walk(options, left_out), options, plan_file)
         history = journal.history()
         if plan_format is TableFormat.csv:
             writer = csv.writer(sys.stdout)
@@ -348,19 +352,18 @@ def _print_plan(options: PlanOptions, plan_format: TableFormat) -> None:
             for item in journal.items():
                 typer.echo(json.dumps(_plan_row(item, history), ensure_ascii=False))
             return
-        wordless = 0
         for item in journal.items():
             row = _plan_row(item, history)
-            wordless += item.request is not None and not item.request.prompt
             typer.echo(
                 f"{row['state']:8} {row['source']}  {row['native']} -> {row['target']}  {row['output']}  "
                 f"{row['sampler']} {row['steps']} seed {row['seed']}  {shown(row['error'] or row['prompt'])}"
                 + (f"  [{shown(row['program'])}]" if row["program"] else "")
                 + (f"  ({shown(row['notes'])})" if row["notes"] else "")
             )
-        if wordless:
-            typer.echo(f"{wordless} of {counts.files} carry no prompt: give --prompt, or .txt files")
         _print_estimate(journal, counts.files, history)
+        for line in (wordless_line(journal), left_out_line(left_out)):
+            if line:
+                typer.echo(line)
 
 
 def _plan_row(item: Item | None, history: tuple[float, float] | None) -> dict[str, Any]:
@@ -462,6 +465,8 @@ def summary_line(summary: Summary, output: str) -> str:
         parts.append(f"{summary.failed} failed (fam-hires retry-failed {output})")
     if summary.pending:
         parts.append(f"{summary.pending} waiting (the same command resumes)")
+    if summary.left_out:
+        parts.append(summary.left_out)
     page = Path(output) / "report.html"
     return f"{', '.join(parts)} in {clock(summary.seconds)}{f'; report: {page}' if page.is_file() else ''}"
 
@@ -486,6 +491,9 @@ class _PlainView:
             typer.echo(f"{place} {shown(event.key)} -> {shown(event.output)} in {event.seconds:.1f} s{left}{notes}")
         elif event.kind == "failed":
             typer.echo(f"{place} {shown(event.key)} failed: {event.message}", err=True)
+        elif event.kind == "planned":
+            for note in event.notes:
+                typer.echo(note, err=True)
         elif event.kind == "retry":
             typer.echo(f"{place} {shown(event.key)} again: {event.message}", err=True)
 
@@ -549,6 +557,9 @@ class _LiveView(_PlainView):
                 total=event.steps or None,
                 visible=True,
             )
+        elif event.kind == "planned":
+            for note in event.notes:
+                self._console.print(note, markup=False)
         elif event.kind in ("failed", "retry"):
             self._console.print(f"{shown(event.key)}: {event.message}", markup=False)
 
@@ -562,7 +573,8 @@ def _finish(summary: Summary, output: str) -> None:
         typer.echo(f"stopped: {summary.stopped}", err=True)
     nothing = not (summary.done or summary.done_before or summary.kept or summary.skipped)
     if nothing and not (summary.failed or summary.pending):
-        typer.echo("no pictures were found; add --recursive for folders within folders")
+        left = f" ({summary.left_out})" if summary.left_out else ""
+        typer.echo(f"no pictures were found{left}; add --recursive for folders within folders")
         return
     typer.echo(summary_line(summary, output))
 

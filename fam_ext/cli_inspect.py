@@ -10,7 +10,8 @@ from typing import Annotated, Any
 import typer
 
 from fam_ext.errors import FamError, UsageError
-from fam_ext.jobs.plan import PlanOptions, plan_file, shown, walk, with_preset
+from fam_ext.jobs.plan import PlanOptions, plan_file, with_preset
+from fam_ext.jobs.walk import shown, walk
 from fam_ext.metadata import pictures
 from fam_ext.metadata import presets as preset_store
 

@@ -143,7 +143,8 @@ def compare(
 ) -> None:
     """Make one picture by several methods and put them side by side: native, plain resize, then each method."""
     from fam_ext.compare import Cell, contact_sheet, structure_psnr
-    from fam_ext.jobs.plan import PlanOptions, Rule, plan_file, walk, with_preset
+    from fam_ext.jobs.plan import PlanOptions, Rule, plan_file, with_preset
+    from fam_ext.jobs.walk import walk
 
     names = [name.strip() for name in methods.split(",") if name.strip()]
     for name in names:

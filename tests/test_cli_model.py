@@ -4,7 +4,7 @@ import pytest
 from PIL import Image
 
 from fam_ext import cli
-from fam_ext.jobs.plan import natural_key
+from fam_ext.jobs.walk import natural_key
 from fam_ext.metadata.infotext import from_fields, parse
 from tests.hosts import toys
 

@@ -52,6 +52,7 @@ WITHOUT_TORCH = [
     "fam_ext.samplers.names",
     "fam_ext.jobs.request",
     "fam_ext.jobs.plan",
+    "fam_ext.jobs.walk",
     "fam_ext.jobs.journal",
     "fam_ext.jobs.run",
     "fam_ext.jobs.report",

@@ -10,8 +10,9 @@ from PIL import Image
 
 from fam_ext.compare import Cell, contact_sheet, structure_psnr
 from fam_ext.errors import RenderError
-from fam_ext.jobs.plan import PlanOptions, natural_key, with_preset
+from fam_ext.jobs.plan import PlanOptions, with_preset
 from fam_ext.jobs.run import Control, Listener, RendererSpec, RunOptions, run_job
+from fam_ext.jobs.walk import natural_key
 from fam_ext.metadata import pictures
 from fam_ext.metadata.presets import BUILTIN, DEFAULT
 

@@ -22,8 +22,6 @@ from typing import Any
 from fam_ext.errors import FamError, OutputError, UsageError
 from fam_ext.jobs.lock import FileLock, is_held
 from fam_ext.jobs.plan import (
-    STATE_FOLDER,
-    Candidate,
     Planned,
     PlanOptions,
     alternatives,
@@ -31,6 +29,7 @@ from fam_ext.jobs.plan import (
     request_from_json,
 )
 from fam_ext.jobs.request import HiresRequest
+from fam_ext.jobs.walk import STATE_FOLDER, Candidate
 
 log = logging.getLogger(__name__)
 
@@ -131,6 +130,8 @@ class PlanCounts:
     """Outputs made from another picture or with other settings, kept because nothing was said about replacing them."""
     skipped: int = 0
     failed: int = 0
+    left_out: str = ""
+    """What the walk left out, on one line."""
 
 
 _COLUMNS = (
@@ -657,6 +658,15 @@ class Journal:
         with self._mutex:
             rows = self._db.execute("SELECT state, COUNT(*) FROM items GROUP BY state").fetchall()
         return {state: 0 for state in STATES} | dict(rows)
+
+    def wordless(self) -> tuple[int, int]:
+        """Return how many of the pending files have no prompt, and how many are pending."""
+        with self._mutex:
+            row = self._db.execute(
+                # a quotation mark within a JSON text is escaped: this is the field and nothing else
+                """SELECT SUM(request LIKE '%"prompt": ""%'), COUNT(*) FROM items WHERE state = 'pending'"""
+            ).fetchone()
+        return int(row[0] or 0), int(row[1])
 
     def pending_pixels(self) -> int:
         """Return the target pixels still to be made."""

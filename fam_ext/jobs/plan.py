@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import dataclasses
-import fnmatch
 import functools
 import hashlib
 import json
@@ -13,7 +12,7 @@ import re
 import stat
 import string
 import unicodedata
-from collections.abc import Callable, Iterator, Mapping
+from collections.abc import Iterator, Mapping
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any, cast
@@ -21,6 +20,7 @@ from typing import Any, cast
 from fam_ext.core.config import FamConfig
 from fam_ext.errors import ConfigError, FamError, PictureError, UsageError
 from fam_ext.jobs.request import MAX_TARGET_SIDE, METHODS, HiresRequest, check_value
+from fam_ext.jobs.walk import Candidate, shown
 from fam_ext.metadata import pictures, programs
 from fam_ext.metadata.fields import BY_NAME
 from fam_ext.metadata.infotext import Infotext, from_fields, is_fam, request_value
@@ -29,7 +29,6 @@ from fam_ext.samplers import names
 
 log = logging.getLogger(__name__)
 
-STATE_FOLDER = ".fam-hires"
 RULES = ("take", "override", "prefix", "suffix", "replace")
 RULED = (
     "prompt",
@@ -52,8 +51,6 @@ _ENCODE = json.JSONEncoder(ensure_ascii=False).encode
 _MAX_NAME_BYTES = 240
 _MAX_SIDECAR = 1 << 20
 _PLAIN = re.compile(r"(?!(?i:con|prn|aux|nul|com[0-9]|lpt[0-9])(\.|$))[\w \-()\[\],;+=@%~]{1,100}")
-_NUMBERS = re.compile(r"([0-9]+)")
-_MAX_SORTED = 1024
 _RESERVED = re.compile(r"(?i)^(con|prn|aux|nul|com[0-9]|lpt[0-9])(\.|$)")
 
 
@@ -103,6 +100,8 @@ class PlanOptions:
     name: str = "{stem}"
     overwrite: bool = False
     first: int | None = None
+    allowed: tuple[str, ...] = ()
+    """Folders, links resolved, that alone may be read; () = all. For doors that strangers reach."""
     max_input_pixels: int = pictures.DEFAULT_MAX_PIXELS
     renderer: str = ""
     """What else the pixels depend on: the renderer's model and its LoRAs, as one text."""
@@ -155,9 +154,9 @@ class PlanOptions:
 
     @property
     def fingerprint(self) -> str:
-        """Hash of what decides settings, sizes and names; the list of inputs and `first` are left out."""
+        """Hash of what decides settings, sizes and names; the places, `first` and `overwrite` are left out."""
         values = self.to_json()
-        for name in ("inputs", "output", "recursive", "include", "exclude", "first", "overwrite"):
+        for name in ("inputs", "output", "recursive", "include", "exclude", "first", "overwrite", "allowed"):
             values.pop(name)
         return digest(values)
 
@@ -175,7 +174,7 @@ class PlanOptions:
         known = {name: value for name, value in values.items() if name in cls.__dataclass_fields__}
         known["config"] = FamConfig.from_dict(known.get("config", {}))
         known["rules"] = {name: Rule(kind, value) for name, (kind, value) in known.get("rules", {}).items()}
-        for name in ("inputs", "include", "exclude", "size"):
+        for name in ("inputs", "include", "exclude", "size", "allowed"):
             if known.get(name) is not None:
                 known[name] = tuple(known[name])
         return cls(**known)
@@ -190,21 +189,6 @@ def with_preset(preset: Preset, rules: Mapping[str, Rule]) -> tuple[dict[str, An
         for name, value in defaults.items():
             resolved.setdefault(name, Rule("override", value))
     return defaults, resolved
-
-
-@dataclass(frozen=True)
-class Candidate:
-    """A file that the walk found, before its header is read."""
-
-    key: str
-    """Its place below the inputs, with /; unique in the job, and independent of where the inputs lie."""
-    path: str
-    """A plain string: a hundred thousand of them are walked."""
-    size: int = 0
-    mtime_ns: int = 0
-    sidecar: Path | None = None
-    sidecar_mark: str = ""
-    problem: str | None = None
 
 
 @dataclass(frozen=True)
@@ -247,155 +231,6 @@ class Planned:
         return None if self.request is None else request_to_text(self.request)
 
 
-# --- walk ---------------------------------------------------------------------------------------------------------
-
-
-def natural_key(name: str) -> tuple[list[Any], str]:
-    """Return a sort key that puts 2 before 10, and never fails."""
-    # texts at even places, numbers at odd ones: equal places always compare; a file name cannot hold more digits
-    parts: list[Any] = _NUMBERS.split(name.casefold()[:_MAX_SORTED])
-    parts[1::2] = map(int, parts[1::2])
-    return parts, name
-
-
-def check_places(options: PlanOptions) -> None:
-    """Raise `UsageError` when an input is missing or the output lies inside an input folder."""
-    output = Path(os.path.realpath(options.output))
-    if output.exists() and not output.is_dir():
-        raise UsageError(f"output {_shown(options.output)} is a file; choose a folder")
-    for entry in options.inputs:
-        path = Path(entry)
-        if not os.path.lexists(path):
-            raise UsageError(f"input {_shown(entry)} does not exist; check the path")
-        if path.is_dir():
-            root = Path(os.path.realpath(path))
-            if output == root or root in output.parents:
-                raise UsageError(
-                    f"output {_shown(options.output)} lies inside the input {_shown(entry)}; choose a folder outside it"
-                )
-
-
-def walk(options: PlanOptions) -> Iterator[Candidate]:
-    """Yield the job's files in natural order. A folder that cannot be read yields one candidate with a problem."""
-    folders = [Path(entry) for entry in options.inputs if os.path.isdir(entry)]
-    labels: set[str] = set()
-    seen: set[tuple[int, int]] = set()
-    for entry in options.inputs:
-        path = Path(entry)
-        if path.is_dir():
-            label = ""
-            if len(folders) > 1 or len(options.inputs) > 1:
-                label = _label(os.path.basename(os.path.realpath(path)) or "root", labels)
-            yield from _walk_folder(path, label, options, seen)
-        else:
-            yield _single(path, _label(path.name, labels))
-
-
-def _label(name: str, labels: set[str]) -> str:
-    """Return `name`, or the first numbered form of it that no earlier input has: a, a-2, and a-2-2 for a real a-2."""
-    stem, dot, suffix = name.rpartition(".")
-    label, number = name, 1
-    while label in labels:
-        number += 1
-        label = f"{stem}-{number}.{suffix}" if dot else f"{name}-{number}"
-    labels.add(label)
-    return label
-
-
-def _single(path: Path, key: str) -> Candidate:
-    try:
-        status = path.stat()
-    except OSError as error:
-        return Candidate(key, str(path), problem=_os_sentence("file", error))
-    if not stat.S_ISREG(status.st_mode):
-        return Candidate(key, str(path), problem="it is not a regular file; choose a picture file")
-    sidecar = path.with_suffix(".txt")
-    found = sidecar if sidecar != path and sidecar.is_file() else None
-    mark = _mark(found.stat()) if found is not None else ""
-    return Candidate(key, str(path), status.st_size, _mtime(status), found, mark)
-
-
-def _mtime(status: os.stat_result) -> int:
-    """Return the time in ns as the journal holds it: 64 bits end in the year 2262."""
-    return max(-(1 << 63), min((1 << 63) - 1, status.st_mtime_ns))
-
-
-def _mark(status: os.stat_result) -> str:
-    return f"{status.st_size}-{status.st_mtime_ns}"
-
-
-def _walk_folder(folder: Path, prefix: str, options: PlanOptions, seen: set[tuple[int, int]]) -> Iterator[Candidate]:
-    stack: list[tuple[Path, str]] = [(folder, prefix)]
-    while stack:
-        place, label = stack.pop()
-        try:
-            status = place.stat()
-            if (status.st_dev, status.st_ino) in seen and status.st_ino != 0:
-                continue  # a symlink that leads back, or a folder given twice
-            seen.add((status.st_dev, status.st_ino))
-            with os.scandir(place) as listing:
-                entries = list(listing)
-        except OSError as error:
-            yield Candidate(f"{label}/" if label else "./", str(place), problem=_os_sentence("folder", error))
-            continue
-        names = {entry.name for entry in entries}
-        entries.sort(key=lambda entry: natural_key(entry.name))
-        inner: list[tuple[Path, str]] = []
-        for entry in entries:
-            if entry.name.startswith("._"):
-                continue  # what macOS leaves beside pictures
-            key = f"{label}/{entry.name}" if label else entry.name
-            if pictures.format_of(entry.name) is not None:
-                candidate = _candidate(entry, key, names, options)
-                if candidate is not None:
-                    yield candidate
-                    continue
-            if options.recursive and entry.name != STATE_FOLDER and _is_dir(entry):
-                inner.append((Path(entry.path), key))
-        stack.extend(reversed(inner))
-
-
-def _is_dir(entry: os.DirEntry[str]) -> bool:
-    try:
-        return entry.is_dir()
-    except OSError:
-        return False
-
-
-def _candidate(entry: os.DirEntry[str], key: str, names: set[str], options: PlanOptions) -> Candidate | None:
-    if not _wanted(key, options):
-        return None
-    try:
-        status = entry.stat()
-    except OSError as error:
-        return Candidate(key, entry.path, problem=_os_sentence("file", error))
-    if not stat.S_ISREG(status.st_mode):
-        return None
-    sidecar: Path | None = None
-    mark = ""
-    stem = entry.name[: entry.name.rfind(".")]
-    if f"{stem}.txt" in names:
-        sidecar = Path(entry.path).with_name(f"{stem}.txt")
-        try:
-            found = sidecar.stat()
-        except OSError:
-            found = None
-        if found is not None and stat.S_ISREG(found.st_mode):
-            mark = _mark(found)
-        else:
-            sidecar = None
-    return Candidate(key, entry.path, status.st_size, _mtime(status), sidecar, mark)
-
-
-def _wanted(key: str, options: PlanOptions) -> bool:
-    name = key.rsplit("/", 1)[-1]
-
-    def matches(patterns: tuple[str, ...]) -> bool:
-        return any(fnmatch.fnmatch(key, pattern) or fnmatch.fnmatch(name, pattern) for pattern in patterns)
-
-    return (not options.include or matches(options.include)) and not matches(options.exclude)
-
-
 # --- one file -----------------------------------------------------------------------------------------------------
 
 
@@ -417,7 +252,7 @@ def plan_file(candidate: Candidate, options: PlanOptions, *, index: int = 0) -> 
 
 def one_line(text: str) -> str:
     """Return a sentence that any terminal and database takes: one line, escapes for what is not printed, bounded."""
-    return _shown(" ".join(text.split()))[:290]
+    return shown(" ".join(text.split()))[:290]
 
 
 def _plan_file(candidate: Candidate, options: PlanOptions, index: int) -> Planned:
@@ -771,28 +606,6 @@ def request_from_json(values: Mapping[str, Any]) -> HiresRequest:
     return HiresRequest(**known)
 
 
-def shown(name: object) -> str:
-    """Return a file name on one line: control and direction marks are written as escapes."""
-    return _shown(str(name))
-
-
-def _shown(name: str) -> str:
-    return "".join(
-        mark
-        if mark.isprintable() and unicodedata.category(mark) not in ("Cf", "Cs")
-        else mark.encode("unicode_escape", "backslashreplace").decode("ascii")
-        for mark in name
-    )
-
-
-def _os_sentence(what: str, error: OSError) -> str:
-    reason = error.strerror or type(error).__name__
-    return f"the {what} cannot be read ({reason}); check that it exists and its permissions"
-
-
 def _check(name: str, value: float, low: float, high: float) -> None:
     if isinstance(value, bool) or not isinstance(value, int | float) or not low <= value <= high:  # pyright: ignore[reportUnnecessaryIsInstance]
         raise ConfigError(f"{name} is {value!r}; choose {low:g} to {high:g}")
-
-
-Walker = Callable[[PlanOptions], Iterator[Candidate]]

@@ -21,7 +21,7 @@ from PIL import Image
 
 from fam_ext import __version__
 from fam_ext.jobs.journal import Item, Journal
-from fam_ext.jobs.plan import shown
+from fam_ext.jobs.walk import shown
 from fam_ext.metadata.infotext import to_fields
 
 COLUMNS = (
@@ -191,6 +191,8 @@ def _html_row(item: Item, before: str, after: str) -> str:
             f"<details><summary>prompt</summary>{html.escape(request.prompt)}"
             f"<br><i>{html.escape(request.negative_prompt)}</i></details>"
         )
+    if item.program:
+        settings += f"<br><small>from {html.escape(shown(item.program))}</small>"
     text = f"<b>{html.escape(shown(item.key))}</b>"
     if item.output != item.key:
         text += f"<br><small>{html.escape(values['output'])}</small>"

@@ -9,6 +9,7 @@ import queue
 import sqlite3
 import threading
 import time
+from collections import Counter
 from collections.abc import Callable, Iterator, Mapping
 from concurrent.futures import Future, ThreadPoolExecutor, wait
 from dataclasses import dataclass, field
@@ -30,8 +31,9 @@ from fam_ext.errors import (
 )
 from fam_ext.jobs import make
 from fam_ext.jobs.journal import Item, Journal, PlanCounts
-from fam_ext.jobs.plan import PlanOptions, check_places, plan_file, walk
+from fam_ext.jobs.plan import PlanOptions, plan_file
 from fam_ext.jobs.request import Progress, Renderer
+from fam_ext.jobs.walk import check_places, left_out_line, walk
 
 log = logging.getLogger(__name__)
 
@@ -188,6 +190,8 @@ class Summary:
     seconds: float = 0.0
     stopped: str | None = None
     cancelled: bool = False
+    left_out: str = ""
+    """What the input folders held that was not taken, on one line."""
 
     @property
     def exit_code(self) -> int:
@@ -223,13 +227,15 @@ def run_job(
                 options, _ = stored(journal)
         else:
             on_event(Event("planning"))
+            left_out: Counter[str] = Counter()
             counts = journal.plan(
-                walk(options),
+                walk(options, left_out),
                 options,
                 plan_file,
                 on_count=lambda counts: on_event(Event("planning", total=counts.files)),
                 cancelled=lambda: control.cancelled,
             )
+            counts.left_out = left_out_line(left_out)
             _keep_renderer(journal, renderer)
         return _Job(journal, options, renderer, run, control, on_event, counts).run()
 
@@ -261,7 +267,7 @@ def check_journal(output: str) -> None:
     from pathlib import Path
 
     from fam_ext.jobs.journal import FILE_NAME
-    from fam_ext.jobs.plan import STATE_FOLDER
+    from fam_ext.jobs.walk import STATE_FOLDER
 
     if not (Path(output) / STATE_FOLDER / FILE_NAME).is_file():
         raise UsageError(f"{output} holds no journal of a job; give the output folder of fam-hires upscale")
@@ -301,6 +307,12 @@ def kept_renderer(kept: object) -> RendererSpec:
 def _keep_renderer(journal: Journal, renderer: RendererSpec | Callable[[], Renderer]) -> None:
     if isinstance(renderer, RendererSpec):
         journal.set("renderer", {"name": renderer.name, "arguments": dict(renderer.arguments)})
+
+
+def wordless_line(journal: Journal) -> str:
+    """Return how many of the files to make carry no prompt, as a sentence; "" when all do."""
+    wordless, pending = journal.wordless()
+    return f"{wordless} of {pending} carry no prompt: give --prompt, or .txt files" if wordless else ""
 
 
 class Slots(Protocol):
@@ -466,7 +478,7 @@ class _Job:
     # --- run ------------------------------------------------------------------------------------------------------
 
     def run(self) -> Summary:
-        self.emit("planned")
+        self.emit("planned", notes=tuple(line for line in (wordless_line(self.journal), self.counts.left_out) if line))
         for item in self.journal.items(state="failed"):
             if item.request is None:
                 self.emit("failed", item, message=item.error or "")
@@ -511,6 +523,7 @@ class _Job:
             seconds=time.monotonic() - self._began,
             stopped=self._stopped,
             cancelled=self.control.cancelled,
+            left_out=self.counts.left_out,
         )
 
     def _report(self) -> None:

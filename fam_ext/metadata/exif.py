@@ -21,8 +21,11 @@ _TEXT_TAGS = {
     USER_COMMENT: "UserComment",
     0x9C9B: "XPTitle",
     0x9C9C: "XPComment",
+    0x9C9F: "XPSubject",
 }
-_LONG, _UNDEFINED, _SHORT = 4, 7, 3
+_SPARE_TAGS = (0x010E, 0x9C9C, 0x9C9F)
+"""Where a text goes that ours takes the place of."""
+_BYTE, _ASCII_KIND, _SHORT, _LONG, _UNDEFINED = 1, 2, 3, 4, 7
 _MAX_ENTRIES = 4096
 
 
@@ -200,14 +203,37 @@ def encode_comment(text: str) -> bytes:
     return _UNICODE + text.encode("utf-16-be", "replace")
 
 
-def with_changes(exif: bytes | None, *, comment: str | None = None, upright: bool = False) -> bytes:
+def spare_place(exif: bytes, text: str) -> str | None:
+    """Return the first text tag that `text` can go to, None when all are taken or the block is damaged."""
+    try:
+        tiff = _body(exif)
+        taken = {entry.tag for entry in _table(tiff, _first(tiff))[0]} - _blank_tags(exif)
+    except ExifError:
+        return None
+    # ImageDescription is ASCII by its standard, and writers hold others to it
+    spare = (tag for tag in _SPARE_TAGS if tag not in taken and (text.isascii() or tag != _SPARE_TAGS[0]))
+    return next((_TEXT_TAGS[tag] for tag in spare), None)
+
+
+def _blank_tags(exif: bytes) -> set[int]:
+    """Return the spare tags that are there without a text in them (cameras write a row of spaces)."""
+    filled = {name for name, text in texts(exif) if text.strip()}
+    return {tag for tag in _SPARE_TAGS if _TEXT_TAGS[tag] not in filled}
+
+
+def with_changes(
+    exif: bytes | None, *, comment: str | None = None, upright: bool = False, kept: str | None = None
+) -> bytes:
     """Return the EXIF block with a new UserComment and, when `upright`, orientation 1. Begins with `Exif 0 0`.
 
-    What was there stays, byte for byte, except those two. A damaged block is replaced by one that holds only the
-    comment: EXIF is never a reason to fail.
+    What was there stays, byte for byte, except those two; `kept` goes to the place that `spare_place` names. A damaged
+    block is replaced by one that holds only the comment: EXIF is never a reason to fail.
     """
+    place = spare_place(exif, kept) if exif and kept is not None else None
     try:
         tiff = _edit(_body(exif), comment, upright) if exif else _fresh(comment)
+        if place is not None and kept is not None:
+            tiff = _with_text(tiff, place, kept)
     except ExifError:
         tiff = _fresh(comment)
     return _HEADER + tiff
@@ -250,6 +276,21 @@ def _edit(tiff: bytes, comment: str | None, upright: bool) -> bytes:
         struct.pack_into(order + "HI4s", data, pointer.position + 2, _LONG, 1, target)
         return bytes(data)
     entries = [*entries, _Entry(EXIF_POINTER, _LONG, 1, target, 0)]
+    struct.pack_into(order + "I", data, 4, _append(data, _pack(order, entries, following)))
+    return bytes(data)
+
+
+def _with_text(tiff: bytes, name: str, text: str) -> bytes:
+    """Return the block with `text` under a tag of the first table."""
+    order, data = _order(tiff), bytearray(tiff)
+    tag = next(tag for tag, known in _TEXT_TAGS.items() if known == name)
+    wide = name.startswith("XP")
+    raw = text.encode("utf-16-le", "replace") + b"\x00\x00" if wide else text.encode("utf-8", "replace") + b"\x00"
+    raw = raw.ljust(5, b"\x00")  # up to four bytes would stand in the entry itself
+    entries, following = _table(tiff, _first(tiff))
+    value = struct.pack(order + "I", _append(data, raw))
+    entries = [entry for entry in entries if entry.tag != tag]
+    entries.append(_Entry(tag, _BYTE if wide else _ASCII_KIND, len(raw), value, 0))
     struct.pack_into(order + "I", data, 4, _append(data, _pack(order, entries, following)))
     return bytes(data)
 

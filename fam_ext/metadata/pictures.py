@@ -54,7 +54,7 @@ _MAX_TEXT = 8 << 20
 _MAX_TEXTS = 16 << 20
 _JPEG_SEGMENT = 65533
 _SETTINGS = threading.RLock()
-_TIFF_TEXT_TAGS = (270, 271, 272, 305, 306, 315, 33432)
+_TIFF_TEXT_TAGS = (270, 271, 272, 305, 306, 315, 33432, *range(0x9C9B, 0x9CA0))
 _XMP_TIFF_TAG = 700
 
 
@@ -357,7 +357,7 @@ def _tiff_exif(image: Image.Image) -> tuple[bytes | None, bytes | None]:
         kept = Image.Exif()
         for tag in (*_TIFF_TEXT_TAGS, exif.ORIENTATION):
             if tag in source:
-                kept[tag] = source[tag]
+                kept[tag] = _latin(source[tag])
         for pointer in (exif.EXIF_POINTER, 0x8825):
             inner = source.get_ifd(pointer)
             if inner:
@@ -586,7 +586,8 @@ def _save_options(
             # the WebUI takes the EXIF comment before the text chunk: old settings must not stay there, other words do
             comment = exif.user_comment(block)
             stale = infotext if comment is not None and has_settings(comment) else None
-            options["exif"] = exif.with_changes(block, comment=stale or None, upright=True)
+            kept = _displaced(block, stale, notes)
+            options["exif"] = exif.with_changes(block, comment=stale or None, upright=True, kept=kept)
         return options
     if picture_format == "BMP":
         if infotext or block:
@@ -597,10 +598,17 @@ def _save_options(
         if lost:
             notes.append(f"{picture_format} holds no PNG text; not kept: {', '.join(lost)[:80]}")
     if infotext or block is not None:
-        options["exif"] = exif.with_changes(block, comment=infotext or None, upright=True)
+        kept = None if block is None else _displaced(block, infotext, notes)
+        options["exif"] = exif.with_changes(block, comment=infotext or None, upright=True, kept=kept)
+        if kept is not None and picture_format == "JPEG" and len(options["exif"]) > _JPEG_SEGMENT:
+            options["exif"] = exif.with_changes(block, comment=infotext or None, upright=True)
+            options["comment"] = kept.encode("utf-8", "replace")[:_JPEG_SEGMENT]
+        block = options["exif"]
     if picture_format == "JPEG":
         _fit_jpeg(options, infotext, notes)
         if origin is not None and origin.comment is not None and len(origin.comment) <= _JPEG_SEGMENT:
+            if "comment" in options:
+                notes.append("the file has a JPEG comment already; choose --format png to keep its EXIF comment")
             options["comment"] = origin.comment
         if xmp is not None and len(xmp) + len(_XMP_HEADER) <= _JPEG_SEGMENT:
             payload = _XMP_HEADER + xmp
@@ -612,14 +620,33 @@ def _save_options(
     return options
 
 
+def _displaced(block: bytes, infotext: str | None, notes: list[str]) -> str | None:
+    """Return the EXIF comment that ours takes the place of, unless ours holds it word for word, and note where it
+    goes."""
+    old = exif.user_comment(block)
+    if not infotext or old is None or old in infotext:
+        return None
+    place = exif.spare_place(block, old)
+    if place is None:
+        notes.append(f"the EXIF comment {old[:40]!r} found no place beside ours; --format png keeps PNG texts")
+    else:
+        notes.append(f"the EXIF comment {old[:40]!r} is kept beside ours ({place})")
+    return None if place is None else old
+
+
 def _tiff_tags(block: bytes | None) -> dict[int, Any]:
     """Return the descriptive tags of an EXIF block for a TIFF's own first table."""
     source = Image.Exif()
     try:
         source.load(block or b"")
-        return {tag: source[tag] for tag in _TIFF_TEXT_TAGS if isinstance(source.get(tag), str)}
+        return {tag: _latin(source[tag]) for tag in _TIFF_TEXT_TAGS if isinstance(source.get(tag), str | bytes)}
     except Exception:  # EXIF is never a reason to fail
         return {}
+
+
+def _latin(value: Any) -> Any:  # noqa: ANN401  # a tag's value
+    """Pillow reads a tag's bytes as Latin-1 and would write anything but ASCII as question marks."""
+    return value.encode("latin-1", "replace") if isinstance(value, str) and not value.isascii() else value
 
 
 def _with_tiff_exif(data: bytes, block: bytes, notes: list[str]) -> bytes:

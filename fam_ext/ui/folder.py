@@ -12,8 +12,9 @@ from typing import Any
 from fam_ext.core.config import FamConfig
 from fam_ext.errors import ConfigError, UsageError
 from fam_ext.jobs.journal import Journal
-from fam_ext.jobs.plan import MAX_TARGET_SIDE, PlanOptions, Rule, check_places, plan_file, walk
+from fam_ext.jobs.plan import MAX_TARGET_SIDE, PlanOptions, Rule, plan_file
 from fam_ext.jobs.request import HiresRequest
+from fam_ext.jobs.walk import check_places, walk
 from fam_ext.metadata.pictures import FORMATS
 from fam_ext.ui.compare import duration, table_html
 

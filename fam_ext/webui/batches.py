@@ -14,9 +14,10 @@ from typing import Any
 from fam_ext.errors import FamError, UsageError
 from fam_ext.jobs.journal import Journal
 from fam_ext.jobs.make import sentence
-from fam_ext.jobs.plan import PlanOptions, check_places
+from fam_ext.jobs.plan import PlanOptions
 from fam_ext.jobs.request import Renderer
 from fam_ext.jobs.run import Control, Event, RunOptions, Summary, run_job
+from fam_ext.jobs.walk import check_places
 
 logger = logging.getLogger(__name__)
 

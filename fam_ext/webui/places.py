@@ -68,7 +68,9 @@ def check_places(options: PlanOptions) -> PlanOptions:
                 "choose one inside them, or start it with --enable-insecure-extension-access"
             )
     *inputs, output = map(str, places)
-    return replace(options, inputs=tuple(inputs), output=output)
+    # a link inside a folder must not lead out of what may be named
+    allowed = tuple(map(str, _allowed)) if _is_remote() else ()
+    return replace(options, inputs=tuple(inputs), output=output, allowed=allowed)
 
 
 def default_output(source: str) -> str:

@@ -76,7 +76,7 @@ GOOD_NAMES = (
     'quote\'s "double" <b>.png',
     "percent %s {stem} {0}.png",
     "-dash.png",
-    "..dots...png",
+    "dots...png",
     "con.png",
     "é-ünï-猫.png",
     "x" * 246 + ".png",

@@ -17,15 +17,14 @@ from fam_ext.jobs.journal import Journal
 from fam_ext.jobs.plan import (
     PlanOptions,
     Rule,
-    natural_key,
     plan_file,
     request_from_json,
     request_to_json,
     safe_name,
     target_size,
-    walk,
     with_preset,
 )
+from fam_ext.jobs.walk import natural_key, walk
 from fam_ext.metadata.infotext import Infotext, format_params, to_fields
 from fam_ext.metadata.presets import BUILTIN
 from tests.jobs.fakes import make_picture, options

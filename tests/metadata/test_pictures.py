@@ -296,7 +296,8 @@ def test_files_of_the_real_webui_round_trip(path: Path) -> None:
 @pytest.mark.parametrize("target", [name for name in WRITABLE if name != "BMP"])
 def test_the_new_text_wins_over_an_old_comment(target: str) -> None:
     header = decode(file_of("JPEG", exif=exif_block())).header
-    assert read_header(encode(picture(), target, origin=header, infotext="new text").data).infotext == "new text"
+    new = "new text\nSteps: 20, Sampler: DDIM, Seed: 1"
+    assert read_header(encode(picture(), target, origin=header, infotext=new).data).infotext == new
 
 
 def test_avif_without_its_codec_says_what_to_do(monkeypatch) -> None:
@@ -310,3 +311,44 @@ def test_avif_without_its_codec_says_what_to_do(monkeypatch) -> None:
             encode(picture(), "AVIF")
     finally:
         can_write.cache_clear()
+
+
+@pytest.mark.parametrize("target", [name for name in WRITABLE if name != "BMP"])
+@pytest.mark.parametrize("taken", [False, True])
+def test_a_comment_that_ours_displaces_is_kept_beside_it(target: str, taken: bool) -> None:
+    for old in ("Urlaub in Köln 猫", INFOTEXT):
+        ours = add("a lake", {"FAM start": "0.5"}, settings={"Steps": "30", "Sampler": "DDIM"})
+        zeroth = {piexif.ImageIFD.Make: b"Camera"} | ({piexif.ImageIFD.ImageDescription: b"my title"} if taken else {})
+        user = {piexif.ExifIFD.UserComment: piexif.helper.UserComment.dump(old, "unicode")}
+        block = piexif.dump({"0th": zeroth, "Exif": user})
+        info = PngImagePlugin.PngInfo()
+        info.add_text("parameters", "a lake\nSteps: 30, Sampler: DDIM")
+        source = file_of("PNG", exif=block, pnginfo=info) if target == "PNG" else file_of("JPEG", exif=block)
+        encoded = encode(picture(), target, origin=decode(source).header, infotext=ours)
+        texts = read_header(encoded.data).places
+        values = [text.value for text in texts]
+        assert ours in values
+        assert old in values
+        if taken:
+            assert "my title" in values
+        assert any("comment" in note for note in encoded.notes) or old in [texts.get("UserComment")]
+        Image.open(io.BytesIO(encoded.data)).load()
+        again = encode(picture(), target, origin=read_header(encoded.data), infotext=ours)
+        assert {text.value for text in read_header(again.data).places} == set(values)
+
+
+def test_a_comment_that_ours_begins_with_is_not_kept_twice() -> None:
+    origin = decode(file_of("JPEG", exif=exif_block())).header
+    encoded = encode(picture(), "JPEG", origin=origin, infotext=INFOTEXT + ", FAM start: 0.5")
+    assert [text.key for text in read_header(encoded.data).places] == ["Make", "UserComment"]
+    assert encoded.notes == ()
+
+
+def test_a_long_displaced_comment_goes_to_the_jpeg_comment() -> None:
+    old = "wörter " * 2500
+    origin = decode(file_of("JPEG", exif=exif_block(comment=old))).header
+    encoded = encode(
+        picture(), "JPEG", origin=origin, infotext="a lake\n" + "Steps: 20, Sampler: DDIM, x: " + "y" * 20000
+    )
+    values = [text.value.strip() for text in read_header(encoded.data).places]
+    assert old.strip() in values

@@ -1,0 +1,303 @@
+"""The walk: which files a job reads, in which order. It reads folders, opens no file, and never leaves its inputs.
+
+Links to folders are followed only inside their input folder. Links to files are followed wherever they lead (people
+collect pictures that way), save into the output, and save out of `allowed` where that is given.
+"""
+
+from __future__ import annotations
+
+import fnmatch
+import os
+import re
+import stat
+import unicodedata
+from collections import Counter
+from collections.abc import Iterator
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any, Protocol
+
+from fam_ext.errors import UsageError
+from fam_ext.metadata import pictures
+
+STATE_FOLDER = ".fam-hires"
+HIDDEN = "hidden"
+LINKS = "links that lead outside the input folder or into the output"
+_FOREIGN_FOLDERS = ("__macosx", "@eadir", "#recycle", "$recycle.bin", "system volume information", "lost+found")
+_FOREIGN_FILES = ("thumbs.db", "ehthumbs.db", "desktop.ini", "icon\r")
+_SILENT = (".txt",)
+"""Files that are read beside a picture, and are none."""
+_MAX_NAMED = 8
+_NUMBERS = re.compile(r"([0-9]+)")
+_MAX_SORTED = 1024
+
+Identity = tuple[int, int]
+"""Device and inode: one file or folder, whatever its names."""
+
+
+class Places(Protocol):
+    """What the walk needs of a job's options."""
+
+    @property
+    def inputs(self) -> tuple[str, ...]: ...
+    @property
+    def output(self) -> str: ...
+    @property
+    def recursive(self) -> bool: ...
+    @property
+    def include(self) -> tuple[str, ...]: ...
+    @property
+    def exclude(self) -> tuple[str, ...]: ...
+    @property
+    def allowed(self) -> tuple[str, ...]: ...
+
+
+@dataclass(frozen=True)
+class Candidate:
+    """A file that the walk found, before its header is read."""
+
+    key: str
+    """Its place below the inputs, with /; unique in the job, and independent of where the inputs lie."""
+    path: str
+    """A plain string: a hundred thousand of them are walked."""
+    size: int = 0
+    mtime_ns: int = 0
+    sidecar: Path | None = None
+    sidecar_mark: str = ""
+    problem: str | None = None
+
+
+def left_out_line(left_out: Counter[str]) -> str:
+    """Return what a walk left out as "3 left out: .gif, .psd, 1 hidden", "" for nothing."""
+    kinds = sorted(what for what, number in left_out.items() if what.startswith(".") and number)
+    named = kinds[:_MAX_NAMED] + ([f"{len(kinds) - _MAX_NAMED} more kinds"] if len(kinds) > _MAX_NAMED else [])
+    others = [f"{number} {what}" for what, number in left_out.items() if not what.startswith(".") and number]
+    total = sum(left_out.values())
+    return f"{total} left out: {', '.join((*named, *others))}" if total else ""
+
+
+def natural_key(name: str) -> tuple[list[Any], str]:
+    """Return a sort key that puts 2 before 10, and never fails."""
+    # texts at even places, numbers at odd ones: equal places always compare; a file name cannot hold more digits
+    parts: list[Any] = _NUMBERS.split(name.casefold()[:_MAX_SORTED])
+    parts[1::2] = map(int, parts[1::2])
+    return parts, name
+
+
+def check_places(places: Places) -> None:
+    """Raise `UsageError` when an input is missing, or the output and an input folder lie one inside the other."""
+    output = Path(os.path.realpath(places.output))
+    if output.exists() and not output.is_dir():
+        raise UsageError(f"output {shown(places.output)} is a file; choose a folder")
+    for entry in places.inputs:
+        path = Path(entry)
+        if not os.path.lexists(path):
+            raise UsageError(f"input {shown(entry)} does not exist; check the path")
+        if path.is_dir() and is_within(output, path):
+            raise UsageError(
+                f"output {shown(places.output)} lies inside the input {shown(entry)}; choose a folder outside it"
+            )
+        if path.is_dir() and is_within(path, output):
+            raise UsageError(
+                f"input {shown(entry)} lies inside the output {shown(places.output)}; choose an output beside it"
+            )
+
+
+def is_within(path: str | Path, root: str | Path) -> bool:
+    """Return whether `path` is `root` or lies below it: links resolved, and by identity where names may differ (case,
+    mounts)."""
+    real, top = os.path.realpath(path), os.path.realpath(root)
+    if real == top or real.startswith(top.rstrip(os.sep) + os.sep):
+        return True
+    wanted = identity(top)
+    place = Path(real)
+    return wanted is not None and any(identity(parent) == wanted for parent in (place, *place.parents))
+
+
+def identity(path: str | Path) -> Identity | None:
+    """Return which file or folder a path leads to, or None where there is none or the system cannot tell."""
+    try:
+        return _identity(os.stat(path))
+    except (OSError, ValueError):
+        return None
+
+
+def _identity(status: os.stat_result) -> Identity | None:
+    return (status.st_dev, status.st_ino) if status.st_ino else None
+
+
+def walk(places: Places, left_out: Counter[str] | None = None) -> Iterator[Candidate]:
+    """Yield the job's files in natural order; a folder that cannot be read yields one candidate with a problem.
+
+    The same folders give the same files each time, whatever an earlier run wrote. Hidden files and folders (a name
+    that begins with a dot) and other systems' droppings are left out, unless named as an input; `left_out` counts
+    hidden pictures, refused links, and by suffix the kinds that are not taken.
+    """
+    walker = _Walk(places, Counter() if left_out is None else left_out)
+    several = len(places.inputs) > 1
+    labels: set[str] = set()
+    for entry in places.inputs:
+        path = Path(entry)
+        if path.is_dir():
+            label = _label(os.path.basename(os.path.realpath(path)) or "root", labels) if several else ""
+            yield from walker.folder(path, label)
+        else:
+            yield walker.single(path, _label(path.name, labels))
+
+
+def _label(name: str, labels: set[str]) -> str:
+    """Return `name`, or the first numbered form of it that no earlier input has: a, a-2, and a-2-2 for a real a-2."""
+    stem, dot, suffix = name.rpartition(".")
+    label, number = name, 1
+    while label in labels:
+        number += 1
+        label = f"{stem}-{number}.{suffix}" if dot else f"{name}-{number}"
+    labels.add(label)
+    return label
+
+
+class _Walk:
+    """One walk over the inputs: what it has seen, and what it leaves out."""
+
+    def __init__(self, places: Places, left_out: Counter[str]) -> None:
+        self.places = places
+        self.left_out = left_out
+        self.seen: set[Identity] = set()
+
+    def single(self, path: Path, key: str) -> Candidate:
+        try:
+            status = path.stat()
+        except OSError as error:
+            return Candidate(key, str(path), problem=_os_sentence("file", error))
+        if not stat.S_ISREG(status.st_mode):
+            return Candidate(key, str(path), problem="it is not a regular file; choose a picture file")
+        sidecar = path.with_suffix(".txt")
+        return self._with_sidecar(key, str(path), status, sidecar if sidecar != path else None)
+
+    def folder(self, root: Path, label: str) -> Iterator[Candidate]:
+        # links come last: a folder's files are listed at its own place, whichever links lead there
+        links: list[tuple[Path, str]] = []
+        yield from self._tree(root, label, links)
+        while links:
+            place, key = links.pop(0)
+            if is_within(place, root) and not is_within(place, self.places.output):
+                yield from self._tree(place, key, links)
+            else:
+                self.left_out[LINKS] += 1
+
+    def _tree(self, top: Path, label: str, links: list[tuple[Path, str]]) -> Iterator[Candidate]:
+        output = identity(self.places.output)
+        stack: list[tuple[Path, str]] = [(top, label)]
+        while stack:
+            place, label = stack.pop()
+            try:
+                found = _identity(place.stat())
+                if found is not None and (found in self.seen or found == output):
+                    continue  # a link that leads back, a folder given twice, the output under another name
+                if found is not None:
+                    self.seen.add(found)
+                with os.scandir(place) as listing:
+                    entries = list(listing)
+            except OSError as error:
+                yield Candidate(f"{label}/" if label else "./", str(place), problem=_os_sentence("folder", error))
+                continue
+            names = {entry.name for entry in entries}
+            entries.sort(key=lambda entry: natural_key(entry.name))
+            inner: list[tuple[Path, str]] = []
+            for entry in entries:
+                key = f"{label}/{entry.name}" if label else entry.name
+                is_picture = pictures.format_of(entry.name) is not None
+                if entry.name.startswith("."):
+                    self.left_out[HIDDEN] += is_picture
+                    continue
+                if entry.name.casefold() in (*_FOREIGN_FOLDERS, *_FOREIGN_FILES):
+                    continue  # other systems' droppings: thumbnails, bins, settings of a file manager
+                if is_picture:
+                    candidate, is_folder = self._candidate(entry, key, names)
+                    if candidate is not None:
+                        yield candidate
+                    if not is_folder:
+                        continue
+                is_folder = _is_dir(entry)
+                if self.places.recursive and is_folder:
+                    (links if _is_link(entry) else inner).append((Path(entry.path), key))
+                elif not is_folder and not is_picture and self._wanted(key):
+                    kind = os.path.splitext(entry.name)[1].lower()
+                    self.left_out[shown(kind[:20]) or "without a suffix"] += kind not in _SILENT
+            stack.extend(reversed(inner))
+
+    def _candidate(self, entry: os.DirEntry[str], key: str, names: set[str]) -> tuple[Candidate | None, bool]:
+        """Return the file as a candidate, if it is one, and whether it is a folder with a picture's name."""
+        try:
+            status = entry.stat()
+        except OSError as error:
+            problem = _os_sentence("file", error)
+            return (Candidate(key, entry.path, problem=problem) if self._wanted(key) else None), False
+        if not stat.S_ISREG(status.st_mode):
+            return None, stat.S_ISDIR(status.st_mode)
+        if not self._wanted(key):
+            return None, False
+        if entry.is_symlink():
+            if is_within(entry.path, self.places.output):
+                self.left_out[LINKS] += 1
+                return None, False
+            if not self._is_allowed(entry.path):
+                return Candidate(key, entry.path, problem="it is a link that leads outside the allowed folders"), False
+        stem = entry.name[: entry.name.rfind(".")]
+        sidecar = Path(entry.path).with_name(f"{stem}.txt") if f"{stem}.txt" in names else None
+        return self._with_sidecar(key, entry.path, status, sidecar), False
+
+    def _with_sidecar(self, key: str, path: str, status: os.stat_result, sidecar: Path | None) -> Candidate:
+        mark = ""
+        try:
+            found = sidecar.stat() if sidecar is not None else None
+        except OSError:
+            found = None
+        if found is None or sidecar is None or not stat.S_ISREG(found.st_mode) or not self._is_allowed(sidecar):
+            sidecar = None
+        else:
+            mark = f"{found.st_size}-{found.st_mtime_ns}"
+        return Candidate(key, path, status.st_size, _mtime(status), sidecar, mark)
+
+    def _is_allowed(self, path: str | Path) -> bool:
+        allowed = self.places.allowed
+        return not allowed or any(is_within(path, folder) for folder in allowed)
+
+    def _wanted(self, key: str) -> bool:
+        name = key.rsplit("/", 1)[-1]
+
+        def matches(patterns: tuple[str, ...]) -> bool:
+            return any(fnmatch.fnmatch(key, pattern) or fnmatch.fnmatch(name, pattern) for pattern in patterns)
+
+        return (not self.places.include or matches(self.places.include)) and not matches(self.places.exclude)
+
+
+def _mtime(status: os.stat_result) -> int:
+    """Return the time in ns as the journal holds it: 64 bits end in the year 2262."""
+    return max(-(1 << 63), min((1 << 63) - 1, status.st_mtime_ns))
+
+
+def _is_dir(entry: os.DirEntry[str]) -> bool:
+    try:
+        return entry.is_dir()
+    except OSError:
+        return False
+
+
+def _is_link(entry: os.DirEntry[str]) -> bool:
+    return entry.is_symlink() or getattr(entry, "is_junction", lambda: False)()
+
+
+def shown(name: object) -> str:
+    """Return a name or sentence on one line: control and direction marks are written as escapes."""
+    return "".join(
+        mark
+        if mark.isprintable() and unicodedata.category(mark) not in ("Cf", "Cs")
+        else mark.encode("unicode_escape", "backslashreplace").decode("ascii")
+        for mark in str(name)
+    )
+
+
+def _os_sentence(what: str, error: OSError) -> str:
+    reason = error.strerror or type(error).__name__
+    return f"the {what} cannot be read ({reason}); check that it exists and its permissions"

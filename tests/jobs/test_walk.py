@@ -1,0 +1,117 @@
+"""Which files a job reads: hidden files, links, loops, and the output under other names."""
+
+import os
+from collections import Counter
+from pathlib import Path
+
+import pytest
+from PIL import Image
+
+from fam_ext.errors import UsageError
+from fam_ext.jobs.plan import PlanOptions, plan_file
+from fam_ext.jobs.run import run_job
+from fam_ext.jobs.walk import HIDDEN, LINKS, check_places, is_within, left_out_line, walk
+from tests.jobs.fakes import Fast, make_picture, options
+
+pytestmark = pytest.mark.skipif(os.name == "nt", reason="links")
+
+
+def keys(source: Path, output: Path, **more) -> list[str]:
+    plan = options(source, output, recursive=True, **more)
+    check_places(plan)
+    return [candidate.key for candidate in walk(plan)]
+
+
+def test_hidden_files_are_left_out_and_counted(tmp_path: Path) -> None:
+    for name in ("a.png", "._a.png", ".b.png", ".git/c.png", "sub/._d.png", "sub/d.png"):
+        make_picture(tmp_path / "in" / name)
+    left: Counter[str] = Counter()
+    plan = options(tmp_path / "in", tmp_path / "out", recursive=True)
+    assert [candidate.key for candidate in walk(plan, left)] == ["a.png", "sub/d.png"]
+    assert left[HIDDEN] == 3
+    assert keys(tmp_path / "in" / ".b.png", tmp_path / "out") == [".b.png"]  # named, so wanted
+
+
+def test_a_link_upward_never_grows_the_plan(tmp_path: Path) -> None:
+    make_picture(tmp_path / "all" / "in" / "a.png")
+    make_picture(tmp_path / "all" / "other" / "b.png")
+    source, output = tmp_path / "all" / "in", tmp_path / "all" / "out"
+    (source / "loop").symlink_to("..", target_is_directory=True)
+    (source / "result").symlink_to(output, target_is_directory=True)
+    for _ in range(3):
+        assert keys(source, output) == ["a.png"]
+        run_job(options(source, output, recursive=True), Fast)
+    assert sorted(path.name for path in output.glob("**/*.png")) == ["a.png"]
+    left: Counter[str] = Counter()
+    list(walk(options(source, output, recursive=True), left))
+    assert left[LINKS] == 2
+
+
+def test_a_link_inside_the_root_changes_no_place(tmp_path: Path) -> None:
+    make_picture(tmp_path / "in" / "z" / "a.png")
+    make_picture(tmp_path / "in" / ".kept" / "b.png")
+    before = keys(tmp_path / "in", tmp_path / "out")
+    (tmp_path / "in" / "a-link").symlink_to(tmp_path / "in" / "z", target_is_directory=True)
+    (tmp_path / "in" / "z" / "up").symlink_to("..", target_is_directory=True)
+    assert before == keys(tmp_path / "in", tmp_path / "out") == ["z/a.png"]
+    (tmp_path / "in" / "shown").symlink_to(".kept", target_is_directory=True)
+    assert keys(tmp_path / "in", tmp_path / "out") == ["z/a.png", "shown/b.png"]
+
+
+def test_the_output_is_no_input_under_any_name(tmp_path: Path) -> None:
+    make_picture(tmp_path / "in" / "a.png")
+    make_picture(tmp_path / "out" / "made.png")
+    (tmp_path / "alias").symlink_to("out", target_is_directory=True)
+    (tmp_path / "in" / "to-out").symlink_to("../out", target_is_directory=True)
+    (tmp_path / "in" / "made.png").symlink_to("../out/made.png")
+    for output in (tmp_path / "out", tmp_path / "alias"):
+        assert keys(tmp_path / "in", output) == ["a.png"]
+    (tmp_path / "inside").symlink_to("in/new", target_is_directory=True)
+    with pytest.raises(UsageError, match="lies inside the input"):
+        check_places(options(tmp_path / "in", tmp_path / "inside"))
+    with pytest.raises(UsageError, match="lies inside the output"):
+        check_places(options(tmp_path / "in", tmp_path))
+    assert is_within(tmp_path / "alias" / "x", tmp_path / "out") and not is_within(tmp_path / "out2", tmp_path / "out")
+
+
+def test_links_to_files_are_followed_unless_folders_are_limited(tmp_path: Path) -> None:
+    make_picture(tmp_path / "elsewhere" / "far.png", "far")
+    make_picture(tmp_path / "in" / "near.png")
+    (tmp_path / "in" / "far.png").symlink_to(tmp_path / "elsewhere" / "far.png")
+    (tmp_path / "secret.txt").write_text("a password")
+    (tmp_path / "in" / "near.txt").symlink_to(tmp_path / "secret.txt")
+    (tmp_path / "in" / "also.png").symlink_to(tmp_path / "in" / "near.png")
+    free = options(tmp_path / "in", tmp_path / "out")
+    assert [candidate.problem for candidate in walk(free)] == [None] * 3
+    limited = options(tmp_path / "in", tmp_path / "out", allowed=(str(tmp_path / "in"), str(tmp_path / "out")))
+    also, far, near = (plan_file(candidate, limited) for candidate in walk(limited))
+    assert far.request is None and far.problem == "it is a link that leads outside the allowed folders"
+    assert near.request is not None and near.candidate.sidecar is None
+    assert also.request is not None
+    assert PlanOptions.from_json(limited.to_json()) == limited
+
+
+def test_other_kinds_are_counted_on_one_line_and_droppings_are_not(tmp_path: Path) -> None:
+    source = tmp_path / "in"
+    for name in ("a.png", "@eaDir/a.png/SYNO.jpg", "__MACOSX/a.png", "$RECYCLE.BIN/b.png", "sub/c.png"):
+        make_picture(source / name)
+    for name in ("a.txt", "b.GIF", "c.psd", "sub/d.gif", "Thumbs.db", "desktop.ini", ".DS_Store", "sub/notes"):
+        (source / name).write_bytes(b"x")
+    make_picture(source / "._a.png")
+    Image.new("RGB", (24, 16)).save(source / "sub" / "c.png")
+    plan = options(source, tmp_path / "out", recursive=True)
+    left: Counter[str] = Counter()
+    assert [candidate.key for candidate in walk(plan, left)] == ["a.png", "sub/c.png"]
+    assert left_out_line(left) == "5 left out: .gif, .psd, 1 hidden, 1 without a suffix"
+    events = []
+    summary = run_job(plan, Fast, on_event=events.append)
+    assert summary.left_out == left_out_line(left)
+    planned = next(event for event in events if event.kind == "planned")
+    assert planned.notes == ("1 of 2 carry no prompt: give --prompt, or .txt files", summary.left_out)
+    assert "from A1111" in (tmp_path / "out" / "report.html").read_text()
+    again: Counter[str] = Counter()
+    list(walk(options(source, tmp_path / "out", include=("*.png",)), again))
+    assert left_out_line(again) == "1 left out: 1 hidden"
+    assert left_out_line(Counter()) == ""
+    many = Counter({f".k{number}": 1 for number in range(300)})
+    assert left_out_line(many).endswith(".k103, .k104, 292 more kinds")

@@ -445,6 +445,8 @@ def watched(view: View) -> Iterator[tuple[Control, Listener, Finish]]:
 
 def summary_line(summary: Summary, output: str) -> str:
     """Return how a job ended, on one line."""
+    from fam_ext.jobs import report as reports
+
     parts = [f"{summary.done} done"]
     if summary.done_before:
         parts.append(f"{summary.done_before} done before")
@@ -458,7 +460,7 @@ def summary_line(summary: Summary, output: str) -> str:
         parts.append(f"{summary.failed} failed (fam-hires retry-failed {output})")
     if summary.pending:
         parts.append(f"{summary.pending} waiting (the same command resumes)")
-    page = Path(output) / "report.html"
+    page = reports.place(Path(output), "report.html")
     return f"{', '.join(parts)} in {clock(summary.seconds)}{f'; report: {page}' if page.is_file() else ''}"
 
 

@@ -21,7 +21,7 @@ from fam_ext.errors import (
     PictureError,
     UnsupportedSamplerError,
 )
-from fam_ext.jobs.journal import EXISTS, Item, Journal, output_sentence, stops_the_job
+from fam_ext.jobs.journal import EXISTS, IS_SOURCE, Item, Journal, output_sentence, stops_the_job
 from fam_ext.jobs.plan import PlanOptions
 from fam_ext.jobs.request import HiresRequest, Progress, Rendered, Renderer
 from fam_ext.metadata import pictures
@@ -217,6 +217,8 @@ def write(journal: Journal, item: Item, packed: Packed, options: PlanOptions) ->
             journal.places.add(target.parent)
         if not options.overwrite and os.path.lexists(target) and _differs(target, packed.data):
             raise PictureError(EXISTS)
+        if options.overwrite and journal.is_source(target):
+            raise PictureError(IS_SOURCE)
         _write_synced(temporary, packed.data)
         if options.keep_times:
             status = os.stat(item.source)

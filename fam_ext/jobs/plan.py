@@ -43,6 +43,7 @@ RULED = (
 )
 NAME_FIELDS = ("stem", "format", "width", "height", "scale", "seed", "index", "steps", "method")
 MIN_SIDE = 16
+MIN_ENLARGED = 64
 MAX_ASPECT = 16.0
 _MULTIPLE = 8
 _ENCODE = json.JSONEncoder(ensure_ascii=False).encode
@@ -250,7 +251,6 @@ def one_line(text: str) -> str:
 def _plan_file(candidate: Candidate, options: PlanOptions, index: int) -> Planned:
     header = pictures.read_header(candidate.path, max_pixels=options.max_input_pixels)
     native = header.size
-    check_native(native)
     found, origin = header.settings()
     base_text: str | None = None
     if found is None and candidate.sidecar is not None:
@@ -258,6 +258,7 @@ def _plan_file(candidate: Candidate, options: PlanOptions, index: int) -> Planne
         if base_text:
             found, origin = parse(base_text), "sidecar"
     target, skip = target_size(native, options)
+    check_native(native, target)
     request, taken = resolve(found or Infotext(), target, options)
     picture_format = options.format or pictures.format_of(candidate.path) or header.format
     longest = pictures.MAX_SIDE.get(picture_format)
@@ -275,11 +276,15 @@ def _plan_file(candidate: Candidate, options: PlanOptions, index: int) -> Planne
     )
 
 
-def check_native(size: tuple[int, int]) -> None:
-    """Raise `PictureError` for a picture too small or too narrow for a latent."""
+def check_native(size: tuple[int, int], target: tuple[int, int] | None = None) -> None:
+    """Raise `PictureError` for a picture too small or too narrow for a latent. One that is too small is enlarged to
+    MIN_SIDE first where the target has MIN_ENLARGED a side."""
     height, width = size
-    if min(size) < MIN_SIDE:
-        raise PictureError(f"{width} x {height} px is too small; at least {MIN_SIDE} px a side are needed")
+    if min(size) < MIN_SIDE and (target is None or min(target) < MIN_ENLARGED):
+        raise PictureError(
+            f"{width} x {height} px is too small; at least {MIN_SIDE} px a side are needed, or a target of at least "
+            f"{MIN_ENLARGED} px a side"
+        )
     if max(size) > MAX_ASPECT * min(size):
         raise PictureError(
             f"{width} x {height} px is too narrow; crop it to at most {MAX_ASPECT:g} times as long as wide"

@@ -20,6 +20,7 @@ from fam_ext.errors import OutputError, UsageError
 from fam_ext.jobs.request import METHODS, HiresRequest, Progress
 from fam_ext.metadata import pictures
 from fam_ext.metadata import presets as preset_store
+from fam_ext.terminal import say
 
 if TYPE_CHECKING:
     from PIL import Image
@@ -124,9 +125,9 @@ def generate(
             rendered, native = standalone.generate(host, request, progress=progress)
         name = f"{request.seed}-{_slug(prompt)}"
         path = _write_new(folder, name, rendered.image, _infotext(request, rendered.ran))
-        typer.echo(f"{path} ({target[1]}x{target[0]}) in {rendered.seconds:.1f} s")
+        say(f"{path} ({target[1]}x{target[0]}) in {rendered.seconds:.1f} s")
         if keep_native:
-            typer.echo(str(_write_new(folder, f"{name}-native", native, None)))
+            say(str(_write_new(folder, f"{name}-native", native, None)))
 
 
 def compare(
@@ -175,10 +176,10 @@ def compare(
         with _steps(name) as progress:
             made = standalone.render_on(host, native, request, progress)
         structure = structure_psnr(made.image, native)
-        typer.echo(f"{name}: structure {structure:.1f} dB, {made.seconds:.1f} s")
+        say(f"{name}: structure {structure:.1f} dB, {made.seconds:.1f} s")
         cells.append(Cell(made.image, f"{structure:.1f} dB, {made.seconds:.1f} s"))
     sheet = contact_sheet([cells], header=["native", "plain resize", *names], side=min(512, max(height, width)))
-    typer.echo(str(_write_new(_folder(str(target.parent)), target.stem, sheet, None)))
+    say(str(_write_new(_folder(str(target.parent)), target.stem, sheet, None)))
 
 
 @demo_app.command("run")
@@ -193,10 +194,10 @@ def demo_run(
     began = time.perf_counter()
     folder = _folder(output)
     with watched(View.auto) as (control, listen, _):
-        sheet, lines = run_demo(folder, count=count, say=typer.echo, control=control, listen=listen)
+        sheet, lines = run_demo(folder, count=count, say=say, control=control, listen=listen)
     for line in lines:
-        typer.echo(line)
-    typer.echo(f"contact sheet: {sheet} ({time.perf_counter() - began:.0f} s)")
+        say(line)
+    say(f"contact sheet: {sheet} ({time.perf_counter() - began:.0f} s)")
     _open_for_a_person(sheet)
 
 
@@ -210,7 +211,7 @@ def demo_export(
     from fam_ext.demo.export import export_webui
 
     for path in export_webui(webui, model=model, layout=layout):
-        typer.echo(str(path))
+        say(str(path))
 
 
 @bench_app.command("cost")
@@ -229,7 +230,7 @@ def bench_cost(
 
     host = standalone.load_pipeline(model, device=device, dtype=dtype, config=model_config)
     for line in cost_table(host, [float(scale) for scale in scales.split(",")], steps=steps, repeats=repeats):
-        typer.echo(line)
+        say(line)
 
 
 # --- small parts --------------------------------------------------------------------------------------------------

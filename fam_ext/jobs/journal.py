@@ -174,6 +174,7 @@ class Journal:
         self._attempts: dict[int, int] = {}
         self.places: set[Path] = set()
         """Folders below the output that were checked and made in this run."""
+        self._sources: frozenset[tuple[int, int]] | None = None
         self._main_lock: FileLock | None = None
         self._owner_lock: FileLock | None = None
         self._memory = memory
@@ -432,6 +433,8 @@ class Journal:
             on_count(counts)
             if cancelled():
                 break
+        if options.overwrite:
+            self._spare_sources(counts)
         with self._transaction():
             self._set("planning", False)
             self._set("options", options.to_json())
@@ -492,6 +495,31 @@ class Journal:
             return  # a joined process works on it
         self._write(candidate, planned, settings_hash, fingerprint, options, ranks, counts, row)
 
+    def _spare_sources(self, counts: PlanCounts) -> None:
+        """Fail what would replace a source, by whatever name the source is reached."""
+        with self._transaction() as db:
+            rows = db.execute("SELECT id, output FROM items WHERE state = 'pending'").fetchall()
+            for item_id, output in rows:
+                if self.is_source(self._below(from_db(output))):
+                    db.execute(
+                        "UPDATE items SET state = 'failed', error = ?, request = NULL, output = NULL, "
+                        "output_fold = NULL WHERE id = ?",
+                        (IS_SOURCE, item_id),
+                    )
+                    counts.failed += 1
+                    counts.new -= 1
+
+    def is_source(self, path: str | Path) -> bool:
+        """Return whether a path, itself or through links, is a file that this journal's jobs read."""
+        found = _identities(path)
+        if not found:
+            return False
+        if self._sources is None:
+            with self._mutex:
+                rows = self._db.execute("SELECT source FROM items").fetchall()
+            self._sources = frozenset(one for (source,) in rows for one in _identities(from_db(source)))
+        return not self._sources.isdisjoint(found)
+
     def _stands(self, row: Sequence[Any]) -> bool:
         """Return whether an unchanged row needs nothing: done and still there, or waiting for its turn."""
         state, output, written = row[5], row[6], row[10]
@@ -540,7 +568,7 @@ class Journal:
             "fingerprint": fingerprint,
             "content_hash": None,
             "settings_hash": settings_hash,
-            "request": planned.request_text,
+            "request": planned.request_text if state != "failed" else None,
             "taken": json.dumps(planned.taken),
             "origin": planned.origin,
             "base_text": planned.base_text,
@@ -581,7 +609,7 @@ class Journal:
             if not os.path.lexists(target):
                 return name, None
             if _same_file(target, candidate.path):
-                return None, "the output would replace its own source; choose another output folder"
+                return None, IS_SOURCE
             return name, None if options.overwrite else EXISTS
         return None, "no free name was found; choose another name pattern"
 
@@ -719,6 +747,7 @@ class Journal:
 
 
 EXISTS = "the output exists already; --overwrite replaces it"
+IS_SOURCE = "the output would replace a source of the job; choose another output folder or name pattern"
 
 
 class _Ranks:
@@ -796,6 +825,15 @@ def _same_file(first: str, second: str) -> bool:
         return os.path.samefile(first, second)
     except OSError:
         return False
+
+
+def _identities(path: str | Path) -> set[tuple[int, int]]:
+    """Return device and inode of what stands at a path and of what it leads to."""
+    found: set[tuple[int, int]] = set()
+    with contextlib.suppress(OSError, ValueError):
+        for status in (os.lstat(path), os.stat(path)):
+            found.add((status.st_dev, status.st_ino))
+    return found
 
 
 def _unlink(path: Path) -> None:

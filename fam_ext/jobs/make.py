@@ -13,6 +13,8 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
+from PIL import Image
+
 from fam_ext.errors import (
     FamError,
     LoadError,
@@ -21,8 +23,8 @@ from fam_ext.errors import (
     PictureError,
     UnsupportedSamplerError,
 )
-from fam_ext.jobs.journal import EXISTS, Item, Journal, output_sentence, stops_the_job
-from fam_ext.jobs.plan import PlanOptions
+from fam_ext.jobs.journal import EXISTS, IS_SOURCE, Item, Journal, output_sentence, stops_the_job
+from fam_ext.jobs.plan import MIN_SIDE, PlanOptions
 from fam_ext.jobs.request import HiresRequest, Progress, Rendered, Renderer
 from fam_ext.metadata import pictures
 from fam_ext.metadata.fields import BY_NAME, REQUEST_FIELDS
@@ -98,11 +100,11 @@ def draw(renderer: Renderer, loaded: Loaded, item: Item, progress: Progress) -> 
     if item.request is None:
         raise PictureError("the plan has no settings for this file; run the command again")
     request = item.request
-    notes: list[str] = []
+    native, notes = enlarged(loaded.picture.image)
     began = time.perf_counter()
     while True:
         try:
-            rendered = renderer.render(loaded.picture.image, request, progress)
+            rendered = renderer.render(native, request, progress)
             break
         except OutOfMemoryError:
             step = degrade(request, getattr(renderer, "can_give_up", ()))
@@ -123,6 +125,16 @@ def draw(renderer: Renderer, loaded: Loaded, item: Item, progress: Progress) -> 
     if rendered.image.size != (width, height):
         raise PictureError(f"the renderer returned {rendered.image.size}, not {width} x {height} px; report this")
     return Drawn(rendered, request, tuple(notes), time.perf_counter() - began)
+
+
+def enlarged(image: Image.Image) -> tuple[Image.Image, list[str]]:
+    """Return a picture with at least MIN_SIDE px a side, which a latent needs, and a note where it was smaller."""
+    factor = MIN_SIDE / min(image.size)
+    if factor <= 1:
+        return image, []
+    width, height = (max(MIN_SIDE, round(side * factor)) for side in image.size)
+    note = f"enlarged from {image.width} x {image.height} to {width} x {height} px first, the least size"
+    return image.resize((width, height), Image.Resampling.LANCZOS), [note]
 
 
 def ready(build: Callable[[], Renderer]) -> Renderer:
@@ -238,6 +250,8 @@ def write(journal: Journal, item: Item, packed: Packed, options: PlanOptions) ->
             journal.places.add(target.parent)
         if not options.overwrite and os.path.lexists(target) and _differs(target, packed.data):
             raise PictureError(EXISTS)
+        if options.overwrite and journal.is_source(target):
+            raise PictureError(IS_SOURCE)
         _write_synced(temporary, packed.data)
         if options.keep_times:
             status = os.stat(item.source)

@@ -111,7 +111,7 @@ def outputs(folder: Path) -> dict[str, bytes]:
     return {
         str(path.relative_to(folder)): path.read_bytes()
         for path in sorted(folder.rglob("*"))
-        if path.is_file() and ".fam-hires" not in path.parts and not path.name.startswith("report.")
+        if path.is_file() and ".fam-hires" not in path.parts and "report" not in path.name
     }
 
 

@@ -33,6 +33,7 @@ from fam_ext.metadata.infotext import Infotext, add, format_infotext, format_val
 FIRST_TILE = 512
 SECOND_TILE = 256
 FALLBACK_SAMPLER = "DPM++ 2M"
+TOO_LARGE = "the picture is too large for this machine's memory; lower --max-input-megapixels or make it smaller"
 
 
 @dataclass(frozen=True)
@@ -65,7 +66,10 @@ class Packed:
 
 def load(item: Item, options: PlanOptions) -> Loaded:
     """Return the decoded picture. Raises `PictureError`, one sentence."""
-    return load_bytes(_read(item.source), item, options)
+    try:
+        return load_bytes(_read(item.source), item, options)
+    except MemoryError:
+        raise PictureError(TOO_LARGE) from None
 
 
 def load_bytes(data: bytes, item: Item, options: PlanOptions) -> Loaded:

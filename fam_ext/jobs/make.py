@@ -22,7 +22,7 @@ from fam_ext.errors import (
     UnsupportedSamplerError,
 )
 from fam_ext.jobs.journal import EXISTS, Item, Journal, output_sentence, stops_the_job
-from fam_ext.jobs.plan import PlanOptions
+from fam_ext.jobs.plan import PlanOptions, check_roots
 from fam_ext.jobs.request import HiresRequest, Progress, Rendered, Renderer
 from fam_ext.metadata import pictures
 from fam_ext.metadata.fields import BY_NAME, REQUEST_FIELDS
@@ -63,6 +63,7 @@ class Packed:
 
 def load(item: Item, options: PlanOptions) -> Loaded:
     """Return the decoded picture. Raises `PictureError`, one sentence."""
+    check_roots(item.source, options)  # once more: it may have become a link since the plan
     return load_bytes(_read(item.source), item, options)
 
 

@@ -103,6 +103,8 @@ class PlanOptions:
     name: str = "{stem}"
     overwrite: bool = False
     first: int | None = None
+    roots: tuple[str, ...] = ()
+    """Real folders that every file read must lie in, links followed; empty: anywhere."""
     max_input_pixels: int = pictures.DEFAULT_MAX_PIXELS
     renderer: str = ""
     """What else the pixels depend on: the renderer's model and its LoRAs, as one text."""
@@ -157,7 +159,7 @@ class PlanOptions:
     def fingerprint(self) -> str:
         """Hash of what decides settings, sizes and names; the list of inputs and `first` are left out."""
         values = self.to_json()
-        for name in ("inputs", "output", "recursive", "include", "exclude", "first", "overwrite"):
+        for name in ("inputs", "output", "recursive", "include", "exclude", "first", "overwrite", "roots"):
             values.pop(name)
         return digest(values)
 
@@ -175,7 +177,7 @@ class PlanOptions:
         known = {name: value for name, value in values.items() if name in cls.__dataclass_fields__}
         known["config"] = FamConfig.from_dict(known.get("config", {}))
         known["rules"] = {name: Rule(kind, value) for name, (kind, value) in known.get("rules", {}).items()}
-        for name in ("inputs", "include", "exclude", "size"):
+        for name in ("inputs", "include", "exclude", "size", "roots"):
             if known.get(name) is not None:
                 known[name] = tuple(known[name])
         return cls(**known)
@@ -275,6 +277,13 @@ def check_places(options: PlanOptions) -> None:
                 )
 
 
+def check_roots(path: str | Path, options: PlanOptions) -> None:
+    """Raise `PictureError` where a file or folder, links followed, lies outside the folders that the job may read."""
+    real = os.path.realpath(path)
+    if options.roots and not any(real == root or real.startswith(os.path.join(root, "")) for root in options.roots):
+        raise PictureError("it is a link that leads out of the allowed folders; put the picture itself there")
+
+
 def walk(options: PlanOptions) -> Iterator[Candidate]:
     """Yield the job's files in natural order. A folder that cannot be read yields one candidate with a problem."""
     folders = [Path(entry) for entry in options.inputs if os.path.isdir(entry)]
@@ -329,6 +338,7 @@ def _walk_folder(folder: Path, prefix: str, options: PlanOptions, seen: set[tupl
     while stack:
         place, label = stack.pop()
         try:
+            check_roots(place, options)
             status = place.stat()
             if (status.st_dev, status.st_ino) in seen and status.st_ino != 0:
                 continue  # a symlink that leads back, or a folder given twice
@@ -337,6 +347,9 @@ def _walk_folder(folder: Path, prefix: str, options: PlanOptions, seen: set[tupl
                 entries = list(listing)
         except OSError as error:
             yield Candidate(f"{label}/" if label else "./", str(place), problem=_os_sentence("folder", error))
+            continue
+        except PictureError as error:
+            yield Candidate(f"{label}/" if label else "./", str(place), problem=str(error))
             continue
         names = {entry.name for entry in entries}
         entries.sort(key=lambda entry: natural_key(entry.name))
@@ -421,6 +434,9 @@ def one_line(text: str) -> str:
 
 
 def _plan_file(candidate: Candidate, options: PlanOptions, index: int) -> Planned:
+    for path in (candidate.path, candidate.sidecar):
+        if path is not None:
+            check_roots(path, options)
     header = pictures.read_header(candidate.path, max_pixels=options.max_input_pixels)
     native = header.size
     check_native(native)

@@ -68,7 +68,8 @@ def check_places(options: PlanOptions) -> PlanOptions:
                 "choose one inside them, or start it with --enable-insecure-extension-access"
             )
     *inputs, output = map(str, places)
-    return replace(options, inputs=tuple(inputs), output=output)
+    roots = tuple(map(str, _allowed)) if _is_remote() else ()
+    return replace(options, inputs=tuple(inputs), output=output, roots=roots)
 
 
 def default_output(source: str) -> str:

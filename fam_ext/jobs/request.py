@@ -135,6 +135,8 @@ class Rendered:
     ran: Mapping[str, str]
     """Infotext keys and values that describe what ran: `FAM ...` keys only where FAM acted."""
     seconds: float = 0.0
+    notes: tuple[str, ...] = ()
+    """What was asked for and could not be done, one sentence each; they go into the picture's notes and the report."""
 
 
 @dataclass(frozen=True)

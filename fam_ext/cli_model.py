@@ -123,6 +123,8 @@ def generate(
         )
         with _steps(f"seed {request.seed}") as progress:
             rendered, native = standalone.generate(host, request, progress=progress)
+        for note in rendered.notes:
+            typer.echo(note, err=True)
         name = f"{request.seed}-{_slug(prompt)}"
         path = _write_new(folder, name, rendered.image, _infotext(request, rendered.ran))
         say(f"{path} ({target[1]}x{target[0]}) in {rendered.seconds:.1f} s")
@@ -175,6 +177,8 @@ def compare(
         request = dataclasses.replace(planned.request, method=name)
         with _steps(name) as progress:
             made = standalone.render_on(host, native, request, progress)
+        for note in made.notes:
+            typer.echo(f"{name}: {note}", err=True)
         structure = structure_psnr(made.image, native)
         say(f"{name}: structure {structure:.1f} dB, {made.seconds:.1f} s")
         cells.append(Cell(made.image, f"{structure:.1f} dB, {made.seconds:.1f} s"))

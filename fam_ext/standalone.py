@@ -29,6 +29,8 @@ log = logging.getLogger(__name__)
 DTYPES = {"float32": torch.float32, "float16": torch.float16, "bfloat16": torch.bfloat16}
 DEVICES = ("cpu", "cuda", "mps")
 SUPPORTED = "SD1.5, SD2.1 and SDXL"
+MAX_NOTED_TAGS = 5
+MAX_NOTED_NAME = 60
 PICKLES = (".ckpt", ".pt", ".pth", ".bin")
 
 # key in the checkpoint -> what it is; the first that is there decides
@@ -153,7 +155,7 @@ def render_on(host: DiffusersHost, image: Image.Image, request: HiresRequest, pr
             callbacks=hires.Callbacks(progress.step, progress.cancelled),
         )
     )
-    return Rendered(done.image, what_ran(done, request, host.name), done.seconds)
+    return Rendered(done.image, what_ran(done, request, host), done.seconds, what_was_left_out(request, host))
 
 
 def load_renderer(
@@ -200,16 +202,14 @@ def generate(
         )
 
     done = _guarded(run)
-    return Rendered(done.image, what_ran(done, request, host.name), done.seconds), done.native
+    made = Rendered(done.image, what_ran(done, request, host), done.seconds, what_was_left_out(request, host))
+    return made, done.native
 
 
 def request_sampling(request: HiresRequest) -> hires.Sampling:
-    """Return the sampling part of `request`; <lora:...> tags, which a WebUI resolves, are left out with a warning."""
-    prompt, tags = split_extra_networks(request.prompt)
-    for kind, name, _ in tags:
-        log.warning("<%s:%s> in the prompt is left out: give the file with --lora", kind, name)
+    """Return the sampling part of `request`; <lora:...> tags, which a WebUI resolves, are left out."""
     return hires.Sampling(
-        prompt=prompt,
+        prompt=split_extra_networks(request.prompt)[0],
         negative_prompt=split_extra_networks(request.negative_prompt)[0],
         seed=request.seed,
         steps=request.steps,
@@ -220,7 +220,22 @@ def request_sampling(request: HiresRequest) -> hires.Sampling:
     )
 
 
-def what_ran(done: hires.Upscaled, request: HiresRequest, model: str) -> Mapping[str, str]:
+def what_was_left_out(request: HiresRequest, host: DiffusersHost) -> tuple[str, ...]:
+    """Return a sentence for each part of the prompts that `host` did not see: <lora:...> tags, words past its limit."""
+    prompt, tags = split_extra_networks(request.prompt)
+    notes: list[str] = []
+    if tags:
+        names = [f"{kind} {name[:MAX_NOTED_NAME]}" for kind, name, _ in tags[:MAX_NOTED_TAGS]]
+        more = f" and {len(tags) - MAX_NOTED_TAGS} more" if len(tags) > MAX_NOTED_TAGS else ""
+        notes.append(f"left out of the prompt: {', '.join(names)}{more}; give the files with --lora")
+    for text in (prompt, split_extra_networks(request.negative_prompt)[0]):
+        note = host.cut_note(text)
+        if note is not None:
+            notes.append(note)
+    return tuple(notes)
+
+
+def what_ran(done: hires.Upscaled, request: HiresRequest, host: DiffusersHost) -> Mapping[str, str]:
     """Return the infotext of what ran: FAM's dials only if FM or AM acted, and a part that did not act as off."""
     sampler, schedule = split_name(request.sampler, request.schedule)
     ran = {
@@ -230,8 +245,10 @@ def what_ran(done: hires.Upscaled, request: HiresRequest, model: str) -> Mapping
         "FAM schedule": schedule,
         "FAM CFG scale": f"{request.cfg_scale:g}",
         "FAM seed": str(request.seed),
-        "FAM model": model,
+        "FAM model": host.name,
     }
+    if request.clip_skip is not None and host.has_clip_skip:
+        ran["FAM clip skip"] = str(request.clip_skip)
     acted = done.method == "fam" and (done.report.fm_calls > 0 or bool(done.report.am_calls))
     if acted:
         config = request.config.replace(fm=done.report.fm_calls > 0, am=bool(done.report.am_calls))

@@ -14,7 +14,7 @@ from fam_ext.core.schedule import NoiseLevel, Size
 from fam_ext.hosts.base import Model, Prompt
 from fam_ext.hosts.diffusers_samplers import SCHEDULERS, DiffusersSampler
 from fam_ext.hosts.diffusers_unet import guided
-from fam_ext.hosts.prompts import count_chunks, encode_prompt, is_open_clip
+from fam_ext.hosts.prompts import count_chunks, cut_note, encode_prompt, is_open_clip
 
 TILE_FROM_SIDE = 1536
 DEFAULT_TILE = 1024
@@ -50,6 +50,15 @@ class DiffusersHost:
         self.downscale: int = 2 ** (len(pipe.vae.config.block_out_channels) - 1)
         self.native_side: int = pipe.unet.config.sample_size * self.downscale
         self.samplers = tuple(SCHEDULERS)
+
+    @property
+    def has_clip_skip(self) -> bool:
+        """Whether "Clip skip" acts: as in the WebUI, it means nothing for SDXL and for OpenCLIP."""
+        return not self.is_sdxl and not is_open_clip(self.pipe.text_encoder)
+
+    def cut_note(self, prompt: str) -> str | None:
+        """Return the sentence about what of `prompt` the text encoder is not shown; None where it is shown all."""
+        return cut_note(prompt, self.pipe.tokenizer)
 
     # --- pictures
 
@@ -179,8 +188,7 @@ class DiffusersHost:
     def _contexts(self, prompts: list[Prompt], *, use_uncond: bool) -> tuple[Tensor, Tensor | None]:
         """Return the token states (rows, 77 n, width) and SDXL's pooled states (rows, width), uncond first."""
         chunks = max(count_chunks(text, self.pipe.tokenizer) for p in prompts for text in (p.positive, p.negative))
-        # as in the WebUI, "Clip skip" means nothing for SDXL and for OpenCLIP
-        skips = not self.is_sdxl and not is_open_clip(self.pipe.text_encoder)
+        skips = self.has_clip_skip
         texts = [(p.negative, p.clip_skip if skips else None) for p in prompts] if use_uncond else []
         negatives = len(texts)
         texts += [(p.positive, p.clip_skip if skips else None) for p in prompts]

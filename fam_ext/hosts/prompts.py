@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import logging
 import re
 from dataclasses import dataclass
 from typing import Any
@@ -12,11 +11,9 @@ from torch import Tensor
 
 from fam_ext.errors import PictureError
 
-log = logging.getLogger(__name__)
-
 CHUNK = 75
 MAX_CHUNKS = 20
-"""What a prompt may take: 1500 tokens. The rest is left out, with a note in the log."""
+"""What a prompt may take: 1500 tokens. The rest is left out, with a note."""
 _MAX_CHARACTERS = 100 * CHUNK * MAX_CHUNKS
 """No tokenizer is shown more: more than any such prompt has."""
 STRONGER = 1.1
@@ -115,11 +112,24 @@ def _number(text: str) -> float:
 def tokenize(prompt: str, tokenizer: Any) -> tuple[list[list[int]], list[list[float]]]:  # noqa: ANN401
     """Return the chunks of 75 tokens with their begin and end marks, and the factors of all tokens.
 
-    One chunk to MAX_CHUNKS, the rest is left out with a note; BREAK ends one early.
+    One chunk to MAX_CHUNKS, the rest is left out (see `cut_note`); BREAK ends one early.
     """
+    chunks, weights = _chunked(prompt, tokenizer)
+    chunks, weights = chunks[:MAX_CHUNKS], weights[:MAX_CHUNKS]
+    return [_framed(chunk, tokenizer) for chunk in chunks], [[1.0, *w, *[1.0] * (CHUNK + 1 - len(w))] for w in weights]
+
+
+def cut_note(prompt: str, tokenizer: Any) -> str | None:  # noqa: ANN401
+    """Return one sentence where `tokenize` leaves out a part of `prompt`, else None."""
+    if len(prompt) <= _MAX_CHARACTERS and len(_chunked(prompt, tokenizer)[0]) <= MAX_CHUNKS:
+        return None
+    return f"a prompt of {len(prompt)} characters is cut to {MAX_CHUNKS} chunks of {CHUNK} tokens"
+
+
+def _chunked(prompt: str, tokenizer: Any) -> tuple[list[list[int]], list[list[float]]]:  # noqa: ANN401
+    """Return the chunks' tokens and factors; where there are more than MAX_CHUNKS, not all of the rest."""
     chunks: list[list[int]] = [[]]
     weights: list[list[float]] = [[]]
-    cut = len(prompt) > _MAX_CHARACTERS
     for span in parse_emphasis(prompt[:_MAX_CHARACTERS]):
         if len(chunks) > MAX_CHUNKS:
             break
@@ -133,10 +143,7 @@ def tokenize(prompt: str, tokenizer: Any) -> tuple[list[list[int]], list[list[fl
                 weights.append([])
             chunks[-1].append(token)
             weights[-1].append(span.weight)
-    if cut or len(chunks) > MAX_CHUNKS:
-        log.warning("a prompt of %d characters is cut to %d chunks of %d tokens", len(prompt), MAX_CHUNKS, CHUNK)
-        chunks, weights = chunks[:MAX_CHUNKS], weights[:MAX_CHUNKS]
-    return [_framed(chunk, tokenizer) for chunk in chunks], [[1.0, *w, *[1.0] * (CHUNK + 1 - len(w))] for w in weights]
+    return chunks, weights
 
 
 def _framed(chunk: list[int], tokenizer: Any) -> list[int]:  # noqa: ANN401

@@ -218,6 +218,8 @@ def describe(header: pictures.Header, drawn: Drawn, item: Item) -> str:
         elif spec.name == "size":
             ran[spec.key] = format_value(spec, value)
         elif spec.host_key is not None and spec.name not in ("model", "vae"):
+            if spec.name in ("sampler", "schedule") and spec.key in ran:
+                value = ran[spec.key]  # as resolved: "Automatic" is what was asked, not what ran
             if value is None or request_value({spec.host_key: own.params.get(spec.host_key, "")}, spec.name) == value:
                 ran.pop(spec.key, None)  # the picture's own text says it already
             else:

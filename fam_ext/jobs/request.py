@@ -136,7 +136,7 @@ class Rendered:
     """Infotext keys and values that describe what ran: `FAM ...` keys only where FAM acted."""
     seconds: float = 0.0
     notes: tuple[str, ...] = ()
-    """One sentence for each thing that was missing or replaced."""
+    """What was asked for and could not be done, one sentence each; they go into the picture's notes and the report."""
 
 
 @dataclass(frozen=True)

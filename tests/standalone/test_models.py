@@ -17,7 +17,11 @@ from fam_ext.core.config import FamConfig
 from fam_ext.errors import UnsupportedModelError
 from fam_ext.hosts.base import Prompt
 from fam_ext.hosts.diffusers_samplers import SCHEDULERS
+from fam_ext.jobs.plan import PlanOptions
 from fam_ext.jobs.request import HiresRequest, Progress
+from fam_ext.jobs.run import run_job
+from fam_ext.metadata.infotext import parse
+from fam_ext.metadata.pictures import read_header
 from fam_ext.metadata.presets import BUILTIN
 from tests.hosts import toys
 
@@ -148,3 +152,52 @@ def test_the_few_step_presets_steps_begin_at_the_noisiest_timestep(sd_host, samp
     settings = dict(BUILTIN["few-step"].settings) | {"sampler": sampler, "steps": 4}
     run = sd_host.sampler(settings["sampler"], settings["schedule"], settings["steps"], seeds=[1])
     assert run.levels[0].timestep == 999
+
+
+def test_what_the_network_was_not_shown_is_a_note_of_the_picture(tmp_path, sd_host):
+    Image.new("RGB", (64, 64)).save(tmp_path / "a.png")
+    prompt = "<lora:detail:1>" + "<hypernet:x>" * 9 + "cat " * 5000
+    settings = {"prompt": prompt, "negative_prompt": "dog " * 5000, "steps": 2, "sampler": "DPM++ 2M", "clip_skip": 2}
+    options = PlanOptions((str(tmp_path / "a.png"),), str(tmp_path / "out"), scale=1.5, settings=settings)
+
+    class OnHost:
+        name = "host"
+
+        def render(self, image, request, progress):
+            return standalone.render_on(sd_host, image, request, progress)
+
+    seen = []
+    assert run_job(options, OnHost, on_event=seen.append).done == 1
+    params = parse(read_header(tmp_path / "out" / "a.png").infotext).params
+    assert params["FAM notes"].startswith("left out of the prompt: lora detail, hypernet x, hypernet x")
+    assert "and 5 more; give the files with --lora" in params["FAM notes"]
+    assert params["FAM notes"].count("is cut to 20 chunks of 75 tokens") == 2
+    assert next(event.notes for event in seen if event.kind == "finished")
+    assert params["FAM schedule"] == "Karras" and params["FAM clip skip"] == "2"
+
+
+@pytest.mark.parametrize(("asked", "written"), [("Automatic", "Karras"), ("Uniform", None), ("Karras", None)])
+def test_a_schedule_of_the_pictures_own_text_that_did_not_run_is_corrected(tmp_path, sd_host, asked, written):
+    from PIL.PngImagePlugin import PngInfo
+
+    info, text = PngInfo(), f"a cat\nSteps: 2, Sampler: DPM++ 2M, Schedule type: {asked}, CFG scale: 7, Seed: 1"
+    info.add_text("parameters", text)
+    Image.new("RGB", (64, 64)).save(tmp_path / "a.png", pnginfo=info)
+
+    class OnHost:
+        name = "host"
+
+        def render(self, image, request, progress):
+            return standalone.render_on(sd_host, image, request, progress)
+
+    options = PlanOptions((str(tmp_path / "a.png"),), str(tmp_path / "out"), scale=1.5)
+    assert run_job(options, OnHost).done == 1
+    ran = parse(read_header(tmp_path / "out" / "a.png").infotext).params
+    assert ran.get("FAM schedule") == written
+
+
+def test_clip_skip_is_written_where_it_acts(sd_host, sdxl_host):
+    request = HiresRequest(size=(96, 96), steps=2, clip_skip=2)
+    picture = Image.new("RGB", (64, 64))
+    assert standalone.render_on(sd_host, picture, request, Progress()).ran["FAM clip skip"] == "2"
+    assert "FAM clip skip" not in standalone.render_on(sdxl_host, picture, request, Progress()).ran

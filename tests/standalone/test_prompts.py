@@ -8,7 +8,16 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from fam_ext.errors import PictureError
-from fam_ext.hosts.prompts import CHUNK, MAX_CHUNKS, Span, encode_prompt, parse_emphasis, split_extra_networks, tokenize
+from fam_ext.hosts.prompts import (
+    CHUNK,
+    MAX_CHUNKS,
+    Span,
+    cut_note,
+    encode_prompt,
+    parse_emphasis,
+    split_extra_networks,
+    tokenize,
+)
 from tests.hosts import toys
 
 
@@ -73,7 +82,7 @@ def test_states_are_the_encoders_own_and_weights_change_them_but_not_their_mean(
 
 
 @pytest.mark.parametrize("piece", ["(a", "[a", "(a)", "<a:b", "<a:", "(", ":1", "(a:1)[", "BREAK "])
-def test_hostile_prompts_take_linear_time_and_a_stated_number_of_chunks(piece, caplog):
+def test_hostile_prompts_take_linear_time_and_a_stated_number_of_chunks(piece):
     tokenizer = toys.tokenizer()
     prompt = piece * (300_000 // len(piece))
     began = time.process_time()
@@ -82,7 +91,8 @@ def test_hostile_prompts_take_linear_time_and_a_stated_number_of_chunks(piece, c
     chunks, weights = tokenize(prompt, tokenizer)
     assert time.process_time() - began < 10  # 5 minutes once
     assert len(chunks) == len(weights) <= MAX_CHUNKS
-    assert f"is cut to {MAX_CHUNKS} chunks" in caplog.text
+    assert f"of {len(prompt)} characters is cut to {MAX_CHUNKS} chunks" in cut_note(prompt, tokenizer)
+    assert cut_note("a cat", tokenizer) is None
 
 
 def test_clip_skip_above_the_layers_is_one_sentence():

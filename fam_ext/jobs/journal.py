@@ -892,7 +892,8 @@ def _identities(path: str | Path) -> set[tuple[int, int]]:
     found: set[tuple[int, int]] = set()
     with contextlib.suppress(OSError, ValueError):
         for status in (os.lstat(path), os.stat(path)):
-            found.add((status.st_dev, status.st_ino))
+            if status.st_ino:  # some network disks give none
+                found.add((status.st_dev, status.st_ino))
     return found
 
 

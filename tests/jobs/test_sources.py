@@ -129,3 +129,14 @@ def test_a_report_that_is_a_link_stays(tmp_path: Path) -> None:
     (tmp_path / "out" / "report.csv").rename(tmp_path / "kept.csv")
     (tmp_path / "out" / "report.csv").symlink_to(tmp_path / "kept.csv")
     assert report.place(tmp_path / "out", "report.csv").name == "fam-report.csv"
+
+
+def test_files_without_an_identity_are_not_taken_for_one_another(tmp_path: Path, monkeypatch) -> None:
+    from types import SimpleNamespace
+
+    from fam_ext.jobs import journal
+
+    with monkeypatch.context() as patch:
+        for name in ("stat", "lstat"):
+            patch.setattr(os, name, lambda path: SimpleNamespace(st_dev=7, st_ino=0))
+        assert journal._identities(tmp_path) == set()

@@ -638,7 +638,7 @@ class Journal:
             if not os.path.lexists(target):
                 return name, None
             if _same_file(target, candidate.path):
-                return None, IS_SOURCE
+                return None, IS_OWN_SOURCE
             return name, None if options.overwrite else EXISTS
         return None, "no free name was found; choose another name pattern"
 
@@ -805,6 +805,7 @@ class Journal:
 
 
 EXISTS = "the output exists already; --overwrite replaces it"
+IS_OWN_SOURCE = "the output would replace its own source; choose another output folder or name pattern"
 IS_SOURCE = "the output would replace a source of the job; choose another output folder or name pattern"
 
 
@@ -891,7 +892,8 @@ def _identities(path: str | Path) -> set[tuple[int, int]]:
     found: set[tuple[int, int]] = set()
     with contextlib.suppress(OSError, ValueError):
         for status in (os.lstat(path), os.stat(path)):
-            found.add((status.st_dev, status.st_ino))
+            if status.st_ino:  # some network disks give none
+                found.add((status.st_dev, status.st_ino))
     return found
 
 

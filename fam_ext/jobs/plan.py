@@ -171,14 +171,41 @@ class PlanOptions:
 
     @classmethod
     def from_json(cls, values: Mapping[str, Any]) -> PlanOptions:
-        """Return the options that `to_json` gave. Raises `ConfigError` for what this version does not know."""
+        """Return the options that `to_json` gave. Raises `ConfigError` for what this version cannot read."""
+        try:
+            return cls._from_json(values)
+        except (AttributeError, KeyError, TypeError, ValueError, OverflowError, RecursionError) as error:
+            log.debug("a job's options cannot be read", exc_info=True)
+            raise ConfigError(
+                f"the job's options cannot be read ({one_line(str(error))[:120]}); run the job's own command again"
+            ) from None
+
+    @classmethod
+    def _from_json(cls, values: Mapping[str, Any]) -> PlanOptions:
         known = {name: value for name, value in values.items() if name in cls.__dataclass_fields__}
         known["config"] = FamConfig.from_dict(known.get("config", {}))
         known["rules"] = {name: Rule(kind, value) for name, (kind, value) in known.get("rules", {}).items()}
         for name in ("inputs", "include", "exclude", "size", "allowed"):
             if known.get(name) is not None:
                 known[name] = tuple(known[name])
+        for name, value in known.items():
+            kind = _KINDS.get(name)
+            if kind is not None and not isinstance(value, kind):
+                raise TypeError(f"{name} is {value!r}")
+            if name in ("inputs", "include", "exclude", "allowed") and not all(isinstance(part, str) for part in value):
+                raise TypeError(f"{name} is {value!r}")
         return cls(**known)
+
+
+_KINDS: Mapping[str, type | tuple[type, ...]] = {
+    **dict.fromkeys(("output", "fit", "method", "name", "renderer"), str),
+    **dict.fromkeys(("recursive", "low_memory", "strip_metadata", "keep_times", "overwrite"), bool),
+    **dict.fromkeys(("tile", "first", "quality"), (int, type(None))),
+    "max_input_pixels": int,
+    "format": (str, type(None)),
+    "settings": dict,
+}
+"""What a stored job's fields must be; the rest is checked where it is built."""
 
 
 def with_preset(preset: Preset, rules: Mapping[str, Rule]) -> tuple[dict[str, Any], dict[str, Rule]]:

@@ -7,7 +7,7 @@ from pathlib import Path
 import pytest
 
 from fam_ext.jobs import make, report
-from fam_ext.jobs.journal import IS_SOURCE, Journal
+from fam_ext.jobs.journal import IS_OWN_SOURCE, IS_SOURCE, Journal
 from fam_ext.jobs.plan import PlanOptions
 from fam_ext.jobs.run import retry_failed, run_job
 from tests.jobs.fakes import Fast, make_picture, options
@@ -28,7 +28,7 @@ def test_a_picture_in_the_output_folder_is_not_replaced_by_its_own(tmp_path: Pat
     before = (tmp_path / "a.png").read_bytes()
     for _ in range(2):
         summary, lines = run(options(tmp_path / "a.png", tmp_path, overwrite=True))
-        assert (summary.failed, summary.exit_code, lines) == (1, 1, [("a.png", IS_SOURCE)])
+        assert (summary.failed, summary.exit_code, lines) == (1, 1, [("a.png", IS_OWN_SOURCE)])
     assert retry_failed(str(tmp_path), Fast).failed == 1
     assert (tmp_path / "a.png").read_bytes() == before
 
@@ -129,3 +129,14 @@ def test_a_report_that_is_a_link_stays(tmp_path: Path) -> None:
     (tmp_path / "out" / "report.csv").rename(tmp_path / "kept.csv")
     (tmp_path / "out" / "report.csv").symlink_to(tmp_path / "kept.csv")
     assert report.place(tmp_path / "out", "report.csv").name == "fam-report.csv"
+
+
+def test_files_without_an_identity_are_not_taken_for_one_another(tmp_path: Path, monkeypatch) -> None:
+    from types import SimpleNamespace
+
+    from fam_ext.jobs import journal
+
+    with monkeypatch.context() as patch:
+        for name in ("stat", "lstat"):
+            patch.setattr(os, name, lambda path: SimpleNamespace(st_dev=7, st_ino=0))
+        assert journal._identities(tmp_path) == set()

@@ -233,6 +233,10 @@ DRAW = {"c": PROMPT, "uc": NEGATIVE, "seed": 777, "steps": 21, "scale": 5.5, "sa
 HORDE = {"prompt": f"{PROMPT}###{NEGATIVE}", "params": {"sampler_name": "k_euler_a", "cfg_scale": 5.5, "steps": 21}}
 HORDE["params"]["seed"] = "777"
 EASY = {"Prompt": PROMPT, "Negative Prompt": NEGATIVE, "Seed": "777", "Steps": "21", "Guidance Scale": "5.5"}
+MOCHI = f"Include in Image: {PROMPT}; Exclude from Image: {NEGATIVE}; Model: demo; Steps: 21; Guidance Scale: 5.5; "
+MOCHI += "Seed: 777; Size: 64x48; Scheduler: Euler Ancestral; Generator: Mochi Diffusion 4"
+TENSOR = {"prompt": PROMPT, "negativePrompt": NEGATIVE, "steps": 21, "cfgScale": 5.5, "seed": "777"}
+MATRIX = {"PositivePrompt": PROMPT, "NegativePrompt": NEGATIVE, "Steps": 21, "CfgScale": 5.5, "Seed": 777}
 FORMS = {
     "SwarmUI": [("parameters", SWARM)],
     "Fooocus": [("parameters", FOOOCUS)],
@@ -241,8 +245,11 @@ FORMS = {
     "InvokeAI 1": [("Dream", f'"{PROMPT} [{NEGATIVE}]" -s21 -S777 -W64 -H48 -C5.5 -A k_euler_a')],
     "NovelAI": [("Software", "NovelAI"), ("Comment", NOVEL | {"prompt": PROMPT, "uc": NEGATIVE})],
     "NovelAI 4": [("Software", "NovelAI"), ("Comment", NOVEL | NOVEL_4 | {"prompt": "other"})],
+    "Mochi Diffusion": [("Description", MOCHI)],
     "Easy Diffusion": [*EASY.items(), ("Sampler", "euler_a")],
     "JSON": [("horde", HORDE)],
+    "JSON 2": [("generation_data", TENSOR | {"samplerName": "Euler a"})],
+    "JSON 3": [("parameters-json", MATRIX | {"Sampler": "euler_ancestral"})],
 }
 
 
@@ -253,6 +260,30 @@ def test_programs_with_json(name: str) -> None:
     assert of(data) == RIGHT
     assert read_header(data).reading.program == name.rstrip("0123456789 ")
     assert "sui_image_params" not in (read_header(data).own_text or "")
+
+
+def test_a_novelai_webp_holds_its_chunks_as_one_object() -> None:
+    inner = json.dumps(NOVEL | {"prompt": PROMPT, "uc": NEGATIVE})
+    outer = json.dumps({"Comment": inner, "Software": "NovelAI", "Description": PROMPT, "Source": "x"})
+    assert of(png(exif=comment(b"UNICODE\x00" + outer.encode("utf-16-be")))) == RIGHT
+
+
+@pytest.mark.parametrize("uses", [1, 2])
+def test_a_subgraph_is_read_where_it_stands_once(uses: int) -> None:
+    nodes = [
+        {"id": 3, "type": "KSampler", "widgets_values": [777, "fixed", 21, 5.5, "euler_ancestral", "normal", 1]},
+        {"id": 6, "type": "CLIPTextEncode", "widgets_values": [PROMPT]},
+    ]
+    nodes[0]["inputs"] = [{"name": "positive", "link": 1}, {"name": "negative", "link": 2}]
+    links = [{"id": number + 1, "origin_id": origin, "origin_slot": 0} for number, origin in enumerate((6, -10))]
+    outer = [{"id": 20 + number, "type": "a-b-c"} for number in range(uses)]
+    inner = {"subgraphs": [{"id": "a-b-c", "nodes": nodes, "links": links}]}
+    found = read_header(png(("workflow", json.dumps({"nodes": outer, "definitions": inner})))).reading
+    if uses == 2:
+        assert found is None
+        return
+    assert (found.prompt, found.negative, found.seed) == (PROMPT, None, 777)
+    assert "negative prompt not taken" in found.notes[0]
 
 
 @pytest.mark.parametrize(

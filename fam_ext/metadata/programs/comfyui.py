@@ -7,7 +7,7 @@ search with a note: no text is better than a wrong one.
 from __future__ import annotations
 
 import re
-from collections.abc import Mapping
+from collections.abc import Iterator, Mapping
 from dataclasses import dataclass, field
 from typing import Any, cast
 
@@ -94,12 +94,28 @@ def read(texts: Texts) -> Settings | None:
         inner = value.get("prompt")
         if key == "UserComment" and isinstance(inner, dict):
             value = cast("Node", inner)
-        nodes = _from_workflow(value) if isinstance(value.get("nodes"), list) else value
-        if len(nodes) <= _MAX_NODES:
-            found = _read(_Graph(nodes), key)
+        for nodes in _node_sets(value):
+            found = _read(_Graph(nodes), key) if len(nodes) <= _MAX_NODES else None
             if found is not None:
                 return found
     return None
+
+
+def _node_sets(value: Node) -> Iterator[Node]:
+    """Yield the nodes of an API prompt or workflow, then of each subgraph that the workflow uses once.
+
+    What comes into a subgraph from outside leads nowhere there: such a text is not taken.
+    """
+    if not isinstance(value.get("nodes"), list):
+        yield value
+        return
+    yield _from_workflow(value)
+    definitions = value.get("definitions")
+    subgraphs = _list(cast("Node", definitions).get("subgraphs")) if isinstance(definitions, dict) else []
+    kinds = [cast("Node", node).get("type") for node in _list(value.get("nodes")) if isinstance(node, dict)]
+    for subgraph in subgraphs[:_MAX_SAMPLERS]:
+        if isinstance(subgraph, dict) and kinds.count(cast("Node", subgraph).get("id")) == 1:
+            yield _from_workflow(cast("Node", subgraph))
 
 
 def _links(inputs: Node, *without: str) -> list[object]:

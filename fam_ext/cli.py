@@ -30,6 +30,7 @@ from fam_ext.metadata import pictures
 from fam_ext.metadata import presets as preset_store
 from fam_ext.metadata.fields import BY_NAME
 from fam_ext.metadata.infotext import parse_value
+from fam_ext.terminal import PlainFormatter, as_json, plain, say
 
 if TYPE_CHECKING:
     from fam_ext.core.config import FamConfig
@@ -77,9 +78,11 @@ def _root(
     version: Annotated[bool, typer.Option("--version", help="Print the version and exit.")] = False,
     verbose: Annotated[bool, typer.Option("--verbose", "-v", help="Log what the parts do.")] = False,
 ) -> None:
-    logging.basicConfig(level=logging.INFO if verbose else logging.WARNING, format="%(name)s: %(message)s")
+    handler = logging.StreamHandler()
+    handler.setFormatter(PlainFormatter("%(name)s: %(message)s"))
+    logging.basicConfig(level=logging.INFO if verbose else logging.WARNING, handlers=[handler])
     if version:
-        typer.echo(__version__)
+        say(__version__)
         raise typer.Exit
 
 
@@ -348,15 +351,16 @@ def _print_plan(options: PlanOptions, plan_format: TableFormat) -> None:
             writer = csv.writer(sys.stdout)
             writer.writerow(_plan_row(None, history))
             for item in journal.items():
-                writer.writerow(list(_plan_row(item, history).values()))
+                values = _plan_row(item, history).values()
+                writer.writerow([plain(value) if isinstance(value, str) else value for value in values])
             return
         if plan_format is TableFormat.json:
             for item in journal.items():
-                typer.echo(json.dumps(_plan_row(item, history), ensure_ascii=False))
+                say(as_json(_plan_row(item, history)))
             return
         for item in journal.items():
             row = _plan_row(item, history)
-            typer.echo(
+            say(
                 f"{row['state']:8} {row['source']}  {row['native']} -> {row['target']}  {row['output']}  "
                 f"{row['sampler']} {row['steps']} seed {row['seed']}  {shown(row['error'] or row['prompt'])}"
                 + (f"  [{shown(row['program'])}]" if row["program"] else "")
@@ -365,7 +369,7 @@ def _print_plan(options: PlanOptions, plan_format: TableFormat) -> None:
         _print_estimate(journal, counts.files, history)
         for line in (wordless_line(journal), left_out_line(left_out)):
             if line:
-                typer.echo(line)
+                say(line)
 
 
 def _plan_row(item: Item | None, history: tuple[float, float] | None) -> dict[str, Any]:
@@ -399,12 +403,12 @@ def _plan_row(item: Item | None, history: tuple[float, float] | None) -> dict[st
 
 def _print_estimate(journal: Journal, files: int, history: tuple[float, float] | None) -> None:
     states = ", ".join(f"{number} {state}" for state, number in journal.counts().items() if number)
-    typer.echo(f"{files} files: {states or 'none'}")
+    say(f"{files} files: {states or 'none'}")
     megapixels = journal.pending_pixels() / 1e6
     if history is None:
-        typer.echo(f"{megapixels:.1f} MP to make; time and disk are estimated once this folder holds a finished file")
+        say(f"{megapixels:.1f} MP to make; time and disk are estimated once this folder holds a finished file")
     else:
-        typer.echo(
+        say(
             f"{megapixels:.1f} MP to make: about {clock(history[0] * megapixels)} and "
             f"{history[1] * megapixels / 1e6:.1f} MB, going by this folder's history"
         )
@@ -454,6 +458,8 @@ def watched(view: View) -> Iterator[tuple[Control, Listener, Finish]]:
 
 def summary_line(summary: Summary, output: str) -> str:
     """Return how a job ended, on one line."""
+    from fam_ext.jobs import report as reports
+
     parts = [f"{summary.done} done"]
     if summary.done_before:
         parts.append(f"{summary.done_before} done before")
@@ -469,7 +475,7 @@ def summary_line(summary: Summary, output: str) -> str:
         parts.append(f"{summary.pending} waiting (the same command resumes)")
     if summary.left_out:
         parts.append(summary.left_out)
-    page = Path(output) / "report.html"
+    page = reports.place(Path(output), "report.html")
     return f"{', '.join(parts)} in {clock(summary.seconds)}{f'; report: {page}' if page.is_file() else ''}"
 
 
@@ -483,21 +489,21 @@ class _PlainView:
         pass
 
     def note(self, text: str) -> None:
-        typer.echo(text, err=True)
+        say(text, err=True)
 
     def event(self, event: Event) -> None:
         place = f"[{event.done + event.failed}/{event.total - event.skipped}]"
         if event.kind == "finished":
             left = "" if event.eta is None else f", {clock(event.eta)} left"
             notes = f" ({'; '.join(event.notes)})" if event.notes else ""
-            typer.echo(f"{place} {shown(event.key)} -> {shown(event.output)} in {event.seconds:.1f} s{left}{notes}")
+            say(f"{place} {shown(event.key)} -> {shown(event.output)} in {event.seconds:.1f} s{left}{notes}")
         elif event.kind == "failed":
-            typer.echo(f"{place} {shown(event.key)} failed: {event.message}", err=True)
+            say(f"{place} {shown(event.key)} failed: {event.message}", err=True)
         elif event.kind == "planned":
             for note in event.notes:
-                typer.echo(note, err=True)
+                say(note, err=True)
         elif event.kind == "retry":
-            typer.echo(f"{place} {shown(event.key)} again: {event.message}", err=True)
+            say(f"{place} {shown(event.key)} again: {event.message}", err=True)
 
     def finish(self, summary: Summary, output: str) -> None:
         _finish(summary, output)
@@ -508,10 +514,10 @@ class _JsonView(_PlainView):
 
     def event(self, event: Event) -> None:
         values = {name: value for name, value in dataclasses.asdict(event).items() if value not in ("", (), None)}
-        typer.echo(json.dumps(values))
+        say(json.dumps(values))
 
     def finish(self, summary: Summary, output: str) -> None:
-        typer.echo(json.dumps({"kind": "summary", "output": output, **dataclasses.asdict(summary)}))
+        say(json.dumps({"kind": "summary", "output": output, **dataclasses.asdict(summary)}))
 
 
 class _LiveView(_PlainView):
@@ -523,7 +529,7 @@ class _LiveView(_PlainView):
 
         self._console = Console()
         self._bars = Progress(
-            TextColumn("{task.description}"),
+            TextColumn("{task.description}", markup=False),
             BarColumn(),
             MofNCompleteColumn(),
             TextColumn("{task.fields[left]}"),
@@ -540,7 +546,7 @@ class _LiveView(_PlainView):
         self._bars.stop()
 
     def note(self, text: str) -> None:
-        self._console.print(text, markup=False)
+        self._console.print(plain(text), markup=False)
 
     def event(self, event: Event) -> None:
         if event.kind == "planning":
@@ -563,7 +569,7 @@ class _LiveView(_PlainView):
             for note in event.notes:
                 self._console.print(note, markup=False)
         elif event.kind in ("failed", "retry"):
-            self._console.print(f"{shown(event.key)}: {event.message}", markup=False)
+            self._console.print(plain(f"{event.key}: {event.message}"), markup=False)
 
     def finish(self, summary: Summary, output: str) -> None:
         self._bars.stop()
@@ -572,13 +578,13 @@ class _LiveView(_PlainView):
 
 def _finish(summary: Summary, output: str) -> None:
     if summary.stopped:
-        typer.echo(f"stopped: {summary.stopped}", err=True)
+        say(f"stopped: {summary.stopped}", err=True)
     nothing = not (summary.done or summary.done_before or summary.kept or summary.skipped)
     if nothing and not (summary.failed or summary.pending):
         left = f" ({summary.left_out})" if summary.left_out else ""
-        typer.echo(f"no pictures were found{left}; add --recursive for folders within folders")
+        say(f"no pictures were found{left}; add --recursive for folders within folders")
         return
-    typer.echo(summary_line(summary, output))
+    say(summary_line(summary, output))
 
 
 # --- report, retry-failed -----------------------------------------------------------------------------------------
@@ -594,8 +600,8 @@ def report(output: Annotated[str, typer.Argument(help="Output folder of an earli
     check_journal(output)
     with Journal(output) as journal:
         for path in reports.write_all(journal):
-            typer.echo(str(path))
-        typer.echo(", ".join(f"{number} {state}" for state, number in journal.counts().items() if number))
+            say(str(path))
+        say(", ".join(f"{number} {state}" for state, number in journal.counts().items() if number))
 
 
 @app.command("retry-failed")
@@ -624,20 +630,20 @@ def presets_list() -> None:
     """List all presets, those that ship first."""
     store = preset_store.PresetStore()
     for name in store.names():
-        typer.echo(f"{name:16} {store.get(name).description}")
+        say(f"{name:16} {store.get(name).description}")
 
 
 @presets_app.command("show")
 def presets_show(name: str) -> None:
     """Print a preset as JSON."""
-    typer.echo(json.dumps(preset_store.PresetStore().get(name).to_json(), indent=2, ensure_ascii=False))
+    say(as_json(preset_store.PresetStore().get(name).to_json(), indent=2))
 
 
 @presets_app.command("export")
 def presets_export(name: str, file: Path) -> None:
     """Write a preset to a JSON file."""
     preset_store.write(preset_store.PresetStore().get(name), file)
-    typer.echo(str(file))
+    say(str(file))
 
 
 @presets_app.command("import")
@@ -650,7 +656,7 @@ def presets_import(
     found = preset_store.read(file)
     if name is not None:
         found = dataclasses.replace(found, name=name)
-    typer.echo(str(preset_store.PresetStore().save(found, replace=replace)))
+    say(str(preset_store.PresetStore().save(found, replace=replace)))
 
 
 @presets_app.command("from-image")
@@ -661,14 +667,14 @@ def presets_from_image(
 ) -> None:
     """Make a preset from a picture that FAM made."""
     text = pictures.read_header(picture).infotext or ""
-    typer.echo(str(preset_store.PresetStore().save(preset_store.from_infotext(text, name), replace=replace)))
+    say(str(preset_store.PresetStore().save(preset_store.from_infotext(text, name), replace=replace)))
 
 
 @presets_app.command("delete")
 def presets_delete(name: str) -> None:
     """Delete one of your own presets."""
     preset_store.PresetStore().delete(name)
-    typer.echo(f"{name} deleted")
+    say(f"{name} deleted")
 
 
 # --- bench --------------------------------------------------------------------------------------------------------
@@ -683,11 +689,9 @@ def bench_jobs(
     """Measure the batch engine: plan, resume, overhead a file, overlap with the renderer."""
     from fam_ext.jobs import bench
 
-    measures = bench.run(
-        large=files, small=min(1000, files), folder=folder, say=lambda line: typer.echo(line, err=as_json)
-    )
+    measures = bench.run(large=files, small=min(1000, files), folder=folder, say=lambda line: say(line, err=as_json))
     if as_json:
-        typer.echo(bench.as_json(measures))
+        say(bench.as_json(measures))
     raise typer.Exit(0 if all(measure.met for measure in measures) else FAILED_EXIT)
 
 
@@ -704,12 +708,12 @@ def main(arguments: Sequence[str] | None = None) -> None:
     except FamError as error:
         _exit_with(error, USAGE_EXIT)
     except KeyboardInterrupt:
-        typer.echo(f"interrupted after {clock(time.monotonic() - began)}; nothing is left half-written", err=True)
+        say(f"interrupted after {clock(time.monotonic() - began)}; nothing is left half-written", err=True)
         sys.exit(INTERRUPTED_EXIT)
 
 
 def _exit_with(error: FamError, code: int) -> None:
-    typer.echo(f"error: {' '.join(str(error).split())}", err=True)
+    say(f"error: {' '.join(str(error).split())}", err=True)
     sys.exit(code)
 
 

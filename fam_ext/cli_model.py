@@ -20,6 +20,7 @@ from fam_ext.errors import OutputError, UsageError
 from fam_ext.jobs.request import METHODS, HiresRequest, Progress
 from fam_ext.metadata import pictures
 from fam_ext.metadata import presets as preset_store
+from fam_ext.terminal import say
 
 if TYPE_CHECKING:
     from PIL import Image
@@ -32,6 +33,9 @@ Model = Annotated[
 ]
 Device = Annotated[str | None, typer.Option(help="cpu, cuda, cuda:1, mps; default: the best there is.")]
 Dtype = Annotated[str | None, typer.Option(help="float32, float16 or bfloat16.")]
+Offload = Annotated[
+    str, typer.Option(help="none; model: one network at a time on the device; sequential: one layer at a time.")
+]
 Lora = Annotated[list[str] | None, typer.Option(help="LoRA file, or FILE:WEIGHT (repeatable).")]
 ModelConfig = Annotated[
     str | None,
@@ -76,7 +80,11 @@ def generate(
     lora: Lora = None,
     device: Device = None,
     dtype: Dtype = None,
-    low_memory: Annotated[bool, typer.Option("--low-memory", help="Trade speed for memory.")] = False,
+    offload: Offload = "none",
+    low_memory: Annotated[
+        bool,
+        typer.Option("--low-memory", help="Guidance in halves, native queries and keys in main memory: slower."),
+    ] = False,
 ) -> None:
     """Make a picture from text: native first, then its high-resolution pass. Existing files are never replaced."""
     from fam_ext.cli import fam_config, lora_entry, parse_size
@@ -93,7 +101,12 @@ def generate(
     from fam_ext import standalone
 
     host = standalone.load_pipeline(
-        model, device=device, dtype=dtype, loras=[lora_entry(entry) for entry in lora or []], config=model_config
+        model,
+        device=device,
+        dtype=dtype,
+        loras=[lora_entry(entry) for entry in lora or []],
+        config=model_config,
+        offload=offload,
     )
     side = round(host.native_side * scale / 8) * 8
     target = (side, side) if size is None else parse_size(size)
@@ -112,9 +125,9 @@ def generate(
             rendered, native = standalone.generate(host, request, progress=progress)
         name = f"{request.seed}-{_slug(prompt)}"
         path = _write_new(folder, name, rendered.image, _infotext(request, rendered.ran))
-        typer.echo(f"{path} ({target[1]}x{target[0]}) in {rendered.seconds:.1f} s")
+        say(f"{path} ({target[1]}x{target[0]}) in {rendered.seconds:.1f} s")
         if keep_native:
-            typer.echo(str(_write_new(folder, f"{name}-native", native, None)))
+            say(str(_write_new(folder, f"{name}-native", native, None)))
 
 
 def compare(
@@ -163,10 +176,10 @@ def compare(
         with _steps(name) as progress:
             made = standalone.render_on(host, native, request, progress)
         structure = structure_psnr(made.image, native)
-        typer.echo(f"{name}: structure {structure:.1f} dB, {made.seconds:.1f} s")
+        say(f"{name}: structure {structure:.1f} dB, {made.seconds:.1f} s")
         cells.append(Cell(made.image, f"{structure:.1f} dB, {made.seconds:.1f} s"))
     sheet = contact_sheet([cells], header=["native", "plain resize", *names], side=min(512, max(height, width)))
-    typer.echo(str(_write_new(_folder(str(target.parent)), target.stem, sheet, None)))
+    say(str(_write_new(_folder(str(target.parent)), target.stem, sheet, None)))
 
 
 @demo_app.command("run")
@@ -181,10 +194,10 @@ def demo_run(
     began = time.perf_counter()
     folder = _folder(output)
     with watched(View.auto) as (control, listen, _):
-        sheet, lines = run_demo(folder, count=count, say=typer.echo, control=control, listen=listen)
+        sheet, lines = run_demo(folder, count=count, say=say, control=control, listen=listen)
     for line in lines:
-        typer.echo(line)
-    typer.echo(f"contact sheet: {sheet} ({time.perf_counter() - began:.0f} s)")
+        say(line)
+    say(f"contact sheet: {sheet} ({time.perf_counter() - began:.0f} s)")
     _open_for_a_person(sheet)
 
 
@@ -198,7 +211,7 @@ def demo_export(
     from fam_ext.demo.export import export_webui
 
     for path in export_webui(webui, model=model, layout=layout):
-        typer.echo(str(path))
+        say(str(path))
 
 
 @bench_app.command("cost")
@@ -217,7 +230,7 @@ def bench_cost(
 
     host = standalone.load_pipeline(model, device=device, dtype=dtype, config=model_config)
     for line in cost_table(host, [float(scale) for scale in scales.split(",")], steps=steps, repeats=repeats):
-        typer.echo(line)
+        say(line)
 
 
 # --- small parts --------------------------------------------------------------------------------------------------

@@ -43,6 +43,26 @@ class OutOfMemoryError(FamError):
     """The device ran out of memory; the job may retry one step down the degrade chain."""
 
 
+OUT_OF_MEMORY = (
+    "out of memory",  # CUDA, and MPS's "backend out of memory"
+    "can't allocate memory",
+    "cannot allocate memory",
+    "not enough memory",
+    "invalid buffer size",  # MPS
+    "cublas_status_alloc_failed",
+    "cudnn_status_alloc_failed",
+    "cudnn_status_internal_error_host_allocation_failed",
+)
+
+
+def is_out_of_memory(error: BaseException) -> bool:
+    """Return whether `error`, of any library, says that a device or the machine ran out of memory."""
+    if isinstance(error, MemoryError | OutOfMemoryError):
+        return True
+    text = str(error).lower()
+    return isinstance(error, RuntimeError) and any(words in text for words in OUT_OF_MEMORY)
+
+
 class AlreadyGuidedError(FamError):
     """A second guided pass was entered on a model that is being guided already."""
 

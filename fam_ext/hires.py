@@ -16,7 +16,7 @@ from torch.nn.functional import interpolate
 from fam_ext.core.config import FamConfig
 from fam_ext.core.guide import GuideReport, HiresGuide, NativeRecord, seeded_noise
 from fam_ext.core.schedule import NoiseLevel, Size
-from fam_ext.errors import PictureError, UsageError
+from fam_ext.errors import NonFiniteLatentError, PictureError, UsageError
 from fam_ext.hosts.base import Host, Modify, Prompt, unmodified
 from fam_ext.methods.ablation import SkipResidual
 
@@ -24,6 +24,7 @@ log = logging.getLogger(__name__)
 
 METHODS = ("fam", "direct", "direct-from-native", "skip-residual")
 GRID = 8
+FLAT = 1e-3
 MIN_NATIVE_SIDE = 16
 MIN_TARGET_SIDE = 64
 NATIVE_SALT, TARGET_SALT, REPLAY_SALT = 0, 1, 2
@@ -131,7 +132,7 @@ def upscale(
         latent = sampler.run(
             latent, model, modify=_modify(method, guide), step=callbacks.step, cancelled=callbacks.cancelled
         )
-    picture = to_image(host.decode(latent, tile=tile))
+    picture = _decoded(host, latent, tile=tile)
     seconds = time.perf_counter() - began
     log.info("%s %dx%d -> %dx%d in %.1f s", method, *native.image.size, size[1], size[0], seconds)
     return Upscaled(picture, method, len(sampler.levels), guide.report, seconds, native.image)
@@ -150,6 +151,7 @@ def generate_native(
     _check_multiples(size)
     sampler = host.sampler(sampling.sampler, sampling.schedule, sampling.steps, seeds=[sampling.seed])
     noise = seeded_noise((host.latent_channels, *(side // GRID for side in size)), [sampling.seed], salt=NATIVE_SALT)
+    noise = noise.to(host.device)
     record = NativeRecord()
 
     def keep(latent: Tensor, level: NoiseLevel) -> Tensor:
@@ -160,7 +162,7 @@ def generate_native(
         latent = sampler.run(
             noise * sampler.levels[0].scale, model, modify=keep, step=callbacks.step, cancelled=callbacks.cancelled
         )
-    return Native(to_image(host.decode(latent, tile=tile)), latent, record)
+    return Native(_decoded(host, latent, tile=tile), latent, record)
 
 
 def to_tensor(image: Image.Image) -> Tensor:
@@ -194,6 +196,29 @@ def _encoded(host: Host, image: Image.Image, *, tile: int | None) -> Native:
     width, height = (max(GRID, round(side / GRID) * GRID) for side in image.size)
     fitted = image if image.size == (width, height) else image.resize((width, height), Image.Resampling.LANCZOS)
     return Native(image, host.encode(to_tensor(fitted), tile=tile))
+
+
+def _decoded(host: Host, latent: Tensor, *, tile: int | None) -> Image.Image:
+    pixels = host.decode(latent, tile=tile)
+    check_decoded(pixels, latent)
+    return to_image(pixels)
+
+
+def check_decoded(pixels: Tensor, latent: Tensor) -> None:
+    """Raise `NonFiniteLatentError` when `pixels` (B, 3, H, W), decoded from `latent`, are no picture: values that are
+    not finite, or one flat colour where the latent is not flat (what a VAE that overflowed leaves)."""
+    for picture, source in zip(pixels, latent, strict=True):
+        finite = torch.isfinite(picture).all()
+        flat = ((picture.amax((-2, -1)) - picture.amin((-2, -1))) < FLAT).all()
+        varied = source.float().std((-2, -1)).max() > FLAT
+        # one wait for the device for the three answers
+        is_finite, is_flat, is_varied = torch.stack([finite, flat, varied]).cpu().tolist()
+        if not is_finite or (is_flat and is_varied):
+            fault = "one flat colour" if is_finite else "not finite"
+            raise NonFiniteLatentError(
+                f"the decoded picture is {fault}, so the VAE overflowed; use --dtype float32 or bfloat16"
+                " (in the WebUI --no-half-vae), or another VAE"
+            )
 
 
 def _upsampled(host: Host, native: Native, size: Size, *, mode: str, tile: int | None) -> Tensor:

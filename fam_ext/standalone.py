@@ -17,8 +17,8 @@ from PIL import Image
 
 from fam_ext import hires
 from fam_ext.core.schedule import Size
-from fam_ext.errors import OutOfMemoryError, UnsupportedModelError, UsageError
-from fam_ext.hosts.diffusers_host import DiffusersHost
+from fam_ext.errors import OutOfMemoryError, UnsupportedModelError, UsageError, is_out_of_memory
+from fam_ext.hosts.diffusers_host import OFFLOADS, DiffusersHost
 from fam_ext.hosts.diffusers_samplers import split_name
 from fam_ext.hosts.prompts import split_extra_networks
 from fam_ext.jobs.request import HiresRequest, Progress, Rendered
@@ -33,6 +33,7 @@ PICKLES = (".ckpt", ".pt", ".pth", ".bin")
 
 # key in the checkpoint -> what it is; the first that is there decides
 ARCHITECTURES = (
+    ("edm_mean", "an EDM model (Playground v2.5)"),
     ("double_blocks.0.img_attn.norm.key_norm.scale", "Flux"),
     ("joint_blocks.0.context_block.attn.qkv.weight", "SD3"),
     ("conditioner.embedders.1.model.transformer.resblocks.0.attn.in_proj_weight", "SDXL"),
@@ -64,35 +65,46 @@ def load_pipeline(
     dtype: str | None = None,
     loras: Sequence[tuple[str, float]] = (),
     config: str | os.PathLike[str] | None = None,
+    offload: str = "none",
 ) -> DiffusersHost:
     """Return a model ready to render: a diffusers folder, one `.safetensors` checkpoint, or None: the embedded model.
 
     `device` is cpu, cuda (cuda:1) or mps; None takes the best there is. `dtype` is float32, float16 or bfloat16; None
     is float16 on a GPU, float32 elsewhere. `loras` are (file, weight). `config` is a diffusers folder of the same
     architecture, from which a single file takes its settings and tokenizers when no hub can be reached.
+    `offload` keeps what rests in main memory: "model" one network at a time on the device, "sequential" one layer.
     Raises `UnsupportedModelError` naming what the file is, `UsageError` for a device or dtype that is not there.
     """
     began = time.perf_counter()
     target = _device(device)
+    if offload not in OFFLOADS:
+        raise UsageError(f"offload is {offload!r}; choose one of {', '.join(OFFLOADS)}")
     precision = _dtype(dtype, target)
     source = demo_model() if path is None else Path(path).expanduser()
     _quiet_libraries()
     if not source.exists():
         raise UnsupportedModelError(f"model {source} does not exist; give a diffusers folder or a .safetensors file")
-    pipe = _from_folder(source, precision) if source.is_dir() else _from_file(source, precision, config)
-    _check_network(pipe, source.name)
-    for file, weight in loras:
-        _add_lora(pipe, file, weight)
-    pipe.to(target)
+
+    def load() -> DiffusersHost:
+        pipe = _from_folder(source, precision) if source.is_dir() else _from_file(source, precision, config)
+        _check_network(pipe, source.name)
+        for file, weight in loras:
+            _add_lora(pipe, file, weight)
+        if offload == "none":
+            pipe.to(target)
+        return DiffusersHost(pipe, name=name, device=target, dtype=precision, offload=offload)
+
     name = "fluent-tiny (embedded)" if path is None else source.stem
+    host = _guarded(load)
     log.info("%s loaded on %s as %s in %.1f s", name, target, precision, time.perf_counter() - began)
-    return DiffusersHost(pipe, name=name, device=target, dtype=precision)
+    return host
 
 
 class DiffusersRenderer:
     """A `jobs.request.Renderer` on diffusers: loads a model at the first request that needs it and keeps it."""
 
     name = "diffusers"
+    can_give_up = ("tile", "low_memory", "am")
 
     def __init__(
         self,
@@ -101,8 +113,9 @@ class DiffusersRenderer:
         device: str | None = None,
         dtype: str | None = None,
         loras: Sequence[tuple[str, float]] = (),
+        offload: str = "none",
     ) -> None:
-        self._loading: dict[str, Any] = {"device": device, "dtype": dtype, "loras": loras}
+        self._loading: dict[str, Any] = {"device": device, "dtype": dtype, "loras": loras, "offload": offload}
         self._model = model
         self._host: DiffusersHost | None = None
 
@@ -149,9 +162,10 @@ def load_renderer(
     device: str | None = None,
     dtype: str | None = None,
     loras: Sequence[tuple[str, float]] = (),
+    offload: str = "none",
 ) -> DiffusersRenderer:
     """Return a renderer on `model` (see `load_pipeline`), loaded when it is first used."""
-    return DiffusersRenderer(model, device=device, dtype=dtype, loras=loras)
+    return DiffusersRenderer(model, device=device, dtype=dtype, loras=loras, offload=offload)
 
 
 def generate(
@@ -235,6 +249,20 @@ def architecture(file: Path) -> str:
     return next((name for key, name in ARCHITECTURES if key in plain), "unknown")
 
 
+def marked_training(file: Path) -> dict[str, Any]:
+    """Return the scheduler settings that a `.safetensors` checkpoint's own marks ask for, as the WebUI reads them.
+
+    The key `v_pred` is v-prediction; `ztsnr` zero terminal SNR, which needs the noisiest timestep: trailing spacing.
+    """
+    keys = _safetensors_keys(file)
+    settings: dict[str, Any] = {}
+    if "v_pred" in keys:
+        settings["prediction_type"] = "v_prediction"
+    if "ztsnr" in keys:
+        settings |= {"rescale_betas_zero_snr": True, "timestep_spacing": "trailing"}
+    return settings
+
+
 def _safetensors_keys(file: Path) -> set[str]:
     broken = UnsupportedModelError(
         f"{file.name} is not a safetensors file; give a diffusers folder or a .safetensors file"
@@ -255,8 +283,11 @@ def _from_folder(folder: Path, dtype: torch.dtype) -> Any:  # noqa: ANN401
     index = folder / "model_index.json"
     if not index.is_file():
         raise UnsupportedModelError(f"{folder} has no model_index.json; give the folder of a diffusers pipeline")
-    kind = json.loads(index.read_text(encoding="utf-8")).get("_class_name", "")
-    if kind not in ("StableDiffusionPipeline", "StableDiffusionXLPipeline"):
+    parts = json.loads(index.read_text(encoding="utf-8"))
+    kind = parts.get("_class_name", "")
+    if "XL" in kind and (parts.get("text_encoder") or [None])[0] is None:
+        raise UnsupportedModelError(f"{folder.name} is the SDXL refiner; choose a model of {SUPPORTED}")
+    if kind not in ("StableDiffusionPipeline", "StableDiffusionXLPipeline", "LatentConsistencyModelPipeline"):
         raise UnsupportedModelError(
             f"{folder.name} is a {kind or 'folder of unknown kind'}; choose a model of {SUPPORTED}"
         )
@@ -266,7 +297,7 @@ def _from_folder(folder: Path, dtype: torch.dtype) -> Any:  # noqa: ANN401
     options: dict[str, Any] = {"dtype": dtype, "local_files_only": True, "use_safetensors": True}
     if all(".fp16." in file.name for file in weights):
         options["variant"] = "fp16"
-    if kind == "StableDiffusionPipeline":
+    if kind != "StableDiffusionXLPipeline":
         options |= {"safety_checker": None, "requires_safety_checker": False}
     return getattr(diffusers, kind).from_pretrained(folder, **options)
 
@@ -289,12 +320,14 @@ def _from_file(file: Path, dtype: torch.dtype, config: str | os.PathLike[str] | 
     if kind != "SDXL":
         options |= {"safety_checker": None}
     try:
-        return pipeline.from_single_file(str(file), **options)
+        pipe = pipeline.from_single_file(str(file), **options)
     except OSError as error:
         raise UnsupportedModelError(
             f"{file.name} is {kind}, whose settings and tokenizer could not be fetched; go online once, or give a"
             " diffusers folder of the same architecture with --model-config"
         ) from error
+    pipe.scheduler.register_to_config(**marked_training(file))  # its class may not know them; only settings are read
+    return pipe
 
 
 def _check_network(pipe: Any, name: str) -> None:  # noqa: ANN401
@@ -333,7 +366,15 @@ def _device(name: str | None) -> torch.device:
     if kind not in available or not available[kind]:
         there = ", ".join(device for device, present in available.items() if present)
         raise UsageError(f"device is {name!r}; choose one that this machine has: {there}")
-    return torch.device(name)
+    try:
+        device = torch.device(name)
+    except RuntimeError:
+        raise UsageError(f"device is {name!r}; choose {kind} or a numbered one such as {kind}:0") from None
+    count = torch.cuda.device_count() if kind == "cuda" else 1
+    if device.index is not None and device.index >= count:
+        there = ", ".join(f"{kind}:{index}" for index in range(count))
+        raise UsageError(f"device is {name!r}; choose one that this machine has: {there}")
+    return device
 
 
 def _dtype(name: str | None, device: torch.device) -> torch.dtype:
@@ -359,12 +400,12 @@ def _guarded(run: Any) -> Any:  # noqa: ANN401
     """Return `run()`; a device that ran out of memory becomes our own error, with its cache given back."""
     try:
         return run()
-    except torch.OutOfMemoryError as error:
-        torch.cuda.empty_cache()
-        raise OutOfMemoryError(
-            f"the GPU ran out of memory ({str(error).split('.')[0]}); use a smaller size or tile"
-        ) from error
-    except RuntimeError as error:
-        if "can't allocate memory" not in str(error):
+    except (RuntimeError, MemoryError) as error:
+        if not is_out_of_memory(error):
             raise
-        raise OutOfMemoryError("the machine ran out of memory; use a smaller size or tile") from error
+        if torch.cuda.is_available():
+            torch.cuda.empty_cache()
+        reason = str(error).split(".")[0].splitlines()[:1] or [type(error).__name__]
+        raise OutOfMemoryError(
+            f"the memory ran out ({reason[0]}); use a smaller size or tile, --low-memory, or --offload model"
+        ) from error

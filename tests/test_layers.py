@@ -29,7 +29,19 @@ ALLOWED = {
 }
 # a host's own library, inside functions only
 HOSTS = {"torch", "fam_ext.core", "fam_ext.methods", "fam_ext.hosts"}
-LAZY = {"hosts": {"diffusers", "modules", "k_diffusion", "backend", "ldm", "sgm", "modules_forge", "ldm_patched"}}
+LAZY = {
+    "hosts": {
+        "accelerate",
+        "diffusers",
+        "modules",
+        "k_diffusion",
+        "backend",
+        "ldm",
+        "sgm",
+        "modules_forge",
+        "ldm_patched",
+    }
+}
 # modules that a machine without torch must be able to import
 WITHOUT_TORCH = [
     "fam_ext.core.config",

@@ -5,11 +5,9 @@ from __future__ import annotations
 from torch import Tensor
 from torch.nn.functional import scaled_dot_product_attention
 
-from fam_ext.core.resize import key_matrix, resize_matrix, resize_tokens
+from fam_ext.core.resize import matrices_on, resize_grid
 from fam_ext.core.schedule import Size
 from fam_ext.errors import ConfigError
-
-HEADS_AT_ONCE = 8
 
 
 def modulated_attention(
@@ -33,26 +31,33 @@ def modulated_attention(
 
     U upsamples the native map M_n on both axes: U(M_n) = A M_n B^T with A = R_h (x) R_w and B = A diag(1 / A^T 1), so
     that every row still sums to 1. Hence U(M_n) V = A . SDPA(Q_n, K_n, B^T V): no (HW, HW) or (HW, hw) tensor is made.
-    Inference only: the blend is written into the attention's own output. Raises `ConfigError` for sizes that don't fit.
+    The two resizings are two thin matmuls each for all rows and heads; the last one adds its result to the target's
+    attention. Inference only: the blend is
+    written into the attention's own output. Raises `ConfigError` for sizes that don't fit.
     """
     _check(q, native_q, size, native_size, strength)
     k, v, native_k = (_all_heads(tensor, q.shape[1]) for tensor in (k, v, native_k))
     if strength == 0:
         return scaled_dot_product_attention(q, k, v, scale=scale)
 
-    (height, width), (native_height, native_width) = size, native_size
-    pool = key_matrix(native_height, height, interp), key_matrix(native_width, width, interp)
-    spread = resize_matrix(native_height, height, interp), resize_matrix(native_width, width, interp)
-    native_out = scaled_dot_product_attention(native_q, native_k, resize_tokens(v, pool, size), scale=scale)
+    spread, pool = matrices_on(native_size, size, interp, device=v.device, dtype=v.dtype)
+    pooled = resize_grid(_merged(v, size).to(pool[0].dtype), pool).to(v.dtype)
+    native_out = scaled_dot_product_attention(native_q, native_k, _split(pooled, q.shape[1]), scale=scale)
+    native_grid = _merged(native_out, native_size).to(spread[0].dtype)
     if strength == 1:
-        return resize_tokens(native_out, spread, native_size)
-    out = scaled_dot_product_attention(q, k, v, scale=scale)
-    # a few heads at a time: what is spread over the target never needs much memory beside `out`
-    for row in range(q.shape[0]):
-        for head in range(0, q.shape[1], HEADS_AT_ONCE):
-            part = row, slice(head, head + HEADS_AT_ONCE)
-            out[part].lerp_(resize_tokens(native_out[part], spread, native_size), strength)
-    return out
+        return _split(resize_grid(native_grid, spread).to(q.dtype), q.shape[1])
+    out = _merged(scaled_dot_product_attention(q, k, v, scale=scale), size).to(spread[0].dtype)
+    return _split(resize_grid(native_grid, spread, onto=out, share=strength).to(q.dtype), q.shape[1])
+
+
+def _merged(tokens: Tensor, size: Size) -> Tensor:
+    """Return (B, heads, H*W, d) as a grid (B, H, W, heads * d): a view where the heads were split from one tensor."""
+    return tokens.transpose(1, 2).reshape(tokens.shape[0], *size, -1)
+
+
+def _split(grid: Tensor, heads: int) -> Tensor:
+    rows, height, width, channels = grid.shape
+    return grid.view(rows, height * width, heads, channels // heads).transpose(1, 2)
 
 
 def _all_heads(tensor: Tensor, heads: int) -> Tensor:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import logging
 from collections.abc import Generator
 from contextlib import contextmanager
 from dataclasses import dataclass, field
@@ -12,9 +13,15 @@ from torch.nn.functional import interpolate, scaled_dot_product_attention
 
 from fam_ext.core.attention import modulated_attention
 from fam_ext.core.config import FamConfig
-from fam_ext.core.frequency import high_pass_mask, modulate
+from fam_ext.core.frequency import high_pass_mask, modulate, modulate_spatial
 from fam_ext.core.schedule import NoiseLevel, Size, config_box, inside_weight, rho
 from fam_ext.errors import AlreadyGuidedError, ConfigError
+
+log = logging.getLogger(__name__)
+
+
+NO_FFT = ("not implemented", "not currently implemented", "not supported", "unsupported", "compiled without")
+"""What a device without FFT says; anything else, memory too, is not answered by the other form."""
 
 
 class NativeRecord:
@@ -86,6 +93,7 @@ class HiresGuide:
         self.report = GuideReport()
         self._maps: dict[str, tuple[Tensor, Tensor, Size]] = {}
         self._mode = "off"
+        self._has_fft = True
 
     @property
     def native_size(self) -> Size:
@@ -121,7 +129,18 @@ class HiresGuide:
             return latent
         mask = high_pass_mask(self.target_size, box, weight, device=latent.device)
         self.report.fm_calls += 1
-        return modulate(latent, reference.to(latent), mask)
+        return self._modulated(latent, reference.to(latent), mask)
+
+    def _modulated(self, latent: Tensor, reference: Tensor, mask: Tensor) -> Tensor:
+        if self._has_fft:
+            try:
+                return modulate(latent, reference, mask)
+            except (NotImplementedError, RuntimeError) as error:
+                if not any(word in str(error).lower() for word in NO_FFT):
+                    raise
+                self._has_fft = False
+                log.info("%s has no FFT: Frequency Modulation runs as two matmuls (Eq. 5)", latent.device)
+        return modulate_spatial(latent, reference, mask)
 
     # --- Attention Modulation
 

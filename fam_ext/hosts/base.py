@@ -7,10 +7,12 @@ from contextlib import AbstractContextManager
 from dataclasses import dataclass
 from typing import Protocol
 
+import torch
 from torch import Tensor
 
 from fam_ext.core.guide import HiresGuide
 from fam_ext.core.schedule import NoiseLevel, Size
+from fam_ext.errors import NonFiniteLatentError
 
 Model = Callable[[Tensor, NoiseLevel], Tensor]
 """(latent in unit variance (B, C, H, W), its level) -> the network's guided output (epsilon or v), same shape."""
@@ -31,6 +33,37 @@ class Prompt:
     positive: str = ""
     negative: str = ""
     clip_skip: int | None = None
+
+
+class FiniteWatch:
+    """Says once a step whether the state is finite, without keeping a CUDA device waiting: the answer of one step is
+    read at the next, or at `finish`."""
+
+    def __init__(self) -> None:
+        self._pending: tuple[Tensor, torch.cuda.Event | None, str] | None = None
+
+    def look(self, latent: Tensor, message: str) -> None:
+        """Note `latent` (any shape); raises `NonFiniteLatentError(message)`, on CUDA at the next call."""
+        self.finish()
+        answer, event = torch.isfinite(latent).all(), None
+        if latent.device.type == "cuda":
+            answer = torch.empty((), dtype=torch.bool, pin_memory=True).copy_(answer, non_blocking=True)
+            event = torch.cuda.Event()
+            event.record(torch.cuda.current_stream(latent.device))
+        self._pending = answer, event, message
+        if event is None:
+            self.finish()
+
+    def finish(self) -> None:
+        """Raise for the last state that was looked at."""
+        if self._pending is None:
+            return
+        answer, event, message = self._pending
+        self._pending = None
+        if event is not None:
+            event.synchronize()
+        if not bool(answer):
+            raise NonFiniteLatentError(message)
 
 
 class Sampler(Protocol):
@@ -58,9 +91,10 @@ class Sampler(Protocol):
 
 
 class Host(Protocol):
-    """A loaded model. Latents are float32 (B, C, H / 8, W / 8), images float32 (B, 3, H, W) in [0, 1]."""
+    """A loaded model. Latents are float32 (B, C, H / 8, W / 8) on `device`, images float32 (B, 3, H, W) in [0, 1]."""
 
     name: str
+    device: torch.device
     latent_channels: int
     num_train_timesteps: int
     native_side: int

@@ -18,13 +18,29 @@ from fam_ext.hosts.prompts import count_chunks, encode_prompt, is_open_clip
 
 TILE_FROM_SIDE = 1536
 DEFAULT_TILE = 1024
+HALVED = 0.5**0.5
+OFFLOADS = ("none", "model", "sequential")
 
 
 class DiffusersHost:
-    """See `hosts.base.Host`. `pipe` is a StableDiffusion(XL)Pipeline; its modules are never changed for good."""
+    """See `hosts.base.Host`. `pipe` is a StableDiffusion(XL)Pipeline; its modules are never changed for good, but
+    for a float16 VAE whose config says `force_upcast` (SDXL's overflows): it is held in float32. With `offload` "model"
+    or "sequential" the pipeline comes in main memory, and accelerate brings a network or a layer to `device` in turn.
+    """
 
-    def __init__(self, pipe: Any, *, name: str, device: torch.device, dtype: torch.dtype) -> None:  # noqa: ANN401
+    def __init__(
+        self,
+        pipe: Any,  # noqa: ANN401
+        *,
+        name: str,
+        device: torch.device,
+        dtype: torch.dtype,
+        offload: str = "none",
+    ) -> None:
         self.pipe = pipe
+        if pipe.vae.dtype == torch.float16 and getattr(pipe.vae.config, "force_upcast", False):
+            pipe.vae.to(torch.float32)
+        _offload(pipe, device, offload)
         self.name = name
         self.device = device
         self.dtype = dtype
@@ -41,7 +57,7 @@ class DiffusersHost:
     def encode(self, images: Tensor, *, tile: int | None = None) -> Tensor:
         """Return the latents (B, C, H / 8, W / 8) of `images` (B, 3, H, W) in [0, 1]: the distribution's mode."""
         with self._tiled(images.shape[-2:], tile):
-            pixels = (images * 2 - 1).to(self.device, self.pipe.vae.dtype)
+            pixels = (images.to(self.device) * 2 - 1).to(self.pipe.vae.dtype)
             latents = torch.cat([self.pipe.vae.encode(picture[None]).latent_dist.mode() for picture in pixels])
         return (latents.float() - self._shift) * self.pipe.vae.config.scaling_factor
 
@@ -50,7 +66,8 @@ class DiffusersHost:
         """Return the images (B, 3, H, W) in [0, 1] of `latents`, one at a time."""
         size = latents.shape[-2] * self.downscale, latents.shape[-1] * self.downscale
         with self._tiled(size, tile):
-            plain = (latents / self.pipe.vae.config.scaling_factor + self._shift).to(self.device, self.pipe.vae.dtype)
+            plain = latents.to(self.device) / self.pipe.vae.config.scaling_factor + self._shift
+            plain = plain.to(self.pipe.vae.dtype)
             pictures = torch.cat([self.pipe.vae.decode(latent[None]).sample for latent in plain])
         return (pictures.float() / 2 + 0.5).clamp(0, 1)
 
@@ -61,7 +78,9 @@ class DiffusersHost:
     @contextmanager
     def _tiled(self, size: tuple[int, ...], tile: int | None) -> Generator[None, None, None]:
         if tile is None:
-            tile = DEFAULT_TILE if max(size) > TILE_FROM_SIDE else 0
+            # float32 in a half-precision run takes twice the room: tiles, and what is tiled, of half the area
+            narrow = HALVED if self.pipe.vae.dtype == torch.float32 and self.dtype != torch.float32 else 1.0
+            tile = round(DEFAULT_TILE * narrow / 64) * 64 if max(size) > TILE_FROM_SIDE * narrow else 0
         vae = self.pipe.vae
         before = vae.use_tiling, vae.tile_sample_min_size, vae.tile_latent_min_size
         if tile:
@@ -93,21 +112,33 @@ class DiffusersHost:
         guide: HiresGuide | None = None,
         low_memory: bool = False,
     ) -> Generator[Model, None, None]:
-        """See `hosts.base.Host.model`. Rows are [uncond, cond], each in `prompts`' order; cond alone at cfg_scale 1."""
-        unet, use_uncond = self.pipe.unet, cfg_scale != 1
+        """See `hosts.base.Host.model`. Rows are [uncond, cond], each in `prompts`' order; cond alone at cfg_scale 1,
+        and with a guidance-distilled network (LCM), which is told the scale."""
+        unet = self.pipe.unet
+        guidance = self._guidance_embedding(cfg_scale)
+        use_uncond = cfg_scale != 1 and guidance is None
         with torch.inference_mode():
             contexts = self._contexts(prompts, use_uncond=use_uncond)
         native_size = self._native_pixels(guide) if guide else size
         everything = slice(0, contexts[0].shape[0])
+        sizes: dict[Size, Tensor] = {}
+
+        def added(rows: slice, size: Size) -> dict[str, Any]:
+            if contexts[1] is None:
+                return {}
+            if size not in sizes:
+                sizes[size] = self._size_ids(size, contexts[1])
+            return {"added_cond_kwargs": {"text_embeds": contexts[1][rows], "time_ids": sizes[size][rows]}}
 
         def predict(latent: Tensor, level: NoiseLevel, rows: slice) -> Tensor:
             def call(latent: Tensor, level: NoiseLevel, native: bool) -> Tensor:
                 return unet(
                     latent.to(self.device, self.dtype),
-                    torch.tensor(level.timestep, device=self.device),
+                    torch.full((), level.timestep, device=self.device),  # filled there, where a tensor would be copied
                     encoder_hidden_states=contexts[0][rows],
+                    timestep_cond=guidance,
                     return_dict=False,
-                    **self._added_conditions(contexts, rows, native_size if native else size),
+                    **added(rows, native_size if native else size),
                 )[0].float()
 
             return steer(call, latent, level) if steer else call(latent, level, False)
@@ -128,6 +159,18 @@ class DiffusersHost:
                     return uncond + cfg_scale * (cond - uncond)
 
             yield model
+
+    def _guidance_embedding(self, cfg_scale: float) -> Tensor | None:
+        """Return what a guidance-distilled network takes in the place of a second row, (1, width); None for others.
+
+        As diffusers' LCM pipelines: Imagen's scale less 1, where 0 is no guidance.
+        """
+        width = self.pipe.unet.config.time_cond_proj_dim
+        if width is None:
+            return None
+        return self.pipe.get_guidance_scale_embedding(torch.tensor([cfg_scale - 1]), embedding_dim=width).to(
+            self.device, self.dtype
+        )
 
     def _native_pixels(self, guide: HiresGuide) -> Size:
         height, width = guide.native_size
@@ -162,10 +205,21 @@ class DiffusersHost:
             pooled.append(pool * keep)
         return torch.cat(rows).to(self.dtype), torch.cat(pooled).to(self.dtype)
 
-    def _added_conditions(self, contexts: tuple[Tensor, Tensor | None], rows: slice, size: Size) -> dict[str, Any]:
-        """Return SDXL's size conditioning: original and target size are the size of this pass (the paper is silent)."""
-        if contexts[1] is None:
-            return {}
-        pooled = contexts[1][rows]
-        ids = torch.tensor([[*size, 0, 0, *size]], device=self.device, dtype=pooled.dtype).repeat(pooled.shape[0], 1)
-        return {"added_cond_kwargs": {"text_embeds": pooled, "time_ids": ids}}
+    def _size_ids(self, size: Size, pooled: Tensor) -> Tensor:
+        """Return SDXL's size conditioning (rows, 6): original and target size are this pass's (the paper is silent)."""
+        return torch.tensor([[*size, 0, 0, *size]], device=self.device, dtype=pooled.dtype).repeat(pooled.shape[0], 1)
+
+
+def _offload(pipe: Any, device: torch.device, offload: str) -> None:  # noqa: ANN401
+    if offload == "none":
+        return
+    import accelerate
+
+    networks = [part for part in pipe.components.values() if isinstance(part, torch.nn.Module)]
+    if offload == "sequential":
+        for network in networks:
+            accelerate.cpu_offload(network, device, offload_buffers=True)
+    elif offload == "model":
+        previous = None
+        for network in networks:
+            _, previous = accelerate.cpu_offload_with_hook(network, device, prev_module_hook=previous)

@@ -11,8 +11,8 @@ import torch
 from torch import Tensor
 
 from fam_ext.core.schedule import NoiseLevel
-from fam_ext.errors import Cancelled, NonFiniteLatentError, UnsupportedSamplerError, UsageError
-from fam_ext.hosts.base import Model, Modify, unmodified
+from fam_ext.errors import Cancelled, UnsupportedSamplerError, UsageError
+from fam_ext.hosts.base import FiniteWatch, Model, Modify, unmodified
 
 # name -> (diffusers class, options, schedule that "Automatic" means); variance exploding where VE holds the class
 SCHEDULERS: dict[str, tuple[str, dict[str, Any], str]] = {
@@ -120,7 +120,7 @@ class DiffusersSampler:
     ) -> Tensor:
         """Return the clean latent (B, C, H, W) from `latent` at `levels[0]`; contract in `hosts.base.Sampler`."""
         first, done = self._schedulers[0], 0
-        order, last = _order(first), len(first.timesteps) - 1
+        order, last, watch = _order(first), len(first.timesteps) - 1, FiniteWatch()
         for scheduler in self._schedulers:
             if hasattr(scheduler, "set_begin_index"):
                 scheduler.set_begin_index(self._first)
@@ -146,14 +146,15 @@ class DiffusersSampler:
                     for row, (scheduler, stream) in enumerate(zip(self._schedulers, self._streams, strict=True))
                 ]
             )
-            if not torch.isfinite(latent).all():
-                raise NonFiniteLatentError(
-                    f"the latent is not finite after step {done + 1} of {len(self.levels)} with {self.name};"
-                    " use --dtype float32, or another sampler"
-                )
+            watch.look(
+                latent,
+                f"the latent is not finite after step {done + 1} of {len(self.levels)} with {self.name};"
+                " use --dtype float32, or another sampler",
+            )
             if stage == order - 1 or index == last:
                 done += 1
                 step(done, len(self.levels))
+        watch.finish()
         return latent
 
 
@@ -212,6 +213,8 @@ def _step(
     steps_done: int,
 ) -> Tensor:
     timestep = scheduler.timesteps[index]
+    if getattr(scheduler, "noise_sampler", latent) is None:
+        scheduler.noise_sampler = _brownian_noise(scheduler, latent)
     # marks the input as scaled and sets the step index; the scaling itself is ours
     scheduler.scale_model_input(latent, timestep)
     accepted = inspect.signature(scheduler.step).parameters
@@ -223,6 +226,17 @@ def _step(
         # torchsde rounds an interval's ends by one part in ten million, and says so
         warnings.filterwarnings("ignore", message="Should have t[ab][<>]=t[01]")
         return scheduler.step(output, timestep, latent, return_dict=False, **extra)[0].to(latent.dtype)
+
+
+def _brownian_noise(scheduler: Any, latent: Tensor) -> Callable[[Any, Any], Tensor]:  # noqa: ANN401
+    """Return what the scheduler would make for itself, drawn on the CPU: a seed gives one picture on every device."""
+    from diffusers.schedulers.scheduling_dpmsolver_sde import BrownianTreeNoiseSampler
+
+    sigmas = scheduler.sigmas[scheduler.sigmas > 0]
+    draw = BrownianTreeNoiseSampler(
+        torch.empty_like(latent, device="cpu"), sigmas.min(), sigmas.max(), scheduler.noise_sampler_seed
+    )
+    return lambda sigma, following: draw(sigma, following).to(latent)
 
 
 def _modify_corrected_state(scheduler: Any, modify: Modify) -> None:  # noqa: ANN401

@@ -12,6 +12,7 @@ from collections.abc import Callable, Generator, Iterator
 from contextlib import ExitStack, contextmanager
 from dataclasses import dataclass, field
 from typing import Any
+from weakref import WeakKeyDictionary
 
 import torch
 from torch import Tensor, nn
@@ -26,11 +27,13 @@ from fam_ext.errors import (
     UnsupportedModelError,
     UnsupportedSamplerError,
 )
+from fam_ext.hosts.base import FiniteWatch
 from fam_ext.hosts.sites import Site, select_sites
 
 logger = logging.getLogger(__name__)
 
 NUM_TRAIN_TIMESTEPS = 1000
+NOT_FINITE = "the hires latent has values that are not finite; use --no-half, --upcast-sampling or another VAE"
 
 ONE_CALL = frozenset(
     (
@@ -344,6 +347,17 @@ def function_name(sampler: Any) -> str:  # noqa: ANN401
 def level_at(sampler: Any, sigma: float) -> NoiseLevel:  # noqa: ANN401
     """Return the level of what the sampler calls sigma: a sigma in k-diffusion, a timestep in the DDIM family."""
     denoiser = sampler.model_wrap_cfg
+    known = _levels.setdefault(denoiser, {})
+    if sigma not in known:
+        known[sigma] = _new_level(denoiser, sigma)
+    return known[sigma]
+
+
+# the level of each sigma costs two waits for the device; a sampler has its own denoiser, and asks for few
+_levels: WeakKeyDictionary[Any, dict[float, NoiseLevel]] = WeakKeyDictionary()
+
+
+def _new_level(denoiser: Any, sigma: float) -> NoiseLevel:  # noqa: ANN401
     inner = denoiser.inner_model
     if hasattr(inner, "sigma_to_t"):
         tensor = torch.tensor([sigma], device=inner.log_sigmas.device, dtype=torch.float32)
@@ -356,10 +370,12 @@ def level_at(sampler: Any, sigma: float) -> NoiseLevel:  # noqa: ANN401
 def guided_sampler(sampler: Any, guide: HiresGuide, *, position: Position) -> Generator[None, None, None]:  # noqa: ANN401
     """While open, FM acts on the sampler's own latent before each model call, and `position` follows it."""
     calls = StateCalls(function_name(sampler), steps=guide.steps, label=_label(sampler))
+    watch = FiniteWatch()
 
     def before_call(latent: Tensor, level: NoiseLevel) -> None:
         if tuple(latent.shape[-2:]) != guide.target_size:
             return
+        watch.look(latent, NOT_FINITE)
         if calls.is_state(latent):
             modulated = guide.modulate(latent, level)
             if modulated is not latent:
@@ -481,6 +497,4 @@ def _no_step(start: float, steps: int) -> ConfigError:
 def check_finite(latent: Tensor) -> None:
     """Raise `NonFiniteLatentError` when `latent` holds a value that is not finite."""
     if not bool(torch.isfinite(latent).all()):
-        raise NonFiniteLatentError(
-            "the hires latent has values that are not finite; use --no-half, --upcast-sampling or another VAE"
-        )
+        raise NonFiniteLatentError(NOT_FINITE)

@@ -170,6 +170,8 @@ def encode_prompt(
     tokens += empty_tokens * (chunks - len(tokens))
     weights += empty_weights * (chunks - len(weights))
     device = next(text_encoder.parameters()).device
+    if hasattr(text_encoder, "_hf_hook"):  # offloaded: accelerate's hook takes the tokens where they are needed
+        device = torch.device("cpu")
     output = text_encoder(torch.tensor(tokens, device=device), output_hidden_states=True)
     if penultimate:
         states = output.hidden_states[-2 if clip_skip is None else -clip_skip]

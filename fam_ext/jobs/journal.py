@@ -33,11 +33,18 @@ from fam_ext.jobs.walk import STATE_FOLDER, Candidate
 
 log = logging.getLogger(__name__)
 
-SCHEMA_VERSION = 3
+SCHEMA_VERSION = 4
 STATES = ("pending", "running", "saving", "done", "failed", "skipped")
 FILE_NAME = "journal.sqlite3"
 _BUSY_SECONDS = 60.0
 _BATCH = 500
+_BATCH_SECONDS = 0.5
+MAX_DEATHS = 2
+"""So often may a process die during a picture before its row fails."""
+POISON = (
+    "the process ended twice while it worked on this picture (killed, or out of memory); make the picture or --scale "
+    "smaller, or try it once more with fam-hires retry-failed"
+)
 _FULL = (errno.ENOSPC, errno.EDQUOT, errno.EROFS, errno.EACCES, errno.EPERM)
 
 _SCHEMA = """
@@ -67,6 +74,8 @@ CREATE TABLE items (
     output_hash TEXT,
     state TEXT NOT NULL,
     attempts INTEGER NOT NULL DEFAULT 0,
+    at_risk INTEGER NOT NULL DEFAULT 0,
+    deaths INTEGER NOT NULL DEFAULT 0,
     error TEXT,
     notes TEXT,
     seconds REAL,
@@ -75,7 +84,7 @@ CREATE TABLE items (
     owner TEXT,
     program TEXT
 );
-CREATE INDEX items_queue ON items (state, model_rank, size_rank, id);
+CREATE INDEX items_queue ON items (state, deaths, model_rank, size_rank, id);
 """
 
 
@@ -89,7 +98,15 @@ def _to_version_3(connection: sqlite3.Connection) -> None:
     connection.execute("ALTER TABLE items ADD COLUMN program TEXT")
 
 
-_MIGRATIONS: Mapping[int, Callable[[sqlite3.Connection], None]] = {1: _to_version_2, 2: _to_version_3}
+def _to_version_4(connection: sqlite3.Connection) -> None:
+    """Version 3 did not know during which pictures a process had died."""
+    connection.execute("ALTER TABLE items ADD COLUMN at_risk INTEGER NOT NULL DEFAULT 0")
+    connection.execute("ALTER TABLE items ADD COLUMN deaths INTEGER NOT NULL DEFAULT 0")
+    connection.execute("DROP INDEX IF EXISTS items_queue")
+    connection.execute("CREATE INDEX items_queue ON items (state, deaths, model_rank, size_rank, id)")
+
+
+_MIGRATIONS: Mapping[int, Callable[[sqlite3.Connection], None]] = {1: _to_version_2, 2: _to_version_3, 3: _to_version_4}
 
 
 @dataclass(frozen=True)
@@ -117,6 +134,8 @@ class Item:
     size: int = 0
     mtime_ns: int = 0
     program: str | None = None
+    deaths: int = 0
+    """Processes that ended while they read or drew it."""
 
 
 @dataclass
@@ -136,7 +155,7 @@ class PlanCounts:
 
 _COLUMNS = (
     "id, key, source, request, native_height, native_width, format, output, taken, origin, base_text, content_hash, "
-    "attempts, state, error, notes, seconds, bytes, finished, size, mtime_ns, program"
+    "attempts, state, error, notes, seconds, bytes, finished, size, mtime_ns, program, deaths"
 )
 
 
@@ -171,9 +190,9 @@ class Journal:
         self.token = f"{os.getpid()}-{secrets.token_hex(4)}"
         self.joined = False
         self._mutex = threading.RLock()
-        self._attempts: dict[int, int] = {}
         self.places: set[Path] = set()
         """Folders below the output that were checked and made in this run."""
+        self._sources: frozenset[tuple[int, int]] | None = None
         self._main_lock: FileLock | None = None
         self._owner_lock: FileLock | None = None
         self._memory = memory
@@ -268,7 +287,8 @@ class Journal:
             if not self._memory:
                 try:
                     self._db.execute(
-                        "UPDATE items SET state = 'pending', owner = NULL WHERE owner = ? AND state = 'running'",
+                        "UPDATE items SET state = 'pending', attempts = MAX(0, attempts - 1), at_risk = 0, owner = NULL "
+                        "WHERE owner = ? AND state = 'running'",
                         (self.token,),
                     )
                 except sqlite3.Error as error:
@@ -332,7 +352,8 @@ class Journal:
     # --- recovery -------------------------------------------------------------------------------------------------
 
     def recover(self) -> int:
-        """Return how many files of dead processes were taken back: finished if their picture is whole, else queued."""
+        """Return how many files of dead processes were taken back: finished if their picture is whole, failed if it was
+        the second process to die in them, else queued."""
         with self._mutex:
             rows = self._db.execute(
                 "SELECT DISTINCT owner FROM items WHERE state IN ('running', 'saving') AND owner IS NOT NULL"
@@ -350,8 +371,14 @@ class Journal:
                 whole = state == "saving" and self._finish(owner, item_id, output, output_hash)
                 with self._transaction() as db:
                     db.execute(
-                        "UPDATE items SET state = ?, owner = NULL WHERE id = ? AND owner = ?",
+                        "UPDATE items SET state = ?, deaths = deaths + at_risk, at_risk = 0, owner = NULL "
+                        "WHERE id = ? AND owner = ?",
                         ("done" if whole else "pending", item_id, owner),
+                    )
+                    db.execute(
+                        "UPDATE items SET state = 'failed', error = ?, finished = ? "
+                        "WHERE id = ? AND state = 'pending' AND deaths >= ?",
+                        (POISON, time.time(), item_id, MAX_DEATHS),
                     )
                 count += 1
         self._remove_dead_temporaries()
@@ -432,6 +459,8 @@ class Journal:
             on_count(counts)
             if cancelled():
                 break
+        if options.overwrite:
+            self._spare_sources(counts)
         with self._transaction():
             self._set("planning", False)
             self._set("options", options.to_json())
@@ -452,7 +481,7 @@ class Journal:
         if not fresh:
             row = self._db.execute(
                 "SELECT id, size, mtime_ns, sidecar, fingerprint, state, output, settings_hash, content_hash, source, "
-                "bytes FROM items WHERE key = ?",
+                "bytes, deaths FROM items WHERE key = ?",
                 (to_db(candidate.key),),
             ).fetchone()
         unchanged = row is not None and tuple(row[1:5]) == (
@@ -492,6 +521,31 @@ class Journal:
             return  # a joined process works on it
         self._write(candidate, planned, settings_hash, fingerprint, options, ranks, counts, row)
 
+    def _spare_sources(self, counts: PlanCounts) -> None:
+        """Fail what would replace a source, by whatever name the source is reached."""
+        with self._transaction() as db:
+            rows = db.execute("SELECT id, output FROM items WHERE state = 'pending'").fetchall()
+            for item_id, output in rows:
+                if self.is_source(self._below(from_db(output))):
+                    db.execute(
+                        "UPDATE items SET state = 'failed', error = ?, request = NULL, output = NULL, "
+                        "output_fold = NULL WHERE id = ?",
+                        (IS_SOURCE, item_id),
+                    )
+                    counts.failed += 1
+                    counts.new -= 1
+
+    def is_source(self, path: str | Path) -> bool:
+        """Return whether a path, itself or through links, is a file that this journal's jobs read."""
+        found = _identities(path)
+        if not found:
+            return False
+        if self._sources is None:
+            with self._mutex:
+                rows = self._db.execute("SELECT source FROM items").fetchall()
+            self._sources = frozenset(one for (source,) in rows for one in _identities(from_db(source)))
+        return not self._sources.isdisjoint(found)
+
     def _stands(self, row: Sequence[Any]) -> bool:
         """Return whether an unchanged row needs nothing: done and still there, or waiting for its turn."""
         state, output, written = row[5], row[6], row[10]
@@ -500,7 +554,7 @@ class Journal:
                 return os.stat(self._below(from_db(output))).st_size == written
             except OSError:
                 return False
-        return state in ("pending", "running", "saving")
+        return state in ("pending", "running", "saving") or row[11] >= MAX_DEATHS
 
     def _write(
         self,
@@ -540,7 +594,7 @@ class Journal:
             "fingerprint": fingerprint,
             "content_hash": None,
             "settings_hash": settings_hash,
-            "request": planned.request_text,
+            "request": planned.request_text if state != "failed" else None,
             "taken": json.dumps(planned.taken),
             "origin": planned.origin,
             "base_text": planned.base_text,
@@ -555,6 +609,7 @@ class Journal:
             "output_hash": None,
             "state": state,
             "attempts": 0,
+            "deaths": 0,
             "error": error,
             "notes": json.dumps(planned.notes) if planned.notes else None,
             "seconds": None,
@@ -581,40 +636,63 @@ class Journal:
             if not os.path.lexists(target):
                 return name, None
             if _same_file(target, candidate.path):
-                return None, "the output would replace its own source; choose another output folder"
+                return None, IS_SOURCE
             return name, None if options.overwrite else EXISTS
         return None, "no free name was found; choose another name pattern"
 
     # --- work -----------------------------------------------------------------------------------------------------
 
-    def claim(self) -> Item | None:
-        """Return the next file in the queue, now ours; None when the queue is empty."""
+    def claim(self, *, suspect: bool = False, at_risk: bool = True) -> Item | None:
+        """Return the next file in the queue, now ours; None when the queue is empty.
+
+        The attempt is written at once. `suspect` asks for those during which a process died before, which are worked
+        on alone; `at_risk` says that this process would die with the picture (a worker's death is not ours).
+        """
         with self._transaction() as db:
             row = db.execute(
-                f"SELECT {_COLUMNS} FROM items WHERE state = 'pending' ORDER BY model_rank, size_rank, id LIMIT 1"
+                f"SELECT {_COLUMNS} FROM items WHERE state = 'pending' AND deaths {'>' if suspect else '='} 0 "
+                "ORDER BY deaths, model_rank, size_rank, id LIMIT 1"
             ).fetchone()
             if row is None:
                 return None
-            db.execute("UPDATE items SET state = 'running', owner = ? WHERE id = ?", (self.token, row[0]))
+            db.execute(
+                "UPDATE items SET state = 'running', attempts = attempts + 1, at_risk = ?, owner = ? WHERE id = ?",
+                (at_risk, self.token, row[0]),
+            )
         return _item(row)
 
     def release(self, item: Item) -> None:
         """Put a claimed file back into the queue, as if it had not been touched."""
         with self._transaction() as db:
-            db.execute("UPDATE items SET state = 'pending', owner = NULL WHERE id = ?", (item.id,))
+            db.execute(
+                "UPDATE items SET state = 'pending', attempts = MAX(0, attempts - 1), at_risk = 0, owner = NULL "
+                "WHERE id = ?",
+                (item.id,),
+            )
 
-    def attempt(self, item: Item) -> None:
-        """Count one attempt; it is written with the outcome, to spare a transaction."""
-        with self._mutex:
-            self._attempts[item.id] = self._attempts.get(item.id, 0) + 1
+    def risk(self, item: Item, at_risk: bool) -> None:
+        """Write whether the process is reading or drawing the file; one that waits in memory is not to blame."""
+        with self._transaction() as db:
+            db.execute("UPDATE items SET at_risk = ? WHERE id = ?", (at_risk, item.id))
+
+    def again(self, item: Item) -> None:
+        """Write a further attempt at a file that is ours already."""
+        with self._transaction() as db:
+            db.execute("UPDATE items SET attempts = attempts + 1 WHERE id = ?", (item.id,))
+
+    def died(self, item: Item) -> int:
+        """Write that a worker process ended during the file, and return how many have."""
+        with self._transaction() as db:
+            db.execute("UPDATE items SET deaths = deaths + 1 WHERE id = ?", (item.id,))
+            return int(db.execute("SELECT deaths FROM items WHERE id = ?", (item.id,)).fetchone()[0])
 
     def fail(self, item: Item, error: str, *, notes: Sequence[str] = ()) -> None:
         """Record a failure with its cause in one sentence."""
         with self._transaction() as db:
             db.execute(
-                "UPDATE items SET state = 'failed', owner = NULL, error = ?, notes = ?, finished = ?, "
-                "attempts = attempts + ? WHERE id = ?",
-                (error, json.dumps(list(notes)), time.time(), self._attempts.pop(item.id, 0), item.id),
+                "UPDATE items SET state = 'failed', at_risk = 0, owner = NULL, error = ?, notes = ?, finished = ? "
+                "WHERE id = ?",
+                (error, json.dumps(list(notes)), time.time(), item.id),
             )
 
     def saving(
@@ -624,7 +702,7 @@ class Journal:
         with self._transaction() as db:
             db.execute(
                 "UPDATE items SET state = 'saving', output_hash = ?, bytes = ?, seconds = ?, content_hash = ?, "
-                "notes = ?, error = NULL, finished = ?, attempts = attempts + ? WHERE id = ?",
+                "notes = ?, error = NULL, finished = ?, at_risk = 0, deaths = 0 WHERE id = ?",
                 (
                     output_hash,
                     size,
@@ -632,7 +710,6 @@ class Journal:
                     content_hash,
                     json.dumps(list(notes)),
                     time.time(),
-                    self._attempts.pop(item.id, 0),
                     item.id,
                 ),
             )
@@ -643,10 +720,12 @@ class Journal:
             db.execute("UPDATE items SET state = 'done', owner = NULL WHERE id = ?", (item.id,))
 
     def retry_failed(self) -> int:
-        """Queue every failed file that has a request again, and return how many."""
+        """Queue every failed file that has a request again, and return how many. One that ended the process twice gets
+        one try."""
         with self._transaction() as db:
             cursor = db.execute(
-                "UPDATE items SET state = 'pending', error = NULL WHERE state = 'failed' AND request IS NOT NULL "
+                "UPDATE items SET state = 'pending', error = NULL, deaths = MIN(deaths, 1) "
+                "WHERE state = 'failed' AND request IS NOT NULL "
                 "AND output_fold IS NOT NULL"
             )
             return cursor.rowcount
@@ -719,6 +798,7 @@ class Journal:
 
 
 EXISTS = "the output exists already; --overwrite replaces it"
+IS_SOURCE = "the output would replace a source of the job; choose another output folder or name pattern"
 
 
 class _Ranks:
@@ -776,6 +856,7 @@ def _item(row: Sequence[Any]) -> Item:
         size=row[19],
         mtime_ns=row[20],
         program=row[21],
+        deaths=row[22],
     )
 
 
@@ -796,6 +877,15 @@ def _same_file(first: str, second: str) -> bool:
         return os.path.samefile(first, second)
     except OSError:
         return False
+
+
+def _identities(path: str | Path) -> set[tuple[int, int]]:
+    """Return device and inode of what stands at a path and of what it leads to."""
+    found: set[tuple[int, int]] = set()
+    with contextlib.suppress(OSError, ValueError):
+        for status in (os.lstat(path), os.stat(path)):
+            found.add((status.st_dev, status.st_ino))
+    return found
 
 
 def _unlink(path: Path) -> None:

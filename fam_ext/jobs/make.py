@@ -8,10 +8,12 @@ import hashlib
 import os
 import stat
 import time
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Collection, Mapping
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
+
+from PIL import Image
 
 from fam_ext.errors import (
     FamError,
@@ -21,8 +23,8 @@ from fam_ext.errors import (
     PictureError,
     UnsupportedSamplerError,
 )
-from fam_ext.jobs.journal import EXISTS, Item, Journal, output_sentence, stops_the_job
-from fam_ext.jobs.plan import PlanOptions
+from fam_ext.jobs.journal import EXISTS, IS_SOURCE, Item, Journal, output_sentence, stops_the_job
+from fam_ext.jobs.plan import MIN_SIDE, PlanOptions
 from fam_ext.jobs.request import HiresRequest, Progress, Rendered, Renderer
 from fam_ext.metadata import pictures
 from fam_ext.metadata.fields import BY_NAME, REQUEST_FIELDS
@@ -31,6 +33,7 @@ from fam_ext.metadata.infotext import Infotext, add, format_infotext, format_val
 FIRST_TILE = 512
 SECOND_TILE = 256
 FALLBACK_SAMPLER = "DPM++ 2M"
+TOO_LARGE = "the picture is too large for this machine's memory; lower --max-input-megapixels or make it smaller"
 
 
 @dataclass(frozen=True)
@@ -63,7 +66,10 @@ class Packed:
 
 def load(item: Item, options: PlanOptions) -> Loaded:
     """Return the decoded picture. Raises `PictureError`, one sentence."""
-    return load_bytes(_read(item.source), item, options)
+    try:
+        return load_bytes(_read(item.source), item, options)
+    except MemoryError:
+        raise PictureError(TOO_LARGE) from None
 
 
 def load_bytes(data: bytes, item: Item, options: PlanOptions) -> Loaded:
@@ -90,21 +96,22 @@ def _read(source: str) -> bytes:
 
 def draw(renderer: Renderer, loaded: Loaded, item: Item, progress: Progress) -> Drawn:
     """Return the rendered picture. Out of memory goes one step down the degrade chain and tries again: smaller VAE
-    tiles, low memory, Frequency Modulation only. A sampler that only the picture's metadata asked for is replaced.
+    tiles, low memory, Frequency Modulation only; of these, what the
+    renderer can give up. A sampler that only the picture's metadata asked for is replaced.
 
     Raises what the renderer raises when there is no step left.
     """
     if item.request is None:
         raise PictureError("the plan has no settings for this file; run the command again")
     request = item.request
-    notes: list[str] = []
+    native, notes = enlarged(loaded.picture.image)
     began = time.perf_counter()
     while True:
         try:
-            rendered = renderer.render(loaded.picture.image, request, progress)
+            rendered = renderer.render(native, request, progress)
             break
         except OutOfMemoryError:
-            step = degrade(request)
+            step = degrade(request, getattr(renderer, "can_give_up", ()))
             if step is None:
                 raise
             request, note = step
@@ -124,6 +131,16 @@ def draw(renderer: Renderer, loaded: Loaded, item: Item, progress: Progress) -> 
     return Drawn(rendered, request, tuple(notes), time.perf_counter() - began)
 
 
+def enlarged(image: Image.Image) -> tuple[Image.Image, list[str]]:
+    """Return a picture with at least MIN_SIDE px a side, which a latent needs, and a note where it was smaller."""
+    factor = MIN_SIDE / min(image.size)
+    if factor <= 1:
+        return image, []
+    width, height = (max(MIN_SIDE, round(side * factor)) for side in image.size)
+    note = f"enlarged from {image.width} x {image.height} to {width} x {height} px first, the least size"
+    return image.resize((width, height), Image.Resampling.LANCZOS), [note]
+
+
 def ready(build: Callable[[], Renderer]) -> Renderer:
     """Return a renderer whose model is loaded, where it has a `load`. Raises `LoadError`: no picture can be made."""
     try:
@@ -136,16 +153,31 @@ def ready(build: Callable[[], Renderer]) -> Renderer:
     return renderer
 
 
-def degrade(request: HiresRequest) -> tuple[HiresRequest, str] | None:
-    """Return the request one step down the chain with its name, or None at the end."""
-    if request.tile is None or request.tile == 0 or request.tile > FIRST_TILE:
-        return dataclasses.replace(request, tile=FIRST_TILE), f"out of memory: VAE tiles of {FIRST_TILE} px"
-    if not request.low_memory:
-        tile = min(request.tile, SECOND_TILE)
-        return dataclasses.replace(request, tile=tile, low_memory=True), "out of memory: attention in chunks"
-    if request.method == "fam" and request.config.am:
+def degrade(request: HiresRequest, can: Collection[str]) -> tuple[HiresRequest, str] | None:
+    """Return the request one step down the chain with a sentence of what changed, or None at the end.
+
+    `can` is what the renderer can give up: "tile", "low_memory", "am". A step that would change nothing is left out.
+    """
+    smaller = _tile(request, FIRST_TILE) if "tile" in can else None
+    if smaller is not None:
+        return dataclasses.replace(request, tile=smaller), f"out of memory: VAE tiles of {smaller} px"
+    if "low_memory" in can and not request.low_memory:
+        smaller = _tile(request, SECOND_TILE) if "tile" in can else None
+        steers = request.method == "fam" and request.config.am
+        done = [f"VAE tiles of {smaller} px"] if smaller is not None else []
+        done += ["guidance in halves"] if request.cfg_scale != 1 else []
+        done += ["native queries and keys in main memory"] if steers else []
+        if done:
+            tile = request.tile if smaller is None else smaller
+            return dataclasses.replace(request, tile=tile, low_memory=True), f"out of memory: {', '.join(done)}"
+    if "am" in can and request.method == "fam" and request.config.am:
         return dataclasses.replace(request, config=request.config.replace(am=False)), "out of memory: FM only"
     return None
+
+
+def _tile(request: HiresRequest, tile: int) -> int | None:
+    """Return `tile` where it is smaller than the request's own and than the picture, else None."""
+    return tile if max(request.size) > tile and (not request.tile or request.tile > tile) else None
 
 
 def pack(loaded: Loaded, drawn: Drawn, item: Item, options: PlanOptions) -> Packed:
@@ -222,6 +254,8 @@ def write(journal: Journal, item: Item, packed: Packed, options: PlanOptions) ->
             journal.places.add(target.parent)
         if not options.overwrite and os.path.lexists(target) and _differs(target, packed.data):
             raise PictureError(EXISTS)
+        if options.overwrite and journal.is_source(target):
+            raise PictureError(IS_SOURCE)
         _write_synced(temporary, packed.data)
         if options.keep_times:
             status = os.stat(item.source)

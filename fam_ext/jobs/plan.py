@@ -45,6 +45,7 @@ RULED = (
 )
 NAME_FIELDS = ("stem", "format", "width", "height", "scale", "seed", "index", "steps", "method")
 MIN_SIDE = 16
+MIN_ENLARGED = 64
 MAX_ASPECT = 16.0
 _MULTIPLE = 8
 _ENCODE = json.JSONEncoder(ensure_ascii=False).encode
@@ -262,7 +263,6 @@ def one_line(text: str) -> str:
 def _plan_file(candidate: Candidate, options: PlanOptions, index: int) -> Planned:
     header = pictures.read_header(candidate.path, max_pixels=options.max_input_pixels, first_frame=options.first_frame)
     native = header.size
-    check_native(native)
     found, origin = header.settings()
     reading = header.reading
     program, notes = (reading.program, reading.notes) if reading is not None else (None, ())
@@ -277,6 +277,7 @@ def _plan_file(candidate: Candidate, options: PlanOptions, index: int) -> Planne
             found = dataclasses.replace(found, prompt=read.prompt, negative_prompt=read.negative or "")
             notes = (*notes, "the prompt is the .txt file's")
     target, skip = target_size(native, options)
+    check_native(native, target)
     request, taken = resolve(found or Infotext(), target, options)
     request, changed = offered(request, taken, options)
     notes = tuple(shown(note) for note in (*notes, *_bounds(found or Infotext(), request, taken), *changed))
@@ -308,11 +309,15 @@ def _plan_file(candidate: Candidate, options: PlanOptions, index: int) -> Planne
     )
 
 
-def check_native(size: tuple[int, int]) -> None:
-    """Raise `PictureError` for a picture too small or too narrow for a latent."""
+def check_native(size: tuple[int, int], target: tuple[int, int] | None = None) -> None:
+    """Raise `PictureError` for a picture too small or too narrow for a latent. One that is too small is enlarged to
+    MIN_SIDE first where the target has MIN_ENLARGED a side."""
     height, width = size
-    if min(size) < MIN_SIDE:
-        raise PictureError(f"{width} x {height} px is too small; at least {MIN_SIDE} px a side are needed")
+    if min(size) < MIN_SIDE and (target is None or min(target) < MIN_ENLARGED):
+        raise PictureError(
+            f"{width} x {height} px is too small; at least {MIN_SIDE} px a side are needed, or a target of at least "
+            f"{MIN_ENLARGED} px a side"
+        )
     if max(size) > MAX_ASPECT * min(size):
         raise PictureError(
             f"{width} x {height} px is too narrow; crop it to at most {MAX_ASPECT:g} times as long as wide"

@@ -7,6 +7,7 @@ import csv
 import hashlib
 import html
 import io
+import itertools
 import json
 import os
 import re
@@ -51,6 +52,11 @@ COLUMNS = (
     "finished",
 )
 NAMES = ("report.csv", "report.json", "report.html")
+_OURS = {
+    ".csv": rb"source,state,output,native_width,native_height,",
+    ".json": rb'\{\s*"version": "[^"]*",\s*"output": "',
+    ".html": rb"""(?s)<!doctype html><html lang="en">.*<title>FAM Hires report</title>""",
+}
 MAX_HTML_ROWS = 2000
 MAX_THUMBNAILS = 200
 # spreadsheets skip white space before a formula; the full-width signs count too
@@ -61,7 +67,27 @@ _MAX_THUMBNAIL_PIXELS = 64_000_000
 
 def exists(folder: Path) -> bool:
     """Return whether the folder holds all three reports."""
-    return all((folder / name).is_file() for name in NAMES)
+    return all(place(folder, name).is_file() for name in NAMES)
+
+
+def place(folder: Path, name: str) -> Path:
+    """Return where the report `name` stands or is to stand: under its name, else, where a file that is not ours has
+    that name, as fam-report.csv, fam-report-2.csv and so on."""
+    suffix = name.rpartition(".")[2]
+    names = itertools.chain((name, f"fam-report.{suffix}"), (f"fam-report-{n}.{suffix}" for n in itertools.count(2)))
+    return next(path for path in (folder / name for name in names) if not os.path.lexists(path) or is_ours(path))
+
+
+def is_ours(path: Path) -> bool:
+    """Return whether a file is a report that this tool wrote, going by its first bytes. A link is not."""
+    try:
+        if path.is_symlink() or not path.is_file():
+            return False
+        with open(path, "rb") as file:
+            head = file.read(1000)
+    except OSError:
+        return False
+    return re.match(_OURS[path.suffix], head) is not None
 
 
 def write_all(journal: Journal) -> list[Path]:
@@ -69,7 +95,7 @@ def write_all(journal: Journal) -> list[Path]:
     writers: tuple[Callable[[Journal, IO[str]], None], ...] = (write_csv, write_json, write_html)
     paths: list[Path] = []
     for name, writer in zip(NAMES, writers, strict=True):
-        path = journal.output / name
+        path = place(journal.output, name)
         with _replacing(path, journal.temporary) as file:
             writer(journal, file)
         paths.append(path)

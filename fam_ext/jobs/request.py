@@ -46,8 +46,8 @@ class HiresRequest:
     tile: int | None = None
     """Side in pixels of the VAE's tiles; None = automatic, 0 = never tiled. The degrade chain lowers it."""
     low_memory: bool = False
-    """Trade speed for memory (attention in chunks, models off the device while they rest). The degrade chain sets it;
-    a renderer that cannot may ignore it."""
+    """Trade speed for memory: the halves of the guidance one after the other, native queries and keys in main memory.
+    The degrade chain sets it where the renderer can."""
 
     def __post_init__(self) -> None:
         _check_size(self.size)
@@ -149,6 +149,8 @@ class Renderer(Protocol):
     """Turns a native picture and its request into a target picture. Models are loaded once and kept."""
 
     name: str
+    # and, where it can: can_give_up: tuple[str, ...], what the degrade chain may take from a request ("tile",
+    # "low_memory", "am"); a renderer that does not say so is not asked to
 
     def render(self, image: Image.Image, request: HiresRequest, progress: Progress) -> Rendered:
         """Return the picture at `request.size`. `image` is RGB, upright, alpha already dealt with.

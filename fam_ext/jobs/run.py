@@ -30,7 +30,7 @@ from fam_ext.errors import (
     UsageError,
 )
 from fam_ext.jobs import make
-from fam_ext.jobs.journal import Item, Journal, PlanCounts
+from fam_ext.jobs.journal import MAX_DEATHS, POISON, Item, Journal, PlanCounts
 from fam_ext.jobs.plan import PlanOptions, plan_file
 from fam_ext.jobs.request import Progress, Renderer
 from fam_ext.jobs.walk import check_places, left_out_line, walk
@@ -374,6 +374,7 @@ class _Job:
         self._failed = 0
         self._made_pixels = 0
         self._tries: dict[int, int] = {}
+        self._told: set[int] = set()
         self._stopped: str | None = None
         self._fatal: BaseException | None = None
         before = journal.counts()
@@ -472,6 +473,7 @@ class _Job:
             self._tries.pop(item.id, None)
             self.failed(item, reason)
             return False
+        self.journal.again(item)
         self.emit("retry", item, message=reason)
         return True
 
@@ -479,9 +481,7 @@ class _Job:
 
     def run(self) -> Summary:
         self.emit("planned", notes=tuple(line for line in (wordless_line(self.journal), self.counts.left_out) if line))
-        for item in self.journal.items(state="failed"):
-            if item.request is None:
-                self.emit("failed", item, message=item.error or "")
+        self._tell_failed()
         try:
             while True:
                 if self.run_options.ray is not None or self.run_options.workers > 0:
@@ -502,6 +502,13 @@ class _Job:
             raise self._fatal
         return summary
 
+    def _tell_failed(self) -> None:
+        """Say which files no run will take: those bad at planning, and those that ended the process twice."""
+        for item in self.journal.items(state="failed"):
+            if (item.request is None or item.deaths >= MAX_DEATHS) and item.id not in self._told:
+                self._told.add(item.id)
+                self.emit("failed", item, message=item.error or "")
+
     def _others_left_work(self) -> bool:
         """With shared work: wait for the others, then return whether a dead one left something."""
         while self.journal.others_at_work() and not self.ending:
@@ -509,6 +516,7 @@ class _Job:
             if self.journal.counts()["pending"]:
                 return True
         self.journal.recover()
+        self._tell_failed()
         return self.journal.counts()["pending"] > 0 and not self.ending
 
     def _summary(self) -> Summary:
@@ -544,9 +552,19 @@ class _Job:
     # --- in this process ------------------------------------------------------------------------------------------
 
     def _run_here(self) -> None:
+        box = _RendererBox(self._build)
         first = self.journal.claim()
-        if first is None:
-            return
+        if first is not None:
+            self._run_ahead(box, first)
+        # alone, so that a second death is surely theirs; last, so that the others are made
+        while not self.ending and (item := self.journal.claim(suspect=True)) is not None:
+            self._hold()
+            picture = self._load(item)
+            drawn = None if picture is None else self._draw(box, item, picture)
+            if picture is not None and drawn is not None:
+                self._save(item, picture, drawn)
+
+    def _run_ahead(self, box: _RendererBox, first: Item) -> None:
         loaded: queue.Queue[tuple[Item, make.Loaded] | None] = queue.Queue(maxsize=1)
         over = threading.Event()
         reader = threading.Thread(target=self._read_ahead, args=(first, loaded, over), name="fam-read", daemon=True)
@@ -554,7 +572,6 @@ class _Job:
             saves: set[Future[None]] = set()
             reader.start()
             try:
-                box = _RendererBox(self._build)
                 while (entry := self._next(loaded)) is not None:
                     item, picture = entry
                     drawn = self._draw(box, item, picture)
@@ -568,11 +585,14 @@ class _Job:
                 wait(saves)
                 self._give_back(reader, loaded)
 
-    def _next(self, loaded: queue.Queue[tuple[Item, make.Loaded] | None]) -> tuple[Item, make.Loaded] | None:
+    def _hold(self) -> None:
         if self.control.paused and not self.ending:
             self.emit("paused")
             self.control.wait()
             self.emit("resumed")
+
+    def _next(self, loaded: queue.Queue[tuple[Item, make.Loaded] | None]) -> tuple[Item, make.Loaded] | None:
+        self._hold()
         if self.ending:
             return None
         entry = loaded.get()
@@ -601,12 +621,10 @@ class _Job:
                 if over.is_set() or self.ending:
                     self.journal.release(item)
                     break
-                try:
-                    entry = (item, make.load(item, self.options))
-                except FamError as error:
-                    self.failed(item, error)
-                else:
-                    loaded.put(entry)
+                picture = self._load(item)
+                if picture is not None:
+                    self.journal.risk(item, False)
+                    loaded.put((item, picture))
                 item = None if over.is_set() or self.ending else self.journal.claim()
         except OutputError as error:
             self.stop(str(error))
@@ -615,11 +633,24 @@ class _Job:
             self.stop(make.sentence(error))
         loaded.put(None)
 
+    def _load(self, item: Item) -> make.Loaded | None:
+        """Return the decoded picture; None when it failed, whatever its file did to the decoder."""
+        try:
+            return make.load(item, self.options)
+        except OutputError:
+            raise
+        except Exception as error:
+            if not isinstance(error, FamError):
+                log.debug("reading %s failed", item.key, exc_info=True)
+            self.failed(item, error)
+            return None
+
     def _draw(self, box: _RendererBox, item: Item, picture: make.Loaded) -> make.Drawn | None:
         while True:
             self.emit("started", item, steps=item.request.steps if item.request is not None else 0)
-            self.journal.attempt(item)
             try:
+                box.ready()  # a death while the model loads is not the picture's
+                self.journal.risk(item, True)
                 return box.draw(item, picture, self._progress(item), self.run_options.timeout)
             except _TimedOut as error:
                 self.failed(item, str(error))
@@ -686,7 +717,7 @@ class _Job:
 
     def _run_slots(self) -> None:
         waiting: list[Item] = []
-        first = self.journal.claim()
+        first = self._claim_for_worker()
         if first is None:
             return
         waiting.append(first)
@@ -701,10 +732,9 @@ class _Job:
                         self.control.wait()
                         self.emit("resumed")
                     while not self.ending and not self.control.paused and slots.idle():
-                        item = waiting.pop(0) if waiting else self.journal.claim()
+                        item = waiting.pop(0) if waiting else self._claim_for_worker()
                         if item is None:
                             break
-                        self.journal.attempt(item)
                         self.emit("started", item, steps=item.request.steps if item.request is not None else 0)
                         slots.submit(item)
                     if not slots.busy():
@@ -725,7 +755,7 @@ class _Job:
                                 waiting.append(item)
                         elif self.control.cancelled:
                             self.journal.release(item)
-                        elif self.try_again(item, value):
+                        elif self._lost(item, value):
                             waiting.append(item)
                     self._end_late(slots)
             finally:
@@ -734,6 +764,16 @@ class _Job:
                 for item in waiting:
                     with contextlib.suppress(OutputError):
                         self.journal.release(item)
+
+    def _claim_for_worker(self) -> Item | None:
+        return self.journal.claim(at_risk=False) or self.journal.claim(suspect=True, at_risk=False)
+
+    def _lost(self, item: Item, reason: str) -> bool:
+        """Return whether a picture is to be tried again after its worker has ended."""
+        if self.journal.died(item) >= MAX_DEATHS and self.run_options.retries:
+            self.failed(item, f"{reason}: {POISON}")
+            return False
+        return self.try_again(item, reason)
 
     def _place(self, item: Item, packed: make.Packed) -> None:
         try:
@@ -775,13 +815,17 @@ class _RendererBox:
         self._build = build
         self._renderer: Renderer | None = None
 
-    def draw(self, item: Item, picture: make.Loaded, progress: Progress, timeout: float | None) -> make.Drawn:
-        """Render; with a timeout in a thread of its own, which is left behind with its renderer when it hangs."""
+    def ready(self) -> Renderer:
+        """Return the renderer, loaded. Raises `LoadError`."""
         if self._renderer is None:
             self._renderer = self._build()
+        return self._renderer
+
+    def draw(self, item: Item, picture: make.Loaded, progress: Progress, timeout: float | None) -> make.Drawn:
+        """Render; with a timeout in a thread of its own, which is left behind with its renderer when it hangs."""
+        renderer = self.ready()
         if timeout is None:
-            return make.draw(self._renderer, picture, item, progress)
-        renderer = self._renderer
+            return make.draw(renderer, picture, item, progress)
         late = threading.Event()
         answer: queue.Queue[make.Drawn | BaseException] = queue.Queue()
         bounded = Progress(progress.step, lambda: late.is_set() or progress.cancelled())

@@ -103,9 +103,10 @@ BUILTIN: Mapping[str, Preset] = {
         ),
         Preset(
             "few-step",
-            "For LCM, Turbo and Lightning models: the pull of FM does not depend on the number of steps.",
+            "For LCM, Turbo and Lightning models: the pull of FM does not depend on the number of steps, "
+            "which begin at the noisiest timestep.",
             FamConfig(cutoff=32.0, cutoff_reference="cycles", start=0.7, step_invariant=True),
-            {"steps": 8, "sampler": "LCM", "schedule": "Automatic", "cfg_scale": 1.5},
+            {"steps": 8, "sampler": "LCM", "schedule": "SGM Uniform", "cfg_scale": 1.5},
         ),
     )
 }

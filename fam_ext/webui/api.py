@@ -14,6 +14,7 @@ from fastapi.security import HTTPBasic, HTTPBasicCredentials
 from fam_ext import __version__
 from fam_ext.core.config import FamConfig
 from fam_ext.errors import FamError, UsageError
+from fam_ext.jobs import report
 from fam_ext.jobs.plan import PlanOptions
 from fam_ext.metadata.fields import json_schema
 from fam_ext.metadata.presets import BUILTIN, DEFAULT, PresetStore
@@ -124,7 +125,7 @@ def add_routes(
         if kind not in _REPORTS:
             raise HTTPException(422, detail=f"kind is {kind!r}; choose json or csv")
         name, media_type = _REPORTS[kind]
-        path = Path(batch.options.output) / name
+        path = report.place(Path(batch.options.output), name)
         if not batch.over or not path.is_file():
             raise HTTPException(409, detail=f"job {job_id} has no report yet; ask again when it has ended")
         return FileResponse(path, media_type=media_type)

@@ -8,7 +8,6 @@ from contextlib import closing, contextmanager
 from typing import Any
 
 import modules.scripts
-import torch
 from modules import call_queue, devices, errors, infotext_utils, sd_models, sd_samplers, sd_schedulers, shared
 from modules.processing import Processed, StableDiffusionProcessingTxt2Img, process_images
 from PIL import Image
@@ -23,6 +22,7 @@ from fam_ext.errors import (
     RenderError,
     UnsupportedSamplerError,
     UsageError,
+    is_out_of_memory,
 )
 from fam_ext.jobs.plan import PlanOptions
 from fam_ext.jobs.request import HiresRequest, Progress, Rendered
@@ -42,6 +42,8 @@ class WebUIRenderer:
     """Renders in the running WebUI. The queue is held for one picture at a time, so the page stays usable."""
 
     name = "webui"
+    can_give_up = ("am",)
+    """The WebUI cuts up attention and VAE by its own settings, which a request does not reach."""
 
     def __init__(self, *, upscaler: str = DEFAULT_UPSCALER) -> None:
         self.upscaler = upscaler
@@ -215,12 +217,12 @@ def _answerable() -> Generator[None, None, None]:
         yield
     except FamError:
         raise
-    except torch.cuda.OutOfMemoryError as error:
-        devices.torch_gc()
-        raise OutOfMemoryError(str(error).split("\n")[0]) from error
     except devices.NansException as error:
         raise NonFiniteLatentError(str(error).split("\n")[0]) from error
     except Exception as error:
+        if is_out_of_memory(error):
+            devices.torch_gc()
+            raise OutOfMemoryError(str(error).split("\n")[0]) from error
         errors.report("FAM Hires: the WebUI failed", exc_info=True)
         raise RenderError(f"{type(error).__name__}: {error}".split("\n")[0]) from error
 

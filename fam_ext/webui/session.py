@@ -446,23 +446,32 @@ def _traits(p: Any) -> Traits:  # noqa: ANN401
     def hypernetworks(context: Tensor) -> tuple[Tensor, Tensor]:
         return hypernetwork.apply_hypernetworks(shared.loaded_hypernetworks, context)
 
-    return Traits(hypernetworks, upcast=bool(shared.opts.upcast_attn), native_vector=_native_vector)
+    ids: dict[Any, Tensor | None] = {}
+
+    def native_vector(vector: Tensor, size: Size) -> Tensor:
+        key = size, vector.device, vector.dtype
+        if key not in ids:
+            ids[key] = _size_ids(vector, size)
+        known = ids[key]
+        if known is None:
+            return vector
+        return torch.cat([vector[:, :-_ID_VALUES], known.expand(vector.shape[0], -1)], dim=1)
+
+    return Traits(hypernetworks, upcast=bool(shared.opts.upcast_attn), native_vector=native_vector)
 
 
-def _native_vector(vector: Tensor, size: Size) -> Tensor:
-    """Return SDXL's y with the native size in place of the target's."""
+def _size_ids(vector: Tensor, size: Size) -> Tensor | None:
+    """Return the end of SDXL's y (1, n) for the native size; None where y has no such end."""
     model = shared.sd_model
     embedders = getattr(getattr(model, "conditioner", None), "embedders", None)
     if embedders is None or vector.shape[1] < _ID_VALUES:
-        return vector
+        return None
     by_key = {getattr(embedder, "input_key", None): embedder for embedder in embedders}
     keys = ("original_size_as_tuple", "crop_coords_top_left", "target_size_as_tuple")
     if not all(key in by_key for key in keys):
-        return vector  # the refiner's: an aesthetic score in place of the target size
+        return None  # the refiner's: an aesthetic score in place of the target size
     pixels = [8.0 * size[0], 8.0 * size[1]]
     values: Mapping[str, list[float]] = dict(zip(keys, (pixels, [0.0, 0.0], pixels), strict=True))
     parts = [by_key[key](torch.tensor([values[key]], device=vector.device)) for key in keys]
     ids = torch.cat(parts, dim=1).to(vector.dtype)
-    if ids.shape[1] != _ID_VALUES:
-        return vector
-    return torch.cat([vector[:, :-_ID_VALUES], ids.expand(vector.shape[0], -1)], dim=1)
+    return ids if ids.shape[1] == _ID_VALUES else None

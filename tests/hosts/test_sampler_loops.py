@@ -99,9 +99,13 @@ def test_it_is_diffusers_own_loop(name, schedule, start, kind):
     ],
 )
 def test_with_exact_scores_the_result_has_the_datas_mean_and_spread(name, schedule, start):
-    """Data N(0.3, 0.5^2): the exact epsilon is known, and from any level the result must be that data again."""
+    """Data N(0.3, 0.5^2): the exact epsilon is known, and from any level the result must be that data again.
+
+    250 steps: Euler a is of first order and short of spread by 6 % at 100, on any number of samples, by 3 % at 250.
+    (A divisor of 1000: on others diffusers' DDIM with trailing timesteps steps by 1000 // steps between them.)
+    """
     mean, spread = 0.3, 0.5
-    run = DiffusersSampler(training(), name, schedule, steps=100, seeds=[5], start=start)
+    run = DiffusersSampler(training(), name, schedule, steps=250, seeds=[5], start=start)
     first = run.levels[0]
     noise = torch.randn((1, 4, 48, 48), generator=torch.Generator().manual_seed(1))
     begin = first.signal * mean + noise * math.hypot(first.signal * spread, first.noise)
@@ -111,8 +115,8 @@ def test_with_exact_scores_the_result_has_the_datas_mean_and_spread(name, schedu
         return noise * (latent - signal * mean) / ((signal * spread) ** 2 + noise**2)
 
     result = run.run(begin, exact)
-    assert abs(float(result.mean()) - mean) < 0.06 * spread
-    assert abs(float(result.std()) - spread) < 0.06 * spread
+    assert abs(float(result.mean()) - mean) < 0.04 * spread
+    assert abs(float(result.std()) - spread) < 0.04 * spread
 
 
 def test_a_schedule_that_begins_at_the_noisiest_timestep():

@@ -33,6 +33,7 @@ class Fast:
     """Resize plus noise drawn from the seed; a few steps; equal requests give equal pictures."""
 
     name = "fast"
+    can_give_up = ("tile", "low_memory", "am")
 
     def __init__(self, seconds: float = 0.0, steps: int = 2) -> None:
         self.seconds = seconds
@@ -110,7 +111,7 @@ def outputs(folder: Path) -> dict[str, bytes]:
     return {
         str(path.relative_to(folder)): path.read_bytes()
         for path in sorted(folder.rglob("*"))
-        if path.is_file() and ".fam-hires" not in path.parts and not path.name.startswith("report.")
+        if path.is_file() and ".fam-hires" not in path.parts and "report" not in path.name
     }
 
 

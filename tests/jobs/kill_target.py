@@ -1,7 +1,8 @@
 """The batch in processes to kill: `python -m tests.jobs.kill_target` forks one for each line "IN<tab>OUT[<tab>NAME]".
 
 It prints the child's number, then its exit code. A child runs the job; with a NAME it dies right after that step of
-a save. Forking from a process that has imported everything leaves the time to the job itself.
+a save, or whenever it would draw or read a poison picture.
+Forking from a process that has imported everything leaves the time to the job itself.
 """
 
 import os
@@ -9,8 +10,11 @@ import signal
 import sys
 from pathlib import Path
 
+from PIL import Image
+
 from fam_ext.jobs import make
-from fam_ext.jobs.journal import Journal
+from fam_ext.jobs.journal import Item, Journal
+from fam_ext.jobs.request import HiresRequest, Progress, Rendered
 from fam_ext.jobs.run import run_job
 from tests.jobs.fakes import Fast, options
 
@@ -27,10 +31,34 @@ def die_after(name: str) -> None:
     setattr(place, name, call)
 
 
+class Poison(Fast):
+    """Its process dies with a picture whose prompt says so."""
+
+    def render(self, image: Image.Image, request: HiresRequest, progress: Progress) -> Rendered:
+        if "poison" in request.prompt:
+            os.kill(os.getpid(), signal.SIGKILL)
+        return super().render(image, request, progress)
+
+
+def poison_reading() -> None:
+    """Let the process die while it decodes a picture whose prompt says "poison"."""
+    load = make.load
+
+    def call(item: Item, *more):
+        if item.request is not None and "poison" in item.request.prompt:
+            os.kill(os.getpid(), signal.SIGKILL)
+        return load(item, *more)
+
+    make.load = call
+
+
 def job(source: str, output: str, name: str = "") -> int:
-    if name:
+    renderer = Poison if name == "draw" else lambda: Fast(seconds=0.004)
+    if name == "read":
+        poison_reading()
+    elif name not in ("", "draw"):
         die_after(name)
-    return run_job(options(Path(source), Path(output), recursive=True), lambda: Fast(seconds=0.004)).exit_code
+    return run_job(options(Path(source), Path(output), recursive=True), renderer).exit_code
 
 
 if __name__ == "__main__":

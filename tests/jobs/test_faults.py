@@ -2,6 +2,7 @@
 
 import errno
 import os
+import shutil
 import sqlite3
 from pathlib import Path
 
@@ -116,19 +117,80 @@ def test_an_earlier_journal_is_migrated_and_a_later_one_refused(tmp_path: Path) 
     run_job(options(source, tmp_path / "out"), Fast)
     path = tmp_path / "out" / ".fam-hires" / "journal.sqlite3"
     database = sqlite3.connect(path)
-    for column in ("base_text", "program"):
+    database.execute("DROP INDEX items_queue")
+    for column in ("base_text", "program", "at_risk", "deaths"):
         database.execute(f"ALTER TABLE items DROP COLUMN {column}")
     database.execute("UPDATE meta SET value = '1' WHERE name = 'schema_version'")
     database.commit()
     database.close()
     assert run_job(options(source, tmp_path / "out"), Fast).done_before == 2
     database = sqlite3.connect(path)
-    assert database.execute("SELECT value FROM meta WHERE name = 'schema_version'").fetchone() == ("3",)
+    assert database.execute("SELECT value FROM meta WHERE name = 'schema_version'").fetchone() == ("4",)
     database.execute("UPDATE meta SET value = '99' WHERE name = 'schema_version'")
     database.commit()
     database.close()
     with pytest.raises(OutputError, match="version 99"):
         run_job(options(source, tmp_path / "out"), Fast)
+
+
+@pytest.mark.parametrize("version", [1, 2, 3])
+def test_a_stored_journal_is_migrated(tmp_path: Path, version: int) -> None:
+    state = tmp_path / ".fam-hires"
+    state.mkdir()
+    shutil.copy(Path(__file__).parent / "stored" / "version-2.sqlite3", state / "journal.sqlite3")
+    if version == 1:
+        database = sqlite3.connect(state / "journal.sqlite3")
+        database.execute("ALTER TABLE items DROP COLUMN base_text")
+        database.execute("UPDATE meta SET value = '1' WHERE name = 'schema_version'")
+        database.commit()
+        database.close()
+    elif version == 3:
+        database = sqlite3.connect(state / "journal.sqlite3")
+        database.execute("ALTER TABLE items ADD COLUMN program TEXT")
+        database.execute("UPDATE meta SET value = '3' WHERE name = 'schema_version'")
+        database.commit()
+        database.close()
+    with Journal(tmp_path) as journal:
+        assert journal.get("schema_version") == 4
+        assert journal.counts() == {"pending": 0, "running": 0, "saving": 0, "done": 3, "failed": 2, "skipped": 0}
+        assert [item.deaths for item in journal.items()] == [0] * 5
+        assert journal.retry_failed() == 1
+        item = journal.claim()
+        assert item is not None and (item.key, item.attempts) == ("bad.png", 1)
+        plan = journal._db.execute(
+            "EXPLAIN QUERY PLAN SELECT id FROM items WHERE state = 'pending' AND deaths = 0 "
+            "ORDER BY deaths, model_rank, size_rank, id LIMIT 1"
+        ).fetchone()
+        assert "items_queue" in plan[3]  # no sort of a hundred thousand rows a picture
+
+
+def test_memory_that_ends_while_reading_fails_that_picture(tmp_path: Path, monkeypatch) -> None:
+    source = make_folder(tmp_path / "in", 3)
+    real = make._read
+
+    def read(path: str) -> bytes:
+        if path.endswith("1.png"):
+            raise MemoryError
+        return real(path)
+
+    monkeypatch.setattr(make, "_read", read)
+    summary = run_job(options(source, tmp_path / "out"), Fast)
+    assert (summary.done, summary.failed, summary.stopped) == (2, 1, None)
+    assert "too large for this machine's memory" in str(errors(tmp_path / "out")["picture 1.png"])
+
+
+def test_a_decoder_that_falls_over_fails_that_picture(tmp_path: Path, monkeypatch) -> None:
+    source = make_folder(tmp_path / "in", 3)
+    real = make.load
+
+    def load(item, *more):
+        if item.key == "picture 1.png":
+            raise ZeroDivisionError("decoder")
+        return real(item, *more)
+
+    monkeypatch.setattr(make, "load", load)
+    summary = run_job(options(source, tmp_path / "out"), Fast)
+    assert (summary.done, summary.failed, summary.stopped) == (2, 1, None)
 
 
 @pytest.mark.parametrize("place", ["in", "in/out"])

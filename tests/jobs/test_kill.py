@@ -12,9 +12,10 @@ from pathlib import Path
 
 import pytest
 
-from fam_ext.jobs.journal import Journal
-from fam_ext.jobs.run import run_job
+from fam_ext.jobs.journal import POISON, Journal
+from fam_ext.jobs.run import Control, Event, retry_failed, run_job
 from tests.jobs.fakes import Fast, make_picture, options, outputs, strays
+from tests.jobs.kill_target import Poison
 
 ROOT = Path(__file__).parents[2]
 FILES = 60
@@ -107,8 +108,12 @@ def fault_run(jobs: Batches, tmp_path: Path, kills: int, seed: int) -> None:
             assert done >= before  # nothing that was done is lost
             before = done
         summary = run_job(options(source, output, recursive=True), Fast)
-        assert summary.done + summary.done_before == FILES
         assert summary.done_before >= before
+        if summary.failed:  # two of these kills hit one picture: by itself that is what a poison picture does
+            with Journal(output) as journal:
+                assert {item.error for item in journal.items(state="failed")} == {POISON}
+            summary = retry_failed(str(output), Fast)
+        assert summary.done + summary.done_before == FILES
         assert outputs(output) == whole
         assert strays(output) == []
         with Journal(output) as journal:
@@ -147,3 +152,68 @@ def test_the_worst_instants(batches_of_jobs: Batches, tmp_path: Path) -> None:
         if name != "_write_synced":
             # the picture was whole already: the rename is caught up, nothing is rendered twice
             assert summary.done_before >= 1
+
+
+@pytest.mark.skipif(sys.platform == "win32", reason="SIGKILL")
+@pytest.mark.parametrize("place", ["draw", "read"])
+def test_a_poison_picture_fails_alone_after_two_deaths(batches_of_jobs: Batches, tmp_path: Path, place: str) -> None:
+    source, output = tmp_path / "in", tmp_path / "out"
+    for number in range(6):
+        make_picture(source / f"{number}.png", "poison" if number == 2 else f"picture {number}", number)
+    ends: list[int] = []
+    for _ in range(3):
+        batches_of_jobs.start(source, output, place)
+        ends.append(batches_of_jobs.wait())
+    assert ends == [-signal.SIGKILL, -signal.SIGKILL, 1]
+    lines: list[tuple[str, str, str]] = []
+    summary = run_job(  # it stays failed: the same command does not die a third time
+        options(source, output, recursive=True),
+        Poison,
+        on_event=lambda event: lines.append((event.kind, event.key, event.message)),
+    )
+    assert (summary.done, summary.done_before, summary.failed, summary.exit_code) == (0, 5, 1, 1)
+    assert [line for line in lines if line[0] == "failed"] == [("failed", "2.png", POISON)]
+    assert strays(output) == []
+    # one more try when it is asked for; the next death is the last again
+    for _ in range(2):
+        with Journal(output) as journal:
+            journal.retry_failed()
+        batches_of_jobs.start(source, output, place)
+        assert batches_of_jobs.wait() == -signal.SIGKILL
+        batches_of_jobs.start(source, output, place)
+        assert batches_of_jobs.wait() == 1
+    assert retry_failed(str(output), Fast).done == 1
+
+
+@pytest.mark.skipif(sys.platform == "win32", reason="SIGKILL")
+def test_the_neighbours_of_two_poison_pictures_are_made(batches_of_jobs: Batches, tmp_path: Path) -> None:
+    source, output = tmp_path / "in", tmp_path / "out"
+    for number in range(8):
+        make_picture(source / f"{number}.png", "poison" if number in (3, 4) else f"picture {number}", number)
+    ends: list[int] = []
+    while not ends or (ends[-1] < 0 and len(ends) < 10):
+        batches_of_jobs.start(source, output, "draw")
+        ends.append(batches_of_jobs.wait())
+    # the one that was read while the other was drawn may have been blamed once for it
+    assert ends in ([-signal.SIGKILL] * 3 + [1], [-signal.SIGKILL] * 4 + [1])
+    assert sorted(outputs(output)) == [f"{number}.png" for number in (0, 1, 2, 5, 6, 7)]
+
+
+def test_a_cancel_and_a_release_are_no_deaths(tmp_path: Path) -> None:
+    make_picture(tmp_path / "in" / "0.png")
+    for _ in range(3):
+        control = Control()
+
+        def stop(event: Event, control: Control = control) -> None:
+            if event.kind == "started":
+                control.cancel()
+
+        assert run_job(options(tmp_path / "in", tmp_path / "out"), Fast, control=control, on_event=stop).cancelled
+    with Journal(tmp_path / "out") as journal:
+        (item,) = journal.items()
+        assert (item.state, item.attempts, item.deaths) == ("pending", 0, 0)
+        claimed = journal.claim()
+        assert claimed is not None
+    with Journal(tmp_path / "out") as journal:  # closed with a picture in hand
+        assert [item.deaths for item in journal.items()] == [0]
+    assert run_job(options(tmp_path / "in", tmp_path / "out"), Fast).done == 1

@@ -130,7 +130,7 @@ def test_out_of_memory_goes_down_the_chain_and_says_so(tmp_path: Path) -> None:
     assert (summary.done, summary.failed) == (1, 1)
     params = parse(read_header(tmp_path / "out" / "a.png").infotext).params
     assert params["FAM notes"] == (
-        "out of memory: VAE tiles of 512 px; out of memory: attention in chunks; out of memory: FM only"
+        "out of memory: guidance in halves, native queries and keys in main memory; out of memory: FM only"
     )
     assert params["FAM no AM"] == "True"
     report = json.loads((tmp_path / "out" / "report.json").read_text())

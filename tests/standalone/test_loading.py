@@ -6,6 +6,7 @@ import struct
 import numpy as np
 import pytest
 import torch
+from diffusers import DDIMScheduler, PNDMScheduler
 from PIL import Image
 from safetensors.torch import save_file
 
@@ -80,6 +81,24 @@ def test_a_single_file_of_sdxl_layout_is_the_same_model(tmp_path, folders):
     assert torch.allclose(latent_of(single), latent_of(standalone.load_pipeline(folders["SDXL"])), atol=1e-4)
 
 
+@pytest.mark.parametrize("scheduler", [DDIMScheduler, PNDMScheduler])  # SDXL's base has Euler's, SD1.5's PNDM
+@pytest.mark.parametrize("marks", [(), ("v_pred",), ("v_pred", "ztsnr")])
+def test_a_single_files_marks_set_its_scheduler(tmp_path, marks, scheduler):
+    file, pipe = tmp_path / "xl.safetensors", toys.sdxl_pipeline()
+    pipe.scheduler = scheduler(**toys.training())
+    pipe.save_pretrained(tmp_path / "config")
+    save_file(sdxl_state_dict(pipe) | {mark: torch.zeros(0) for mark in marks}, file)
+    host = standalone.load_pipeline(file, config=tmp_path / "config", device="cpu")
+    config = host.pipe.scheduler.config
+    assert config.prediction_type == ("v_prediction" if "v_pred" in marks else "epsilon")
+    first = host.sampler("Euler", "Uniform", 4, seeds=[1]).levels[0]
+    if "ztsnr" in marks:
+        assert first.timestep == 999 and first.sigma > 4000  # 14.6 without
+        assert host.sampler("DDIM", "Uniform", 5, seeds=[1]).levels[0].signal == 0
+    else:
+        assert first.timestep == 751
+
+
 def sdxl_state_dict(pipe):
     """The weights of `pipe` under the names of SDXL's own checkpoints; its second text encoder in open_clip's."""
     state = {}
@@ -149,13 +168,14 @@ def test_a_lora_changes_the_picture_by_its_weight(tmp_path, folders):
         ("model.diffusion_model.joint_blocks.0.context_block.attn.qkv.weight", "SD3"),
         ("double_blocks.0.img_attn.norm.key_norm.scale", "Flux"),
         ("conditioner.embedders.0.model.transformer.resblocks.0.attn.in_proj_weight", "the SDXL refiner"),
+        ("edm_mean", "an EDM model"),
         ("something.else", "unknown"),
     ],
 )
 def test_other_architectures_are_refused_by_name(tmp_path, key, named):
     file = tmp_path / "model.safetensors"
     save_file({key: torch.zeros(1)}, file)
-    with pytest.raises(UnsupportedModelError, match=rf"is {named}; choose a model of SD1\.5, SD2\.1 and SDXL"):
+    with pytest.raises(UnsupportedModelError, match=rf"is {named}.*; choose a model of SD1\.5, SD2\.1 and SDXL"):
         standalone.load_pipeline(file)
 
 

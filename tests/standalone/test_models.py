@@ -1,14 +1,24 @@
 """Models as the WebUI takes them: what the prompt becomes, and which networks are refused by name."""
 
+import json
+
 import pytest
 import torch
-from diffusers import EDMEulerScheduler, FlowMatchEulerDiscreteScheduler
+from diffusers import (
+    EDMEulerScheduler,
+    FlowMatchEulerDiscreteScheduler,
+    LatentConsistencyModelPipeline,
+    LCMScheduler,
+)
 from PIL import Image
 
 from fam_ext import standalone
+from fam_ext.core.config import FamConfig
 from fam_ext.errors import UnsupportedModelError
 from fam_ext.hosts.base import Prompt
+from fam_ext.hosts.diffusers_samplers import SCHEDULERS
 from fam_ext.jobs.request import HiresRequest, Progress
+from fam_ext.metadata.presets import BUILTIN
 from tests.hosts import toys
 
 from .conftest import as_host
@@ -70,3 +80,71 @@ def test_the_schedule_written_is_the_one_that_ran(sd_host, asked, ran):
     request = HiresRequest(size=(96, 96), steps=2, sampler=asked[0], schedule=asked[1])
     wrote = standalone.render_on(sd_host, Image.new("RGB", (64, 64)), request, Progress()).ran
     assert (wrote["FAM sampler"], wrote["FAM schedule"]) == ran
+
+
+def lcm_pipeline():
+    """A guidance-distilled model in diffusers' own pipeline, and the same network as a host."""
+    pipe = toys.sd_pipeline()
+    pipe.unet = toys.sd_unet(time_cond_proj_dim=16).eval()
+    torch.nn.init.normal_(pipe.unet.time_embedding.cond_proj.weight, generator=torch.Generator().manual_seed(3))
+    parts = {name: part for name, part in pipe.components.items() if name not in ("scheduler", "image_encoder")}
+    scheduler = LCMScheduler(**toys.training(), clip_sample=False)
+    return LatentConsistencyModelPipeline(**parts, scheduler=scheduler, requires_safety_checker=False), as_host(pipe)
+
+
+@pytest.mark.parametrize("cfg_scale", [1.0, 8.0])
+def test_a_distilled_network_is_told_the_guidance_as_in_diffusers_own_pipeline(cfg_scale):
+    own, host = lcm_pipeline()
+    own.set_progress_bar_config(disable=True)
+    sampler = host.sampler("LCM", "SGM Uniform", 4, seeds=[5])
+    begin = torch.randn((1, 4, 8, 8), generator=torch.Generator().manual_seed(1))
+    with host.model([Prompt("a cat", "x")], size=(64, 64), cfg_scale=cfg_scale) as model:
+        ours = sampler.run(begin, model)
+    theirs = own(
+        "a cat",
+        height=64,
+        width=64,
+        num_inference_steps=4,
+        guidance_scale=cfg_scale,
+        latents=begin,
+        generator=torch.Generator().manual_seed(5 * 1_000_003 + 7),
+        output_type="latent",
+    ).images
+    assert torch.allclose(ours, theirs, atol=1e-4)
+
+
+def test_a_distilled_network_is_told_its_guidance_under_fam_and_in_low_memory():
+    _, host = lcm_pipeline()
+    told = []
+    host.pipe.unet.time_embedding.register_forward_pre_hook(
+        lambda module, args, kwargs: told.append((args[0].shape[0], args[1] if len(args) > 1 else kwargs["condition"])),
+        with_kwargs=True,
+    )
+    for low_memory in (False, True):
+        request = HiresRequest(
+            size=(96, 96), steps=2, sampler="LCM", cfg_scale=3.0, config=FamConfig(), low_memory=low_memory
+        )
+        standalone.render_on(host, Image.new("RGB", (64, 64)), request, Progress())
+    assert len(told) == 8  # the native pass and the target's, a step
+    assert all(rows == 1 and torch.equal(condition, told[0][1]) for rows, condition in told)
+
+
+def test_a_folder_of_the_lcm_pipeline_loads(tmp_path):
+    lcm_pipeline()[0].save_pretrained(tmp_path)
+    host = standalone.load_pipeline(tmp_path, device="cpu")
+    assert host.pipe.unet.config.time_cond_proj_dim == 16
+
+
+@pytest.mark.parametrize("kind", ["StableDiffusionXLImg2ImgPipeline", "StableDiffusionXLPipeline"])
+def test_a_refiner_folder_is_refused_by_name(tmp_path, kind):
+    parts = {"_class_name": kind, "text_encoder": [None, None], "text_encoder_2": ["transformers", "CLIPTextModel"]}
+    (tmp_path / "model_index.json").write_text(json.dumps(parts))
+    with pytest.raises(UnsupportedModelError, match="is the SDXL refiner; choose a model of"):
+        standalone.load_pipeline(tmp_path, device="cpu")
+
+
+@pytest.mark.parametrize("sampler", sorted(SCHEDULERS))
+def test_the_few_step_presets_steps_begin_at_the_noisiest_timestep(sd_host, sampler):
+    settings = dict(BUILTIN["few-step"].settings) | {"sampler": sampler, "steps": 4}
+    run = sd_host.sampler(settings["sampler"], settings["schedule"], settings["steps"], seeds=[1])
+    assert run.levels[0].timestep == 999

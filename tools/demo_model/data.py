@@ -19,8 +19,10 @@ from dataclasses import dataclass
 from functools import cached_property
 from pathlib import Path
 
+import materials
 import numpy as np
 from PIL import Image
+from things import GROUNDS, THINGS, Scene, draw_ground, pairs, parse
 
 logger = logging.getLogger(__name__)
 
@@ -114,9 +116,99 @@ class Collection:
         name = rng.choice(others) if others and rng.random() < synonym_share else emoji.name
         return caption(name, emoji.skin)
 
+    def loose_caption(self, rng: random.Random, index: int, *, synonyms: float) -> str:
+        """Return a caption of picture `index` as people type them: the plain one, a synonym's, or a part of it."""
+        if rng.random() < synonyms:
+            return self.draw_caption(rng, index, synonym_share=1.0)
+        return part_of(rng, self.emojis[index].caption)
+
+    def mirrorable(self, index: int) -> bool:
+        return not self.mirrors_another(self.emojis[index].name)
+
     def mirrors_another(self, name: str) -> bool:
         """Whether the mirrored picture is, or says, something else: left and right, and who has a turned twin."""
         return bool(re.search(r"left|right|clockwise", name)) or f"{name}-facing-right" in self.names
+
+    def file_name(self, size: int) -> str:
+        """Return the stem of the files that hold what is made of the pictures at `size` px."""
+        return f"{size}"
+
+    def picture(self, index: int, size: int) -> np.ndarray:
+        return render(self.folder / f"{self.emojis[index].stem}.svg", size)
+
+    def __len__(self) -> int:
+        return len(self.emojis)
+
+
+class Scenes:
+    """Things made of materials, with Collection's methods: `variants` rounds of every pair that is trained on.
+
+    A round has each (thing, material) pair once, on a ground of its own, the texture elsewhere than in other rounds.
+    Index = round * number of pairs + pair, so more rounds leave the earlier ones as they are.
+    """
+
+    def __init__(self, work: Path = WORK, *, variants: int = 4) -> None:
+        self.work = work
+        if not (work / "fluent" / "icons" / "modern").is_dir():
+            raise SystemExit(f"{work / 'fluent'} is missing; run python tools/demo_model/data.py first (it needs npm)")
+        self.pairs = pairs()
+        self.scenes = [
+            Scene(thing, material, draw_ground(random.Random(f"{turn} {thing} {material}")))
+            for turn in range(variants)
+            for thing, material in self.pairs
+        ]
+        self.names = [Scene(*pair).caption for pair in self.pairs]
+        count = len(self.pairs)
+        self.variants = {name: [turn * count + k for turn in range(variants)] for k, name in enumerate(self.names)}
+
+    def __len__(self) -> int:
+        return len(self.scenes)
+
+    def draw(self, rng: random.Random, count: int, *, names: Sequence[str] | None = None) -> list[int]:
+        pool = self.names if names is None else names
+        return [rng.choice(self.variants[rng.choice(pool)]) for _ in range(count)]
+
+    def training_names(self) -> list[str]:
+        return list(self.names)
+
+    def training_pool(self, first: Path | None, share: float) -> list[str]:
+        if first is not None:
+            raise SystemExit(f"--first {first} lists names of emoji; leave it out with --scenes")
+        return self.training_names()
+
+    def draw_caption(self, rng: random.Random, index: int, *, synonym_share: float = 0.0) -> str:
+        return self.scenes[index].caption
+
+    def loose_caption(self, rng: random.Random, index: int, *, synonyms: float) -> str:
+        """Return a caption of picture `index` as people type them."""
+        return part_of(rng, f"{self.scenes[index].caption}, emoji")
+
+    def mirrorable(self, index: int) -> bool:
+        return False  # the text encoder's tokens say where each part lies
+
+    def file_name(self, size: int) -> str:
+        return f"scenes-{size}"
+
+    def picture(self, index: int, size: int) -> np.ndarray:
+        return truth(self.scenes[index], size, index, work=self.work)
+
+
+def part_of(rng: random.Random, plain: str) -> str:
+    """Return the caption `plain`, mostly whole, else without ", emoji", its article or both."""
+    form = rng.random()
+    if form < 0.7:
+        return plain
+    bare = plain.removesuffix(", emoji")
+    if form < 0.8:
+        return bare
+    bare = bare.split(" ", 1)[1]
+    return bare if form < 0.9 else f"{bare}, emoji"
+
+
+def collection_of(options: argparse.Namespace) -> Collection | Scenes:
+    """Return what a script trains on: with --scenes things of materials, else all emoji."""
+    kind = Scenes if options.scenes else Collection
+    return kind(options.work, variants=getattr(options, "variants", 4))
 
 
 def caption(name: str, skin: str | None = None) -> str:
@@ -171,21 +263,19 @@ def match_synonyms(names: Iterable[str], entries: Iterable[dict]) -> dict[str, l
 
 
 class Renders:
-    """The collection as uint8 pictures (N, size, size, 3) on white, rendered when first asked for, kept in a file."""
+    """The collection as uint8 pictures (N, size, size, 3), rendered when first asked for, kept in a file."""
 
-    def __init__(self, collection: Collection, size: int) -> None:
+    def __init__(self, collection: Collection | Scenes, size: int) -> None:
         self.collection, self.size = collection, size
-        count = len(collection.emojis)
+        count, stem = len(collection), collection.file_name(size)
         folder = collection.work / "renders"
         folder.mkdir(parents=True, exist_ok=True)
-        self.pictures = _memmap(folder / f"{size}.npy", (count, size, size, 3))
-        self.done = _memmap(folder / f"{size}-done.npy", (count,))
+        self.pictures = _memmap(folder / f"{stem}.npy", (count, size, size, 3))
+        self.done = _memmap(folder / f"{stem}-done.npy", (count,))
 
     def __getitem__(self, index: int) -> np.ndarray:
         if not self.done[index]:
-            self.pictures[index] = render(
-                self.collection.folder / f"{self.collection.emojis[index].stem}.svg", self.size
-            )
+            self.pictures[index] = self.collection.picture(index, self.size)
             self.done[index] = 1
         return self.pictures[index]
 
@@ -198,14 +288,36 @@ class Renders:
 
 def render(path: Path, size: int) -> np.ndarray:
     """Return the SVG at `path` as uint8 (size, size, 3) on white."""
+    return _rasterize(path, size, background="#ffffff")[..., :3]
+
+
+def truth(prompt: str | Scene, size: int, seed: int, *, work: Path = WORK) -> np.ndarray:
+    """Return the true picture of `prompt` at `size` px: uint8 (size, size, 3).
+
+    The shape fills the picture as at any other size; its material has its own period in px, so at 1024 px there is more
+    of it than at 512 px. `seed` moves the texture and draws what is random in it. Raises `ValueError` for a prompt that
+    names anything else than one thing, a material and a ground.
+    """
+    scene = parse(prompt) if isinstance(prompt, str) else prompt
+    drawing = _rasterize(work / "fluent" / "icons" / "modern" / f"{THINGS[scene.thing]}.svg", size)
+    colours = drawing[..., :3].astype(np.float32)
+    opacity = drawing[..., 3:].astype(np.float32) / 255
+    if scene.material is not None:
+        colours = colours * materials.shade(scene.material, size, seed)[..., None]
+    mixed = opacity * colours + (1 - opacity) * np.asarray(GROUNDS[scene.ground], np.float32)
+    return np.clip(np.round(mixed), 0, 255).astype(np.uint8)
+
+
+def _rasterize(path: Path, size: int, *, background: str | None = None) -> np.ndarray:
+    """Return the SVG at `path` as uint8 RGBA (size, size, 4)."""
     import resvg_py
 
     png = resvg_py.svg_to_bytes(
-        svg_path=str(path), width=size, height=size, background="#ffffff", skip_system_fonts=True
+        svg_path=str(path), width=size, height=size, background=background, skip_system_fonts=True
     )
-    picture = Image.open(io.BytesIO(bytes(png))).convert("RGB")
+    picture = Image.open(io.BytesIO(bytes(png))).convert("RGBA")
     if picture.size != (size, size):  # a few drawings are not square, and resvg keeps their ratio
-        square = Image.new("RGB", (size, size), "white")
+        square = Image.new("RGBA", (size, size), background or (255, 255, 255, 0))
         square.paste(picture, ((size - picture.width) // 2, (size - picture.height) // 2))
         picture = square
     return np.asarray(picture)

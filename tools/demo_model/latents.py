@@ -13,7 +13,7 @@ import time
 from pathlib import Path
 
 import torch
-from data import WORK, Collection, Renders
+from data import WORK, Renders, collection_of
 from unet import Latents, tag_of
 
 logger = logging.getLogger(__name__)
@@ -27,6 +27,7 @@ def _part(text: str) -> tuple[int, int]:
 def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("--work", type=Path, default=WORK)
+    parser.add_argument("--scenes", action="store_true", help="things made of materials instead of all emoji")
     parser.add_argument("--vae", type=Path, default=WORK / "vae")
     parser.add_argument("--size", type=int, default=512)
     parser.add_argument("--variants", type=int, default=6, help="at most so many skin tones a base name")
@@ -37,7 +38,7 @@ def main() -> None:
 
     from diffusers.models.autoencoders.autoencoder_kl import AutoencoderKL
 
-    collection = Collection(options.work, variants=options.variants)
+    collection = collection_of(options)
     vae = AutoencoderKL.from_pretrained(options.vae).float().eval()
     vae = vae.to(memory_format=torch.channels_last)  # pyright: ignore[reportCallIssue]
     latents = Latents(Renders(collection, options.size), vae, tag=tag_of(options.vae))

@@ -22,7 +22,7 @@ from typing import Any
 
 import numpy as np
 import torch
-from data import WORK, Collection, caption
+from data import WORK, collection_of
 from torch import Tensor
 from torch.nn import functional
 from training import cosine, save_atomically, tag_of
@@ -41,22 +41,6 @@ def cells_of(latents: Tensor) -> Tensor:
     batch, channels = pooled.shape[:2]
     cut = pooled.reshape(batch, channels, GRID, PATCH, GRID, PATCH)
     return cut.permute(0, 2, 4, 1, 3, 5).reshape(batch, GRID * GRID, channels * PATCH * PATCH)
-
-
-def loose_caption(rng: random.Random, collection: Collection, index: int, *, synonyms: float) -> str:
-    """Return a caption of picture `index` as people type them: the plain one, a synonym's, or a part of it."""
-    emoji = collection.emojis[index]
-    if rng.random() < synonyms:
-        return collection.draw_caption(rng, index, synonym_share=1.0)
-    plain = caption(emoji.name, emoji.skin)
-    form = rng.random()
-    if form < 0.7:
-        return plain
-    bare = plain.removesuffix(", emoji")
-    if form < 0.8:
-        return bare
-    bare = bare.split(" ", 1)[1]
-    return bare if form < 0.9 else f"{bare}, emoji"
 
 
 def fresh_text(start: Path, *, wide: int) -> Any:
@@ -98,14 +82,14 @@ def widened(text: dict[str, Tensor], fresh: dict[str, Tensor]) -> dict[str, Tens
 
 
 def teach(options: argparse.Namespace) -> None:
-    from transformers import CLIPTokenizer
+    from transformers import CLIPTextModel, CLIPTokenizer
 
     torch.manual_seed(options.seed)
-    collection = Collection(options.work, variants=options.variants)
+    collection = collection_of(options)
     tokenizer: Any = CLIPTokenizer.from_pretrained(options.start / "tokenizer")
-    tag = tag_of(options.start / "vae")
-    done = np.load(options.work / "latents" / f"{tag}-{options.size}-done.npy")[:, 0]
-    values = np.load(options.work / "latents" / f"{tag}-{options.size}.npy", mmap_mode="r")
+    stem = f"{tag_of(options.start / 'vae')}-{collection.file_name(options.size)}"
+    done = np.load(options.work / "latents" / f"{stem}-done.npy")[:, 0]
+    values = np.load(options.work / "latents" / f"{stem}.npy", mmap_mode="r")
     indices = [index for name in collection.training_names() for index in collection.variants[name] if done[index]]
     target = cells_of(torch.from_numpy(np.array(values[indices, 0])).float())
     mean = target.mean(dim=0)
@@ -119,7 +103,10 @@ def teach(options: argparse.Namespace) -> None:
     names = [name for name in collection.training_pool(options.first, options.first_share) if name in known]
     state: dict[str, Any] | None = torch.load(options.state, weights_only=True) if options.state.is_file() else None
     parts = state or (carried(options.carry) if options.carry is not None else None)
-    text = fresh_text(options.start, wide=neurons(options.wide, parts["text"] if parts else None))
+    if options.keep:
+        text: Any = CLIPTextModel.from_pretrained(options.start / "text_encoder").float()
+    else:
+        text = fresh_text(options.start, wide=neurons(options.wide, parts["text"] if parts else None))
     head = torch.nn.Linear(text.config.hidden_size, target.shape[2])
     with torch.no_grad():
         head.weight.mul_(0.1)
@@ -147,7 +134,7 @@ def teach(options: argparse.Namespace) -> None:
             group["lr"] = options.rate * cosine(spent / (options.minutes * 60), warm=0.05)
         rng = random.Random(options.seed * 1_000_003 + step)
         chosen = [rng.choice(known[name]) for name in rng.sample(names, options.batch)]
-        captions = [loose_caption(rng, collection, index, synonyms=options.synonyms) for index in chosen]
+        captions = [collection.loose_caption(rng, index, synonyms=options.synonyms) for index in chosen]
         wanted = target[[row[index] for index in chosen]] - mean
         for place in range(options.batch):
             if rng.random() < 0.02:  # the empty caption is the mean picture
@@ -206,7 +193,7 @@ def write(options: argparse.Namespace, text: Any) -> None:
     shutil.copytree(options.start, partial, ignore=shutil.ignore_patterns("unet", "text_encoder"))
     unet: Any = UNet2DConditionModel.from_pretrained(options.start / "unet").float()
     for name, module in unet.named_modules():
-        if options.carry is None and name.endswith(("attn2.to_k", "attn2.to_v")):
+        if options.carry is None and not options.keep and name.endswith(("attn2.to_k", "attn2.to_v")):
             module.reset_parameters()
     unet.half().save_pretrained(partial / "unet")
     text.half().save_pretrained(partial / "text_encoder")
@@ -217,11 +204,15 @@ def write(options: argparse.Namespace, text: Any) -> None:
 def parse(arguments: list[str] | None = None) -> argparse.Namespace:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("--work", type=Path, default=WORK)
+    parser.add_argument("--scenes", action="store_true", help="things made of materials instead of all emoji")
     parser.add_argument("--start", type=Path, required=True, help="diffusers folder that gives all but the encoder")
     parser.add_argument("--out", type=Path, default=WORK / "taught", help="where the model is written")
     parser.add_argument("--state", type=Path, default=WORK / "taught.pt", help="what a later start goes on from")
     parser.add_argument(
         "--carry", type=Path, help="unet.py's state: its encoder is taught further and put back, and no --out written"
+    )
+    parser.add_argument(
+        "--keep", action="store_true", help="go on from the encoder of --start, and keep its cross-attention"
     )
     parser.add_argument(
         "--wide",

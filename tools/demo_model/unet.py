@@ -20,9 +20,9 @@ from typing import Any
 
 import numpy as np
 import torch
-from data import WORK, Collection, Renders
+from data import WORK, Collection, Renders, Scenes, collection_of
 from reading import guide, mean_of, release
-from text import FIRST, cells_of, loose_caption
+from text import FIRST, cells_of
 from torch import Tensor
 from training import Average, autocast, cosine, pick_device, save_atomically, tag_of
 
@@ -79,9 +79,10 @@ class Latents:
         side = renders.size // 8
         folder = renders.collection.work / "latents"
         folder.mkdir(parents=True, exist_ok=True)
-        count = len(renders.collection.emojis)
-        self.values = _memmap(folder / f"{tag}-{renders.size}.npy", (count, 2, 4, side, side), np.float16)
-        self.done = _memmap(folder / f"{tag}-{renders.size}-done.npy", (count, 2), np.uint8)
+        count = len(renders.collection)
+        stem = f"{tag}-{renders.collection.file_name(renders.size)}"
+        self.values = _memmap(folder / f"{stem}.npy", (count, 2, 4, side, side), np.float16)
+        self.done = _memmap(folder / f"{stem}-done.npy", (count, 2), np.uint8)
 
     @torch.no_grad()
     def get(self, wanted: list[tuple[int, bool]]) -> Tensor:
@@ -133,7 +134,7 @@ def train_tokenizer(captions: Iterable[str], folder: Path, *, vocabulary: int = 
 
 
 def fresh_model(
-    folder: Path, vae: Path, collection: Collection, *, seed: int, unet: dict[str, Any] | None = None
+    folder: Path, vae: Path, collection: Collection | Scenes, *, seed: int, unet: dict[str, Any] | None = None
 ) -> None:
     """Write an untrained model around a trained `vae` as a diffusers folder."""
     import json
@@ -298,28 +299,30 @@ def weighted_error(error: Tensor, snr: Tensor) -> Tensor:
     return total
 
 
-def caption_or_none(collection: Collection, options: argparse.Namespace, rng: random.Random, index: int) -> str:
+def caption_or_none(
+    collection: Collection | Scenes, options: argparse.Namespace, rng: random.Random, index: int
+) -> str:
     """Return a caption of picture `index`, or, in a share of `--drop`, the empty one that guidance needs."""
     text = collection.draw_caption(rng, index, synonym_share=options.synonyms)
     return "" if rng.random() < options.drop else text
 
 
 def draw_batch(
-    collection: Collection, options: argparse.Namespace, step: int, *, pool: list[str]
+    collection: Collection | Scenes, options: argparse.Namespace, step: int, *, pool: list[str]
 ) -> tuple[list[tuple[int, bool]], list[str]]:
     """Return (index, mirrored) pairs and captions of one step: the same for the same seed and step."""
     rng = random.Random(options.seed * 1_000_003 + step)
     pairs: list[tuple[int, bool]] = []
     captions: list[str] = []
     for index in collection.draw(rng, options.batch, names=pool):
-        mirrorable = not collection.mirrors_another(collection.emojis[index].name)
+        mirrorable = collection.mirrorable(index)
         pairs.append((index, mirrorable and rng.random() < options.mirror))
         captions.append(caption_or_none(collection, options, rng, index))
     return pairs, captions
 
 
 def draw_close(
-    collection: Collection, options: argparse.Namespace, step: int, *, latents: Latents, count: int
+    collection: Collection | Scenes, options: argparse.Namespace, step: int, *, latents: Latents, count: int
 ) -> tuple[Tensor, list[str]]:
     """Return (count, 4, side / 2, side / 2) windows of latents at twice the size, and captions.
 
@@ -345,17 +348,17 @@ def draw_close(
 
 
 def draw_lessons(
-    collection: Collection, options: argparse.Namespace, step: int, *, pool: list[str]
+    collection: Collection | Scenes, options: argparse.Namespace, step: int, *, pool: list[str]
 ) -> tuple[list[tuple[int, bool]], list[str]]:
     """Return (index, not mirrored) pairs and captions as text.py words them, on which only the text encoder learns."""
     rng = random.Random(options.seed * 1_000_003 + step + 500_000)
     indices = collection.draw(rng, options.lessons, names=pool)
-    captions = [loose_caption(rng, collection, index, synonyms=options.synonyms) for index in indices]
+    captions = [collection.loose_caption(rng, index, synonyms=options.synonyms) for index in indices]
     return [(index, False) for index in indices], captions
 
 
 def train(options: argparse.Namespace) -> None:
-    collection = Collection(options.work, variants=options.variants)
+    collection = collection_of(options)
     start = options.start
     if start is None:
         start = options.work / "fresh"
@@ -492,6 +495,7 @@ def _stage(text: str) -> tuple[int, float]:
 def parse(arguments: list[str] | None = None) -> argparse.Namespace:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("--work", type=Path, default=WORK)
+    parser.add_argument("--scenes", action="store_true", help="things made of materials instead of all emoji")
     parser.add_argument("--start", type=Path, help="diffusers folder to go on from; without it, from nothing")
     parser.add_argument("--vae", type=Path, default=WORK / "vae", help="trained VAE, for a model from nothing")
     parser.add_argument("--out", type=Path, default=WORK / "model", help="where the averaged model is written")

@@ -1,7 +1,9 @@
 """Train the VAE on crops of the renders: `python tools/demo_model/vae.py --minutes 60`. Stopped, it goes on.
 
-The loss is L1, L1 of the gradients, L1 of the 4x pooled picture and a little KL; crops come from renders at several
-sizes, so that the latent means the same at 256, 512 and 1024 px. The averaged weights are written to `.work/vae`.
+The loss is L1, L1 of the gradients, L1 of the 4x pooled picture, with --colour that of the 32x pooled one, and a little
+KL; crops come from renders at several sizes, so that the latent means the same at 256, 512 and 1024 px. GroupNorm's
+statistics are those of all that is shown at once, so a VAE that has seen only crops gets the colours of whole pictures
+wrong: every `--whole`th step shows one whole picture. The averaged weights are written to `.work/vae`.
 """
 
 from __future__ import annotations
@@ -17,7 +19,7 @@ from typing import Any
 import numpy as np
 import torch
 import torch.nn.functional as F
-from data import WORK, Collection, Renders
+from data import WORK, Renders, collection_of
 from torch import Tensor
 from training import Average, Clock, autocast, cosine, pick_device, save_atomically
 
@@ -48,15 +50,23 @@ def crop(picture: np.ndarray, side: int, rng: random.Random) -> np.ndarray:
     return best[:, ::-1] if rng.random() < 0.5 else best
 
 
-def loss_of(picture: Tensor, decoded: Tensor, posterior: Any, *, kl: float) -> Tensor:
-    """Return the training loss of pictures (B, 3, H, W) in [-1, 1] and what the VAE made of them."""
+def loss_of(picture: Tensor, decoded: Tensor, posterior: Any, *, kl: float, colour: float = 0.0) -> Tensor:
+    """Return the training loss of pictures (B, 3, H, W) in [-1, 1] and what the VAE made of them; `colour` weighs
+    the means over 32x32 px."""
     error = decoded - picture
     across = error[..., :, 1:] - error[..., :, :-1]
     down = error[..., 1:, :] - error[..., :-1, :]
     pixels = error.abs().mean()
     edges = across.abs().mean() + down.abs().mean()
     pooled = F.avg_pool2d(error, 4).abs().mean()
-    return pixels + edges + pooled + kl * posterior.kl().mean() / picture[0].numel()
+    coarse = F.avg_pool2d(error, min(32, *picture.shape[-2:]))
+    coarse_colour = coarse.abs().mean() + 4 * coarse.square().mean()
+    return pixels + edges + pooled + colour * coarse_colour + kl * posterior.kl().mean() / picture[0].numel()
+
+
+def as_tensor(pictures: list[np.ndarray]) -> Tensor:
+    """Return uint8 (H, W, 3) pictures of one size as (B, 3, H, W) in [-1, 1]."""
+    return torch.from_numpy(np.stack(pictures)).permute(0, 3, 1, 2).float() / 127.5 - 1
 
 
 @torch.no_grad()
@@ -69,14 +79,18 @@ def scaling_factor(vae: Any, pictures: Tensor) -> float:
 def train(options: argparse.Namespace, config: dict[str, Any] | None = None) -> None:
     from diffusers.models.autoencoders.autoencoder_kl import AutoencoderKL
 
-    collection = Collection(options.work)
+    collection = collection_of(options)
     renders = [Renders(collection, size) for size in options.sizes]
     device = pick_device()
     torch.manual_seed(options.seed)
     kind: Any = AutoencoderKL
-    vae = kind.from_config({**VAE, **(config or {})}).to(device).train()
+    if options.start is not None:
+        vae: Any = kind.from_pretrained(options.start).float().to(device).train()
+    else:
+        vae = kind.from_config({**VAE, **(config or {})}).to(device).train()
+    scale = vae.config.scaling_factor if options.start is not None else None
     optimizer = torch.optim.AdamW(vae.parameters(), lr=options.rate, weight_decay=1e-4)
-    average = Average(vae, 0.999)
+    average = Average(vae, options.average)
     clock, step = Clock(options.minutes * 60), 0
     if options.state.is_file():
         state = torch.load(options.state, map_location=device, weights_only=True)
@@ -90,7 +104,11 @@ def train(options: argparse.Namespace, config: dict[str, Any] | None = None) -> 
         pieces: list[np.ndarray] = []
         for index in collection.draw(rng, count, names=collection.training_names()):
             pieces.append(crop(rng.choice(renders)[index], side, rng))
-        return torch.from_numpy(np.stack(pieces)).permute(0, 3, 1, 2).float() / 127.5 - 1
+        return as_tensor(pieces)
+
+    def draw_whole(rng: random.Random) -> Tensor:
+        index = collection.draw(rng, 1, names=collection.training_names())[0]
+        return as_tensor([renders[-1][index]])
 
     def save() -> None:
         state = {"vae": vae.state_dict(), "optimizer": optimizer.state_dict(), "average": average.values}
@@ -98,8 +116,9 @@ def train(options: argparse.Namespace, config: dict[str, Any] | None = None) -> 
         current = {key: value.clone() for key, value in vae.state_dict().items()}
         average.copy_to(vae)
         whole = min(options.sizes)
-        sample = draw(random.Random(options.seed), options.scale_from, whole).to(device)
-        vae.register_to_config(scaling_factor=scaling_factor(vae.eval(), sample))
+        sample = draw(random.Random(options.seed), options.scale_from if scale is None else 1, whole).to(device)
+        factor = scaling_factor(vae.eval(), sample) if scale is None else scale
+        vae.register_to_config(scaling_factor=factor)
         partial = options.out.with_name(f"{options.out.name}.part")
         vae.half().save_pretrained(partial)
         vae.float().load_state_dict(current)
@@ -112,11 +131,13 @@ def train(options: argparse.Namespace, config: dict[str, Any] | None = None) -> 
     while not clock.done() and (options.steps < 0 or step - first_step < options.steps):
         for group in optimizer.param_groups:
             group["lr"] = options.rate * cosine(clock.share())
-        pictures = draw(random.Random(options.seed * 1_000_003 + step), options.batch, options.crop).to(device)
+        rng = random.Random(options.seed * 1_000_003 + step)
+        whole_now = options.whole > 0 and step % options.whole == 0
+        pictures = (draw_whole(rng) if whole_now else draw(rng, options.batch, options.crop)).to(device)
         with autocast(device):
             posterior = vae.encode(pictures).latent_dist
             decoded = vae.decode(posterior.sample()).sample
-        loss = loss_of(pictures, decoded.float(), posterior, kl=options.kl)
+        loss = loss_of(pictures, decoded.float(), posterior, kl=options.kl, colour=options.colour)
         optimizer.zero_grad(set_to_none=True)
         loss.backward()
         torch.nn.utils.clip_grad_norm_(vae.parameters(), 1.0)
@@ -126,7 +147,8 @@ def train(options: argparse.Namespace, config: dict[str, Any] | None = None) -> 
         if time.monotonic() - shown > 30:
             shown = time.monotonic()
             psnr = -10 * torch.log10((decoded.float() - pictures).square().mean() / 4).item()
-            logger.info("step %d  %.0f s  loss %.4f  %.1f dB on crops", step, clock.total(), loss.item(), psnr)
+            kind_of = "a whole picture" if whole_now else "crops"
+            logger.info("step %d  %.0f s  loss %.4f  %.1f dB on %s", step, clock.total(), loss.item(), psnr, kind_of)
         if time.monotonic() - saved > options.save_every * 60:
             save()
             saved = time.monotonic()
@@ -137,6 +159,8 @@ def train(options: argparse.Namespace, config: dict[str, Any] | None = None) -> 
 def parse(arguments: list[str] | None = None) -> argparse.Namespace:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("--work", type=Path, default=WORK)
+    parser.add_argument("--scenes", action="store_true", help="things made of materials instead of all emoji")
+    parser.add_argument("--start", type=Path, help="VAE folder to go on from, whose scaling factor is kept")
     parser.add_argument("--out", type=Path, default=WORK / "vae", help="where the averaged VAE is written")
     parser.add_argument("--state", type=Path, default=WORK / "vae.pt", help="what a later start goes on from")
     parser.add_argument("--minutes", type=float, default=60.0, help="training time, over all starts")
@@ -146,6 +170,12 @@ def parse(arguments: list[str] | None = None) -> argparse.Namespace:
     parser.add_argument("--batch", type=int, default=16)
     parser.add_argument("--rate", type=float, default=7e-4)
     parser.add_argument("--kl", type=float, default=1e-4)
+    parser.add_argument("--colour", type=float, default=0.0, help="weight of the means over 32x32 px")
+    parser.add_argument(
+        "--whole", type=int, default=0, help="every so many steps show one whole picture of the last size; 0 = never"
+    )
+    parser.add_argument("--average", type=float, default=0.999, help="decay of the weights' moving average")
+    parser.add_argument("--variants", type=int, default=1, help="with --scenes, rounds of every pair")
     parser.add_argument("--scale-from", type=int, default=64, help="pictures that the latent's scale is taken from")
     parser.add_argument("--save-every", type=float, default=5.0, help="minutes")
     parser.add_argument("--seed", type=int, default=0)

@@ -1,0 +1,135 @@
+"""Things made of materials: textures of one period in px at every size, prompts, the pairs never trained on."""
+
+from __future__ import annotations
+
+import random
+from pathlib import Path
+
+import materials
+import numpy as np
+import pytest
+import things
+from data import Renders, Scenes, truth
+from things import MATERIALS, THINGS, Scene
+
+from .conftest import drawing
+
+
+@pytest.fixture
+def shapes(work: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
+    """A work folder with the drawings of two things, which are then all there are."""
+    body = '<rect x="2" y="2" width="28" height="28" fill="#d04060"/>'
+    for stem in ("teapot", "owl"):
+        (work / "fluent" / "icons" / "modern" / f"{stem}.svg").write_text(drawing(body))
+    for name in set(THINGS) - {"teapot", "owl"}:
+        monkeypatch.delitem(THINGS, name)
+    return work
+
+
+def row_period(shade: np.ndarray) -> float:
+    """Return the period in px of the strongest wave in a texture, whichever way it runs."""
+    size = len(shade)
+    power = np.abs(np.fft.rfft2((shade - shade.mean()) * np.outer(np.hanning(size), np.hanning(size)))) ** 2
+    frequency = np.hypot(np.fft.fftfreq(size)[:, None], np.fft.rfftfreq(size)[None])
+    power[frequency < 1 / 64] = 0
+    return float(1 / frequency.flat[power.argmax()])
+
+
+@pytest.mark.parametrize("material", MATERIALS)
+def test_a_texture_has_one_period_in_pixels_at_every_size(material: str) -> None:
+    small, large = materials.shade(material, 256, 3), materials.shade(material, 512, 3)
+    assert np.array_equal(large[:256, :256], small)  # more of it, not bigger
+    assert 16 <= materials.TEXTURES[material][1] <= 28
+    if material not in ("furry", "crystalline", "mosaic"):  # those have no one wave
+        assert 12 <= row_period(large) <= 28.5
+    assert 0.4 < large.min() < 0.7 and 1 < large.max() < 1.25 and large.std() > 0.1
+
+
+@pytest.mark.parametrize("material", MATERIALS)
+def test_another_seed_moves_the_texture(material: str) -> None:
+    first = materials.shade(material, 64, 1)
+    assert np.array_equal(first, materials.shade(material, 64, 1))
+    assert np.abs(first - materials.shade(material, 64, 2)).mean() > 0.02
+
+
+def test_the_true_picture_keeps_the_shape_and_shows_more_texture(shapes: Path) -> None:
+    small, large = (truth("a knitted teapot on a navy ground", size, 0, work=shapes) for size in (64, 128))
+    assert small.shape == (64, 64, 3) and large.shape == (128, 128, 3)
+    ground = things.GROUNDS["navy"]
+    for picture in (small, large):
+        assert tuple(picture[1, 1]) == ground and tuple(picture[len(picture) // 2, len(picture) // 2]) != ground
+    # the same 40 px of texture, in twice as large a picture
+    assert np.abs(large[20:60, 20:60].astype(int) - small[20:60, 20:60]).max() <= 1
+    assert np.array_equal(small, truth("a knitted teapot on a navy ground", 64, 0, work=shapes))
+    assert not np.array_equal(small, truth("a knitted teapot on a navy ground", 64, 1, work=shapes))
+
+
+def test_a_plain_thing_is_its_drawing(shapes: Path) -> None:
+    picture = truth("a teapot", 64, 0, work=shapes)
+    assert tuple(picture[32, 32]) == (0xD0, 0x40, 0x60) and tuple(picture[1, 1]) == (255, 255, 255)
+
+
+@pytest.mark.parametrize(
+    ("prompt", "scene"),
+    [
+        ("a knitted teapot", Scene("teapot", "knitted")),
+        ("A Woven Owl on a pink ground", Scene("owl", "woven", "pink")),
+        ("owl, wooden, on blue", Scene("owl", "wooden", "blue")),
+        ("a furry leafy tree, emoji", Scene("leafy tree", "furry")),
+        ("a racing car", Scene("racing car")),
+        ("the plain car", Scene("car")),
+    ],
+)
+def test_a_prompt_is_read_in_any_wording(prompt: str, scene: Scene) -> None:
+    assert things.parse(prompt) == scene
+
+
+def test_every_caption_is_read_as_itself() -> None:
+    for thing in THINGS:
+        for ground in things.GROUNDS:
+            scene = Scene(thing, "striped", ground)
+            assert things.parse(scene.caption) == scene
+    assert Scene("owl", "knitted").caption == "a knitted owl" and Scene("owl").caption == "an owl"
+    assert Scene("unicorn", None, "blue").caption == "a unicorn on a blue ground"
+
+
+@pytest.mark.parametrize(
+    ("prompt", "message"),
+    [
+        ("a knited teapot", "has knited, which the model was not taught; near: knitted"),
+        ("a wooden castel", "near: castle"),
+        ("a teapot and an owl", "has and"),
+        ("a knitted", "names knitted; name one thing"),
+        ("an owl teapot", "name one thing"),
+        ("", "names nothing"),
+    ],
+)
+def test_what_was_not_taught_is_named_with_what_is_near(prompt: str, message: str) -> None:
+    with pytest.raises(ValueError, match=message):
+        things.parse(prompt)
+
+
+def test_some_pairs_are_never_drawn_and_every_thing_and_material_is() -> None:
+    trained, held = things.pairs(), things.pairs(held_out=True)
+    assert not set(trained) & set(held)
+    assert 0.08 < len(held) / len(trained + held) < 0.16
+    for thing in THINGS:
+        assert (thing, None) in trained and sum(name == thing for name, _ in trained) >= 6
+    for material in MATERIALS:
+        assert sum(name == material for _, name in held) >= 5
+    assert 120 <= len(THINGS) <= 160
+    drawn = {(scene.thing, scene.material) for scene in things.draw_scenes(random.Random(0), 300)}
+    assert not drawn & set(held)
+
+
+def test_rounds_of_scenes_differ_and_more_rounds_keep_the_first(shapes: Path) -> None:
+    few, many = Scenes(shapes, variants=1), Scenes(shapes, variants=3)
+    assert many.scenes[: len(few)] == few.scenes and len(many) == 3 * len(few)
+    name = few.names[1]
+    indices = many.variants[name]
+    assert len({many.scenes[index].thing for index in indices}) == 1
+    renders = Renders(many, 32)
+    assert not np.array_equal(renders[indices[0]], renders[indices[1]])
+    assert np.array_equal(Renders(few, 32).pictures[0].shape, (32, 32, 3))
+    rng = random.Random(0)
+    assert {many.loose_caption(rng, indices[0], synonyms=0) for _ in range(60)} >= {many.scenes[indices[0]].caption}

@@ -1,0 +1,84 @@
+"""Everything on a device that is not the CPU, and in bfloat16: nothing stays behind, nothing crosses over in a step."""
+
+import copy
+from itertools import pairwise
+
+import numpy as np
+import pytest
+import torch
+from PIL import Image
+
+from fam_ext import hires
+from fam_ext.core.config import FamConfig
+from fam_ext.hosts.diffusers_host import DiffusersHost
+from fam_ext.hosts.diffusers_samplers import SCHEDULERS
+from tests.fake_device import DEVICE, FakeDevice, moved
+from tests.hosts import toys
+
+pytestmark = pytest.mark.slow
+PIPES = {"SD": toys.sd_pipeline, "SDXL": toys.sdxl_pipeline}
+
+
+@pytest.fixture(scope="module")
+def hosts():
+    made = {}
+
+    def get(kind, device, dtype=torch.float32):
+        if (kind, device, dtype) not in made:
+            pipe = PIPES[kind]().to(dtype)
+            made[kind, device, dtype] = DiffusersHost(
+                pipe if device.type == "cpu" else moved(copy.deepcopy(pipe)), name="toy", device=device, dtype=dtype
+            )
+        return made[kind, device, dtype]
+
+    return get
+
+
+def make(host, *, sampler="DDIM", method="fam", config=None, low_memory=False, steps=3):
+    sampling = hires.Sampling(prompt="a cat", seed=3, steps=steps, sampler=sampler, cfg_scale=3.0)
+    native = hires.generate_native(host, size=(64, 64), sampling=sampling)
+    done = hires.upscale(
+        host, native, size=(96, 128), sampling=sampling, config=config, method=method, low_memory=low_memory
+    )
+    return np.asarray(done.image, dtype=np.int16)
+
+
+@pytest.mark.parametrize("kind", PIPES)
+@pytest.mark.parametrize("case", [*SCHEDULERS, *hires.METHODS, "low memory"])
+def test_every_sampler_and_method_makes_the_cpus_picture_elsewhere(hosts, kind, case):
+    choice = {"sampler": case} if case in SCHEDULERS else {"method": case} if case in hires.METHODS else {}
+    choice |= {"low_memory": case == "low memory"}
+    here = make(hosts(kind, torch.device("cpu")), **choice)
+    with FakeDevice():
+        there = make(hosts(kind, DEVICE), **choice)
+    assert np.abs(here - there).max() <= 1
+
+
+def test_a_picture_from_a_file_is_encoded_there_and_latent_upsampling_stays_there(hosts):
+    image = Image.effect_noise((64, 64), 60).convert("RGB")
+    with FakeDevice():
+        for mode in ("auto", "latent_bicubic"):
+            config = FamConfig(upsample=mode)
+            hires.upscale(hosts("SD", DEVICE), image, size=(96, 96), sampling=hires.Sampling(steps=2), config=config)
+
+
+@pytest.mark.parametrize("kind", PIPES)
+@pytest.mark.parametrize("sampler", ["DDIM", "Euler", "DPM++ 2M", "DPM++ SDE"])
+def test_bfloat16_makes_a_picture(hosts, kind, sampler):
+    with FakeDevice():
+        picture = make(hosts(kind, DEVICE, torch.bfloat16), sampler=sampler)
+    assert picture.std() > 0
+
+
+@pytest.mark.parametrize("kind", PIPES)
+def test_no_step_after_the_first_copies_from_the_host(hosts, kind):
+    sampling, seen = hires.Sampling(prompt="a cat", steps=5), []
+    with FakeDevice() as device:
+        host = hosts(kind, DEVICE)
+        native = hires.generate_native(host, size=(64, 64), sampling=sampling)
+        callbacks = hires.Callbacks(lambda done, total: seen.append(dict(device.counts)))
+        hires.upscale(host, native, size=(96, 128), sampling=sampling, callbacks=callbacks)
+    later = [after.get("to_device", 0) - before.get("to_device", 0) for before, after in pairwise(seen)]
+    assert later == [0] * 4
+    syncs = [after.get("sync", 0) - before.get("sync", 0) for before, after in pairwise(seen)]
+    assert max(syncs) <= 1  # the finite check

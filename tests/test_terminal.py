@@ -1,0 +1,70 @@
+"""No control character reaches the terminal: not from a file's name, its metadata, or a renderer's sentence."""
+
+import json
+import logging
+import sys
+from pathlib import Path
+
+import pytest
+
+from fam_ext import cli, terminal
+from fam_ext.errors import RenderError
+from fam_ext.jobs.run import Event
+from tests.jobs.fakes import Fast, make_picture
+from tests.test_cli import run
+
+ESC = "\x1b]0;owned\x07\x1b[31m\u202e\x9b2J"
+
+
+def safe(text: str) -> bool:
+    return all(line.isprintable() and "\u202e" not in line for line in text.splitlines())
+
+
+class Rude(Fast):
+    def render(self, image, request, progress):
+        logging.getLogger("fam_ext").warning("loud %s", ESC)
+        raise RenderError(f"no {ESC}")
+
+
+@pytest.mark.skipif(sys.platform == "win32", reason="names that Windows cannot hold")
+@pytest.mark.parametrize("view", ["plain", "json", "live"])
+def test_a_job_prints_no_control_character(tmp_path: Path, capsys, monkeypatch, view: str) -> None:
+    monkeypatch.setattr("fam_ext.jobs.run.RendererSpec.build", lambda spec: Rude())
+    make_picture(tmp_path / "in" / "a\x1b[31m[/b].png", f"cat {ESC}", Sampler=f"Euler {ESC}")
+    make_picture(tmp_path / "in" / "b.png")
+    code, out, err = run(capsys, "upscale", tmp_path / "in", "-o", tmp_path / f"out{ESC}", "--progress", view)
+    assert code == 1
+    if view != "live":  # rich colours its own bars
+        assert safe(out)
+    assert safe(err) and ESC not in out + err and "owned\x07" not in out
+
+
+@pytest.mark.skipif(sys.platform == "win32", reason="names that Windows cannot hold")
+@pytest.mark.parametrize("table", ["table", "json", "csv"])
+def test_a_plan_prints_no_control_character(tmp_path: Path, capsys, table: str) -> None:
+    make_picture(tmp_path / "in" / "a\x1b[31m.png", f"cat {ESC}")
+    (tmp_path / "in" / "bad\x1b.png").write_bytes(b"x")
+    words = ("upscale", tmp_path / "in", "-o", tmp_path / "out", "--dry-run", "--plan-format", table)
+    code, out, err = run(capsys, *words)
+    assert (code, safe(out + err)) == (0, True)
+    if table == "json":
+        assert next(json.loads(line)["prompt"] for line in out.splitlines()) == f"cat {ESC}"
+
+
+def test_an_error_prints_no_control_character(tmp_path: Path, capsys) -> None:
+    for words in (("upscale", f"gone{ESC}", "-o", tmp_path / "o"), ("presets", "show", ESC), ("report", ESC)):
+        code, out, err = run(capsys, *words)
+        assert code == 2 and safe(out + err), words
+
+
+def test_a_live_view_takes_any_name(capsys) -> None:
+    with cli._LiveView() as view:
+        view.event(Event("step", key="a[/b]\x1b.png", step=1, steps=2, total=1))
+        view.event(Event("failed", key="a[/b]\x1b.png", message=ESC, failed=1, total=1))
+    assert ESC not in capsys.readouterr().out
+
+
+def test_json_stays_json() -> None:
+    assert terminal.as_json({"a": "猫"}) == '{"a": "猫"}'
+    assert json.loads(terminal.as_json({"a": ESC})) == {"a": ESC}
+    assert safe(terminal.as_json({"a": ESC}))

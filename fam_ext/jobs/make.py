@@ -26,6 +26,7 @@ from fam_ext.errors import (
 from fam_ext.jobs.journal import EXISTS, IS_SOURCE, Item, Journal, output_sentence, stops_the_job
 from fam_ext.jobs.plan import MIN_SIDE, PlanOptions
 from fam_ext.jobs.request import HiresRequest, Progress, Rendered, Renderer
+from fam_ext.jobs.walk import check_allowed
 from fam_ext.metadata import pictures
 from fam_ext.metadata.fields import BY_NAME, REQUEST_FIELDS
 from fam_ext.metadata.infotext import Infotext, add, format_infotext, format_value, parse, request_value
@@ -67,6 +68,7 @@ class Packed:
 def load(item: Item, options: PlanOptions) -> Loaded:
     """Return the decoded picture. Raises `PictureError`, one sentence."""
     try:
+        check_allowed(item.source, options)  # once more: it may have become a link since the plan
         return load_bytes(_read(item.source), item, options)
     except MemoryError:
         raise PictureError(TOO_LARGE) from None
@@ -128,7 +130,7 @@ def draw(renderer: Renderer, loaded: Loaded, item: Item, progress: Progress) -> 
     height, width = request.size
     if rendered.image.size != (width, height):
         raise PictureError(f"the renderer returned {rendered.image.size}, not {width} x {height} px; report this")
-    return Drawn(rendered, request, tuple(notes), time.perf_counter() - began)
+    return Drawn(rendered, request, (*notes, *rendered.notes), time.perf_counter() - began)
 
 
 def enlarged(image: Image.Image) -> tuple[Image.Image, list[str]]:

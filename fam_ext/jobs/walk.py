@@ -17,7 +17,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, Protocol
 
-from fam_ext.errors import UsageError
+from fam_ext.errors import PictureError, UsageError
 from fam_ext.metadata import pictures
 
 STATE_FOLDER = ".fam-hires"
@@ -33,6 +33,9 @@ _MAX_SORTED = 1024
 
 Identity = tuple[int, int]
 """Device and inode: one file or folder, whatever its names."""
+
+
+OUTSIDE = "it is a link that leads outside the allowed folders; put the picture itself there"
 
 
 class Places(Protocol):
@@ -156,6 +159,17 @@ def _label(name: str, labels: set[str]) -> str:
     return label
 
 
+def is_allowed(path: str | Path, places: Places) -> bool:
+    """Return whether `path`, links followed, lies in one of the folders that may be read."""
+    return not places.allowed or any(is_within(path, folder) for folder in places.allowed)
+
+
+def check_allowed(path: str | Path, places: Places) -> None:
+    """Raise `PictureError` where `path`, links followed, lies outside the folders that may be read."""
+    if not is_allowed(path, places):
+        raise PictureError(OUTSIDE)
+
+
 class _Walk:
     """One walk over the inputs: what it has seen, and what it leaves out."""
 
@@ -242,7 +256,7 @@ class _Walk:
                 self.left_out[LINKS] += 1
                 return None, False
             if not self._is_allowed(entry.path):
-                return Candidate(key, entry.path, problem="it is a link that leads outside the allowed folders"), False
+                return Candidate(key, entry.path, problem=OUTSIDE), False
         stem = entry.name[: entry.name.rfind(".")]
         sidecar = Path(entry.path).with_name(f"{stem}.txt") if f"{stem}.txt" in names else None
         return self._with_sidecar(key, entry.path, status, sidecar), False
@@ -260,8 +274,7 @@ class _Walk:
         return Candidate(key, path, status.st_size, _mtime(status), sidecar, mark)
 
     def _is_allowed(self, path: str | Path) -> bool:
-        allowed = self.places.allowed
-        return not allowed or any(is_within(path, folder) for folder in allowed)
+        return is_allowed(path, self.places)
 
     def _wanted(self, key: str) -> bool:
         name = key.rsplit("/", 1)[-1]

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import os
 import secrets
 import time
 from collections.abc import Iterator, Mapping
@@ -11,16 +12,17 @@ from typing import Any
 
 from fam_ext.core.config import FamConfig
 from fam_ext.errors import ConfigError, UsageError
-from fam_ext.jobs.journal import Journal
-from fam_ext.jobs.plan import MAX_TARGET_SIDE, PlanOptions, Rule, plan_file
+from fam_ext.jobs.journal import Item, Journal
+from fam_ext.jobs.plan import MAX_TARGET_SIDE, Planned, PlanOptions, Rule, plan_file
 from fam_ext.jobs.request import HiresRequest
-from fam_ext.jobs.walk import check_places, walk
+from fam_ext.jobs.walk import Candidate, check_places, natural_key, shown, walk
 from fam_ext.metadata.pictures import FORMATS
-from fam_ext.ui.compare import duration, table_html
+from fam_ext.ui.compare import KEPT, duration, table_html
 
 PROMPT_RULES = ("take", "override", "prefix", "suffix")
 AS_INPUT = "as input"
 MAX_LISTED = 300
+_MAX_NAMED = 5
 SETTING_NAMES = ("sampler", "schedule", "steps", "cfg_scale", "seed")
 FOLDER_FIELDS: Mapping[str, tuple[type | tuple[type, ...], Any, str]] = {
     "input": (str, "", "Folder (or picture) to read."),
@@ -104,9 +106,7 @@ def folder_options(values: Mapping[str, Any], config: FamConfig, *, default_outp
     rules = {name: Rule(kind, settings[name]) for name in SETTING_NAMES}
     rules["prompt"] = _prompt_rule("prompt_rule", given["prompt_rule"], given["prompt"])
     rules["negative_prompt"] = _prompt_rule("negative_rule", given["negative_rule"], given["negative_prompt"])
-    model = given["model"].strip() or None
-    rules["model"] = Rule("take" if given["own_model"] else "override", model)
-    rules["vae"] = Rule("take" if given["own_model"] else "override", None)
+    rules |= model_rules(given["model"].strip() or None, own=given["own_model"])
     width, height = given["width"], given["height"]
     if bool(width) != bool(height):
         raise ConfigError("width and height go together; give both in pixels, or 0 for both to use the scale")
@@ -127,6 +127,12 @@ def folder_options(values: Mapping[str, Any], config: FamConfig, *, default_outp
         first=given["first"] or None,
         renderer=f"webui upscaler {given['upscaler']}",
     )
+
+
+def model_rules(model: str | None, *, own: bool) -> dict[str, Rule]:
+    """Return how checkpoint and VAE are resolved: the picture's own where `own`, else `model` and its VAE."""
+    kind = "take" if own else "override"
+    return {"model": Rule(kind, model), "vae": Rule(kind, None)}
 
 
 def upscaler_of(options: PlanOptions) -> str:
@@ -199,8 +205,19 @@ def plan_pages(options: PlanOptions) -> Iterator[str]:
         ]
         note = f"the first {MAX_LISTED} files; the rest is being read"
         yield table_html(_COLUMNS, rows, element_id="fam_hires_plan_table", note=note)
+    asked: dict[str, HiresRequest] = {}
+    """What this job asks for, where it is not what the journal holds: a kept file's row tells of its own making."""
+
+    keys: set[str] = set()
+
+    def plan(candidate: Candidate, options: PlanOptions, *, index: int) -> Planned:
+        entry = plan_file(candidate, options, index=index)
+        if entry.request is not None and len(asked) < MAX_LISTED:
+            asked[candidate.key] = entry.request
+        return entry
+
     with Journal(options.output, memory=True) as journal:
-        journal.plan(chain(first, files), options, plan_file)
+        found = journal.plan(_noting(chain(first, files), keys), options, plan)
         counts = journal.counts()
         history = journal.history()
         pixels = journal.pending_pixels()
@@ -208,18 +225,25 @@ def plan_pages(options: PlanOptions) -> Iterator[str]:
             _row(
                 item.key,
                 item.native,
-                item.request,
+                asked.get(item.key, item.request),
                 item.output or "",
-                item.error or ("to do" if item.state == "pending" else item.state),
+                "kept: made with other settings" if item.key in found.kept_keys else _outcome(item),
             )
             for item in journal.items(limit=MAX_LISTED)
         ]
     total = sum(counts.values())
     waiting = counts["pending"] + counts["running"] + counts["saving"]
     parts = [f"{total} files", f"{waiting} to do"]
-    for state in ("done", "skipped", "failed"):
-        if counts[state]:
-            parts.append(f"{counts[state]} {'unreadable' if state == 'failed' else state}")
+    for number, word in (
+        (counts["done"] - found.kept, "done"),
+        (found.kept, KEPT),
+        (counts["skipped"], "skipped"),
+        (counts["failed"], "unreadable"),
+    ):
+        if number:
+            parts.append(f"{number} {word}")
+    if (rest := left_out(options, keys)) is not None:
+        parts.append(rest)
     parts.append(f"{pixels / 1e6:.1f} megapixels to make")
     if history is not None:
         parts.append(f"about {duration(history[0] * pixels / 1e6)} and {history[1] * pixels / 1e12:.1f} MB")
@@ -228,6 +252,39 @@ def plan_pages(options: PlanOptions) -> Iterator[str]:
     if total > MAX_LISTED:
         note += f"; the first {MAX_LISTED} are listed"
     yield table_html(_COLUMNS, rows, element_id="fam_hires_plan_table", note=note)
+
+
+def _noting(candidates: Iterator[Candidate], keys: set[str]) -> Iterator[Candidate]:
+    for candidate in candidates:
+        keys.add(candidate.key)
+        yield candidate
+
+
+def left_out(options: PlanOptions, keys: set[str]) -> str | None:
+    """Return how many files and folders of the input folder are no part of the job, and the first names; None where
+    there are none. Texts beside a picture are a part of it."""
+    source = options.inputs[0]
+    stems = {key.rpartition(".")[0] for key in keys}
+    names: list[str] = []
+    for place, folders, files in os.walk(source) if os.path.isdir(source) else ():
+        below = os.path.relpath(place, source).replace(os.sep, "/")
+        prefix = "" if below == "." else f"{below}/"
+        for name in files:
+            stem, _, ending = (prefix + name).rpartition(".")
+            if prefix + name not in keys and not (ending.lower() == "txt" and stem in stems):
+                names.append(prefix + name)
+        if not options.recursive:
+            names += [f"{name}/" for name in folders]
+            break
+    if not names:
+        return None
+    shown_names = ", ".join(shown(name) for name in sorted(names, key=natural_key)[:_MAX_NAMED])
+    more = f" and {len(names) - _MAX_NAMED} more" if len(names) > _MAX_NAMED else ""
+    return f"{len(names)} left out ({shown_names}{more})"
+
+
+def _outcome(item: Item) -> str:
+    return item.error or ("to do" if item.state == "pending" else item.state)
 
 
 def _row(

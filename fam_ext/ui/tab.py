@@ -17,19 +17,19 @@ from PIL import Image
 
 from fam_ext.core.config import FamConfig
 from fam_ext.errors import FamError, UsageError
-from fam_ext.jobs.plan import PlanOptions, check_native, target_size
+from fam_ext.jobs.plan import PlanOptions, Rule, check_native, resolve, target_size
 from fam_ext.jobs.request import HiresRequest
 from fam_ext.metadata import pictures
 from fam_ext.metadata.infotext import Infotext, format_infotext, is_fam, parse, readable_fields, request_value
-from fam_ext.metadata.presets import Preset, PresetStore, from_infotext, read, write
+from fam_ext.metadata.presets import CUSTOM, Preset, PresetStore, from_infotext, read, write
 from fam_ext.ui.compare import compare_html, sentence_html, status_html, upright
-from fam_ext.ui.dials import build_dials, dial_values, read_dials
-from fam_ext.ui.folder import AS_INPUT, PROMPT_RULES, folder_options, plan_pages
+from fam_ext.ui.dials import bind_preset_box, build_dials, dial_values, preset_of, read_dials
+from fam_ext.ui.folder import AS_INPUT, PROMPT_RULES, SETTING_NAMES, folder_options, model_rules, plan_pages
 
 logger = logging.getLogger(__name__)
 
 TAB_ID = "fam_hires"
-NO_PRESET = "custom"
+NO_PRESET = CUSTOM
 LOADED_MODEL = "the one that is loaded"
 _POLL_SECONDS = 0.5
 
@@ -139,6 +139,9 @@ def _picture_inputs() -> dict[str, Any]:
         elem_id=f"{TAB_ID}_infotext",
     )
     parts["note"] = gr.HTML(elem_id=f"{TAB_ID}_picture_note")
+    parts["own_model"] = gr.Checkbox(
+        label="Take the checkpoint and VAE from the infotext", value=False, elem_id=f"{TAB_ID}_own_model"
+    )
     with gr.Row():
         parts["generate"] = gr.Button("Generate", variant="primary", elem_id=f"{TAB_ID}_generate")
         parts["interrupt"] = gr.Button("Interrupt", elem_id=f"{TAB_ID}_interrupt")
@@ -234,13 +237,21 @@ def _common_inputs(host: TabHost) -> dict[str, Any]:
     return parts
 
 
+def _presets(host: TabHost) -> list[Preset]:
+    return [host.store.get(name) for name in host.store.names()]
+
+
 def _preset_inputs(host: TabHost) -> dict[str, Any]:
     parts: dict[str, Any] = {}
     with gr.Row(elem_id=f"{TAB_ID}_preset_row"):
         parts["preset"] = gr.Dropdown(
-            label="Preset", choices=[NO_PRESET, *host.store.names()], value=NO_PRESET, elem_id=f"{TAB_ID}_preset"
+            label="Preset",
+            choices=[NO_PRESET, *host.store.names()],
+            value=preset_of(dial_values(host.config), _presets(host)),
+            elem_id=f"{TAB_ID}_preset",
         )
         parts["preset"].do_not_save_to_config = True
+        parts["refresh"] = gr.Button("Refresh presets", elem_id=f"{TAB_ID}_preset_refresh")
         parts["load"] = gr.Button("Use", elem_id=f"{TAB_ID}_preset_load")
     with gr.Accordion("Save, share and import presets", open=False, elem_id=f"{TAB_ID}_presets"):
         with gr.Row():
@@ -282,29 +293,31 @@ def picture_request(image: Image.Image, infotext: str, values: Mapping[str, Any]
     width, height = int(values["width"] or 0), int(values["height"] or 0)
     if bool(width) != bool(height):
         raise UsageError("width and height go together; give both in pixels, or 0 for both to use the scale")
+    seed = int(values["seed"] if values["seed"] is not None else -1)
+    settings = {
+        "sampler": values["sampler"],
+        "schedule": values["schedule"] or "Automatic",
+        "steps": int(values["steps"]),
+        "cfg_scale": float(values["cfg_scale"]),
+        "seed": seed if seed >= 0 else time.time_ns() % (1 << 32),
+    }
+    model = None if values["model"] in (None, "", LOADED_MODEL) else values["model"]
     options = PlanOptions(
-        inputs=("picture",), output="", scale=float(values["scale"]), size=(height, width) if width else None
+        inputs=("picture",),
+        output="",
+        scale=float(values["scale"]),
+        size=(height, width) if width else None,
+        config=config,
+        # as a folder's files: prompts and clip skip are the picture's, checkpoint and VAE where that is asked for
+        rules={
+            **{name: Rule("override", settings[name]) for name in SETTING_NAMES},
+            **model_rules(model, own=bool(values["own_model"])),
+        },
     )
     target, reason = target_size(native, options)
     if reason is not None:
         raise UsageError(f"{reason}; choose a larger scale or target")
-    found = parse(infotext)
-    seed = int(values["seed"] if values["seed"] is not None else -1)
-    if seed < 0:
-        seed = time.time_ns() % (1 << 32)
-    model = values["model"]
-    return HiresRequest(
-        size=target,
-        prompt=found.prompt,
-        negative_prompt=found.negative_prompt,
-        seed=seed,
-        steps=int(values["steps"]),
-        sampler=values["sampler"],
-        schedule=values["schedule"] or "Automatic",
-        cfg_scale=float(values["cfg_scale"]),
-        config=config,
-        model=None if model in (None, "", LOADED_MODEL) else model,
-    )
+    return resolve(parse(infotext), target, options)[0]
 
 
 def _bind_picture(
@@ -317,7 +330,7 @@ def _bind_picture(
     compare: Any,  # noqa: ANN401
     log: Any,  # noqa: ANN401
 ) -> None:
-    names = list(common)
+    names = ["own_model", *common]
 
     def generate(task: str, image: Image.Image | None, infotext: str, *rest: Any) -> tuple[Any, ...]:  # noqa: ANN401
         try:
@@ -344,7 +357,11 @@ def _bind_picture(
     picture["generate"].click(
         host.gpu_call(generate, [None, [], "", "", ""]),
         _js="fam_hires_submit",
-        inputs=[picture["task"], picture["image"], picture["infotext"], *common.values(), *dials],
+        inputs=[
+            *(picture[name] for name in ("task", "image", "infotext", "own_model")),
+            *common.values(),
+            *dials,
+        ],
         outputs=outputs,
         show_progress=False,
         api_name=False,
@@ -607,13 +624,27 @@ def _bind_presets(
         found["steps"] = int(found["steps"])
         return found
 
-    def save(name: str, *values: Any) -> list[Any]:  # noqa: ANN401
-        def action() -> tuple[str, str]:
-            config = FamConfig.from_dict(read_dials(values[: len(dials)]))
-            host.store.save(Preset(name.strip(), "", config, settings(values[len(dials) :])), replace=True)
-            return name.strip(), f"saved {name.strip()}"
+    def stored(make: Callable[[], Preset], asked: str) -> list[Any]:
+        """Save the preset; return the answer and the name that is asked about: over one that exists only when asked."""
+        waiting = ""
 
-        return answered(action)
+        def action() -> tuple[str, str]:
+            nonlocal waiting
+            preset = make()
+            if preset.name != asked and host.store.taken(preset.name) == preset.name:
+                waiting = preset.name
+                raise UsageError(f"there is a preset {preset.name} already; press once more to replace it")
+            host.store.save(preset, replace=True)
+            return preset.name, f"saved {preset.name}"
+
+        return [*answered(action), waiting]
+
+    def save(asked: str, name: str, *values: Any) -> list[Any]:  # noqa: ANN401
+        def make() -> Preset:
+            config = FamConfig.from_dict(read_dials(values[: len(dials)]))
+            return Preset(name.strip(), "", config, settings(values[len(dials) :]))
+
+        return stored(make, asked)
 
     def delete(name: str) -> list[Any]:
         def action() -> tuple[str, str]:
@@ -622,12 +653,8 @@ def _bind_presets(
 
         return answered(action)
 
-    def from_image(name: str, infotext: str) -> list[Any]:
-        def action() -> tuple[str, str]:
-            host.store.save(from_infotext(infotext, name.strip() or "from picture"), replace=True)
-            return name.strip() or "from picture", "saved the preset of the picture's infotext"
-
-        return answered(action)
+    def from_image(asked: str, name: str, infotext: str) -> list[Any]:
+        return stored(lambda: from_infotext(infotext, name.strip() or "from picture"), asked)
 
     def export(name: str) -> list[Any]:
         try:
@@ -647,15 +674,22 @@ def _bind_presets(
         return answered(action)
 
     values = [*dials, *(common[key] for key in setting_names)]
+    asked = gr.State("")  # the preset that a second press replaces
+    bind_preset_box(listing, dials, lambda: _presets(host), refresh=presets["refresh"])
+    listing.input(use, inputs=[listing], outputs=[note, *values], show_progress=False, api_name=False)
     presets["load"].click(use, inputs=[listing], outputs=[note, *values], show_progress=False, api_name=False)
     presets["save"].click(
-        save, inputs=[presets["name"], *values], outputs=[listing, note], show_progress=False, api_name=False
+        save,
+        inputs=[asked, presets["name"], *values],
+        outputs=[listing, note, asked],
+        show_progress=False,
+        api_name=False,
     )
     presets["delete"].click(delete, inputs=[listing], outputs=[listing, note], show_progress=False, api_name=False)
     presets["from_image"].click(
         from_image,
-        inputs=[presets["name"], picture["infotext"]],
-        outputs=[listing, note],
+        inputs=[asked, presets["name"], picture["infotext"]],
+        outputs=[listing, note, asked],
         show_progress=False,
         api_name=False,
     )

@@ -108,6 +108,7 @@ def upscale(
     include: Annotated[list[str] | None, typer.Option(help="Only files that match this pattern (repeatable).")] = None,
     exclude: Annotated[list[str] | None, typer.Option(help="No files that match this pattern (repeatable).")] = None,
     first: Annotated[int | None, typer.Option(help="Only the first N files: a trial.")] = None,
+    first_frame: Annotated[bool, typer.Option("--first-frame", help="Take frame 1 of animated files.")] = False,
     max_input_megapixels: Annotated[float, typer.Option(help="Refuse larger inputs (MP).")] = (
         pictures.DEFAULT_MAX_PIXELS / 1e6
     ),
@@ -230,6 +231,7 @@ def upscale(
         name=name,
         overwrite=overwrite,
         first=first,
+        first_frame=first_frame,
         max_input_pixels=int(max_input_megapixels * 1e6),
         renderer=json.dumps([model_path, loras]),
         standalone=True,

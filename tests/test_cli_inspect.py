@@ -6,6 +6,7 @@ from PIL import Image, PngImagePlugin
 from typer.testing import CliRunner
 
 from fam_ext.cli import app
+from fam_ext.metadata.pictures import decode
 
 TEXT = (
     "a barn\nNegative prompt: fog\nSteps: 60, Sampler: LCM, Schedule type: Beta, CFG scale: 0, Seed: -1, Version: f2.0"
@@ -37,3 +38,16 @@ def test_inspect_and_the_plan_agree(tmp_path) -> None:
     assert "Forge in PNG parameters" in text and "would run:" in text
     assert "1 of 2 carry no prompt" in CliRunner().invoke(app, arguments).stdout
     assert not (tmp_path / "out").exists()
+
+
+def test_the_first_frame_of_an_animated_file_is_taken_when_asked_for(tmp_path) -> None:
+    frames = [Image.new("RGB", (64, 64), colour) for colour in ("red", "blue", "green")]
+    (tmp_path / "in").mkdir()
+    for name in ("a.png", "b.webp"):
+        frames[0].save(tmp_path / "in" / name, save_all=True, append_images=frames[1:], lossless=True)
+        data = (tmp_path / "in" / name).read_bytes()
+        assert decode(data, first_frame=True).image.getpixel((5, 5))[0] > 250
+    arguments = ["upscale", str(tmp_path / "in"), "-o", str(tmp_path / "out"), "--dry-run"]
+    refused = CliRunner().invoke(app, arguments).stdout
+    assert "2 failed" in refused and "holds 3 frames" in refused and "--first-frame" in refused
+    assert "2 pending" in CliRunner().invoke(app, [*arguments, "--first-frame"]).stdout

@@ -76,7 +76,7 @@ def load(item: Item, options: PlanOptions) -> Loaded:
 
 def load_bytes(data: bytes, item: Item, options: PlanOptions) -> Loaded:
     """Return the picture decoded from its file's bytes. Raises `PictureError`, one sentence."""
-    picture = pictures.decode(data, max_pixels=options.max_input_pixels)
+    picture = pictures.decode(data, max_pixels=options.max_input_pixels, first_frame=options.first_frame)
     if item.native != (0, 0) and picture.header.size != item.native:
         raise PictureError("the file changed after it was planned; run the command again")
     return Loaded(picture, hashlib.sha256(data).hexdigest())

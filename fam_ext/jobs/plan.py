@@ -104,6 +104,8 @@ class PlanOptions:
     allowed: tuple[str, ...] = ()
     """Folders, links resolved, that alone may be read; () = all. For doors that strangers reach."""
     max_input_pixels: int = pictures.DEFAULT_MAX_PIXELS
+    first_frame: bool = False
+    """Take the first frame of an animated file, which is refused otherwise."""
     renderer: str = ""
     """What else the pixels depend on: the renderer's model and its LoRAs, as one text."""
     standalone: bool = False
@@ -159,6 +161,8 @@ class PlanOptions:
         values = self.to_json()
         for name in ("inputs", "output", "recursive", "include", "exclude", "first", "overwrite", "allowed"):
             values.pop(name)
+        if not self.first_frame:
+            values.pop("first_frame")  # as older journals have it
         return digest(values)
 
     def to_json(self) -> dict[str, Any]:
@@ -284,7 +288,7 @@ def one_line(text: str) -> str:
 
 
 def _plan_file(candidate: Candidate, options: PlanOptions, index: int) -> Planned:
-    header = pictures.read_header(candidate.path, max_pixels=options.max_input_pixels)
+    header = pictures.read_header(candidate.path, max_pixels=options.max_input_pixels, first_frame=options.first_frame)
     native = header.size
     found, origin = header.settings()
     reading = header.reading
@@ -305,6 +309,8 @@ def _plan_file(candidate: Candidate, options: PlanOptions, index: int) -> Planne
     request, changed = offered(request, taken, options)
     notes = tuple(shown(note) for note in (*notes, *_bounds(found or Infotext(), request, taken), *changed))
     picture_format = options.format or pictures.format_of(candidate.path) or header.format
+    if picture_format in pictures.PLUGINS:
+        picture_format = "PNG"  # read only
     longest = pictures.MAX_SIDE.get(picture_format)
     if longest is not None and max(target) > longest:
         raise PictureError(

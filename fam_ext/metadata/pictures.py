@@ -4,7 +4,9 @@ from __future__ import annotations
 
 import contextlib
 import functools
+import importlib
 import io
+import logging
 import re
 import struct
 import threading
@@ -21,6 +23,8 @@ from fam_ext.errors import PictureError
 from fam_ext.metadata import containers, exif, programs
 from fam_ext.metadata.infotext import Infotext, has_settings
 
+log = logging.getLogger(__name__)
+
 SUFFIXES: Mapping[str, str] = {
     ".png": "PNG",
     ".jpg": "JPEG",
@@ -33,7 +37,17 @@ SUFFIXES: Mapping[str, str] = {
     ".tif": "TIFF",
     ".tiff": "TIFF",
     ".bmp": "BMP",
+    ".heic": "HEIF",
+    ".heif": "HEIF",
+    ".jxl": "JXL",
 }
+PLUGINS: Mapping[str, tuple[str, str]] = {
+    "HEIF": ("pillow_heif", "pillow-heif"),
+    "JXL": ("pillow_jxl", "pillow-jxl-plugin"),
+}
+"""Formats that are read where their Pillow plugin is installed: its module and package. They are not written."""
+_HEIF_BRANDS = (b"heic", b"heix", b"heim", b"heis", b"hevc", b"hevx", b"mif1", b"msf1")
+_JXL_STARTS = (b"\xff\x0a", b"\x00\x00\x00\x0cJXL ")
 FORMATS = ("PNG", "JPEG", "WEBP", "AVIF", "TIFF", "BMP")
 PREFERRED_SUFFIX: Mapping[str, str] = {
     "PNG": ".png",
@@ -168,11 +182,13 @@ def can_write(picture_format: str) -> str | None:
     return f"this Pillow cannot write {picture_format}; choose another format"
 
 
-def read_header(source: str | Path | bytes, *, max_pixels: int = DEFAULT_MAX_PIXELS) -> Header:
+def read_header(
+    source: str | Path | bytes, *, max_pixels: int = DEFAULT_MAX_PIXELS, first_frame: bool = False
+) -> Header:
     """Return the header of a file or of its bytes. No pixel is decoded.
 
     Raises `PictureError`, one sentence, for anything that is not a still picture of a known format within
-    `max_pixels`.
+    `max_pixels`; with `first_frame` an animated one passes.
     """
     try:
         if isinstance(source, bytes):
@@ -184,16 +200,16 @@ def read_header(source: str | Path | bytes, *, max_pixels: int = DEFAULT_MAX_PIX
         raise
     except OSError as error:
         raise PictureError(_os_sentence(error)) from None
-    _check(header, max_pixels)
+    _check(header, max_pixels, first_frame)
     return header
 
 
-def decode(data: bytes, *, max_pixels: int = DEFAULT_MAX_PIXELS) -> Picture:
+def decode(data: bytes, *, max_pixels: int = DEFAULT_MAX_PIXELS, first_frame: bool = False) -> Picture:
     """Return the picture upright, RGB and alpha apart; transparent parts of the RGB lie on white.
 
     Raises `PictureError`, one sentence, whatever is wrong with the file.
     """
-    header = read_header(data, max_pixels=max_pixels)
+    header = read_header(data, max_pixels=max_pixels, first_frame=first_frame)
     if header.format == "PNG" and not _png_is_whole(data):
         raise PictureError("the file is truncated (its end is missing); copy it again")
     try:
@@ -277,6 +293,10 @@ def _read_header(file: BinaryIO) -> Header:
         return _png_header(file)
     if start[4:8] == b"ftyp" and start[8:12] in (b"avif", b"avis") and can_write("AVIF") is not None:
         raise PictureError(cast("str", can_write("AVIF")))
+    plugin = "HEIF" if start[4:8] == b"ftyp" and start[8:12] in _HEIF_BRANDS else None
+    plugin = "JXL" if start.startswith(_JXL_STARTS) else plugin
+    if plugin is not None and not _has_plugin(plugin):
+        raise PictureError(f"{plugin} is read with a Pillow plugin; install {PLUGINS[plugin][1]}, or convert the file")
     try:
         with _strict_pillow():
             image = _open(file)
@@ -289,6 +309,18 @@ def _read_header(file: BinaryIO) -> Header:
         ) from None
     except Exception as error:  # header parsers raise whatever they like on damaged data
         raise PictureError(f"the header is damaged ({_first_line(error)}); open and save it again") from None
+
+
+def _has_plugin(picture_format: str) -> bool:
+    """Return whether Pillow opens the format, having loaded its plugin where that is installed."""
+    Image.init()
+    if picture_format not in Image.OPEN:
+        try:
+            module = importlib.import_module(PLUGINS[picture_format][0])
+            getattr(module, "register_heif_opener", lambda: None)()  # the other registers itself
+        except Exception:  # a plugin that cannot be loaded is none
+            log.debug("no plugin for %s", picture_format, exc_info=True)
+    return picture_format in Image.OPEN
 
 
 @contextlib.contextmanager
@@ -306,9 +338,9 @@ def _strict_pillow() -> Generator[None]:
 
 
 def _open(file: BinaryIO) -> Image.Image:
-    """Open with our six formats only: Pillow's others include interpreters that a folder must never reach."""
+    """Open with our own formats only: Pillow's others include interpreters that a folder must never reach."""
     Image.init()
-    formats = [name for name in (*FORMATS, "MPO") if name in Image.OPEN]
+    formats = [name for name in (*FORMATS, "MPO", *PLUGINS) if name in Image.OPEN]
     try:
         return Image.open(file, formats=formats)
     except Image.UnidentifiedImageError:
@@ -518,7 +550,7 @@ def _png_is_whole(data: bytes) -> bool:
     return False
 
 
-def _check(header: Header, max_pixels: int) -> None:
+def _check(header: Header, max_pixels: int, first_frame: bool) -> None:
     height, width = header.size
     if height < 1 or width < 1:
         raise PictureError("the header is damaged (no size); copy the file again")
@@ -527,8 +559,10 @@ def _check(header: Header, max_pixels: int) -> None:
             f"{width} x {height} px is {height * width / 1e6:.0f} MP, more than the limit of {max_pixels / 1e6:g} MP; "
             "raise --max-input-megapixels if the file can be trusted"
         )
-    if header.frames > 1:
-        raise PictureError(f"the file holds {header.frames} frames; only still pictures can be upscaled")
+    if header.frames > 1 and not first_frame:
+        raise PictureError(
+            f"the file holds {header.frames} frames; only still pictures can be upscaled (--first-frame takes frame 1)"
+        )
 
 
 # --- pixels -------------------------------------------------------------------------------------------------------

@@ -2,6 +2,7 @@
 
 import io
 import struct
+import sys
 import zlib
 from pathlib import Path
 
@@ -12,6 +13,8 @@ from PIL import Image, ImageCms, ImageFile, PngImagePlugin
 
 from fam_ext.core.config import FamConfig
 from fam_ext.errors import PictureError
+from fam_ext.jobs.plan import PlanOptions, plan_file
+from fam_ext.jobs.walk import walk
 from fam_ext.metadata.infotext import add, parse, to_fields, undo
 from fam_ext.metadata.pictures import FORMATS, PREFERRED_SUFFIX, can_write, decode, encode, format_of, read_header
 
@@ -352,3 +355,40 @@ def test_a_long_displaced_comment_goes_to_the_jpeg_comment() -> None:
     )
     values = [text.value.strip() for text in read_header(encoded.data).places]
     assert old.strip() in values
+
+
+HEIF = b"\x00\x00\x00\x18ftypheic" + bytes(range(256)) * 5
+
+
+class _FakeHeif(ImageFile.ImageFile):
+    """What a Pillow plugin registers, for pixels that lie bare behind twelve bytes."""
+
+    format = "HEIF"
+
+    def _open(self) -> None:
+        self._size, self._mode = (24, 16), "RGB"
+        self.tile = [("raw", (0, 0, 24, 16), 12, ("RGB", 0, 1))]
+        self.info["exif"] = exif_block()
+
+
+@pytest.mark.parametrize(("data", "plugin"), [(HEIF, "pillow-heif"), (b"\xff\x0a" + b"x" * 40, "pillow-jxl-plugin")])
+def test_a_format_without_its_plugin_names_it(data: bytes, plugin: str, monkeypatch) -> None:
+    for name in ("HEIF", "JXL"):
+        monkeypatch.delitem(Image.OPEN, name, raising=False)
+    for module in ("pillow_heif", "pillow_jxl"):
+        monkeypatch.setitem(sys.modules, module, None)
+    with pytest.raises(PictureError, match=f"install {plugin}"):
+        read_header(data)
+
+
+def test_heic_is_read_where_its_plugin_is(tmp_path: Path, monkeypatch) -> None:
+    monkeypatch.setitem(Image.OPEN, "HEIF", (_FakeHeif, lambda start: start[8:12] == b"heic"))
+    monkeypatch.setattr(Image, "ID", [*Image.ID, "HEIF"])
+    loaded = decode(HEIF)
+    assert loaded.image.size == (24, 16)
+    assert (loaded.header.format, loaded.header.infotext) == ("HEIF", INFOTEXT)
+    (tmp_path / "a.heic").write_bytes(HEIF)
+    plan = PlanOptions((str(tmp_path / "a.heic"),), str(tmp_path / "out"))
+    planned = plan_file(next(walk(plan)), plan)
+    assert (planned.format, planned.output, planned.problem) == ("PNG", "a.png", None)
+    assert [format_of(name) for name in ("a.HEIC", "a.heif", "a.jxl")] == ["HEIF", "HEIF", "JXL"]

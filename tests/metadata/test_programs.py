@@ -70,6 +70,7 @@ def sampler(**inputs) -> dict:
     return node("KSampler", **{**api()["3"]["inputs"], **inputs})
 
 
+SAMPLING = {"seed": 777, "steps": 21, "cfg": 5.5, "sampler_name": "euler_ancestral", "scheduler": "normal"}
 GRAPHS = {
     "by slot": api(
         n3=sampler(positive=["20", 0], negative=["20", 1]),
@@ -123,6 +124,43 @@ GRAPHS = {
         n52=node("VAEDecode", samples=["50", 0]),
         n53=node("SaveImage", images=["52", 0]),
     ),
+    "a pipe taken apart": api(
+        n3=sampler(positive=["8", 3], negative=["8", 4]),
+        n8=node("FromBasicPipe", basic_pipe=["9", 0]),
+        n9=node("ToBasicPipe", model=["4", 0], positive=["6", 0], negative=["7", 0]),
+    ),
+    "a context of a context": api(
+        n3=sampler(positive=["8", 4], negative=["8", 5]),
+        n8=node("Context (rgthree)", base_ctx=["9", 0]),
+        n9=node("Context (rgthree)", model=["4", 0], positive=["6", 0], negative=["7", 0]),
+    ),
+    "a sampler fed by a pipe": api(
+        n3=node("easy kSampler", pipe=["8", 0]),
+        n8=node("easy preSampling", pipe=["9", 0], **SAMPLING),
+        n9=node("easy fullLoader", ckpt_name="demo", positive=["10", 0], negative=["11", 0]),
+        n10=node("easy positive", positive=PROMPT),
+        n11=node("easy negative", negative=NEGATIVE),
+    ),
+    "a sampler fed by Impact's pipe": api(
+        n3=node("ImpactKSamplerBasicPipe", basic_pipe=["9", 0], **SAMPLING),
+        n9=node("ToBasicPipe", model=["4", 0], positive=["6", 0], negative=["7", 0]),
+    ),
+    "texts of one node by slot": api(
+        n6=node("CLIPTextEncode", text=["9", 0]),
+        n9=node("Text String", text=PROMPT, text_b="other", text_c="", text_d=""),
+    ),
+    "several control nets": api(
+        n3=sampler(positive=["20", 0], negative=["20", 1]),
+        n20=node("CR Apply Multi-ControlNet", base_positive=["6", 0], base_negative=["7", 0], switch="On"),
+    ),
+    "a guider of two conditionings, a sampler's own node": {
+        **{key: value for key, value in api().items() if key != "3"},
+        "30": node("SamplerCustomAdvanced", noise=["31", 0], guider=["32", 0], sampler=["33", 0], sigmas=["34", 0]),
+        "31": node("RandomNoise", noise_seed=777),
+        "32": node("DualCFGGuider", cfg_conds=5.5, cond1=["6", 0], cond2=["7", 0], negative=["7", 0], model=["4", 0]),
+        "33": node("SamplerEulerAncestral", eta=1.0),
+        "34": node("KarrasScheduler", steps=21, rho=7.0),
+    },
     "of two branches the saved one": api(
         n1=sampler(seed=1, positive=["7", 0]),
         n52=node("VAEDecode", samples=["3", 0]),
@@ -143,6 +181,11 @@ RIGHT = (PROMPT, NEGATIVE, 777, 21, "Euler a", 5.5)
 @pytest.mark.parametrize("name", GRAPHS)
 def test_comfy_graphs(name: str) -> None:
     assert of(png(("prompt", json.dumps(GRAPHS[name])))) == RIGHT
+
+
+def test_a_guider_without_a_negative_has_no_guidance() -> None:
+    graph = dict(GRAPHS["custom sampling"]) | {"32": node("BasicGuider", model=["4", 0], conditioning=["6", 0])}
+    assert of(png(("prompt", json.dumps(graph)))) == (PROMPT, "", 777, 21, "Euler a", 1.0)
 
 
 def test_a_comfy_workflow_alone_is_read() -> None:
@@ -190,6 +233,10 @@ DRAW = {"c": PROMPT, "uc": NEGATIVE, "seed": 777, "steps": 21, "scale": 5.5, "sa
 HORDE = {"prompt": f"{PROMPT}###{NEGATIVE}", "params": {"sampler_name": "k_euler_a", "cfg_scale": 5.5, "steps": 21}}
 HORDE["params"]["seed"] = "777"
 EASY = {"Prompt": PROMPT, "Negative Prompt": NEGATIVE, "Seed": "777", "Steps": "21", "Guidance Scale": "5.5"}
+MOCHI = f"Include in Image: {PROMPT}; Exclude from Image: {NEGATIVE}; Model: demo; Steps: 21; Guidance Scale: 5.5; "
+MOCHI += "Seed: 777; Size: 64x48; Scheduler: Euler Ancestral; Generator: Mochi Diffusion 4"
+TENSOR = {"prompt": PROMPT, "negativePrompt": NEGATIVE, "steps": 21, "cfgScale": 5.5, "seed": "777"}
+MATRIX = {"PositivePrompt": PROMPT, "NegativePrompt": NEGATIVE, "Steps": 21, "CfgScale": 5.5, "Seed": 777}
 FORMS = {
     "SwarmUI": [("parameters", SWARM)],
     "Fooocus": [("parameters", FOOOCUS)],
@@ -198,8 +245,11 @@ FORMS = {
     "InvokeAI 1": [("Dream", f'"{PROMPT} [{NEGATIVE}]" -s21 -S777 -W64 -H48 -C5.5 -A k_euler_a')],
     "NovelAI": [("Software", "NovelAI"), ("Comment", NOVEL | {"prompt": PROMPT, "uc": NEGATIVE})],
     "NovelAI 4": [("Software", "NovelAI"), ("Comment", NOVEL | NOVEL_4 | {"prompt": "other"})],
+    "Mochi Diffusion": [("Description", MOCHI)],
     "Easy Diffusion": [*EASY.items(), ("Sampler", "euler_a")],
     "JSON": [("horde", HORDE)],
+    "JSON 2": [("generation_data", TENSOR | {"samplerName": "Euler a"})],
+    "JSON 3": [("parameters-json", MATRIX | {"Sampler": "euler_ancestral"})],
 }
 
 
@@ -210,6 +260,30 @@ def test_programs_with_json(name: str) -> None:
     assert of(data) == RIGHT
     assert read_header(data).reading.program == name.rstrip("0123456789 ")
     assert "sui_image_params" not in (read_header(data).own_text or "")
+
+
+def test_a_novelai_webp_holds_its_chunks_as_one_object() -> None:
+    inner = json.dumps(NOVEL | {"prompt": PROMPT, "uc": NEGATIVE})
+    outer = json.dumps({"Comment": inner, "Software": "NovelAI", "Description": PROMPT, "Source": "x"})
+    assert of(png(exif=comment(b"UNICODE\x00" + outer.encode("utf-16-be")))) == RIGHT
+
+
+@pytest.mark.parametrize("uses", [1, 2])
+def test_a_subgraph_is_read_where_it_stands_once(uses: int) -> None:
+    nodes = [
+        {"id": 3, "type": "KSampler", "widgets_values": [777, "fixed", 21, 5.5, "euler_ancestral", "normal", 1]},
+        {"id": 6, "type": "CLIPTextEncode", "widgets_values": [PROMPT]},
+    ]
+    nodes[0]["inputs"] = [{"name": "positive", "link": 1}, {"name": "negative", "link": 2}]
+    links = [{"id": number + 1, "origin_id": origin, "origin_slot": 0} for number, origin in enumerate((6, -10))]
+    outer = [{"id": 20 + number, "type": "a-b-c"} for number in range(uses)]
+    inner = {"subgraphs": [{"id": "a-b-c", "nodes": nodes, "links": links}]}
+    found = read_header(png(("workflow", json.dumps({"nodes": outer, "definitions": inner})))).reading
+    if uses == 2:
+        assert found is None
+        return
+    assert (found.prompt, found.negative, found.seed) == (PROMPT, None, 777)
+    assert "negative prompt not taken" in found.notes[0]
 
 
 @pytest.mark.parametrize(

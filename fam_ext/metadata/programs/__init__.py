@@ -25,6 +25,7 @@ READERS: tuple[tuple[str, Read], ...] = (
     ("NovelAI", json_forms.novelai),
     ("Fooocus", json_forms.fooocus),
     ("ComfyUI", comfyui.read),
+    ("Mochi Diffusion", json_forms.mochi),
     ("Easy Diffusion", json_forms.easy_diffusion),
     ("JSON", json_forms.plain_object),
 )

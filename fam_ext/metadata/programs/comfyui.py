@@ -7,12 +7,13 @@ search with a note: no text is better than a wrong one.
 from __future__ import annotations
 
 import re
-from collections.abc import Mapping
+from collections.abc import Iterator, Mapping
 from dataclasses import dataclass, field
 from typing import Any, cast
 
 from fam_ext.metadata.containers import Texts, loaded
 from fam_ext.metadata.programs.base import Settings, base_name, named, real, seed, text, whole
+from fam_ext.samplers import names
 
 Node = dict[str, Any]
 _MAX_NODES = 10_000
@@ -29,6 +30,8 @@ _CHANGING = re.compile(
     r"|substring|trim|case|enhanc|loader from file|loadtext|load text|styler",
     re.IGNORECASE,
 )
+# nodes whose outputs do not begin with positive and negative: who follows them knows which text it wants
+_BUNDLE = re.compile(r"^eff|pipe|context|ctx|\bbus\b|loader", re.IGNORECASE)
 _TEXT_NAMES = (
     *("populated_text", "text", "string", "value", "prompt", "String", "Text", "STRING", "text_positive"),
     *("text_0", "any", "source", "anything", "input"),
@@ -91,12 +94,28 @@ def read(texts: Texts) -> Settings | None:
         inner = value.get("prompt")
         if key == "UserComment" and isinstance(inner, dict):
             value = cast("Node", inner)
-        nodes = _from_workflow(value) if isinstance(value.get("nodes"), list) else value
-        if len(nodes) <= _MAX_NODES:
-            found = _read(_Graph(nodes), key)
+        for nodes in _node_sets(value):
+            found = _read(_Graph(nodes), key) if len(nodes) <= _MAX_NODES else None
             if found is not None:
                 return found
     return None
+
+
+def _node_sets(value: Node) -> Iterator[Node]:
+    """Yield the nodes of an API prompt or workflow, then of each subgraph that the workflow uses once.
+
+    What comes into a subgraph from outside leads nowhere there: such a text is not taken.
+    """
+    if not isinstance(value.get("nodes"), list):
+        yield value
+        return
+    yield _from_workflow(value)
+    definitions = value.get("definitions")
+    subgraphs = _list(cast("Node", definitions).get("subgraphs")) if isinstance(definitions, dict) else []
+    kinds = [cast("Node", node).get("type") for node in _list(value.get("nodes")) if isinstance(node, dict)]
+    for subgraph in subgraphs[:_MAX_SAMPLERS]:
+        if isinstance(subgraph, dict) and kinds.count(cast("Node", subgraph).get("id")) == 1:
+            yield _from_workflow(cast("Node", subgraph))
 
 
 def _links(inputs: Node, *without: str) -> list[object]:
@@ -173,6 +192,8 @@ def _is_sampler(node: object) -> bool:
     inputs = _inputs(node)
     if "guider" in inputs and "sigmas" in inputs:
         return True
+    if _pipe(inputs) is not None and "ksampler" in _class(node).casefold():
+        return True
     pair = isinstance(inputs.get("positive"), list)
     return pair and ("steps" in inputs or "sigmas" in inputs or "KSampler" in _class(node))
 
@@ -234,7 +255,7 @@ def _read(graph: _Graph, place: str) -> Settings | None:
     sampler = _first_sampler(graph)
     if sampler is None:
         return None
-    inputs = _inputs(graph.nodes[sampler])
+    inputs = _piped(graph, _inputs(graph.nodes[sampler]))
     guider_link = graph.node(inputs.get("guider"))
     guider = _inputs(guider_link[1]) if guider_link is not None else inputs
 
@@ -251,8 +272,19 @@ def _read(graph: _Graph, place: str) -> Settings | None:
     steps = of("steps", "steps_total") if "steps" in inputs else of("sigmas", "steps")
     sampler_name = of("sampler_name") if "sampler_name" in inputs else of("sampler", "sampler_name")
     schedule = of("scheduler") if "scheduler" in inputs else of("sigmas", "scheduler")
+    if sampler_name is None and (found := graph.node(inputs.get("sampler"))) is not None:
+        sampler_name = _class(found[1]).removeprefix("Sampler") or None  # SamplerEulerAncestral
+    if schedule is None and (found := graph.node(inputs.get("sigmas"))) is not None:
+        kind = re.sub("(Sampling)?Scheduler$|^SD", "", _class(found[1]))  # KarrasScheduler
+        schedule = names.schedule(kind) if kind else None
     own, plan = named(sampler_name, schedule)
-    prompt = _prompt(graph, guider, "positive" if "positive" in guider else "conditioning", "positive")
+    cfg = next((guider[name] for name in ("cfg", "cfg_conds") if name in guider), None)
+    if cfg is None and _class(guider_link[1] if guider_link is not None else None) == "BasicGuider":
+        cfg = 1.0  # one conditioning, no guidance
+    asked = next((name for name in ("positive", "cond1", "conditioning") if name in guider), "positive")
+    if "cond2" in guider and guider["cond2"] != guider.get("cond1"):
+        graph.notes.append("the second conditioning of DualCFGGuider is not used")
+    prompt = _prompt(graph, guider, asked, "positive")
     negative = _prompt(graph, guider, "negative", "negative")
     model, vae, clip_skip, loras = _model(graph, inputs.get("model", guider.get("model")))
     return Settings(
@@ -263,7 +295,7 @@ def _read(graph: _Graph, place: str) -> Settings | None:
         whole(steps, 100_000),
         own,
         plan,
-        real(_plain(graph, guider.get("cfg"), ("cfg", "value", "float"))) if "cfg" in guider else None,
+        real(_plain(graph, cfg, ("cfg", "value", "float"))),
         model=model,
         vae=vae,
         clip_skip=clip_skip,
@@ -271,6 +303,21 @@ def _read(graph: _Graph, place: str) -> Settings | None:
         notes=(*graph.notes, *wrapped),
         place=place,
     )
+
+
+def _pipe(inputs: Node) -> object:
+    return next((inputs[name] for name in ("pipe", "basic_pipe") if isinstance(inputs.get(name), list)), None)
+
+
+def _piped(graph: _Graph, inputs: Node) -> Node:
+    """Return a node's inputs with those of the nodes behind its pipe (Easy-Use, Impact), the nearest first."""
+    visited: set[str] = set()
+    link = _pipe(inputs)
+    while (found := graph.node(link)) is not None and found[0] not in visited:
+        visited.add(found[0])
+        behind = _inputs(found[1])
+        inputs, link = {**behind, **inputs}, _pipe(behind)
+    return inputs
 
 
 def _plain(graph: _Graph, value: object, names: tuple[str, ...]) -> object:
@@ -373,7 +420,16 @@ def _node_text(graph: _Graph, node: Node, slot: int, role: str, depth: int) -> s
         # conditioning comes out as it went in, by slot; a loader with both texts is asked for its role
         links = isinstance(inputs["positive"], list) and isinstance(inputs["negative"], list)
         by_slot = {0: "positive", 1: "negative"}.get(slot, role)
-        return follow(by_slot if links and not kind.startswith(("Efficient", "Eff.")) else role)
+        return follow(by_slot if links and not (_BUNDLE.search(kind) or "ckpt_name" in inputs) else role)
+    if "base_positive" in inputs and "base_negative" in inputs:
+        return follow(("base_positive", "base_negative")[slot == 1])
+    alone = [name for name in ("positive", "negative") if name in inputs]
+    if len(alone) == 1 and not _links(inputs, alone[0]):
+        return follow(alone[0])  # "easy positive"
+    if kind == "Text String":
+        return follow(("text", "text_b", "text_c", "text_d")[slot] if 0 <= slot < 4 else "text")
+    if inputs.get("action") == "replace":
+        raise _StoppedError(f"node {kind[:60]} replaces parts of the text")
     if "ConditioningAverage" in kind and "conditioning_to" in inputs:
         return follow("conditioning_to")
     combined = [name for name in inputs if _COMBINED.fullmatch(name) and isinstance(inputs[name], list)]

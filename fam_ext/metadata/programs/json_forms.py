@@ -6,7 +6,7 @@ import re
 from collections.abc import Mapping
 from typing import Any, cast
 
-from fam_ext.metadata.containers import Texts
+from fam_ext.metadata.containers import Texts, json_object
 from fam_ext.metadata.programs.base import Settings, base_name, named, real, seed, text, whole
 
 
@@ -147,8 +147,14 @@ def _invoke_prompt(place: str, image: Mapping[str, Any], prompt: object, sampler
 
 def novelai(texts: Texts) -> Settings | None:
     """NovelAI, versions 1 to 4: JSON in `Comment`; version 4 holds its captions in `v4_prompt`."""
-    values = texts.json("Comment") or {}
-    if texts.get("Software") != "NovelAI" and not ({"uc", "sampler"} <= values.keys() and "request_type" in values):
+    outer = texts.json("UserComment") or {}  # its WebP files hold the chunks as one object
+    inner = outer.get("Comment") if outer.get("Software") == "NovelAI" else None
+    values = (json_object(inner) if isinstance(inner, str) else None) or texts.json("Comment") or {}
+    if (
+        inner is None
+        and texts.get("Software") != "NovelAI"
+        and not ({"uc", "sampler"} <= values.keys() and "request_type" in values)
+    ):
         return None
     caption = _inner(_inner(values.get("v4_prompt")).get("caption"))
     against = _inner(_inner(values.get("v4_negative_prompt")).get("caption"))
@@ -156,12 +162,12 @@ def novelai(texts: Texts) -> Settings | None:
         "NovelAI",
         "Comment",
         values,
-        prompt=_captions(caption) or values.get("prompt") or texts.get("Description"),
+        prompt=_captions(caption) or values.get("prompt") or texts.get("Description") or outer.get("Description"),
         negative=_captions(against) or values.get("uc"),
         cfg=values.get("scale"),
         sampler=values.get("sampler"),
         schedule=values.get("noise_schedule"),
-        model=texts.get("Source"),
+        model=texts.get("Source") or outer.get("Source"),
     )
 
 
@@ -206,7 +212,7 @@ def easy_diffusion(texts: Texts) -> Settings | None:
         prompt=prompt,
         negative=_first(values, "negative_prompt", "Negative Prompt"),
         cfg=cfg,
-        sampler=_first(values, "sampler_name", "Sampler"),
+        sampler=_first(values, "sampler_name", "Sampler", "scheduler"),
         model=_first(values, "use_stable_diffusion_model", "Stable Diffusion model"),
         vae=_first(values, "use_vae_model", "VAE model"),
         clip_skip=2 if _first(values, "clip_skip", "Clip Skip") in (True, "True", "true") else None,
@@ -222,12 +228,12 @@ def plain_object(texts: Texts) -> Settings | None:
         inner = _inner(values.get("params"))
         values = {**values, **inner}
         prompt, steps = (
-            _first(values, "prompt", "positive_prompt", "Prompt"),
-            _first(values, "steps", "ddim_steps", "num_inference_steps"),
+            _first(values, "prompt", "positive_prompt", "Prompt", "PositivePrompt"),
+            _first(values, "steps", "ddim_steps", "num_inference_steps", "Steps"),
         )
         if not isinstance(prompt, str) or whole(steps, 100_000) is None:
             continue
-        negative = _first(values, "negative_prompt", "negativePrompt", "negative", "uc")
+        negative = _first(values, "negative_prompt", "negativePrompt", "negative", "uc", "NegativePrompt")
         if negative is None and "###" in prompt:  # AI Horde
             prompt, _, negative = prompt.partition("###")
         return _settings(
@@ -236,10 +242,37 @@ def plain_object(texts: Texts) -> Settings | None:
             {**values, "steps": steps},
             prompt=prompt,
             negative=negative,
-            cfg=_first(values, "cfg_scale", "guidance_scale", "cfgScale", "scale", "guidance"),
-            sampler=_first(values, "sampler_name", "sampler", "scheduler"),
+            cfg=_first(values, "cfg_scale", "guidance_scale", "cfgScale", "CfgScale", "scale", "guidance"),
+            sampler=_first(values, "sampler_name", "samplerName", "sampler", "Sampler", "scheduler"),
             schedule="karras" if values.get("karras") is True else None,
-            model=_first(values, "model", "model_version"),
+            model=_first(values, "model", "model_version", "ModelName"),
             notes=("read by common names, the program is not known",),
         )
+    return None
+
+
+def mochi(texts: Texts) -> Settings | None:
+    """Mochi Diffusion: `Include in Image: ...; Exclude from Image: ...; Steps: ...` in one text.
+
+    Known from reports only.
+    """
+    for item in texts:
+        before, found, rest = item.value.partition("Include in Image: ")
+        if not found or before.strip():
+            continue
+        words, _, line = rest.rpartition("; Model: ")
+        prompt, _, negative = words.partition("; Exclude from Image: ")
+        pairs = (part.partition(": ") for part in f"Model: {line}".split("; ")[:40])
+        values = {key.casefold(): value for key, _, value in pairs}
+        if prompt and "steps" in values:
+            return _settings(
+                "Mochi Diffusion",
+                f"{item.place} {item.key}",
+                values,
+                prompt=prompt,
+                negative=negative,
+                cfg=values.get("guidance scale"),
+                sampler=values.get("scheduler"),
+                model=values.get("model"),
+            )
     return None

@@ -65,6 +65,14 @@ class View(str, Enum):
     live = "live"
 
 
+class Offload(str, Enum):
+    """What rests in main memory while another part of the model works."""
+
+    none = "none"
+    model = "model"
+    sequential = "sequential"
+
+
 class TableFormat(str, Enum):
     """How a plan is printed."""
 
@@ -166,7 +174,18 @@ def upscale(
     device: Annotated[str | None, typer.Option(help="cpu, cuda, cuda:1, mps; default: the best there is.")] = None,
     dtype: Annotated[str | None, typer.Option(help="float32, float16 or bfloat16.")] = None,
     tile: Annotated[int | None, typer.Option(help="Side of the VAE's tiles (px); 0 never tiles.")] = None,
-    low_memory: Annotated[bool, typer.Option("--low-memory", help="Trade speed for memory.")] = False,
+    low_memory: Annotated[
+        bool,
+        typer.Option(
+            "--low-memory", help="Slower: unconditional and conditional half in turn, native queries in main memory."
+        ),
+    ] = False,
+    offload: Annotated[
+        Offload,
+        typer.Option(
+            help="none: the model on the device; model: one network there at a time; sequential: one layer, slowest."
+        ),
+    ] = Offload.none,
     picture_format: Annotated[
         str | None, typer.Option("--format", "-f", help="png, jpeg, webp, avif, tiff, bmp; default: as the input.")
     ] = None,
@@ -249,7 +268,13 @@ def upscale(
         join=join,
     )
     spec = RendererSpec(
-        arguments={"model": model_path, "device": device, "dtype": dtype, "loras": [list(entry) for entry in loras]}
+        arguments={
+            "model": model_path,
+            "device": device,
+            "dtype": dtype,
+            "loras": [list(entry) for entry in loras],
+            "offload": offload.value,
+        }
     )
     with watched(progress) as (control, listen, finish):
         summary = run_job(options, spec, run=run, control=control, on_event=listen)

@@ -170,6 +170,25 @@ def test_fam_options_reach_the_config(tmp_path: Path, capsys, monkeypatch, words
     assert seen[0].config == expected
 
 
+@pytest.mark.parametrize("offload", ["none", "model", "sequential"])
+def test_offload_reaches_the_renderer(tmp_path: Path, capsys, monkeypatch, offload: str) -> None:
+    make_folder(tmp_path / "in", 1)
+    seen = []
+    monkeypatch.setattr(cli, "run_job", lambda options, spec, **k: seen.append(spec.arguments) or Summary())
+    words = [] if offload == "none" else ["--offload", offload]
+    run(capsys, "upscale", tmp_path / "in", "-o", tmp_path / "out", *words)
+    assert seen[0]["offload"] == offload
+    json.dumps(seen[0])  # a journal keeps it
+
+
+def test_an_unknown_offload_is_wrong_usage(tmp_path: Path, capsys) -> None:
+    make_folder(tmp_path / "in", 1)
+    code, _, err = run(capsys, "upscale", tmp_path / "in", "-o", tmp_path / "out", "--offload", "all")
+    assert code == 2
+    assert "sequential" in err
+    assert not (tmp_path / "out").exists()
+
+
 def test_json_progress_is_one_object_a_line(tmp_path: Path, capsys) -> None:
     make_folder(tmp_path / "in", 2)
     code, out, _ = run(capsys, "upscale", tmp_path / "in", "-o", tmp_path / "out", "--progress", "json")

@@ -72,13 +72,14 @@ class DiffusersHost:
 
     @torch.inference_mode()
     def decode(self, latents: Tensor, *, tile: int | None = None) -> Tensor:
-        """Return the images (B, 3, H, W) in [0, 1] of `latents`, one at a time."""
+        """Return the images (B, 3, H, W) in [0, 1] of `latents`, one at a time; NaN where the VAE overflowed."""
         size = latents.shape[-2] * self.downscale, latents.shape[-1] * self.downscale
         with self._tiled(size, tile):
             plain = latents.to(self.device) / self.pipe.vae.config.scaling_factor + self._shift
             plain = plain.to(self.pipe.vae.dtype)
             pictures = torch.cat([self.pipe.vae.decode(latent[None]).sample for latent in plain])
-        return (pictures.float() / 2 + 0.5).clamp(0, 1)
+        pixels = pictures.float() / 2 + 0.5
+        return pixels.clamp(0, 1).masked_fill(~pixels.isfinite(), torch.nan)  # a clamped infinity would pass as white
 
     @property
     def _shift(self) -> float:

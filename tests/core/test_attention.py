@@ -5,9 +5,10 @@ import itertools
 import pytest
 import torch
 from torch.nn.functional import interpolate, scaled_dot_product_attention
+from torch.utils._python_dispatch import TorchDispatchMode
 
 from fam_ext.core.attention import modulated_attention
-from fam_ext.core.resize import key_matrix, resize_matrix
+from fam_ext.core.resize import key_matrix, matrices_on, resize_matrix
 from fam_ext.errors import ConfigError
 
 RATIOS = [
@@ -111,3 +112,40 @@ def test_bad_sizes_are_named():
         modulated_attention(*given, size=(8, 8), native_size=(4, 4), strength=1.2)
     with pytest.raises(ConfigError, match="same order"):
         modulated_attention(*given[:3], given[3][:1], given[4][:1], size=(8, 8), native_size=(4, 4), strength=0.5)
+
+
+class Operations(TorchDispatchMode):
+    """Counts what computes or copies. Pure views (their result aliases an argument that stays unwritten) are free."""
+
+    def __init__(self):
+        super().__init__()
+        self.names = []
+
+    def __torch_dispatch__(self, function, kinds, args=(), kwargs=None):
+        returns = function._schema.returns
+        if not any(value.alias_info is not None and not value.alias_info.is_write for value in returns):
+            self.names.append(str(function))
+        return function(*args, **(kwargs or {}))
+
+
+@pytest.mark.parametrize("ratio", RATIOS[:2], ids=["2x", "3x"])
+@pytest.mark.parametrize("dtype", [torch.bfloat16, torch.float32])
+@pytest.mark.parametrize("heads", [1, 8])
+def test_a_call_takes_at_most_14_operations(ratio, dtype, heads):
+    native_size, size = ratio
+    # a host's heads are views of one tensor (B, tokens, heads * d)
+    given = [x.transpose(1, 2).contiguous().transpose(1, 2) for x in tensors(*ratio, heads=heads, dtype=dtype)]
+    sizes = {"size": size, "native_size": native_size, "strength": 0.7}
+    modulated_attention(*given, **sizes)  # the matrices are made once
+    with Operations() as seen:
+        modulated_attention(*given, **sizes)
+    assert 3 <= len(seen.names) <= 14, seen.names
+
+
+@pytest.mark.parametrize("interp", ["bilinear", "nearest"])
+@pytest.mark.parametrize("dtype", [torch.float16, torch.bfloat16, torch.float32])
+@pytest.mark.parametrize("ratio", RATIOS)
+def test_rows_of_the_matrices_in_use_sum_to_one(ratio, dtype, interp):
+    spread, pool = matrices_on(*ratio, interp, device=torch.device("cpu"), dtype=dtype)
+    for matrix in (*spread, *pool):
+        assert (matrix.double().sum(1) - 1).abs().max() < 1e-6  # thirds in bfloat16: 2e-3

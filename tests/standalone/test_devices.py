@@ -1,0 +1,100 @@
+"""Devices that are not there, and memory that ran out."""
+
+import pytest
+import torch
+
+from fam_ext import standalone
+from fam_ext.errors import OutOfMemoryError, UsageError, is_out_of_memory
+
+RAN_OUT = [
+    torch.OutOfMemoryError("CUDA out of memory. Tried to allocate 20.00 MiB (GPU 0; 8.00 GiB total capacity)"),
+    RuntimeError("CUDA error: out of memory"),
+    RuntimeError("cuDNN error: CUDNN_STATUS_ALLOC_FAILED"),
+    RuntimeError("CUDA error: CUBLAS_STATUS_ALLOC_FAILED when calling `cublasCreate(handle)`"),
+    RuntimeError("MPS backend out of memory (MPS allocated: 8.9 GB, other allocations: 2 GB, max allowed: 9.07 GB)."),
+    RuntimeError("Invalid buffer size: 32.00 GB"),
+    RuntimeError("[enforce fail at alloc_cpu.cpp:117] DefaultCPUAllocator: can't allocate memory: you tried 8 bytes"),
+    RuntimeError("DefaultCPUAllocator: not enough memory: you tried to allocate 4 bytes."),
+    MemoryError(),
+    OutOfMemoryError("the memory ran out"),
+]
+OTHERS = [
+    RuntimeError("mat1 and mat2 shapes cannot be multiplied (2x3 and 4x5)"),
+    RuntimeError("cuDNN error: CUDNN_STATUS_NOT_SUPPORTED"),
+    RuntimeError("CUDA error: an illegal memory access was encountered"),
+    RuntimeError("CUDA error: CUBLAS_STATUS_EXECUTION_FAILED"),
+    ValueError("out of memory"),
+    OSError("no space left on device"),
+    KeyError("memory"),
+]
+
+
+@pytest.mark.parametrize("error", RAN_OUT, ids=str)
+def test_out_of_memory_is_recognised_and_becomes_ours(error):
+    def run():
+        raise error
+
+    assert is_out_of_memory(error)
+    with pytest.raises(OutOfMemoryError, match="ran out"):
+        standalone._guarded(run)
+
+
+@pytest.mark.parametrize("error", OTHERS, ids=str)
+def test_other_errors_are_not(error):
+    def run():
+        raise error
+
+    assert not is_out_of_memory(error)
+    with pytest.raises(type(error)) as caught:
+        standalone._guarded(run)
+    assert caught.value is error
+
+
+def test_out_of_memory_while_loading_is_ours_too(monkeypatch):
+    def full(*args):
+        raise RAN_OUT[0]
+
+    monkeypatch.setattr(standalone, "_from_folder", full)
+    with pytest.raises(OutOfMemoryError, match="ran out"):
+        standalone.load_pipeline(device="cpu")
+
+
+def test_a_device_is_checked_for_its_number(monkeypatch):
+    monkeypatch.setattr(torch.cuda, "is_available", lambda: True)
+    monkeypatch.setattr(torch.cuda, "device_count", lambda: 2)
+    assert standalone._device("cuda:1") == torch.device("cuda:1")
+    assert standalone._device("cuda") == torch.device("cuda")
+    with pytest.raises(UsageError, match=r"'cuda:9'.*cuda:0, cuda:1$"):
+        standalone.load_pipeline(device="cuda:9")
+    for name in ("cuda:x", "cuda:-1", "cpu:3"):
+        with pytest.raises(UsageError, match="device is"):
+            standalone._device(name)
+    monkeypatch.setattr(torch.cuda, "is_available", lambda: False)
+    with pytest.raises(UsageError, match="this machine has: cpu"):
+        standalone._device("cuda:0")
+
+
+def test_an_unknown_offload_is_named():
+    with pytest.raises(UsageError, match="choose one of none, model, sequential"):
+        standalone.load_pipeline(device="cpu", offload="all")
+
+
+@pytest.mark.parametrize("offload", ["model", "sequential"])
+def test_offloaded_a_model_makes_the_same_picture(offload):
+    pytest.importorskip("accelerate")
+    import numpy as np
+
+    from fam_ext import hires
+    from fam_ext.hosts.diffusers_host import DiffusersHost
+    from tests.hosts import toys
+
+    pictures = []
+    for how in ("none", offload):
+        host = DiffusersHost(
+            toys.sd_pipeline(), name="toy", device=torch.device("cpu"), dtype=torch.float32, offload=how
+        )
+        sampling = hires.Sampling(prompt="a cat", seed=3, steps=2)
+        native = hires.generate_native(host, size=(64, 64), sampling=sampling)
+        pictures.append(np.asarray(hires.upscale(host, native, size=(96, 96), sampling=sampling).image))
+    assert np.array_equal(*pictures)
+    assert pictures[0].std() > 0

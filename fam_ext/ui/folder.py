@@ -104,9 +104,7 @@ def folder_options(values: Mapping[str, Any], config: FamConfig, *, default_outp
     rules = {name: Rule(kind, settings[name]) for name in SETTING_NAMES}
     rules["prompt"] = _prompt_rule("prompt_rule", given["prompt_rule"], given["prompt"])
     rules["negative_prompt"] = _prompt_rule("negative_rule", given["negative_rule"], given["negative_prompt"])
-    model = given["model"].strip() or None
-    rules["model"] = Rule("take" if given["own_model"] else "override", model)
-    rules["vae"] = Rule("take" if given["own_model"] else "override", None)
+    rules |= model_rules(given["model"].strip() or None, own=given["own_model"])
     width, height = given["width"], given["height"]
     if bool(width) != bool(height):
         raise ConfigError("width and height go together; give both in pixels, or 0 for both to use the scale")
@@ -127,6 +125,12 @@ def folder_options(values: Mapping[str, Any], config: FamConfig, *, default_outp
         first=given["first"] or None,
         renderer=f"webui upscaler {given['upscaler']}",
     )
+
+
+def model_rules(model: str | None, *, own: bool) -> dict[str, Rule]:
+    """Return how checkpoint and VAE are resolved: the picture's own where `own`, else `model` and its VAE."""
+    kind = "take" if own else "override"
+    return {"model": Rule(kind, model), "vae": Rule(kind, None)}
 
 
 def upscaler_of(options: PlanOptions) -> str:

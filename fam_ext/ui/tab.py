@@ -17,14 +17,14 @@ from PIL import Image
 
 from fam_ext.core.config import FamConfig
 from fam_ext.errors import FamError, UsageError
-from fam_ext.jobs.plan import PlanOptions, check_native, target_size
+from fam_ext.jobs.plan import PlanOptions, Rule, check_native, resolve, target_size
 from fam_ext.jobs.request import HiresRequest
 from fam_ext.metadata import pictures
 from fam_ext.metadata.infotext import Infotext, format_infotext, is_fam, parse, readable_fields, request_value
 from fam_ext.metadata.presets import Preset, PresetStore, from_infotext, read, write
 from fam_ext.ui.compare import compare_html, sentence_html, status_html, upright
 from fam_ext.ui.dials import build_dials, dial_values, read_dials
-from fam_ext.ui.folder import AS_INPUT, PROMPT_RULES, folder_options, plan_pages
+from fam_ext.ui.folder import AS_INPUT, PROMPT_RULES, SETTING_NAMES, folder_options, model_rules, plan_pages
 
 logger = logging.getLogger(__name__)
 
@@ -139,6 +139,9 @@ def _picture_inputs() -> dict[str, Any]:
         elem_id=f"{TAB_ID}_infotext",
     )
     parts["note"] = gr.HTML(elem_id=f"{TAB_ID}_picture_note")
+    parts["own_model"] = gr.Checkbox(
+        label="Take the checkpoint and VAE from the infotext", value=False, elem_id=f"{TAB_ID}_own_model"
+    )
     with gr.Row():
         parts["generate"] = gr.Button("Generate", variant="primary", elem_id=f"{TAB_ID}_generate")
         parts["interrupt"] = gr.Button("Interrupt", elem_id=f"{TAB_ID}_interrupt")
@@ -282,29 +285,31 @@ def picture_request(image: Image.Image, infotext: str, values: Mapping[str, Any]
     width, height = int(values["width"] or 0), int(values["height"] or 0)
     if bool(width) != bool(height):
         raise UsageError("width and height go together; give both in pixels, or 0 for both to use the scale")
+    seed = int(values["seed"] if values["seed"] is not None else -1)
+    settings = {
+        "sampler": values["sampler"],
+        "schedule": values["schedule"] or "Automatic",
+        "steps": int(values["steps"]),
+        "cfg_scale": float(values["cfg_scale"]),
+        "seed": seed if seed >= 0 else time.time_ns() % (1 << 32),
+    }
+    model = None if values["model"] in (None, "", LOADED_MODEL) else values["model"]
     options = PlanOptions(
-        inputs=("picture",), output="", scale=float(values["scale"]), size=(height, width) if width else None
+        inputs=("picture",),
+        output="",
+        scale=float(values["scale"]),
+        size=(height, width) if width else None,
+        config=config,
+        # as a folder's files: prompts and clip skip are the picture's, checkpoint and VAE where that is asked for
+        rules={
+            **{name: Rule("override", settings[name]) for name in SETTING_NAMES},
+            **model_rules(model, own=bool(values["own_model"])),
+        },
     )
     target, reason = target_size(native, options)
     if reason is not None:
         raise UsageError(f"{reason}; choose a larger scale or target")
-    found = parse(infotext)
-    seed = int(values["seed"] if values["seed"] is not None else -1)
-    if seed < 0:
-        seed = time.time_ns() % (1 << 32)
-    model = values["model"]
-    return HiresRequest(
-        size=target,
-        prompt=found.prompt,
-        negative_prompt=found.negative_prompt,
-        seed=seed,
-        steps=int(values["steps"]),
-        sampler=values["sampler"],
-        schedule=values["schedule"] or "Automatic",
-        cfg_scale=float(values["cfg_scale"]),
-        config=config,
-        model=None if model in (None, "", LOADED_MODEL) else model,
-    )
+    return resolve(parse(infotext), target, options)[0]
 
 
 def _bind_picture(
@@ -317,7 +322,7 @@ def _bind_picture(
     compare: Any,  # noqa: ANN401
     log: Any,  # noqa: ANN401
 ) -> None:
-    names = list(common)
+    names = ["own_model", *common]
 
     def generate(task: str, image: Image.Image | None, infotext: str, *rest: Any) -> tuple[Any, ...]:  # noqa: ANN401
         try:
@@ -344,7 +349,11 @@ def _bind_picture(
     picture["generate"].click(
         host.gpu_call(generate, [None, [], "", "", ""]),
         _js="fam_hires_submit",
-        inputs=[picture["task"], picture["image"], picture["infotext"], *common.values(), *dials],
+        inputs=[
+            *(picture[name] for name in ("task", "image", "infotext", "own_model")),
+            *common.values(),
+            *dials,
+        ],
         outputs=outputs,
         show_progress=False,
         api_name=False,

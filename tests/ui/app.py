@@ -40,6 +40,7 @@ class PillowRenderer:
 def generate(image, request, upscaler):
     rendered = PillowRenderer().render(image, request, type("Quiet", (), {"step": print, "cancelled": lambda: False}))
     settings = {"Steps": str(request.steps), "Sampler": request.sampler, "Seed": str(request.seed), **rendered.ran}
+    settings |= {"Asked": f"{request.model} {request.vae} {request.clip_skip}"}
     text = format_infotext(Infotext(request.prompt, request.negative_prompt, settings))
     return Made([rendered.image], text, "made by Pillow")
 

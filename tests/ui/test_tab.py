@@ -110,6 +110,18 @@ def test_one_picture(page, tmp_path):
     assert "25%" in page.locator("#fam_hires_compare .fam-compare").get_attribute("style")
 
 
+def test_a_picture_brings_clip_skip_and_where_asked_checkpoint_and_vae(page, tmp_path):
+    text = "a red apple\nSteps: 7, Sampler: Euler, CFG scale: 3, Seed: 9, Clip skip: 2, Model: other, VAE: fine.pt"
+    picture(tmp_path / "native.png", text)
+    page.set_input_files("#fam_hires_image input[type=file]", str(tmp_path / "native.png"))
+    page.wait_for_function("document.querySelector('#fam_hires_steps input[type=number]').value === '7'")
+    page.click("#fam_hires_generate")
+    page.wait_for_selector("#html_info_fam_hires:has-text('Asked: None None 2')")
+    page.check("#fam_hires_own_model input")
+    page.click("#fam_hires_generate")
+    page.wait_for_selector("#html_info_fam_hires:has-text('Asked: other fine.pt 2')")
+
+
 def folder_with(tmp_path, count):
     source = tmp_path / "in"
     source.mkdir()

@@ -7,14 +7,12 @@ from collections.abc import Callable, Generator, Mapping
 from contextlib import ExitStack, contextmanager
 from typing import Any
 
-import numpy as np
 import torch
-from modules import devices, images, sd_samplers, sd_samplers_common, shared
+from modules import images, sd_samplers, shared
 from modules.hypernetworks import hypernetwork
 from modules.processing import StableDiffusionProcessingTxt2Img
 from PIL import Image
 from torch import Tensor
-from torch.nn.functional import interpolate
 
 from fam_ext.core.config import FamConfig
 from fam_ext.core.guide import HiresGuide, NativeRecord
@@ -44,19 +42,22 @@ from fam_ext.hosts.sites import select_sites
 from fam_ext.jobs.request import Progress
 from fam_ext.metadata.infotext import to_fields
 from fam_ext.webui.kept import with_own_random_state
+from fam_ext.webui.reference import (
+    LATENT_RESIZE,
+    as_pictures,
+    as_tensor,
+    encode,
+    host_upscaler,
+    img2img_reference,
+    own_upscaler,
+    set_upscaler,
+)
 
 logger = logging.getLogger(__name__)
 
 _ATTRIBUTE = "_fam_session"
 PROGRESS_ATTRIBUTE = "_fam_progress"
 """A `jobs.request.Progress` on p: told each step of the hires pass, asked whether to stop."""
-_LATENT_MODES = {
-    "latent_bicubic": "Latent (bicubic)",
-    "latent_bilinear": "Latent",
-    "latent_nearest": "Latent (nearest)",
-}
-_LATENT_INTERPOLATION = {"latent_bicubic": "bicubic", "latent_bilinear": "bilinear", "latent_nearest": "nearest"}
-_PIXEL_FILTERS = {"pixel_bicubic": Image.Resampling.BICUBIC, "pixel_lanczos": Image.Resampling.LANCZOS}
 _ID_VALUES = 3 * 2 * 256
 """SDXL's size conditioning at the end of y: original size, crop and target size, two numbers each."""
 
@@ -149,8 +150,7 @@ def begin(p: Any, config: FamConfig) -> Session:  # noqa: ANN401
     StateCalls(function_name(sampler), steps=1, label=name)
     p.denoising_strength = config.start
     if is_txt2img:
-        if config.upsample in _LATENT_MODES:
-            p.hr_upscaler = _LATENT_MODES[config.upsample]
+        set_upscaler(p, config.upsample)
         session.undo.enter_context(replaced(p, "sample_hr_pass", _hires_pass(session)))
     else:
         _take_native_pictures(session)
@@ -158,6 +158,8 @@ def begin(p: Any, config: FamConfig) -> Session:  # noqa: ANN401
     session.undo.enter_context(replaced(p, "sample", with_own_random_state(lambda: p.seeds[0])))
     for key, value in to_fields(config).items():
         p.extra_generation_params[key] = _said_if_ran(session, value)
+    if config.upsample == "auto":
+        p.extra_generation_params["FAM upscaler"] = _said_if_ran(session, host_upscaler(p))
     return session
 
 
@@ -194,11 +196,12 @@ def _hires_pass(session: Session) -> Callable[[Any], Any]:
                 return previous(samples, decoded_samples, *args, **kwargs)
             if samples is None or (_model_changed(p) and decoded_samples is not None):
                 session.record = NativeRecord()
-                session.native = _encode((decoded_samples + 1) / 2)
+                session.native = encode((decoded_samples + 1) / 2)
             else:
                 session.native = samples.detach().clone()
-            session.native_pictures = _pictures(decoded_samples) if decoded_samples is not None else []
-            result = previous(samples, decoded_samples, *args, **kwargs)
+            session.native_pictures = as_pictures(decoded_samples) if decoded_samples is not None else []
+            with own_upscaler(p, session.config.upsample, session.native_pictures):
+                result = previous(samples, decoded_samples, *args, **kwargs)
             if p.iteration not in session.reports and not shared.state.interrupted:
                 raise RenderError("the WebUI ran the hires pass past FAM; disable the extension that replaces it")
             return result
@@ -210,12 +213,6 @@ def _hires_pass(session: Session) -> Callable[[Any], Any]:
 
 def _model_changed(p: Any) -> bool:  # noqa: ANN401
     return getattr(p, "hr_checkpoint_info", None) is not None
-
-
-def _pictures(decoded: Tensor) -> list[Image.Image]:
-    """Return the PIL images of decoded samples (B, 3, H, W) in [-1, 1]."""
-    whole = ((decoded.float() + 1) / 2).clamp(0, 1).mul(255).round().to(torch.uint8)
-    return [Image.fromarray(picture) for picture in whole.permute(0, 2, 3, 1).cpu().numpy()]
 
 
 # --- img2img
@@ -234,7 +231,7 @@ def _take_native_pictures(session: Session) -> None:
                 f"the input picture is {picture.width} x {picture.height} and the requested size {p.width} x "
                 f"{p.height}; choose a larger size, for FAM makes pictures larger"
             )
-        mode = 0 if p.resize_mode == 3 else p.resize_mode
+        mode = 0 if p.resize_mode == LATENT_RESIZE else p.resize_mode
         session.native_pictures.append(images.resize_image(mode, picture, size[1], size[0]))
 
 
@@ -316,7 +313,10 @@ def _guided(session: Session, previous: Callable[..., Any]) -> Callable[..., Any
         config, sampler = session.config, p.sampler
         check_model(p.sd_model, config)  # once more: the hires checkpoint may be another
         native = session.native if session.native is not None else _native_latent(session, like=x)
-        target = _target_latent(session, native, x)
+        target = x  # in txt2img the hires pass has upsampled as `set_upscaler` and `own_upscaler` say
+        if not isinstance(p, StableDiffusionProcessingTxt2Img):
+            pictures = session.native_pictures
+            target = img2img_reference(x, config.upsample, native=native, native_pictures=pictures)
         schedule = schedule_from(sampler, p, steps=steps or p.steps, start=config.start)
         record = session.record if len(session.record) and _wants_record(config) else None
         guide = HiresGuide(
@@ -399,47 +399,8 @@ def _native_latent(session: Session, *, like: Tensor) -> Tensor:
     """Return the native latent of the input pictures, one for each row of `like`."""
     if not session.native_pictures:
         raise ConfigError("FAM has no native picture in this pass; use the hires pass of txt2img, or img2img")
-    latents = torch.cat([_encode(_tensor([picture])) for picture in session.native_pictures])
+    latents = torch.cat([encode(as_tensor([picture])) for picture in session.native_pictures])
     return latents.expand(like.shape[0], -1, -1, -1) if latents.shape[0] == 1 else latents
-
-
-def _target_latent(session: Session, native: Tensor, x: Tensor) -> Tensor:
-    """Return U(z_0^n): what the host upsampled, or what `upsample` asks for where that is something else."""
-    upsample = session.config.upsample
-    is_txt2img = isinstance(session.p, StableDiffusionProcessingTxt2Img)
-    size = (x.shape[-2], x.shape[-1])
-    if upsample in _LATENT_MODES and not is_txt2img:  # in txt2img the host's own latent upscaler has done it
-        return interpolate(native.to(x), size, mode=_LATENT_INTERPOLATION[upsample])
-    if upsample in _PIXEL_FILTERS:
-        pictures = session.native_pictures
-        if not pictures:
-            decoded = torch.cat([sd_samplers_common.decode_first_stage(shared.sd_model, z[None]) for z in native])
-            pictures = _pictures(decoded)
-        wide = (8 * size[1] + 8 * _cut(session, "x"), 8 * size[0] + 8 * _cut(session, "y"))
-        enlarged = _tensor([picture.resize(wide, _PIXEL_FILTERS[upsample]) for picture in pictures])
-        left, top = 8 * (_cut(session, "x") // 2), 8 * (_cut(session, "y") // 2)
-        enlarged = enlarged[:, :, top : top + 8 * size[0], left : left + 8 * size[1]]
-        latents = _encode(enlarged).to(x)
-        return latents.expand(x.shape[0], -1, -1, -1) if latents.shape[0] == 1 else latents
-    return x
-
-
-def _cut(session: Session, axis: str) -> int:
-    """Return how many latent columns or rows the host cuts off after upscaling (hires "resize to" of another shape)."""
-    return getattr(session.p, f"truncate_{axis}", 0)
-
-
-def _tensor(pictures: list[Image.Image]) -> Tensor:
-    """Return PIL images as (B, 3, H, W) in [0, 1]."""
-    arrays = [np.asarray(picture.convert("RGB"), dtype=np.float32) / 255 for picture in pictures]
-    return torch.from_numpy(np.stack(arrays)).permute(0, 3, 1, 2)
-
-
-def _encode(image: Tensor) -> Tensor:
-    """Return the latents of images (B, 3, H, W) in [0, 1], by the host's own way of encoding."""
-    method = sd_samplers_common.approximation_indexes.get(shared.opts.sd_vae_encode_method)
-    image = image.clamp(0, 1).to(shared.device, dtype=devices.dtype_vae)
-    return sd_samplers_common.images_tensor_to_samples(image, method, shared.sd_model)
 
 
 def _traits(p: Any) -> Traits:  # noqa: ANN401

@@ -1,5 +1,6 @@
 """FAM in the real WebUI through its API: what it changes, what it leaves, what it refuses."""
 
+import re
 import threading
 import time
 
@@ -318,3 +319,30 @@ def test_x_y_z_axes(server, check_off):
     assert [info.count("FAM version") for info in answer.infotexts[1:5]] == [1] * 4
     assert "FAM attention: 0.9" in "".join(answer.infotexts) and "FAM start: 0.7" in "".join(answer.infotexts)
     check_off()
+
+
+@pytest.mark.parametrize(
+    ("fam", "fields", "upscaler", "host"),
+    [
+        ({}, {}, "Latent", "Latent"),
+        ({}, {"hr_upscaler": "Lanczos"}, "Lanczos", "Lanczos"),
+        ({}, {"hr_upscaler": None}, "Latent", None),
+        ({"upsample": "latent_bicubic"}, {}, None, "Latent (bicubic)"),
+        ({"upsample": "pixel_bicubic"}, {}, None, None),
+        ({"upsample": "pixel_lanczos"}, {"hr_upscaler": "Nearest", "batch_size": 2}, None, None),
+    ],
+)
+def test_infotext_names_what_made_the_reference(server, fam, fields, upscaler, host):
+    """With a pixel upsampling the WebUI's own upscaler makes nothing, and is not named."""
+    made = server.generate(fam, **fields)
+    assert made.fam.get("FAM upscaler") == upscaler
+    named = re.search(r"Hires upscaler: ([^,]*)", made.infotexts[0])
+    assert (named and named[1]) == host
+    assert server.ask("/sdapi/v1/upscalers")[1][-1]["name"] != f"FAM {fam.get('upsample')}"
+
+
+def test_img2img_names_what_made_the_reference(server, native_picture):
+    fields = {"tab": "img2img", "init_images": [encoded(native_picture)], "width": 128, "height": 128}
+    assert server.generate({}, **fields).fam["FAM upscaler"] == "Lanczos"
+    assert server.generate({}, resize_mode=3, **fields).fam["FAM upscaler"] == "Latent"
+    assert "FAM upscaler" not in server.generate({"upsample": "pixel_bicubic"}, **fields).fam

@@ -71,5 +71,9 @@ class RenderError(FamError):
     """The renderer failed on one picture for a reason of its own."""
 
 
+class Skipped(FamError):  # noqa: N818  # a signal, not a fault
+    """The user left out the picture under way; the rest goes on, and a later run makes it."""
+
+
 class Cancelled(FamError):  # noqa: N818  # a signal, not a fault
     """The user stopped the work; nothing half-written stays."""

@@ -14,7 +14,7 @@ import sqlite3
 import threading
 import time
 from collections.abc import Callable, Generator, Iterator, Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from itertools import islice
 from pathlib import Path
 from typing import Any
@@ -147,6 +147,7 @@ class PlanCounts:
     done_before: int = 0
     kept: int = 0
     """Outputs made from another picture or with other settings, kept because nothing was said about replacing them."""
+    kept_keys: set[str] = field(default_factory=set[str])
     skipped: int = 0
     failed: int = 0
     left_out: str = ""
@@ -516,6 +517,7 @@ class Journal:
                 return
             if there and not options.overwrite:
                 counts.kept += 1
+                counts.kept_keys.add(candidate.key)
                 return
         if row is not None and row[5] in ("running", "saving"):
             return  # a joined process works on it
@@ -694,6 +696,11 @@ class Journal:
                 "WHERE id = ?",
                 (error, json.dumps(list(notes)), time.time(), item.id),
             )
+
+    def skip(self, item: Item, reason: str) -> None:
+        """Record that the user left out this picture; the next plan takes it up again."""
+        with self._transaction() as db:
+            db.execute("UPDATE items SET state = 'skipped', owner = NULL, error = ? WHERE id = ?", (reason, item.id))
 
     def saving(
         self, item: Item, *, output_hash: str, size: int, seconds: float, content_hash: str, notes: Sequence[str]

@@ -128,7 +128,7 @@ def draw(renderer: Renderer, loaded: Loaded, item: Item, progress: Progress) -> 
     height, width = request.size
     if rendered.image.size != (width, height):
         raise PictureError(f"the renderer returned {rendered.image.size}, not {width} x {height} px; report this")
-    return Drawn(rendered, request, tuple(notes), time.perf_counter() - began)
+    return Drawn(rendered, request, (*notes, *rendered.notes), time.perf_counter() - began)
 
 
 def enlarged(image: Image.Image) -> tuple[Image.Image, list[str]]:

@@ -135,6 +135,8 @@ class Rendered:
     ran: Mapping[str, str]
     """Infotext keys and values that describe what ran: `FAM ...` keys only where FAM acted."""
     seconds: float = 0.0
+    notes: tuple[str, ...] = ()
+    """One sentence for each thing that was missing or replaced."""
 
 
 @dataclass(frozen=True)

@@ -25,6 +25,7 @@ from fam_ext.errors import (
     OutOfMemoryError,
     OutputError,
     PictureError,
+    Skipped,
     UnsupportedModelError,
     UnsupportedSamplerError,
     UsageError,
@@ -152,7 +153,8 @@ class Control:
 
 @dataclass(frozen=True)
 class Event:
-    """Something happened. `kind`: planning, planned, started, step, retry, finished, failed, paused, resumed, ended."""
+    """Something happened. `kind`: planning, planned, started, step, retry, finished, failed, skipped, paused, resumed,
+    ended."""
 
     kind: str
     key: str = ""
@@ -433,6 +435,15 @@ class _Job:
         if self.run_options.stop_on_error:
             self.stop("a picture failed and --stop-on-error was given")
 
+    def skip(self, item: Item, reason: str) -> None:
+        """Record that the user left a picture out; the rest goes on."""
+        self.journal.skip(item, reason)
+        with self._mutex:
+            self._skipped += 1
+            if item.request is not None:
+                self._pending_pixels -= item.request.size[0] * item.request.size[1]
+        self.emit("skipped", item, message=reason)
+
     def stop(self, reason: str, *, fatal: BaseException | None = None) -> None:
         """Begin no further picture."""
         with self._mutex:
@@ -451,6 +462,9 @@ class _Job:
             self.journal.release(item)
             if not self.control.cancelled:
                 self.stop("the renderer was interrupted")
+            return False
+        if isinstance(error, Skipped):
+            self.skip(item, make.sentence(error))
             return False
         shared = isinstance(error, UnsupportedModelError | AlreadyGuidedError)
         asked_for = isinstance(error, UnsupportedSamplerError) and not {"sampler", "schedule"} & set(item.taken)

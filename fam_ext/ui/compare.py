@@ -12,7 +12,8 @@ from PIL import Image, ImageOps
 
 MAX_SIDE = 1600
 """Longest side in pixels of the two pictures behind the slider; the gallery has the full ones."""
-_STATE_LABELS = {"done": "done", "failed": "failed", "running": "running", "waiting": "waiting"}
+KEPT = "kept: made with other settings (tick Replace outputs, or choose another output folder)"
+_STATE_LABELS = {"done": "done", "failed": "failed", "skipped": "skipped", "running": "running", "waiting": "waiting"}
 
 
 def compare_html(before: Image.Image, after: Image.Image) -> str:
@@ -88,9 +89,7 @@ def status_html(job: Mapping[str, Any]) -> str:
     if job["done_before"]:
         words.append(f"{job['done_before']} done before")
     if job["kept"]:
-        words.append(
-            f"{job['kept']} kept: made with other settings (tick Replace outputs, or choose another output folder)"
-        )
+        words.append(f"{job['kept']} {KEPT}")
     if job["failed"]:
         words.append(f"{job['failed']} failed")
     if job["skipped"]:

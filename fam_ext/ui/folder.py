@@ -11,12 +11,12 @@ from typing import Any
 
 from fam_ext.core.config import FamConfig
 from fam_ext.errors import ConfigError, UsageError
-from fam_ext.jobs.journal import Journal
-from fam_ext.jobs.plan import MAX_TARGET_SIDE, PlanOptions, Rule, plan_file
+from fam_ext.jobs.journal import Item, Journal
+from fam_ext.jobs.plan import MAX_TARGET_SIDE, Planned, PlanOptions, Rule, plan_file
 from fam_ext.jobs.request import HiresRequest
-from fam_ext.jobs.walk import check_places, walk
+from fam_ext.jobs.walk import Candidate, check_places, walk
 from fam_ext.metadata.pictures import FORMATS
-from fam_ext.ui.compare import duration, table_html
+from fam_ext.ui.compare import KEPT, duration, table_html
 
 PROMPT_RULES = ("take", "override", "prefix", "suffix")
 AS_INPUT = "as input"
@@ -203,8 +203,17 @@ def plan_pages(options: PlanOptions) -> Iterator[str]:
         ]
         note = f"the first {MAX_LISTED} files; the rest is being read"
         yield table_html(_COLUMNS, rows, element_id="fam_hires_plan_table", note=note)
+    asked: dict[str, HiresRequest] = {}
+    """What this job asks for, where it is not what the journal holds: a kept file's row tells of its own making."""
+
+    def plan(candidate: Candidate, options: PlanOptions, *, index: int) -> Planned:
+        entry = plan_file(candidate, options, index=index)
+        if entry.request is not None and len(asked) < MAX_LISTED:
+            asked[candidate.key] = entry.request
+        return entry
+
     with Journal(options.output, memory=True) as journal:
-        journal.plan(chain(first, files), options, plan_file)
+        found = journal.plan(chain(first, files), options, plan)
         counts = journal.counts()
         history = journal.history()
         pixels = journal.pending_pixels()
@@ -212,18 +221,23 @@ def plan_pages(options: PlanOptions) -> Iterator[str]:
             _row(
                 item.key,
                 item.native,
-                item.request,
+                asked.get(item.key, item.request),
                 item.output or "",
-                item.error or ("to do" if item.state == "pending" else item.state),
+                "kept: made with other settings" if item.key in found.kept_keys else _outcome(item),
             )
             for item in journal.items(limit=MAX_LISTED)
         ]
     total = sum(counts.values())
     waiting = counts["pending"] + counts["running"] + counts["saving"]
     parts = [f"{total} files", f"{waiting} to do"]
-    for state in ("done", "skipped", "failed"):
-        if counts[state]:
-            parts.append(f"{counts[state]} {'unreadable' if state == 'failed' else state}")
+    for number, word in (
+        (counts["done"] - found.kept, "done"),
+        (found.kept, KEPT),
+        (counts["skipped"], "skipped"),
+        (counts["failed"], "unreadable"),
+    ):
+        if number:
+            parts.append(f"{number} {word}")
     parts.append(f"{pixels / 1e6:.1f} megapixels to make")
     if history is not None:
         parts.append(f"about {duration(history[0] * pixels / 1e6)} and {history[1] * pixels / 1e12:.1f} MB")
@@ -232,6 +246,10 @@ def plan_pages(options: PlanOptions) -> Iterator[str]:
     if total > MAX_LISTED:
         note += f"; the first {MAX_LISTED} are listed"
     yield table_html(_COLUMNS, rows, element_id="fam_hires_plan_table", note=note)
+
+
+def _outcome(item: Item) -> str:
+    return item.error or ("to do" if item.state == "pending" else item.state)
 
 
 def _row(

@@ -23,6 +23,8 @@ logger = logging.getLogger(__name__)
 
 MAX_ROWS = 200
 _KEPT_JOBS = 20
+_ENDED = {"finished": "done", "failed": "failed", "skipped": "skipped"}
+"""A file's state in the table by the event that ended it."""
 
 
 @dataclass
@@ -176,12 +178,10 @@ def _note(batch: Batch, event: Event) -> None:
     elif event.kind == "started":
         batch.current, batch.step = event.key, (0, event.steps)
         batch.rows[event.key] = Row(event.key, "running", output=event.output)
-    elif event.kind in ("finished", "failed"):
+    elif event.kind in _ENDED:
         message = event.message or "; ".join(event.notes)
         batch.rows.pop(event.key, None)  # the newest last
-        batch.rows[event.key] = Row(
-            event.key, "done" if event.kind == "finished" else "failed", message, event.seconds or None, event.output
-        )
+        batch.rows[event.key] = Row(event.key, _ENDED[event.kind], message, event.seconds or None, event.output)
     elif event.kind == "ended":
         batch.current = ""
         for row in batch.rows.values():

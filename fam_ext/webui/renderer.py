@@ -8,7 +8,7 @@ from contextlib import closing, contextmanager
 from typing import Any
 
 import modules.scripts
-from modules import call_queue, devices, errors, infotext_utils, sd_models, sd_samplers, sd_schedulers, shared
+from modules import call_queue, devices, errors, infotext_utils, sd_models, sd_samplers, sd_schedulers, sd_vae, shared
 from modules.processing import Processed, StableDiffusionProcessingTxt2Img, process_images
 from PIL import Image
 
@@ -18,8 +18,8 @@ from fam_ext.errors import (
     FamError,
     NonFiniteLatentError,
     OutOfMemoryError,
-    PictureError,
     RenderError,
+    Skipped,
     UnsupportedSamplerError,
     UsageError,
     is_out_of_memory,
@@ -60,7 +60,7 @@ class WebUIRenderer:
                 if shared.state.interrupted or progress.cancelled():
                     raise Cancelled("the picture under way was dropped")
                 if shared.state.skipped:
-                    raise PictureError("skipped by the user")
+                    raise Skipped("skipped by you; the next run makes it")
             finally:
                 shared.state.end()
                 shared.state.skipped = shared.state.interrupted = False
@@ -70,7 +70,9 @@ class WebUIRenderer:
         ran = {key: value for key, value in params.items() if key.startswith("FAM ")}
         if "Model" in params:
             ran["FAM model"] = params["Model"]
-        return Rendered(processed.images[0].convert("RGB"), ran, seconds=time.perf_counter() - began)
+        notes = tuple(line for line in processed.comments.splitlines() if line)
+        seconds = time.perf_counter() - began
+        return Rendered(processed.images[0].convert("RGB"), ran, seconds=seconds, notes=notes)
 
     def close(self) -> None:
         """Leave the WebUI with the checkpoint and VAE of its settings; between pictures the last one's stay loaded."""
@@ -177,6 +179,8 @@ def _processing(image: Image.Image, request: HiresRequest, *, upscaler: str) -> 
     p.txt2img_upscale = True
     p.firstpass_image = native
     p.scripts = modules.scripts.scripts_txt2img
+    if request.vae is not None and "sd_vae" not in p.override_settings:
+        p.comment(f"VAE {request.vae} is not in this WebUI; that of its settings was used")
     p.script_args = tuple(script_arguments({"enabled": True, **config.to_dict()}))
     return p
 
@@ -192,7 +196,7 @@ def _overrides(request: HiresRequest) -> dict[str, Any]:
     overrides: dict[str, Any] = {"save_images_before_highres_fix": False}
     if request.model is not None:
         overrides["sd_model_checkpoint"] = _checkpoint(request.model)
-    if request.vae is not None:
+    if request.vae in ("None", "Automatic", *sd_vae.vae_dict):
         overrides["sd_vae"] = request.vae
     if request.clip_skip is not None:
         overrides["CLIP_stop_at_last_layers"] = request.clip_skip

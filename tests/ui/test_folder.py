@@ -1,0 +1,60 @@
+"""Folder jobs without a page: what the plan and the table say."""
+
+import time
+
+from fam_ext.core.config import FamConfig
+from fam_ext.errors import Skipped
+from fam_ext.jobs.journal import Journal
+from fam_ext.ui.compare import status_html
+from fam_ext.ui.folder import folder_options, plan_pages
+from fam_ext.webui.batches import Batches
+from tests.jobs.fakes import Fast, make_folder
+
+
+class SkipsOne(Fast):
+    """The user presses Skip while the second picture is made; the first misses a LoRA."""
+
+    def render(self, image, request, progress):
+        if request.prompt == "picture 1" and not self.seen[1:]:
+            self.seen.append(request)
+            raise Skipped("skipped by you; the next run makes it")
+        made = super().render(image, request, progress)
+        return type(made)(made.image, made.ran, notes=("Lora not found: x",) if request.prompt == "picture 0" else ())
+
+
+def ended(batches, options):
+    batch = batches.start(options)
+    deadline = time.monotonic() + 30
+    while not batch.over:
+        assert time.monotonic() < deadline
+        time.sleep(0.02)
+    return batch.to_json()
+
+
+def test_a_skipped_file_is_skipped_and_made_by_the_next_run(tmp_path):
+    renderer = SkipsOne()
+    batches = Batches(lambda options: renderer)
+    options = folder_options({"input": str(make_folder(tmp_path / "in", 3))}, FamConfig())
+    job = ended(batches, options)
+    assert (job["state"], job["done"], job["failed"], job["skipped"]) == ("done", 2, 0, 1)
+    rows = {row["key"]: (row["state"], row["message"]) for row in job["rows"]}
+    assert rows["picture 1.png"] == ("skipped", "skipped by you; the next run makes it")
+    assert "done: 2 done, 1 skipped" in status_html(job)
+    # what was missing is in the table, the journal and the report
+    assert rows["picture 0.png"] == ("done", "Lora not found: x")
+    with Journal(options.output, memory=True) as journal:
+        assert {item.key: item.notes for item in journal.items()}["picture 0.png"] == ("Lora not found: x",)
+    assert "Lora not found: x" in (tmp_path / "in-fam" / "report.html").read_text()
+    again = ended(batches, options)
+    assert (again["done"], again["done_before"], again["skipped"], again["failed"]) == (1, 2, 0, 0)
+
+
+def test_the_plan_of_other_settings_shows_them_and_what_is_kept(tmp_path):
+    values = {"input": str(make_folder(tmp_path / "in", 3)), "prompt_rule": "suffix", "prompt": ", soft"}
+    ended(Batches(lambda options: Fast()), folder_options(values, FamConfig()))
+    same = list(plan_pages(folder_options(values, FamConfig())))[-1]
+    assert "3 files, 0 to do, 3 done" in same and "kept" not in same
+    other = list(plan_pages(folder_options({**values, "prompt": ", hard", "scale": 4}, FamConfig())))[-1]
+    assert "3 files, 0 to do, 3 kept: made with other settings (tick Replace outputs" in other
+    assert other.count("<td>kept: made with other settings</td>") == 3
+    assert "picture 1, hard" in other and "picture 1, soft" not in other and "96 x 64" in other

@@ -5,9 +5,9 @@ from __future__ import annotations
 import dataclasses
 import os
 import re
+import secrets
 import subprocess
 import sys
-import tempfile
 import time
 from collections.abc import Iterator
 from contextlib import contextmanager
@@ -269,9 +269,9 @@ def _write_new(folder: Path, stem: str, image: Image.Image, infotext: str | None
     """Write a PNG whole under a name that no file has yet, and return its path."""
     data = pictures.encode(image, "PNG", infotext=infotext).data
     try:
-        handle, temporary = tempfile.mkstemp(prefix=".fam-", suffix=".part", dir=folder)
+        temporary = folder / f".fam-{secrets.token_hex(8)}.part"  # tempfile's can be read by their maker alone
         try:
-            with os.fdopen(handle, "wb") as file:
+            with open(temporary, "xb") as file:
                 file.write(data)
                 file.flush()
                 os.fsync(file.fileno())

@@ -71,7 +71,10 @@ def export_checkpoint(
     # one entry only: safetensors writes several in random order, and the WebUI's hash of the file would not repeat
     metadata = {"modelspec.title": f"{name} (MIT; artwork: Microsoft Fluent Emoji, MIT)"}
     partial = checkpoint.with_name(f"{checkpoint.name}.part")  # the WebUI lists *.safetensors: never a half one
+    partial.touch()
+    rights = partial.stat().st_mode & 0o777  # those of any new file; safetensors' are its maker's alone
     save_file(state, partial, metadata=metadata)
+    partial.chmod(rights)
     os.replace(partial, checkpoint)
     logger.info("exported %s to %s", source, checkpoint)
     return [checkpoint, *written]

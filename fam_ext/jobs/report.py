@@ -11,7 +11,7 @@ import itertools
 import json
 import os
 import re
-import tempfile
+import secrets
 import time
 from collections.abc import Callable, Generator
 from contextlib import contextmanager
@@ -105,14 +105,13 @@ def write_all(journal: Journal) -> list[Path]:
 @contextmanager
 def _replacing(path: Path, folder: Path) -> Generator[IO[str]]:
     folder.mkdir(parents=True, exist_ok=True)
-    handle, name = tempfile.mkstemp(dir=folder, prefix="report-")
+    name = folder / f"report-{secrets.token_hex(8)}"  # tempfile's can be read by their maker alone
     try:
-        with os.fdopen(handle, "w", encoding="utf-8", errors="backslashreplace", newline="") as file:
+        with open(name, "x", encoding="utf-8", errors="backslashreplace", newline="") as file:
             yield file
-        os.chmod(name, 0o644)
         os.replace(name, path)
     except BaseException:
-        os.unlink(name)
+        name.unlink(missing_ok=True)
         raise
 
 

@@ -5,8 +5,8 @@ from __future__ import annotations
 import json
 import os
 import re
+import secrets
 import sys
-import tempfile
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass, field, replace
 from pathlib import Path
@@ -216,17 +216,17 @@ def write(preset: Preset, path: Path) -> None:
     text = json.dumps(preset.to_json(), indent=2, ensure_ascii=False) + "\n"
     try:
         path.parent.mkdir(parents=True, exist_ok=True)
-        with tempfile.NamedTemporaryFile(
-            "w", encoding="utf-8", dir=path.parent, prefix=".preset-", delete=False
-        ) as file:
+        # not tempfile's: its files can be read by their maker alone
+        temporary = path.with_name(f".preset-{secrets.token_hex(8)}")
+        with open(temporary, "x", encoding="utf-8") as file:
             try:
                 file.write(text)
                 file.flush()
                 os.fsync(file.fileno())
             except OSError:
-                os.unlink(file.name)
+                os.unlink(temporary)
                 raise
-        os.replace(file.name, path)
+        os.replace(temporary, path)
     except OSError as error:
         raise ConfigError(f"{path} cannot be written ({error.strerror}); choose another place") from None
 

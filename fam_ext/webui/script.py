@@ -83,8 +83,13 @@ class FamHiresScript(scripts.Script):
             begin(p, asked.config)
 
     def process_before_every_sampling(self, p: Any, *fam_args: Any, **sampling: Any) -> None:  # noqa: ANN401
-        with stopping(p):
+        with stopping(p, sampling=True):
             before_sampling(p)
+
+    def postprocess_batch_list(self, p: Any, pp: Any, *fam_args: Any, **batch: Any) -> None:  # noqa: ANN401
+        session = session_of(p)
+        if session is not None and session.error is not None:
+            pp.images = []
 
     def postprocess(self, p: Any, processed: Any, *fam_args: Any) -> None:  # noqa: ANN401
         with stopping(p):

@@ -8,9 +8,10 @@ from contextlib import ExitStack, contextmanager
 from typing import Any
 
 import torch
+from fastapi import HTTPException
 from modules import images, sd_samplers, shared
 from modules.hypernetworks import hypernetwork
-from modules.processing import StableDiffusionProcessingTxt2Img
+from modules.processing import DecodedSamples, StableDiffusionProcessingTxt2Img
 from PIL import Image
 from torch import Tensor
 
@@ -104,39 +105,91 @@ def close(p: Any) -> None:  # noqa: ANN401
 
 
 @contextmanager
-def stopping(p: Any) -> Generator[None, None, None]:  # noqa: ANN401
-    """Keep an error raised in a callback, which the WebUI would swallow, and let it out where the WebUI samples."""
+def stopping(p: Any, *, sampling: bool = False) -> Generator[None, None, None]:  # noqa: ANN401
+    """Keep an error raised in a callback, which the WebUI would swallow, and let it out where the WebUI samples.
+
+    `sampling` says that it is sampling already.
+    """
     try:
         yield
     except Exception as error:
         if not isinstance(error, FamError):
             logger.exception("FAM Hires failed")
-        fail(p, error)
+        fail(p, error, sampling=sampling)
 
 
-def fail(p: Any, error: Exception) -> None:  # noqa: ANN401
-    """Make p's sampling raise `error`: the generation ends, and page and API show its sentence."""
+def fail(p: Any, error: Exception, *, sampling: bool = False) -> None:  # noqa: ANN401
+    """End p's generation before it samples: page and API show the sentence of `error`."""
     session = session_of(p)
     if session is not None and session.error is None:
         session.error = error
-    _mark(error)
 
     def raising(*args: Any, **kwargs: Any) -> None:  # noqa: ANN401
-        raise error
+        raise answer_of(p, error)
 
     raising.fam = True  # pyright: ignore[reportFunctionMemberAccess]
     if getattr(p, "sampler", None) is not None:
         p.sampler.sample = p.sampler.sample_img2img = raising
-    if session is None:
+    if sampling:  # in p.sample, which answers: see `answering`
+        return
+    if on_page(p, error):
+        say_on_page(p, error)
+    if session is None:  # also where something goes on after an interrupt
         p.sample = raising
     else:
         session.undo.enter_context(replaced(p, "sample", lambda previous: raising))
 
 
-def _mark(error: Exception) -> None:
-    """Give an error that the user can answer what the WebUI's API reads: its status, and the sentence."""
-    if isinstance(error, ConfigError | UsageError | UnsupportedModelError | UnsupportedSamplerError):
-        vars(error).update(status_code=422, detail=str(error))
+def on_page(p: Any, error: Exception) -> bool:  # noqa: ANN401
+    """Return whether `error` is a user's to answer, in a generation of the page."""
+    return isinstance(error, FamError) and not p.is_api and not hasattr(p, PROGRESS_ATTRIBUTE)
+
+
+def say_on_page(p: Any, error: Exception) -> None:  # noqa: ANN401
+    """End the generation as the WebUI's own Interrupt does, with one sentence under the gallery and in the log.
+
+    An exception would be printed with a traceback and all arguments, and shown with its class.
+    """
+    logger.warning("%s", error)
+    p.comment(str(error))
+    shared.state.interrupted = True
+
+
+def answer_of(p: Any, error: Exception) -> Exception:  # noqa: ANN401
+    """Return what to raise out of p's sampling: for the API an error that it answers with 422, without a traceback."""
+    is_users = isinstance(error, ConfigError | UsageError | UnsupportedModelError | UnsupportedSamplerError)
+    if not is_users or not p.is_api or hasattr(p, PROGRESS_ATTRIBUTE):
+        return error
+    logger.warning("%s", error)
+    return Unanswerable(422, detail=str(error))
+
+
+class Unanswerable(HTTPException):
+    """A request of the API that cannot be carried out."""
+
+    def __str__(self) -> str:
+        return str(self.detail)
+
+
+def answering(p: Any) -> Callable[[Callable[..., Any]], Callable[..., Any]]:  # noqa: ANN401
+    """Return a wrapper of p.sample that answers a `FamError` where the page or the API asked."""
+
+    def make(previous: Callable[..., Any]) -> Callable[..., Any]:
+        def sample(*args: Any, **kwargs: Any) -> Any:  # noqa: ANN401
+            try:
+                return previous(*args, **kwargs)
+            except FamError as error:
+                session = session_of(p)
+                if session is None or not on_page(p, error):
+                    raise answer_of(p, error) from error
+                session.error = session.error or error
+                say_on_page(p, error)
+                # the WebUI stacks what comes back before it asks again: `postprocess_batch_list` drops this
+                return DecodedSamples([torch.zeros(3, 8, 8)])
+
+        return sample
+
+    return make
 
 
 def begin(p: Any, config: FamConfig) -> Session:  # noqa: ANN401
@@ -150,17 +203,29 @@ def begin(p: Any, config: FamConfig) -> Session:  # noqa: ANN401
     StateCalls(function_name(sampler), steps=1, label=name)
     p.denoising_strength = config.start
     if is_txt2img:
+        _check_larger(p)
         set_upscaler(p, config.upsample)
         session.undo.enter_context(replaced(p, "sample_hr_pass", _hires_pass(session)))
     else:
         _take_native_pictures(session)
         session.undo.enter_context(replaced(p, "init", with_own_random_state(lambda: p.all_seeds[0])))
     session.undo.enter_context(replaced(p, "sample", with_own_random_state(lambda: p.seeds[0])))
+    session.undo.enter_context(replaced(p, "sample", answering(p)))
     for key, value in to_fields(config).items():
         p.extra_generation_params[key] = _said_if_ran(session, value)
     if config.upsample == "auto":
         p.extra_generation_params["FAM upscaler"] = _said_if_ran(session, host_upscaler(p))
     return session
+
+
+def _check_larger(p: Any) -> None:  # noqa: ANN401
+    p.calculate_target_resolution()
+    width, height = p.firstpass_image.size if p.firstpass_image is not None else (p.width, p.height)
+    if p.hr_upscale_to_x * p.hr_upscale_to_y <= width * height:
+        raise UsageError(
+            f"Hires. fix asks for {p.hr_upscale_to_x} x {p.hr_upscale_to_y} from {width} x {height}; choose a larger "
+            "size, for FAM makes pictures larger"
+        )
 
 
 def _said_if_ran(session: Session, value: str) -> Callable[..., str | None]:
@@ -275,11 +340,7 @@ def _once(sampler: Any, name: str, make: Callable[[Any], Any]) -> None:  # noqa:
 
         def once(*args: Any, **kwargs: Any) -> Any:  # noqa: ANN401
             hook.close()
-            try:
-                return guided(*args, **kwargs)
-            except FamError as error:
-                _mark(error)
-                raise
+            return guided(*args, **kwargs)
 
         return once
 

@@ -30,6 +30,20 @@ def test_arguments_that_cannot_be_are_refused(server, args, words):
     assert answer.status == 422 and all(word in answer.error for word in words), answer.error
 
 
+def test_a_users_mistake_is_one_line_in_the_log(server):
+    before = len(server.log())
+    answer = server.ask("/sdapi/v1/txt2img", {"enable_hr": True, "alwayson_scripts": {TITLE: {"args": [{"start": 7}]}}})
+    assert answer[0] == 422 and answer[1]["detail"].startswith("start is 7")
+    said = server.log()[before:]
+    assert said.count("start is 7") == 1 and "Traceback" not in said, said
+
+
+@pytest.mark.parametrize("fields", [{"hr_scale": 1}, {"hr_resize_x": 64, "hr_resize_y": 64}, {"hr_scale": 0.5}])
+def test_a_hires_pass_that_enlarges_nothing_is_refused(server, fields):
+    answer = server.generate({}, **fields)
+    assert answer.status == 422 and "64 x 64" in answer.error and "larger" in answer.error
+
+
 def test_every_door_has_the_same_defaults(server):
     balanced = pixels_of(server, {"preset": "balanced"})
     assert balanced.fam["FAM cutoff"] == "32" and balanced.fam["FAM cutoff reference"] == "cycles"

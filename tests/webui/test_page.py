@@ -74,7 +74,7 @@ def open_folder(page, source, *, steps):
     fill(page, "#fam_hires_steps input[type=number]", steps)
 
 
-def test_txt2img_says_what_ran_and_what_is_wrong(page):
+def test_txt2img_says_what_ran_and_what_is_wrong(page, server):
     set_small(page)
     page.click("#txt2img_fam_hires > .label-wrap")
     infotext, log = generate(page)
@@ -84,7 +84,11 @@ def test_txt2img_says_what_ran_and_what_is_wrong(page):
     assert "FAM version" in infotext and "FAM start: 0.7" in infotext
     fill(page, "#txt2img_fam_hires_cutoff input", 900)
     infotext, log = generate(page)
-    assert "cutoff is 900" in log and "512" in log and "FAM version" not in infotext
+    assert log.startswith("cutoff is 900") and "512" in log and "FAM version" not in infotext
+    # one line in the console, no traceback
+    lines = [line for line in server.log().splitlines() if "cutoff is 900" in line]
+    assert len(lines) == 1 and "Traceback" not in server.log().partition(lines[0])[2]
+    assert page.locator("#txt2img_gallery img").count() == 0
     fill(page, "#txt2img_fam_hires_cutoff input", 32)
     assert "FAM version" in generate(page)[0]
 

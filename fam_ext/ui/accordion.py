@@ -8,11 +8,11 @@ from typing import Any
 import gradio as gr
 
 from fam_ext.core.config import FamConfig
-from fam_ext.metadata.presets import Preset
-from fam_ext.ui.dials import build_dials, dial_values
+from fam_ext.metadata.presets import CUSTOM, Preset
+from fam_ext.ui.dials import bind_preset_box, build_dials, dial_values, preset_of
 
 TITLE = "FAM Hires"
-NO_PRESET = "custom"
+NO_PRESET = CUSTOM
 _HINTS = {
     False: "Takes over the pass of Hires. fix: tick that too, and choose its size, upscaler and steps there. "
     "The denoising strength is replaced by Start (rho).",
@@ -32,14 +32,20 @@ def build_accordion(
 ) -> list[Any]:
     """Fill the open accordion `enabled`; return [enabled, preset, dials...] as the script's arguments."""
     gr.HTML(f'<p class="fam-hint">{_HINTS[is_img2img]}</p>', elem_id=elem_id("hint"))
-    preset = gr.Dropdown(
-        label="FAM preset",
-        choices=[NO_PRESET, *preset_names()],
-        value=NO_PRESET,
-        info="Sets the dials below; sampler, steps and guidance stay as they are in the page.",
-        elem_id=elem_id("preset"),
-        interactive=True,
-    )
+
+    def presets() -> list[Preset]:
+        return [get_preset(name) for name in preset_names()]
+
+    with gr.Row():
+        preset = gr.Dropdown(
+            label="FAM preset",
+            choices=[NO_PRESET, *preset_names()],
+            value=preset_of(dial_values(config), presets()),
+            info="Sets the dials below; sampler, steps and guidance stay as they are in the page.",
+            elem_id=elem_id("preset"),
+            interactive=True,
+        )
+        refresh = gr.Button("Refresh presets", elem_id=elem_id("preset_refresh"), size="sm")
     preset.do_not_save_to_config = True  # its choices are the user's own files
     dials = build_dials(config, elem_id=elem_id)
 
@@ -48,5 +54,6 @@ def build_accordion(
             return [gr.update() for _ in dials]
         return [gr.update(value=value) for value in dial_values(get_preset(name).config)]
 
+    bind_preset_box(preset, dials, presets, refresh=refresh)
     preset.change(set_dials, inputs=[preset], outputs=dials, show_progress=False)
     return [enabled, preset, *dials]

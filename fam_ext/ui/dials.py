@@ -2,13 +2,14 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Iterable, Sequence
 from typing import Any
 
 import gradio as gr
 
 from fam_ext.core.config import FamConfig
 from fam_ext.metadata.fields import BY_NAME, CONFIG_FIELDS, Field
+from fam_ext.metadata.presets import CUSTOM, Preset
 
 MAIN = ("cutoff", "attention", "start", "fm", "am", "upsample")
 """Fields that stand at the top; the rest folds under "More dials"."""
@@ -23,12 +24,22 @@ PARTS: tuple[tuple[Field, int | None], ...] = tuple(
     (field, part) for field in ORDER for part in ((0, 1) if field.kind == "window" else (None,))
 )
 """One entry a component: the field, and for a window which end (0 start, 1 end)."""
+CUTOFF_UNITS = {
+    "native": "share of the native side",
+    "target": "share of the target side",
+    "cycles": "cycles per picture",
+}
 _ENDS = ("start", "end")
 
 
 def dial_label(field: Field, part: int | None) -> str:
     """Return the label of one component: the table's, and for windows the end. Labels are an API."""
     return field.label if part is None else f"{field.label}: {_ENDS[part]}"
+
+
+def cutoff_label(reference: str) -> str:
+    """Return the cut-off's label with its unit, which the cutoff reference decides."""
+    return f"{BY_NAME['cutoff'].label} ({CUTOFF_UNITS[reference]})"
 
 
 def dial_id(field: Field, part: int | None) -> str:
@@ -69,7 +80,37 @@ def build_dials(config: FamConfig, *, elem_id: Callable[[str], str]) -> list[Any
             with gr.Row():
                 for entry, value in rest[first : first + 2]:
                     components.append(_dial(*entry, value, elem_id=elem_id))
+    by_id = {dial_id(*entry): component for entry, component in zip(PARTS, components, strict=True)}
+    by_id["cutoff"].label = cutoff_label(config.cutoff_reference)
+    by_id["cutoff_reference"].change(
+        lambda reference: gr.update(label=cutoff_label(reference)),
+        inputs=[by_id["cutoff_reference"]],
+        outputs=[by_id["cutoff"]],
+        show_progress=False,
+        api_name=False,
+    )
     return components
+
+
+def preset_of(values: Sequence[Any], presets: Iterable[Preset]) -> str:
+    """Return the name of the first preset whose dials have these values, "custom" where none has."""
+    return next((preset.name for preset in presets if dial_values(preset.config) == list(values)), CUSTOM)
+
+
+def bind_preset_box(box: Any, dials: list[Any], presets: Callable[[], Iterable[Preset]], *, refresh: Any) -> None:  # noqa: ANN401
+    """Keep the preset box true: it names the preset that the dials are, and its list is read anew by `refresh`."""
+
+    def named(current: str, *values: Any) -> Any:  # noqa: ANN401
+        known = sorted(presets(), key=lambda preset: preset.name != current)  # of two equal ones the chosen one
+        return gr.update(value=preset_of(values, known))
+
+    def listed(current: str, *values: Any) -> Any:  # noqa: ANN401
+        names = [CUSTOM, *(preset.name for preset in presets())]
+        return gr.update(choices=names, value=current if current in names else preset_of(values, presets()))
+
+    for dial in dials:  # a user's input alone: a preset's own values come one by one
+        dial.input(named, inputs=[box, *dials], outputs=[box], show_progress=False, api_name=False)
+    refresh.click(listed, inputs=[box, *dials], outputs=[box], show_progress=False, api_name=False)
 
 
 def _dial(field: Field, part: int | None, value: Any, *, elem_id: Callable[[str], str]) -> Any:  # noqa: ANN401

@@ -21,15 +21,15 @@ from fam_ext.jobs.plan import PlanOptions, Rule, check_native, resolve, target_s
 from fam_ext.jobs.request import HiresRequest
 from fam_ext.metadata import pictures
 from fam_ext.metadata.infotext import Infotext, format_infotext, is_fam, parse, readable_fields, request_value
-from fam_ext.metadata.presets import Preset, PresetStore, from_infotext, read, write
+from fam_ext.metadata.presets import CUSTOM, Preset, PresetStore, from_infotext, read, write
 from fam_ext.ui.compare import compare_html, sentence_html, status_html, upright
-from fam_ext.ui.dials import build_dials, dial_values, read_dials
+from fam_ext.ui.dials import bind_preset_box, build_dials, dial_values, preset_of, read_dials
 from fam_ext.ui.folder import AS_INPUT, PROMPT_RULES, SETTING_NAMES, folder_options, model_rules, plan_pages
 
 logger = logging.getLogger(__name__)
 
 TAB_ID = "fam_hires"
-NO_PRESET = "custom"
+NO_PRESET = CUSTOM
 LOADED_MODEL = "the one that is loaded"
 _POLL_SECONDS = 0.5
 
@@ -237,13 +237,21 @@ def _common_inputs(host: TabHost) -> dict[str, Any]:
     return parts
 
 
+def _presets(host: TabHost) -> list[Preset]:
+    return [host.store.get(name) for name in host.store.names()]
+
+
 def _preset_inputs(host: TabHost) -> dict[str, Any]:
     parts: dict[str, Any] = {}
     with gr.Row(elem_id=f"{TAB_ID}_preset_row"):
         parts["preset"] = gr.Dropdown(
-            label="Preset", choices=[NO_PRESET, *host.store.names()], value=NO_PRESET, elem_id=f"{TAB_ID}_preset"
+            label="Preset",
+            choices=[NO_PRESET, *host.store.names()],
+            value=preset_of(dial_values(host.config), _presets(host)),
+            elem_id=f"{TAB_ID}_preset",
         )
         parts["preset"].do_not_save_to_config = True
+        parts["refresh"] = gr.Button("Refresh presets", elem_id=f"{TAB_ID}_preset_refresh")
         parts["load"] = gr.Button("Use", elem_id=f"{TAB_ID}_preset_load")
     with gr.Accordion("Save, share and import presets", open=False, elem_id=f"{TAB_ID}_presets"):
         with gr.Row():
@@ -616,13 +624,27 @@ def _bind_presets(
         found["steps"] = int(found["steps"])
         return found
 
-    def save(name: str, *values: Any) -> list[Any]:  # noqa: ANN401
-        def action() -> tuple[str, str]:
-            config = FamConfig.from_dict(read_dials(values[: len(dials)]))
-            host.store.save(Preset(name.strip(), "", config, settings(values[len(dials) :])), replace=True)
-            return name.strip(), f"saved {name.strip()}"
+    def stored(make: Callable[[], Preset], asked: str) -> list[Any]:
+        """Save the preset; return the answer and the name that is asked about: over one that exists only when asked."""
+        waiting = ""
 
-        return answered(action)
+        def action() -> tuple[str, str]:
+            nonlocal waiting
+            preset = make()
+            if preset.name != asked and host.store.taken(preset.name) == preset.name:
+                waiting = preset.name
+                raise UsageError(f"there is a preset {preset.name} already; press once more to replace it")
+            host.store.save(preset, replace=True)
+            return preset.name, f"saved {preset.name}"
+
+        return [*answered(action), waiting]
+
+    def save(asked: str, name: str, *values: Any) -> list[Any]:  # noqa: ANN401
+        def make() -> Preset:
+            config = FamConfig.from_dict(read_dials(values[: len(dials)]))
+            return Preset(name.strip(), "", config, settings(values[len(dials) :]))
+
+        return stored(make, asked)
 
     def delete(name: str) -> list[Any]:
         def action() -> tuple[str, str]:
@@ -631,12 +653,8 @@ def _bind_presets(
 
         return answered(action)
 
-    def from_image(name: str, infotext: str) -> list[Any]:
-        def action() -> tuple[str, str]:
-            host.store.save(from_infotext(infotext, name.strip() or "from picture"), replace=True)
-            return name.strip() or "from picture", "saved the preset of the picture's infotext"
-
-        return answered(action)
+    def from_image(asked: str, name: str, infotext: str) -> list[Any]:
+        return stored(lambda: from_infotext(infotext, name.strip() or "from picture"), asked)
 
     def export(name: str) -> list[Any]:
         try:
@@ -656,15 +674,22 @@ def _bind_presets(
         return answered(action)
 
     values = [*dials, *(common[key] for key in setting_names)]
+    asked = gr.State("")  # the preset that a second press replaces
+    bind_preset_box(listing, dials, lambda: _presets(host), refresh=presets["refresh"])
+    listing.input(use, inputs=[listing], outputs=[note, *values], show_progress=False, api_name=False)
     presets["load"].click(use, inputs=[listing], outputs=[note, *values], show_progress=False, api_name=False)
     presets["save"].click(
-        save, inputs=[presets["name"], *values], outputs=[listing, note], show_progress=False, api_name=False
+        save,
+        inputs=[asked, presets["name"], *values],
+        outputs=[listing, note, asked],
+        show_progress=False,
+        api_name=False,
     )
     presets["delete"].click(delete, inputs=[listing], outputs=[listing, note], show_progress=False, api_name=False)
     presets["from_image"].click(
         from_image,
-        inputs=[presets["name"], picture["infotext"]],
-        outputs=[listing, note],
+        inputs=[asked, presets["name"], picture["infotext"]],
+        outputs=[listing, note, asked],
         show_progress=False,
         api_name=False,
     )

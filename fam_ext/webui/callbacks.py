@@ -34,6 +34,7 @@ def on_ui_settings() -> None:
             "Preset whose dials the page starts with",
             gr.Dropdown,
             lambda: {"choices": store().names()},
+            refresh=lambda: None,  # the list is read anew by each look
         )
         .info("the dials are not kept among the page defaults (Settings, Defaults); save a preset and choose it here")
         .needs_reload_ui(),

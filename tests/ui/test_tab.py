@@ -12,6 +12,9 @@ import pytest
 from PIL import Image
 from PIL.PngImagePlugin import PngInfo
 
+from fam_ext.core.config import FamConfig
+from fam_ext.metadata.presets import Preset, PresetStore
+
 REPOSITORY = Path(__file__).parents[2]
 PYTHON = Path(os.environ.get("FAM_GRADIO_PYTHON", REPOSITORY / ".venv-webui" / "bin" / "python"))
 CHROMIUM = next((path for path in map(shutil.which, ("chromium", "chromium-browser", "google-chrome")) if path), None)
@@ -39,11 +42,16 @@ def test_labels_and_ids_are_as_they_were(tmp_path):
 
 
 @pytest.fixture(scope="module")
-def url(tmp_path_factory):
+def home(tmp_path_factory):
+    return tmp_path_factory.mktemp("home")
+
+
+@pytest.fixture(scope="module")
+def url(home):
     with socket.socket() as free:
         free.bind(("127.0.0.1", 0))
         port = free.getsockname()[1]
-    process = run(port, tmp_path_factory.mktemp("home"))
+    process = run(port, home)
     url = f"http://127.0.0.1:{port}"
     deadline = time.monotonic() + 120
     while time.monotonic() < deadline:
@@ -178,6 +186,29 @@ def test_errors_of_a_folder_are_said(page, tmp_path):
     page.wait_for_selector("#fam_hires_status .fam-error:has-text('cutoff is 900')")
 
 
+def set_cutoff(page, value):
+    page.fill("#fam_hires_cutoff input", value)
+    page.press("#fam_hires_cutoff input", "Tab")
+
+
+def wait_for_preset(page, name):
+    page.wait_for_function(f"document.querySelector('#fam_hires_preset input').value === '{name}'")
+
+
+def test_the_cutoffs_label_has_its_unit_and_the_list_is_read_anew(page, home):
+    assert "Cutoff c (share of the native side)" in page.inner_text("#fam_hires_cutoff")
+    page.click("#fam_hires_preset input")
+    page.click("#fam_hires_preset li:has-text('balanced')")
+    page.wait_for_selector("#fam_hires_cutoff:has-text('Cutoff c (cycles per picture)')")
+    wait_for_preset(page, "balanced")
+    PresetStore(home / "presets").save(Preset("elsewhere", "", FamConfig(cutoff=0.2)))
+    page.click("#fam_hires_preset_refresh")
+    time.sleep(1)
+    page.click("#fam_hires_preset input")
+    page.click("#fam_hires_preset li:has-text('elsewhere')")
+    page.wait_for_function("document.querySelector('#fam_hires_cutoff input').value === '0.2'")
+
+
 def test_presets(page, tmp_path):
     page.fill("#fam_hires_cutoff input", "0.35")
     page.press("#fam_hires_cutoff input", "Tab")
@@ -185,9 +216,21 @@ def test_presets(page, tmp_path):
     page.fill("#fam_hires_preset_name textarea", "mine")
     page.click("#fam_hires_preset_save")
     page.wait_for_selector("#fam_hires_preset_note:has-text('saved mine')")
-    page.fill("#fam_hires_cutoff input", "0.9")
-    page.press("#fam_hires_cutoff input", "Tab")
+    # over an existing one: only when pressed once more
+    page.click("#fam_hires_preset_save")
+    page.wait_for_selector("#fam_hires_preset_note:has-text('press once more')")
+    page.click("#fam_hires_preset_save")
+    page.wait_for_selector("#fam_hires_preset_note:has-text('saved mine')")
+    # a dial that differs makes the box custom, and back again; choosing a preset applies it
+    set_cutoff(page, "0.9")
+    wait_for_preset(page, "custom")
+    set_cutoff(page, "0.35")
+    wait_for_preset(page, "mine")
+    set_cutoff(page, "0.9")
+    wait_for_preset(page, "custom")
     page.click("#fam_hires_preset_load")
+    page.click("#fam_hires_preset input")
+    page.click("#fam_hires_preset li:has-text('mine')")
     page.wait_for_function("document.querySelector('#fam_hires_cutoff input').value === '0.35'")
     page.click("#fam_hires_preset_export")
     page.wait_for_selector("#fam_hires_preset_note:has-text('mine.json is ready')")

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import os
 import secrets
 import time
 from collections.abc import Iterator, Mapping
@@ -14,13 +15,14 @@ from fam_ext.errors import ConfigError, UsageError
 from fam_ext.jobs.journal import Item, Journal
 from fam_ext.jobs.plan import MAX_TARGET_SIDE, Planned, PlanOptions, Rule, plan_file
 from fam_ext.jobs.request import HiresRequest
-from fam_ext.jobs.walk import Candidate, check_places, walk
+from fam_ext.jobs.walk import Candidate, check_places, natural_key, shown, walk
 from fam_ext.metadata.pictures import FORMATS
 from fam_ext.ui.compare import KEPT, duration, table_html
 
 PROMPT_RULES = ("take", "override", "prefix", "suffix")
 AS_INPUT = "as input"
 MAX_LISTED = 300
+_MAX_NAMED = 5
 SETTING_NAMES = ("sampler", "schedule", "steps", "cfg_scale", "seed")
 FOLDER_FIELDS: Mapping[str, tuple[type | tuple[type, ...], Any, str]] = {
     "input": (str, "", "Folder (or picture) to read."),
@@ -206,6 +208,8 @@ def plan_pages(options: PlanOptions) -> Iterator[str]:
     asked: dict[str, HiresRequest] = {}
     """What this job asks for, where it is not what the journal holds: a kept file's row tells of its own making."""
 
+    keys: set[str] = set()
+
     def plan(candidate: Candidate, options: PlanOptions, *, index: int) -> Planned:
         entry = plan_file(candidate, options, index=index)
         if entry.request is not None and len(asked) < MAX_LISTED:
@@ -213,7 +217,7 @@ def plan_pages(options: PlanOptions) -> Iterator[str]:
         return entry
 
     with Journal(options.output, memory=True) as journal:
-        found = journal.plan(chain(first, files), options, plan)
+        found = journal.plan(_noting(chain(first, files), keys), options, plan)
         counts = journal.counts()
         history = journal.history()
         pixels = journal.pending_pixels()
@@ -238,6 +242,8 @@ def plan_pages(options: PlanOptions) -> Iterator[str]:
     ):
         if number:
             parts.append(f"{number} {word}")
+    if (rest := left_out(options, keys)) is not None:
+        parts.append(rest)
     parts.append(f"{pixels / 1e6:.1f} megapixels to make")
     if history is not None:
         parts.append(f"about {duration(history[0] * pixels / 1e6)} and {history[1] * pixels / 1e12:.1f} MB")
@@ -246,6 +252,35 @@ def plan_pages(options: PlanOptions) -> Iterator[str]:
     if total > MAX_LISTED:
         note += f"; the first {MAX_LISTED} are listed"
     yield table_html(_COLUMNS, rows, element_id="fam_hires_plan_table", note=note)
+
+
+def _noting(candidates: Iterator[Candidate], keys: set[str]) -> Iterator[Candidate]:
+    for candidate in candidates:
+        keys.add(candidate.key)
+        yield candidate
+
+
+def left_out(options: PlanOptions, keys: set[str]) -> str | None:
+    """Return how many files and folders of the input folder are no part of the job, and the first names; None where
+    there are none. Texts beside a picture are a part of it."""
+    source = options.inputs[0]
+    stems = {key.rpartition(".")[0] for key in keys}
+    names: list[str] = []
+    for place, folders, files in os.walk(source) if os.path.isdir(source) else ():
+        below = os.path.relpath(place, source).replace(os.sep, "/")
+        prefix = "" if below == "." else f"{below}/"
+        for name in files:
+            stem, _, ending = (prefix + name).rpartition(".")
+            if prefix + name not in keys and not (ending.lower() == "txt" and stem in stems):
+                names.append(prefix + name)
+        if not options.recursive:
+            names += [f"{name}/" for name in folders]
+            break
+    if not names:
+        return None
+    shown_names = ", ".join(shown(name) for name in sorted(names, key=natural_key)[:_MAX_NAMED])
+    more = f" and {len(names) - _MAX_NAMED} more" if len(names) > _MAX_NAMED else ""
+    return f"{len(names)} left out ({shown_names}{more})"
 
 
 def _outcome(item: Item) -> str:

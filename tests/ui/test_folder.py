@@ -58,3 +58,19 @@ def test_the_plan_of_other_settings_shows_them_and_what_is_kept(tmp_path):
     assert "3 files, 0 to do, 3 kept: made with other settings (tick Replace outputs" in other
     assert other.count("<td>kept: made with other settings</td>") == 3
     assert "picture 1, hard" in other and "picture 1, soft" not in other and "96 x 64" in other
+
+
+def test_the_list_names_what_it_left_out(tmp_path):
+    source = make_folder(tmp_path / "in", 2)
+    (source / "picture 0.txt").write_text("its own prompt")
+    whole = {"input": str(source)}
+    assert "left out" not in list(plan_pages(folder_options(whole, FamConfig())))[-1]
+    for name in ("notes.txt", "film.mp4", ".hidden.png"):
+        (source / name).write_bytes(b"x")
+    make_folder(source / "inside", 1)
+    said = list(plan_pages(folder_options(whole, FamConfig())))[-1]
+    assert "left out" in said and all(name in said for name in ("notes.txt", "film.mp4", "inside/"))
+    inner = list(plan_pages(folder_options({**whole, "recursive": True}, FamConfig())))[-1]
+    assert "inside/picture 0.png" in inner and "inside/," not in inner
+    trial = list(plan_pages(folder_options({**whole, "pattern": "*1.png"}, FamConfig())))[-1]
+    assert "1 files, 1 to do" in trial and "picture 0.png" in trial

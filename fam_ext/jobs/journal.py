@@ -288,8 +288,8 @@ class Journal:
             if not self._memory:
                 try:
                     self._db.execute(
-                        "UPDATE items SET state = 'pending', attempts = MAX(0, attempts - 1), at_risk = 0, owner = NULL "
-                        "WHERE owner = ? AND state = 'running'",
+                        "UPDATE items SET state = 'pending', attempts = MAX(0, attempts - 1), at_risk = 0, "
+                        "owner = NULL WHERE owner = ? AND state = 'running'",
                         (self.token,),
                     )
                 except sqlite3.Error as error:

@@ -170,6 +170,29 @@ def check_allowed(path: str | Path, places: Places) -> None:
         raise PictureError(OUTSIDE)
 
 
+def others(places: Places, keys: set[str]) -> str | None:
+    """Return how many files and folders of the input folder are no part of the job, and the first names; None where
+    there are none. Texts beside a picture are a part of it."""
+    source = places.inputs[0]
+    stems = {key.rpartition(".")[0] for key in keys}
+    names: list[str] = []
+    for place, folders, files in os.walk(source) if os.path.isdir(source) else ():
+        below = os.path.relpath(place, source).replace(os.sep, "/")
+        prefix = "" if below == "." else f"{below}/"
+        for name in files:
+            stem, _, ending = (prefix + name).rpartition(".")
+            if prefix + name not in keys and not (ending.lower() == "txt" and stem in stems):
+                names.append(prefix + name)
+        if not places.recursive:
+            names += [f"{name}/" for name in folders]
+            break
+    if not names:
+        return None
+    shown_names = ", ".join(shown(name) for name in sorted(names, key=natural_key)[:_MAX_NAMED])
+    more = f" and {len(names) - _MAX_NAMED} more" if len(names) > _MAX_NAMED else ""
+    return f"{len(names)} left out ({shown_names}{more})"
+
+
 class _Walk:
     """One walk over the inputs: what it has seen, and what it leaves out."""
 

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import os
 import secrets
 import time
 from collections.abc import Iterator, Mapping
@@ -15,7 +14,7 @@ from fam_ext.errors import ConfigError, UsageError
 from fam_ext.jobs.journal import Item, Journal
 from fam_ext.jobs.plan import MAX_TARGET_SIDE, Planned, PlanOptions, Rule, plan_file
 from fam_ext.jobs.request import HiresRequest
-from fam_ext.jobs.walk import Candidate, check_places, natural_key, shown, walk
+from fam_ext.jobs.walk import Candidate, check_places, others, walk
 from fam_ext.metadata.pictures import FORMATS
 from fam_ext.ui.compare import KEPT, duration, table_html
 
@@ -242,7 +241,7 @@ def plan_pages(options: PlanOptions) -> Iterator[str]:
     ):
         if number:
             parts.append(f"{number} {word}")
-    if (rest := left_out(options, keys)) is not None:
+    if (rest := others(options, keys)) is not None:
         parts.append(rest)
     parts.append(f"{pixels / 1e6:.1f} megapixels to make")
     if history is not None:
@@ -258,29 +257,6 @@ def _noting(candidates: Iterator[Candidate], keys: set[str]) -> Iterator[Candida
     for candidate in candidates:
         keys.add(candidate.key)
         yield candidate
-
-
-def left_out(options: PlanOptions, keys: set[str]) -> str | None:
-    """Return how many files and folders of the input folder are no part of the job, and the first names; None where
-    there are none. Texts beside a picture are a part of it."""
-    source = options.inputs[0]
-    stems = {key.rpartition(".")[0] for key in keys}
-    names: list[str] = []
-    for place, folders, files in os.walk(source) if os.path.isdir(source) else ():
-        below = os.path.relpath(place, source).replace(os.sep, "/")
-        prefix = "" if below == "." else f"{below}/"
-        for name in files:
-            stem, _, ending = (prefix + name).rpartition(".")
-            if prefix + name not in keys and not (ending.lower() == "txt" and stem in stems):
-                names.append(prefix + name)
-        if not options.recursive:
-            names += [f"{name}/" for name in folders]
-            break
-    if not names:
-        return None
-    shown_names = ", ".join(shown(name) for name in sorted(names, key=natural_key)[:_MAX_NAMED])
-    more = f" and {len(names) - _MAX_NAMED} more" if len(names) > _MAX_NAMED else ""
-    return f"{len(names)} left out ({shown_names}{more})"
 
 
 def _outcome(item: Item) -> str:

@@ -179,7 +179,7 @@ def _processing(image: Image.Image, request: HiresRequest, *, upscaler: str) -> 
     p.txt2img_upscale = True
     p.firstpass_image = native
     p.scripts = modules.scripts.scripts_txt2img
-    if request.vae is not None and "sd_vae" not in p.override_settings:
+    if request.vae is not None and not _has_vae(request.vae):
         p.comment(f"VAE {request.vae} is not in this WebUI; that of its settings was used")
     p.script_args = tuple(script_arguments({"enabled": True, **config.to_dict()}))
     return p
@@ -192,12 +192,16 @@ def _whole_latents(image: Image.Image) -> Image.Image:
     return image if size == image.size else image.resize(size, Image.Resampling.LANCZOS)
 
 
+def _has_vae(name: str | None) -> bool:
+    return name in ("None", "Automatic", *sd_vae.vae_dict)
+
+
 def _overrides(request: HiresRequest) -> dict[str, Any]:
     overrides: dict[str, Any] = {"save_images_before_highres_fix": False}
     if request.model is not None:
         overrides["sd_model_checkpoint"] = _checkpoint(request.model)
-    if request.vae in ("None", "Automatic", *sd_vae.vae_dict):
-        overrides["sd_vae"] = request.vae
+    # always, for the WebUI keeps the last picture's loaded where none is named
+    overrides["sd_vae"] = request.vae if _has_vae(request.vae) else shared.opts.sd_vae
     if request.clip_skip is not None:
         overrides["CLIP_stop_at_last_layers"] = request.clip_skip
     return overrides

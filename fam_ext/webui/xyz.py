@@ -12,6 +12,7 @@ from fam_ext.errors import ConfigError
 from fam_ext.metadata.fields import CONFIG_FIELDS, Field
 from fam_ext.metadata.infotext import parse_value
 from fam_ext.webui.arguments import XYZ_ATTRIBUTE
+from fam_ext.webui.session import answer_of
 
 PREFIX = "[FAM] "
 
@@ -76,7 +77,10 @@ def _confirm(field: Field) -> Callable[[Any, list[Any]], None]:
         for value in xs:
             # a cut-off's unit may be another axis's: then either unit's range will do
             unit = {"cutoff_reference": "cycles"} if field.name == "cutoff" and value > 1 else {}
-            FamConfig.from_dict({**FamConfig().to_dict(), **given, **unit, field.name: value})
+            try:
+                FamConfig.from_dict({**FamConfig().to_dict(), **given, **unit, field.name: value})
+            except ConfigError as error:
+                raise answer_of(p, error) from None
 
     return confirm
 
@@ -85,4 +89,7 @@ def _confirm_preset(p: Any, xs: list[str]) -> None:  # noqa: ANN401
     from fam_ext.webui.script import store
 
     for name in xs:
-        store().get(name)
+        try:
+            store().get(name)
+        except ConfigError as error:
+            raise answer_of(p, error) from None

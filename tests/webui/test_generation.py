@@ -299,6 +299,41 @@ def test_interrupt_ends_the_pass_and_leaves_nothing(server, check_off):
     check_off()
 
 
+def plotted(server, x, y=("Nothing", "", [])):
+    """Return the answer of a plot with two axes (label, values as text, values as a list) and its cells."""
+    info = server.ask("/sdapi/v1/script-info")[1]
+    plot = next(entry for entry in info if entry["name"] == "x/y/z plot" and not entry["is_img2img"])
+    labels = plot["args"][0]["choices"]
+    defaults = [argument["value"] for argument in plot["args"]]
+    defaults[[argument["label"] for argument in plot["args"]].index("Include Sub Images")] = True
+    arguments = []
+    for label, text, values in (x, y, ("Nothing", "", [])):
+        arguments += [labels.index(label), text, values]
+    return server.generate(script_name="x/y/z plot", script_args=[*arguments, *defaults[len(arguments) :]])
+
+
+def test_an_axis_of_cutoffs_has_the_unit_that_it_says(server):
+    alone = plotted(server, ("[FAM] Cutoff c", "0.2, 0.4", []))
+    assert ["FAM cutoff: 0.2" in alone.infotexts[1], "FAM cutoff: 0.4" in alone.infotexts[2]] == [True, True]
+    assert "FAM cutoff reference" not in "".join(alone.infotexts)
+    cycles = plotted(server, ("[FAM] Cutoff c", "16, 24", []), ("[FAM] Cutoff reference", "", ["cycles"]))
+    assert all("FAM cutoff reference: cycles" in text for text in cycles.infotexts[1:3])
+    assert ["FAM cutoff: 16" in cycles.infotexts[1], "FAM cutoff: 24" in cycles.infotexts[2]] == [True, True]
+
+
+@pytest.mark.parametrize(
+    ("axis", "words"),
+    [
+        (("[FAM] Cutoff c", "0.5, 900", []), ["cutoff is 900", "512"]),
+        (("[FAM] Start (rho)", "0.7, 3", []), ["start is 3"]),
+        (("[FAM] Preset", "", ["paper", "none"]), ["'none'", "balanced"]),
+    ],
+)
+def test_an_axis_with_a_value_that_cannot_be_is_refused_at_once(server, axis, words):
+    answer = plotted(server, axis)
+    assert answer.status == 422 and all(word in answer.error for word in words), answer.error
+
+
 def test_x_y_z_axes(server, check_off):
     info = server.ask("/sdapi/v1/script-info")[1]
     plot = next(entry for entry in info if entry["name"] == "x/y/z plot" and not entry["is_img2img"])

@@ -22,7 +22,7 @@ import typer
 
 from fam_ext import __version__, cli_inspect, cli_model
 from fam_ext.errors import FamError, OutputError, UsageError
-from fam_ext.jobs.plan import PlanOptions, Rule, with_preset
+from fam_ext.jobs.plan import DEFAULT_MAX_MEGAPIXELS, PlanOptions, Rule, with_preset
 from fam_ext.jobs.request import METHODS
 from fam_ext.jobs.run import Control, Event, Listener, RendererSpec, RunOptions, Summary, run_job, wordless_line
 from fam_ext.jobs.walk import shown
@@ -126,7 +126,9 @@ def upscale(
     ] = None,
     exact_size: Annotated[bool, typer.Option(help="Take --size as it is, whatever the picture's aspect.")] = False,
     max_side: Annotated[int | None, typer.Option(help="Cap of the target's longer side (px).")] = None,
-    max_megapixels: Annotated[float | None, typer.Option(help="Cap of the target's area (MP).")] = None,
+    max_megapixels: Annotated[float, typer.Option(help="Cap of the target's area (MP); 0: no cap.")] = (
+        DEFAULT_MAX_MEGAPIXELS
+    ),
     prompt: Annotated[str | None, typer.Option("--prompt", "-p", help="Prompt; see --prompt-rule.")] = None,
     negative: Annotated[str | None, typer.Option("--negative", "-n", help="Negative prompt.")] = None,
     prompt_rule: Annotated[
@@ -236,7 +238,7 @@ def upscale(
         size=None if size is None else parse_size(size),
         fit="exact" if exact_size else "inside",
         max_side=max_side,
-        max_megapixels=max_megapixels,
+        max_megapixels=None if max_megapixels == 0 else max_megapixels,
         config=config,
         settings=defaults,
         rules=rules,
@@ -251,7 +253,7 @@ def upscale(
         overwrite=overwrite,
         first=first,
         first_frame=first_frame,
-        max_input_pixels=int(max_input_megapixels * 1e6),
+        max_input_pixels=_input_pixels(max_input_megapixels),
         renderer=json.dumps([model_path, loras]),
         standalone=True,
     )
@@ -342,6 +344,12 @@ def parse_size(text: str) -> tuple[int, int]:
         raise UsageError(f"--size is {text!r}; write WIDTHxHEIGHT in px, as 1024x1536") from None
 
 
+def _input_pixels(megapixels: float) -> int:
+    if not 0.001 <= megapixels <= 10_000:  # not: also inf and nan
+        raise UsageError(f"--max-input-megapixels is {megapixels}; choose 0.001 to 10000")
+    return int(megapixels * 1e6)
+
+
 def _format(text: str) -> str:
     try:
         return pictures.normal_format(text)
@@ -353,9 +361,13 @@ def lora_entry(entry: str) -> tuple[str, float]:
     path, separator, weight = entry.rpartition(":")
     if separator:
         try:
-            return os.path.abspath(os.path.expanduser(path)), float(weight)
+            number = float(weight)
         except ValueError:
             pass  # a drive letter or a colon in the name
+        else:
+            if not -100 <= number <= 100:  # not: also nan
+                raise UsageError(f"--lora is {shown(entry)!r}; choose a weight from -100 to 100")
+            return os.path.abspath(os.path.expanduser(path)), number
     return os.path.abspath(os.path.expanduser(entry)), 1.0
 
 
@@ -395,6 +407,8 @@ def _print_plan(options: PlanOptions, plan_format: TableFormat) -> None:
         for line in (wordless_line(journal), left_out_line(left_out)):
             if line:
                 say(line)
+        if options.max_megapixels is not None:
+            typer.echo(f"no target is larger than {options.max_megapixels:g} MP (--max-megapixels)")
 
 
 def _plan_row(item: Item | None, history: tuple[float, float] | None) -> dict[str, Any]:

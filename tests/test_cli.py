@@ -99,6 +99,28 @@ def test_one_failure_is_exit_code_1_and_the_rest_is_made(tmp_path: Path, capsys)
         (["upscale", "IN", "-o", "OUT", "--set", "colour=red"], "--set is"),
         (["upscale", "IN", "-o", "OUT", "--name", "{prompt}"], "name pattern"),
         (["upscale", "IN", "-o", "OUT", "--timeout", "0"], "timeout is 0"),
+        (["upscale", "IN", "-o", "OUT", "--max-input-megapixels", "inf"], "--max-input-megapixels is inf; choose"),
+        (["upscale", "IN", "-o", "OUT", "--max-input-megapixels", "nan"], "--max-input-megapixels is nan; choose"),
+        (["upscale", "IN", "-o", "OUT", "--max-input-megapixels", "-1"], "--max-input-megapixels is -1"),
+        (["upscale", "IN", "-o", "OUT", "--max-input-megapixels", "0"], "--max-input-megapixels is 0"),
+        (["upscale", "IN", "-o", "OUT", "--max-megapixels", "inf"], "max_megapixels is inf"),
+        (["upscale", "IN", "-o", "OUT", "--max-megapixels", "nan"], "max_megapixels is nan"),
+        (["upscale", "IN", "-o", "OUT", "--scale", "nan"], "scale is nan"),
+        (["upscale", "IN", "-o", "OUT", "--scale", "inf"], "scale is inf"),
+        (["upscale", "IN", "-o", "OUT", "--timeout", "inf"], "timeout is inf"),
+        (["upscale", "IN", "-o", "OUT", "--timeout", "nan"], "timeout is nan"),
+        (["upscale", "IN", "-o", "OUT", "--workers", "-1"], "workers is -1"),
+        (["upscale", "IN", "-o", "OUT", "--workers", "100000"], "workers is 100000"),
+        (["upscale", "IN", "-o", "OUT", "--ray-gpus", "nan"], "ray_gpus is nan"),
+        (["upscale", "IN", "-o", "OUT", "--ray-gpus", "-1"], "ray_gpus is -1"),
+        (["upscale", "IN", "-o", "OUT", "--retries", "-1"], "retries is -1"),
+        (["upscale", "IN", "-o", "OUT", "--lora", "a.safetensors:nan"], "--lora is"),
+        (["upscale", "IN", "-o", "OUT", "--lora", "a.safetensors:inf"], "--lora is"),
+        (["upscale", "IN", "-o", "OUT", "--cutoff", "nan"], "cutoff is nan"),
+        (["upscale", "IN", "-o", "OUT", "--cfg-scale", "inf"], "cfg_scale is inf"),
+        (["upscale", "IN", "-o", "OUT", "--size", "0x99999999999"], "size is 99999999999"),
+        (["upscale", "IN", "-o", "OUT", "--max-side", "0"], "max_side is 0"),
+        (["upscale", "IN", "-o", "OUT", "--first", "0"], "first is 0"),
         (["upscale", "IN", "-o", "OUT", "--progress", "loud"], "loud"),
         (["retry-failed", "IN"], "no journal"),
         (["report", "IN"], "no journal"),
@@ -215,7 +237,9 @@ def test_a_dry_run_estimates_from_history(tmp_path: Path, capsys) -> None:
     make_folder(tmp_path / "in", 3)
     code, out, _ = run(capsys, "upscale", tmp_path / "in", "-o", tmp_path / "out", "--dry-run")
     assert code == 0
-    assert "history" in out
+    assert "history" in out and "no target is larger than 64 MP (--max-megapixels)" in out
+    uncapped = run(capsys, "upscale", tmp_path / "in", "-o", tmp_path / "o", "--dry-run", "--max-megapixels", "0")[1]
+    assert "no target is larger" not in uncapped
     code, out, _ = run(capsys, "upscale", tmp_path / "in", "-o", tmp_path / "out", "--dry-run", "--plan-format", "csv")
     assert out.splitlines()[0].startswith("state,source,output")
     assert len(out.splitlines()) == 4

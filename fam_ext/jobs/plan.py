@@ -46,6 +46,8 @@ RULED = (
 NAME_FIELDS = ("stem", "format", "width", "height", "scale", "seed", "index", "steps", "method")
 MIN_SIDE = 16
 MIN_ENLARGED = 64
+DEFAULT_MAX_MEGAPIXELS = 64.0
+"""Cap of a target's area, MP, where nothing else is asked for."""
 MAX_ASPECT = 16.0
 _MULTIPLE = 8
 _ENCODE = json.JSONEncoder(ensure_ascii=False).encode
@@ -85,7 +87,8 @@ class PlanOptions:
     fit: str = "inside"
     """"inside" keeps each picture's aspect within `size`; "exact" takes `size` as it is."""
     max_side: int | None = None
-    max_megapixels: float | None = None
+    max_megapixels: float | None = DEFAULT_MAX_MEGAPIXELS
+    """Cap of the target's area, MP; None = no cap. A `size` taken exactly is not capped."""
     config: FamConfig = field(default_factory=FamConfig)
     settings: Mapping[str, Any] = field(default_factory=dict[str, Any])
     """Values for pictures that bring none of their own: steps, sampler, schedule, cfg_scale."""
@@ -308,6 +311,8 @@ def _plan_file(candidate: Candidate, options: PlanOptions, index: int) -> Planne
     request, taken = resolve(found or Infotext(), target, options)
     request, changed = offered(request, taken, options)
     notes = tuple(shown(note) for note in (*notes, *_bounds(found or Infotext(), request, taken), *changed))
+    if skip is None and is_capped(native, options):
+        notes = (*notes, f"the target is capped at {options.max_megapixels:g} MP (--max-megapixels)")
     picture_format = options.format or pictures.format_of(candidate.path) or header.format
     if picture_format in pictures.PLUGINS:
         picture_format = "PNG"  # read only
@@ -364,14 +369,32 @@ def target_size(native: tuple[int, int], options: PlanOptions) -> tuple[tuple[in
         if options.max_side is not None:
             capped = min(capped, options.max_side / max(native))
         if options.max_megapixels is not None:
-            capped = min(capped, (options.max_megapixels * 1e6 / (height * width)) ** 0.5)
+            capped = min(capped, _largest_factor(native, options.max_megapixels))
         rounding = _floor if capped < factor or options.size is not None else _round
         target = (rounding(height * capped), rounding(width * capped))
     if target[0] * target[1] <= height * width and options.fit != "exact":
+        if is_capped(native, options):
+            return target, f"{width} x {height} px is as large as --max-megapixels {options.max_megapixels:g} allows"
         return target, f"{width} x {height} px is as large as the size asked for; nothing to do"
     if max(target) > MAX_TARGET_SIDE:
         raise PictureError(f"the target {target[1]} x {target[0]} px is too large; lower --scale or set --max-side")
     return target, None
+
+
+def is_capped(native: tuple[int, int], options: PlanOptions) -> bool:
+    """Return whether `max_megapixels` makes a picture's target smaller than what was asked for."""
+    if options.max_megapixels is None or (options.size is not None and options.fit == "exact"):
+        return False
+    factor = options.scale
+    if options.size is not None:
+        factor = min(options.size[0] / native[0], options.size[1] / native[1])
+    if options.max_side is not None:
+        factor = min(factor, options.max_side / max(native))
+    return factor > _largest_factor(native, options.max_megapixels)
+
+
+def _largest_factor(native: tuple[int, int], megapixels: float) -> float:
+    return (megapixels * 1e6 / (native[0] * native[1])) ** 0.5
 
 
 def _round(side: float) -> int:

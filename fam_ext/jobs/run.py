@@ -53,6 +53,7 @@ _SAVERS = 4
 _SAVE_AHEAD = 6
 _LARGE_PIXELS = 4_000_000
 _POLL_SECONDS = 0.2
+_LONGEST_SECONDS = 1_000_000
 
 
 @dataclass(frozen=True)
@@ -74,15 +75,16 @@ class RunOptions:
     report: bool = True
 
     def __post_init__(self) -> None:
-        _at_least("workers", self.workers, 0)
-        _at_least("retries", self.retries, 0)
-        if self.timeout is not None and not self.timeout > 0:
-            raise ConfigError(f"timeout is {self.timeout!r}; choose seconds, more than 0")
+        _within("workers", self.workers, 0, 1024)
+        _within("retries", self.retries, 0, 1000)
+        _within("ray_gpus", self.ray_gpus, 0, 64)
+        if self.timeout is not None and not 0 < self.timeout <= _LONGEST_SECONDS:
+            raise ConfigError(f"timeout is {self.timeout!r}; choose seconds, more than 0, at most {_LONGEST_SECONDS}")
 
 
-def _at_least(name: str, value: int, low: int) -> None:
-    if value < low:
-        raise ConfigError(f"{name} is {value!r}; choose {low} or more")
+def _within(name: str, value: float, low: int, high: int) -> None:
+    if not low <= value <= high:  # not: also nan
+        raise ConfigError(f"{name} is {value!r}; choose {low} to {high}")
 
 
 RENDERERS: Mapping[str, str] = {"standalone": "fam_ext.standalone:load_renderer"}

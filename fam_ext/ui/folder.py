@@ -12,7 +12,7 @@ from typing import Any
 from fam_ext.core.config import FamConfig
 from fam_ext.errors import ConfigError, UsageError
 from fam_ext.jobs.journal import Item, Journal
-from fam_ext.jobs.plan import MAX_TARGET_SIDE, Planned, PlanOptions, Rule, plan_file
+from fam_ext.jobs.plan import DEFAULT_MAX_MEGAPIXELS, MAX_TARGET_SIDE, Planned, PlanOptions, Rule, plan_file
 from fam_ext.jobs.request import HiresRequest
 from fam_ext.jobs.walk import Candidate, check_places, others, walk
 from fam_ext.metadata.pictures import FORMATS
@@ -32,7 +32,11 @@ FOLDER_FIELDS: Mapping[str, tuple[type | tuple[type, ...], Any, str]] = {
     "width": (int, 0, "Target box in pixels, 0: by scale. The aspect of each picture is kept."),
     "height": (int, 0, "Target box in pixels, 0: by scale."),
     "max_side": (int, 0, "Longest side in pixels that an output may have; 0: no limit."),
-    "max_megapixels": ((int, float), 0, "Pixels in millions that an output may have; 0: no limit."),
+    "max_megapixels": (
+        (int, float),
+        DEFAULT_MAX_MEGAPIXELS,
+        "Pixels in millions that an output may have; 0: no limit.",
+    ),
     "prompt_rule": (str, "take", "Each file's prompt: take its own, override it, or put the text before or after."),
     "prompt": (str, "", "The prompt for files without one, or the text of the rule."),
     "negative_rule": (str, "take", "The same for the negative prompt."),

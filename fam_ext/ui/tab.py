@@ -17,7 +17,7 @@ from PIL import Image
 
 from fam_ext.core.config import FamConfig
 from fam_ext.errors import FamError, UsageError
-from fam_ext.jobs.plan import PlanOptions, Rule, check_native, resolve, target_size
+from fam_ext.jobs.plan import DEFAULT_MAX_MEGAPIXELS, PlanOptions, Rule, check_native, resolve, target_size
 from fam_ext.jobs.request import HiresRequest
 from fam_ext.metadata import pictures
 from fam_ext.metadata.infotext import Infotext, format_infotext, is_fam, parse, readable_fields, request_value
@@ -187,7 +187,9 @@ def _folder_inputs(host: TabHost) -> dict[str, Any]:
         parts["own_model"] = gr.Checkbox(label="Take the checkpoint from each file", value=False, **name("own_model"))
     with gr.Row():
         parts["max_side"] = gr.Number(label="Max side (px, 0: no limit)", value=0, precision=0, **name("max_side"))
-        parts["max_megapixels"] = gr.Number(label="Max size (MP, 0: no limit)", value=0, **name("max_megapixels"))
+        parts["max_megapixels"] = gr.Number(
+            label="Max size (MP, 0: no limit)", value=DEFAULT_MAX_MEGAPIXELS, **name("max_megapixels")
+        )
     with gr.Row():
         parts["format"] = gr.Dropdown(
             label="Output format", choices=[AS_INPUT, *pictures.FORMATS], value=AS_INPUT, **name("format")

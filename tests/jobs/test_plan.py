@@ -293,7 +293,7 @@ def test_a_jpeg_too_wide_for_its_format_is_named(tmp_path: Path) -> None:
     (plan,) = planned(tmp_path / "in")
     assert "16383" in plan.problem
     with pytest.raises(PictureError, match="too large"):
-        target_size((4000, 40000), PlanOptions(("a",), "b"))
+        target_size((4000, 40000), PlanOptions(("a",), "b", max_megapixels=None))
 
 
 def test_files_of_one_size_are_neighbours(tmp_path: Path) -> None:
@@ -338,3 +338,19 @@ def test_names_sort_by_their_numbers(tmp_path: Path) -> None:
         "B1.png",
         "\u0663.png",
     ]
+
+
+def test_the_default_target_is_capped_and_says_so(tmp_path: Path) -> None:
+    # 25 MP of one colour: a small file that would become 100 MP at 2x, 400 MP at 4x
+    Image.new("1", (5000, 5000)).save(tmp_path / "a.png")
+    large = plan_file(next(walk(PlanOptions((str(tmp_path),), "b"))), PlanOptions((str(tmp_path),), "b"))
+    assert large.request is not None and large.request.size == (8000, 8000)
+    assert large.notes == ("the target is capped at 64 MP (--max-megapixels)",)
+    for more, size in (({"max_megapixels": None}, 10000), ({"max_megapixels": 81.0}, 9000), ({"max_side": 6000}, 6000)):
+        options = PlanOptions((str(tmp_path),), "b", **more)
+        planned = plan_file(next(walk(options)), options)
+        assert planned.request is not None and planned.request.size == (size, size)
+        assert bool(planned.notes) == (size == 9000)
+    assert target_size((8000, 8000), PlanOptions(("a",), "b"))[1] == (
+        "8000 x 8000 px is as large as --max-megapixels 64 allows"
+    )

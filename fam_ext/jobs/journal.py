@@ -191,6 +191,8 @@ class Journal:
         self.token = f"{os.getpid()}-{secrets.token_hex(4)}"
         self.joined = False
         self._mutex = threading.RLock()
+        self._numbers: dict[str, int] = {}
+        """By a wanted name: the first number that may be free, so that many equal names are settled in linear time."""
         self.places: set[Path] = set()
         """Folders below the output that were checked and made in this run."""
         self._sources: frozenset[tuple[int, int]] | None = None
@@ -389,6 +391,7 @@ class Journal:
         """Return whether the picture is in its place, moving it there if only the rename was missing."""
         target = self.output / from_db(output)
         if _file_hash(target) == output_hash:
+            sync_folder(target.parent)  # the process may have ended before its rename was on the disk
             return True
         temporary = self.temporary_path(item_id, owner=owner)
         if _file_hash(temporary) != output_hash:
@@ -397,6 +400,7 @@ class Journal:
             os.replace(temporary, target)
         except OSError:
             return False
+        sync_folder(target.parent)
         return True
 
     def _alive(self, owner: str) -> bool:
@@ -444,6 +448,7 @@ class Journal:
         """Enter the candidates and return what was found. Files done with the same content and settings stay done."""
         counts = PlanCounts()
         ranks = _Ranks()
+        self._numbers.clear()
         fingerprint = options.fingerprint
         with self._transaction() as db:
             self._set("planning", True)
@@ -453,11 +458,24 @@ class Journal:
             fresh = self._memory and db.execute("SELECT 1 FROM items LIMIT 1").fetchone() is None
         numbered = enumerate(candidates if options.first is None else islice(candidates, options.first))
         while batch := list(islice(numbered, _BATCH)):
-            with self._transaction():
-                for index, candidate in batch:
-                    self._enter(candidate, options, fingerprint, index, plan_file, ranks, counts, fresh)
-                    counts.files += 1
-            on_count(counts)
+            looked = 0
+            while looked < len(batch):
+                # files are read outside of the transactions: others that share the folder never wait for them
+                decided: list[Callable[[], None]] = []
+                until = time.monotonic() + _BATCH_SECONDS
+                while looked < len(batch) and (not decided or time.monotonic() < until):
+                    index, candidate = batch[looked]
+                    decided.append(
+                        self._decide(candidate, options, fingerprint, index, plan_file, ranks, counts, fresh)
+                    )
+                    looked += 1
+                with self._transaction():
+                    for write in decided:
+                        write()
+                counts.files += len(decided)
+                on_count(counts)
+                if cancelled():
+                    break
             if cancelled():
                 break
         if options.overwrite:
@@ -467,7 +485,7 @@ class Journal:
             self._set("options", options.to_json())
         return counts
 
-    def _enter(
+    def _decide(
         self,
         candidate: Candidate,
         options: PlanOptions,
@@ -477,7 +495,8 @@ class Journal:
         ranks: _Ranks,
         counts: PlanCounts,
         fresh: bool,
-    ) -> None:
+    ) -> Callable[[], None]:
+        """Look at one file, and return what is to be written about it."""
         row: Sequence[Any] | None = None
         if not fresh:
             row = self._db.execute(
@@ -492,36 +511,37 @@ class Journal:
             fingerprint,
         )
         if row is not None and unchanged and candidate.problem is None and self._stands(row):
-            if from_db(row[9]) != candidate.path:
-                self._db.execute("UPDATE items SET source = ? WHERE id = ?", (to_db(candidate.path), row[0]))
             counts.done_before += row[5] == "done"
-            return
+            if from_db(row[9]) == candidate.path:
+                return lambda: None
+            moved = ("UPDATE items SET source = ? WHERE id = ?", (to_db(candidate.path), row[0]))
+            return lambda: _run(self._db, *moved)
         planned = plan_file(candidate, options, index=index)
         settings_hash = planned.settings_hash(options)
         if row is not None and row[5] == "done" and row[6] is not None and planned.problem is None:
             there = os.path.lexists(self._below(from_db(row[6])))
             equal = row[7] == settings_hash and row[8] is not None and row[8] == _file_hash(Path(candidate.path))
             if there and equal:
-                self._db.execute(
-                    "UPDATE items SET source = ?, size = ?, mtime_ns = ?, sidecar = ?, fingerprint = ? WHERE id = ?",
-                    (
-                        to_db(candidate.path),
-                        candidate.size,
-                        candidate.mtime_ns,
-                        candidate.sidecar_mark,
-                        fingerprint,
-                        row[0],
-                    ),
-                )
                 counts.done_before += 1
-                return
+                marks = (candidate.size, candidate.mtime_ns, candidate.sidecar_mark, fingerprint)
+                seen = (
+                    "UPDATE items SET source = ?, size = ?, mtime_ns = ?, sidecar = ?, fingerprint = ? WHERE id = ?",
+                    (to_db(candidate.path), *marks, row[0]),
+                )
+                return lambda: _run(self._db, *seen)
             if there and not options.overwrite:
                 counts.kept += 1
                 counts.kept_keys.add(candidate.key)
-                return
-        if row is not None and row[5] in ("running", "saving"):
-            return  # a joined process works on it
-        self._write(candidate, planned, settings_hash, fingerprint, options, ranks, counts, row)
+                return lambda: None
+
+        def write() -> None:
+            if row is not None:
+                state = self._db.execute("SELECT state FROM items WHERE id = ?", (row[0],)).fetchone()
+                if state is not None and state[0] in ("running", "saving"):
+                    return  # a joined process works on it
+            self._write(candidate, planned, settings_hash, fingerprint, options, ranks, counts, row)
+
+        return write
 
     def _spare_sources(self, counts: PlanCounts) -> None:
         """Fail what would replace a source, by whatever name the source is reached."""
@@ -630,10 +650,14 @@ class Journal:
         self, candidate: Candidate, planned: Planned, options: PlanOptions, row: Sequence[Any] | None
     ) -> tuple[str | None, str | None]:
         """Return the output's name, with the reason to skip it, or None with the problem."""
-        for name in alternatives(planned.output, candidate.key):
+        wanted = fold(planned.output)
+        start = self._numbers.get(wanted, 2)
+        for tried, name in enumerate(alternatives(planned.output, candidate.key, start=start)):
             holder = self._db.execute("SELECT id FROM items WHERE output_fold = ?", (to_db(fold(name)),)).fetchone()
             if holder is not None and (row is None or holder[0] != row[0]):
-                continue  # another file's output
+                # another file's output; the numbers up to it are taken for all that want this name
+                self._numbers[wanted] = max(start, start + tried - 2)
+                continue
             target = self._below(name)
             if not os.path.lexists(target):
                 return name, None
@@ -878,6 +902,20 @@ def _file_hash(path: Path) -> str | None:
     except OSError:
         return None
     return engine.hexdigest()
+
+
+def sync_folder(folder: Path) -> None:
+    """Write a folder's entries to the disk, so that a rename survives a loss of power; not every system can."""
+    with contextlib.suppress(OSError):
+        descriptor = os.open(folder, os.O_RDONLY)
+        try:
+            os.fsync(descriptor)
+        finally:
+            os.close(descriptor)
+
+
+def _run(db: sqlite3.Connection, statement: str, values: tuple[Any, ...]) -> None:
+    db.execute(statement, values)
 
 
 def _same_file(first: str, second: str) -> bool:

@@ -23,7 +23,7 @@ from fam_ext.errors import (
     PictureError,
     UnsupportedSamplerError,
 )
-from fam_ext.jobs.journal import EXISTS, IS_SOURCE, Item, Journal, output_sentence, stops_the_job
+from fam_ext.jobs.journal import EXISTS, IS_SOURCE, Item, Journal, output_sentence, stops_the_job, sync_folder
 from fam_ext.jobs.plan import MIN_SIDE, PlanOptions
 from fam_ext.jobs.request import HiresRequest, Progress, Rendered, Renderer
 from fam_ext.jobs.walk import check_allowed
@@ -284,16 +284,6 @@ def write(journal: Journal, item: Item, packed: Packed, options: PlanOptions) ->
         raise
     sync_folder(target.parent)
     journal.done(item)
-
-
-def sync_folder(folder: Path) -> None:
-    """Write a folder's entries to the disk, so that a rename survives a loss of power; not every system can."""
-    with contextlib.suppress(OSError):
-        descriptor = os.open(folder, os.O_RDONLY)
-        try:
-            os.fsync(descriptor)
-        finally:
-            os.close(descriptor)
 
 
 def _write_synced(path: Path, data: bytes) -> None:

@@ -622,15 +622,15 @@ def fold(name: str) -> str:
     return unicodedata.normalize("NFC", name).casefold()
 
 
-def alternatives(wanted: str, key: str) -> Iterator[str]:
-    """Yield names to try in order: the wanted one, one with the source's suffix, then numbered ones."""
+def alternatives(wanted: str, key: str, *, start: int = 2) -> Iterator[str]:
+    """Yield names to try in order: the wanted one, one with the source's suffix, then those numbered from `start`."""
     yield wanted
     folder, slash, name = wanted.rpartition("/")
     stem, _, suffix = name.rpartition(".")
     source_suffix = key.rsplit(".", 1)[-1].lower()
     if source_suffix != suffix.lower() and "/" not in source_suffix:
         yield folder + slash + safe_name(f"{stem}-{source_suffix}", mild=True, ending="." + suffix)
-    for number in range(2, 1_000_000):
+    for number in range(start, 1_000_000):
         yield folder + slash + safe_name(f"{stem}-{number}", mild=True, ending="." + suffix)
 
 

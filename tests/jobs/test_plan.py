@@ -1,9 +1,13 @@
 """The plan: order, settings, rules, sizes, names. No pixel is read."""
 
 import os
+import sqlite3
 import subprocess
 import sys
+import time
 import unicodedata
+from contextlib import closing
+from dataclasses import replace
 from pathlib import Path
 
 import pytest
@@ -15,6 +19,7 @@ from fam_ext.core.config import FamConfig
 from fam_ext.errors import ConfigError, PictureError, UsageError
 from fam_ext.jobs.journal import Journal
 from fam_ext.jobs.plan import (
+    Planned,
     PlanOptions,
     Rule,
     plan_file,
@@ -24,7 +29,8 @@ from fam_ext.jobs.plan import (
     target_size,
     with_preset,
 )
-from fam_ext.jobs.walk import natural_key, walk
+from fam_ext.jobs.request import HiresRequest
+from fam_ext.jobs.walk import Candidate, natural_key, walk
 from fam_ext.metadata.infotext import Infotext, format_params, to_fields
 from fam_ext.metadata.presets import BUILTIN
 from tests.jobs.fakes import make_picture, options
@@ -354,3 +360,45 @@ def test_the_default_target_is_capped_and_says_so(tmp_path: Path) -> None:
     assert target_size((8000, 8000), PlanOptions(("a",), "b"))[1] == (
         "8000 x 8000 px is as large as --max-megapixels 64 allows"
     )
+
+
+def test_planning_never_holds_the_journal_while_it_reads(tmp_path: Path) -> None:
+    source = tmp_path / "in"
+    for number in range(4):
+        make_picture(source / f"{number}.png", "x", number)
+    path = tmp_path / "out" / ".fam-hires" / "journal.sqlite3"
+
+    def slow(*arguments, **more):
+        with closing(sqlite3.connect(path, timeout=0, isolation_level=None)) as joiner:
+            joiner.execute("BEGIN IMMEDIATE")  # OperationalError: database is locked
+            joiner.execute("ROLLBACK")
+        return plan_file(*arguments, **more)
+
+    plan = options(source, tmp_path / "out")
+    with Journal(tmp_path / "out") as journal:
+        for _ in range(2):
+            counts = journal.plan(walk(plan), plan, slow)
+            assert (counts.files, counts.new + journal.counts()["pending"] > 0) == (4, True)
+            assert journal.counts()["pending"] == 4
+            plan = replace(plan, scale=3.0)
+
+
+def test_equal_names_are_settled_in_linear_time(tmp_path: Path) -> None:
+    plan = PlanOptions((str(tmp_path),), str(tmp_path / "out"), name="same", scale=2.0)
+    request = HiresRequest((64, 64))
+
+    def planned(candidate, options, *, index):
+        return Planned(candidate, (32, 32), request, "PNG", "same.png")
+
+    files = [Candidate(f"{number}.png", str(tmp_path / f"{number}.png")) for number in range(2000)]
+    with Journal(tmp_path / "out") as journal:
+        began = time.process_time()
+        journal.plan(iter(files), plan, planned)
+        assert time.process_time() - began < 3
+        names = [item.output for item in journal.items()]
+        assert names == ["same.png", *(f"same-{number}.png" for number in range(2, 2001))]
+        # other settings: each keeps its name
+        began = time.process_time()
+        journal.plan(iter(files), replace(plan, scale=3.0), planned)
+        assert time.process_time() - began < 3
+        assert [item.output for item in journal.items()] == names

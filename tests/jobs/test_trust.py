@@ -229,3 +229,35 @@ def test_a_row_that_cannot_be_read_fails_alone(tmp_path: Path, text: str) -> Non
     assert (summary.done, summary.failed, summary.stopped) == (1, 1, None)
     with Journal(tmp_path / "out") as journal:
         assert "run the command again" in str(next(journal.items(state="failed")).error)
+
+
+@pytest.mark.parametrize("renamed", [False, True])
+def test_recovery_syncs_the_folder_before_the_journal(tmp_path: Path, monkeypatch, renamed: bool) -> None:
+    import hashlib
+
+    from fam_ext.jobs import journal as journals
+
+    make_picture(tmp_path / "in" / "a.png")
+    run_job(options(tmp_path / "in", tmp_path / "out"), Fast, run=RunOptions(report=False))
+    picture = tmp_path / "out" / "a.png"
+    state = tmp_path / "out" / ".fam-hires"
+    if not renamed:
+        (state / "tmp").mkdir()
+        picture.rename(state / "tmp" / "1-dead-1")
+    waiting = picture if renamed else state / "tmp" / "1-dead-1"
+    with sqlite3.connect(state / "journal.sqlite3") as database:
+        mark = hashlib.sha256(waiting.read_bytes()).hexdigest()
+        database.execute("UPDATE items SET state = 'saving', owner = '1-dead', output_hash = ?", (mark,))
+    database.close()
+    seen: list[tuple[Path, str, bool]] = []
+
+    def sync(folder: Path) -> None:
+        with sqlite3.connect(state / "journal.sqlite3") as reader:
+            (now,) = reader.execute("SELECT state FROM items").fetchone()
+        reader.close()
+        seen.append((folder, now, picture.is_file()))
+
+    monkeypatch.setattr(journals, "sync_folder", sync)
+    with Journal(tmp_path / "out") as journal:
+        assert journal.counts()["done"] == 1
+    assert seen == [(tmp_path / "out", "saving", True)]

@@ -20,7 +20,7 @@ from pathlib import Path
 from typing import Any
 
 from fam_ext.errors import FamError, OutputError, UsageError
-from fam_ext.jobs.lock import FileLock, is_held
+from fam_ext.jobs.lock import FileLock, NoLocksError, is_held
 from fam_ext.jobs.plan import (
     Planned,
     PlanOptions,
@@ -264,10 +264,22 @@ class Journal:
 
     def _take_locks(self, join: bool) -> None:
         owner = FileLock(self.folder / f"owner-{self.token}.lock")
-        owner.acquire()
-        self._owner_lock = owner
         main = FileLock(self.folder / "lock")
-        if main.acquire():
+        try:
+            if not owner.acquire():
+                raise UsageError(f"the lock of this process in {self.folder} is taken; run the same command again")
+            self._owner_lock = owner
+            taken = main.acquire()
+        except NoLocksError:
+            _unlink(owner.path)
+            if join:
+                raise UsageError(
+                    f"the file system of {self.output} has no locks, so --join cannot share it; choose another output "
+                    "folder, or run one process at a time"
+                ) from None
+            log.warning("the file system of %s has no locks: run one process at a time there", self.output)
+            return
+        if taken:
             self._main_lock = main
         elif join:
             self.joined = True

@@ -2,46 +2,68 @@
 
 from __future__ import annotations
 
+import errno
+import logging
 import os
 import sys
+import time
 from pathlib import Path
 from typing import IO
+
+log = logging.getLogger(__name__)
+
+_TRIES = 5
+_PAUSE_SECONDS = 0.02
+_TAKEN = (errno.EWOULDBLOCK, errno.EAGAIN, errno.EACCES)
 
 if sys.platform == "win32":
     import msvcrt
 
-    def _try_lock(file: IO[bytes]) -> bool:
-        try:
-            msvcrt.locking(file.fileno(), msvcrt.LK_NBLCK, 1)
-        except OSError:
-            return False
-        return True
+    def _lock(file: IO[bytes], shared: bool) -> None:
+        msvcrt.locking(file.fileno(), msvcrt.LK_NBLCK, 1)
 else:
     import fcntl
 
-    def _try_lock(file: IO[bytes]) -> bool:
-        try:
-            fcntl.flock(file.fileno(), fcntl.LOCK_EX | fcntl.LOCK_NB)
-        except OSError:
+    def _lock(file: IO[bytes], shared: bool) -> None:
+        fcntl.flock(file.fileno(), (fcntl.LOCK_SH if shared else fcntl.LOCK_EX) | fcntl.LOCK_NB)
+
+
+class NoLocksError(OSError):
+    """The file system has no locks (ENOLCK and its like)."""
+
+
+def _try_lock(file: IO[bytes], *, shared: bool = False) -> bool:
+    """Return whether the lock was free. Raises `NoLocksError`."""
+    try:
+        _lock(file, shared)
+    except OSError as error:
+        if error.errno in _TAKEN or sys.platform == "win32":
             return False
-        return True
+        raise NoLocksError(error.errno, error.strerror) from None
+    return True
 
 
 class FileLock:
-    """An exclusive lock on a file; `acquire` never waits."""
+    """An exclusive lock on a file; `acquire` never waits for a holder."""
 
     def __init__(self, path: Path) -> None:
         self.path = path
         self._file: IO[bytes] | None = None
 
     def acquire(self) -> bool:
-        """Return whether the lock is ours now."""
+        """Return whether the lock is ours now. Raises `NoLocksError` where there are none."""
         file = open(self.path, "ab")  # noqa: SIM115  # held until release
-        if not _try_lock(file):
-            file.close()
-            return False
-        self._file = file
-        return True
+        try:
+            for attempt in range(_TRIES):
+                if attempt:
+                    time.sleep(_PAUSE_SECONDS)  # somebody may have been looking whether it is held
+                if _try_lock(file):
+                    self._file = file
+                    return True
+        finally:
+            if self._file is None:
+                file.close()
+        return False
 
     def release(self, *, remove: bool = False) -> None:
         """Free the lock; `remove` deletes the file first."""
@@ -57,14 +79,9 @@ class FileLock:
 
 
 def is_held(path: Path) -> bool:
-    """Return whether a living process holds the lock on `path`."""
-    if not path.exists():
-        return False
-    lock = FileLock(path)
+    """Return whether a living process holds the lock on `path`. Two that ask at once do not see each other."""
     try:
-        if not lock.acquire():
-            return True
+        with open(path, "r+b" if sys.platform == "win32" else "rb") as file:
+            return not _try_lock(file, shared=True)
     except OSError:
-        return False
-    lock.release()
-    return False
+        return False  # no such file, or no locks: one process at a time

@@ -91,6 +91,10 @@ RENDERERS: Mapping[str, str] = {"standalone": "fam_ext.standalone:load_renderer"
 """Name in a journal -> "module:function". A journal may be a stranger's: nothing that it names is ever imported."""
 
 
+IN_HOST = "webui"
+"""Name in a journal for a renderer that lives in its host's process and that no other can build."""
+
+
 @dataclass(frozen=True)
 class RendererSpec:
     """A renderer by its name in RENDERERS, so that other processes can build it, and its keyword arguments."""
@@ -228,7 +232,7 @@ def run_job(
             while journal.get("planning", False) and journal.others_at_work() and not control.stopping:
                 time.sleep(_POLL_SECONDS)
             if journal.get("options") is not None:
-                options, _ = stored(journal)
+                options = stored_options(journal)
         else:
             on_event(Event("planning"))
             left_out: Counter[str] = Counter()
@@ -258,11 +262,10 @@ def retry_failed(
     """
     check_journal(output)
     with Journal(output) as journal:
-        options, spec = stored(journal)
+        options = stored_options(journal)
+        renderer = renderer or kept_renderer(journal.get("renderer"))
         journal.retry_failed()
-        job = _Job(
-            journal, options, renderer or spec, run or RunOptions(), control or Control(), on_event, PlanCounts()
-        )
+        job = _Job(journal, options, renderer, run or RunOptions(), control or Control(), on_event, PlanCounts())
         return job.run()
 
 
@@ -277,12 +280,12 @@ def check_journal(output: str) -> None:
         raise UsageError(f"{output} holds no journal of a job; give the output folder of fam-hires upscale")
 
 
-def stored(journal: Journal) -> tuple[PlanOptions, RendererSpec]:
-    """Return the options and the renderer that the journal's job was run with. Raises `UsageError`."""
+def stored_options(journal: Journal) -> PlanOptions:
+    """Return the options that the journal's job was run with. Raises `UsageError`."""
     values = journal.get("options")
     if not isinstance(values, dict):
         raise UsageError("the journal holds no job that was planned to its end; run the command again")
-    return PlanOptions.from_json(cast("dict[str, Any]", values)), kept_renderer(journal.get("renderer"))
+    return PlanOptions.from_json(cast("dict[str, Any]", values))
 
 
 def kept_renderer(kept: object) -> RendererSpec:
@@ -290,6 +293,11 @@ def kept_renderer(kept: object) -> RendererSpec:
     for any other name: a journal is data, and runs nothing."""
     values = cast("dict[str, object]", kept) if isinstance(kept, dict) else {}
     name = values.get("name")
+    if name == IN_HOST or not {"name", "target"} & set(values):
+        raise UsageError(
+            "the job was drawn in the WebUI, or the journal names no renderer; start the same folders there again, "
+            "which tries the failed files too"
+        )
     if name is None:
         by_path = {path: known for known, path in RENDERERS.items()}
         path = values.get("target", RENDERERS["standalone"])
@@ -311,6 +319,8 @@ def kept_renderer(kept: object) -> RendererSpec:
 def _keep_renderer(journal: Journal, renderer: RendererSpec | Callable[[], Renderer]) -> None:
     if isinstance(renderer, RendererSpec):
         journal.set("renderer", {"name": renderer.name, "arguments": dict(renderer.arguments)})
+    else:
+        journal.set("renderer", {"name": IN_HOST})
 
 
 def wordless_line(journal: Journal) -> str:

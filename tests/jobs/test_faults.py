@@ -241,3 +241,48 @@ def test_a_source_that_changes_or_goes_after_planning_fails_alone(tmp_path: Path
     summary = run_job(options(source, tmp_path / "out"), Fast, on_event=listen)
     assert (summary.done, summary.failed) == (2, 1)
     assert "No such file" in errors(tmp_path / "out")["picture 2.png"]
+
+
+@pytest.mark.skipif(os.name == "nt", reason="flock")
+def test_a_file_system_without_locks_is_said_once(tmp_path: Path, monkeypatch, caplog) -> None:
+    import fcntl
+
+    source = make_folder(tmp_path / "in", 2)
+
+    def none(*_: object) -> None:
+        raise OSError(errno.ENOLCK, os.strerror(errno.ENOLCK))
+
+    monkeypatch.setattr(fcntl, "flock", none)
+    assert run_job(options(source, tmp_path / "out"), Fast).done == 2
+    assert caplog.text.count("has no locks") == 1
+    assert strays(tmp_path / "out") == []
+    with pytest.raises(UsageError, match="no locks, so --join"):
+        Journal(tmp_path / "out", join=True)
+
+
+@pytest.mark.skipif(os.name == "nt", reason="flock")
+def test_looking_at_a_lock_does_not_take_it(tmp_path: Path, monkeypatch) -> None:
+    import fcntl
+
+    from fam_ext.jobs.lock import FileLock, is_held
+
+    path = tmp_path / "lock"
+    assert not is_held(path) and not path.exists()  # looking makes no file
+    path.touch()
+    with open(path, "rb") as other:  # somebody else is looking
+        fcntl.flock(other.fileno(), fcntl.LOCK_SH)
+        assert not is_held(path)
+        lock = FileLock(path)
+        monkeypatch.setattr("fam_ext.jobs.lock.time.sleep", lambda seconds: fcntl.flock(other.fileno(), fcntl.LOCK_UN))
+        assert lock.acquire()  # although it was being looked at
+    assert is_held(path)
+    lock.release()
+    assert not is_held(path)
+
+
+def test_an_owner_lock_that_is_refused_is_heeded(tmp_path: Path, monkeypatch) -> None:
+    from fam_ext.jobs import lock
+
+    monkeypatch.setattr(lock.FileLock, "acquire", lambda self: "owner" not in self.path.name)
+    with pytest.raises(UsageError, match="is taken"):
+        Journal(tmp_path / "out")

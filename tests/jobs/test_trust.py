@@ -261,3 +261,18 @@ def test_recovery_syncs_the_folder_before_the_journal(tmp_path: Path, monkeypatc
     with Journal(tmp_path / "out") as journal:
         assert journal.counts()["done"] == 1
     assert seen == [(tmp_path / "out", "saving", True)]
+
+
+def test_a_webui_job_is_not_drawn_with_another_model(tmp_path: Path) -> None:
+    make_picture(tmp_path / "in" / "a.png", "raise")
+    run_job(options(tmp_path / "in", tmp_path / "out"), Odd, run=RunOptions(retries=0))  # a renderer of this process
+    with pytest.raises(UsageError, match=r"drawn in the WebUI.*start the same folders there again"):
+        retry_failed(str(tmp_path / "out"))
+    with sqlite3.connect(tmp_path / "out" / ".fam-hires" / "journal.sqlite3") as database:
+        database.execute("DELETE FROM meta WHERE name = 'renderer'")  # as version 3 left it
+    database.close()
+    with pytest.raises(UsageError, match="names no renderer"):
+        retry_failed(str(tmp_path / "out"))
+    with Journal(tmp_path / "out") as journal:
+        assert journal.counts()["failed"] == 1
+    assert retry_failed(str(tmp_path / "out"), Fast).done == 1

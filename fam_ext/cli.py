@@ -489,10 +489,29 @@ def watched(view: View) -> Iterator[tuple[Control, Listener, Finish]]:
             before[number] = signal.signal(number, interrupt)
     try:
         with show:
-            yield control, show.event, show.finish
+            yield control, _while_open(show.event), _while_open(show.finish)
     finally:
         for number, handler in before.items():
             signal.signal(number, handler)
+
+
+def _while_open(show: Callable[..., None]) -> Callable[..., None]:
+    """Return `show`, which falls silent when what reads stdout is gone: a batch does not end for that."""
+
+    def call(*values: Any) -> None:  # noqa: ANN401  # an event, or a summary and its folder
+        try:
+            show(*values)
+            sys.stdout.flush()
+        except BrokenPipeError:
+            _silence()
+
+    return call
+
+
+def _silence() -> None:
+    nowhere = os.open(os.devnull, os.O_WRONLY)
+    os.dup2(nowhere, sys.stdout.fileno())
+    os.close(nowhere)
 
 
 def summary_line(summary: Summary, output: str) -> str:
@@ -742,6 +761,9 @@ def main(arguments: Sequence[str] | None = None) -> None:
     began = time.monotonic()
     try:
         app(args=list(arguments) if arguments is not None else None)
+    except BrokenPipeError:
+        _silence()
+        sys.exit(FAILED_EXIT)
     except OutputError as error:
         _exit_with(error, FAILED_EXIT)
     except FamError as error:

@@ -347,3 +347,21 @@ def test_a_method_that_is_asked_for_beats_the_preset_s(tmp_path: Path, capsys) -
     make_picture(tmp_path / "in" / "a.png", "a cat", 7)
     base = [tmp_path / "in", "-o", tmp_path / "out", "--preset", "rows"]
     assert [planned(capsys, *base, *more)[0]["method"] for more in ([], ["--method", "fam"])] == ["direct", "fam"]
+
+
+@pytest.mark.skipif(os.name == "nt", reason="pipes")
+def test_a_closed_stdout_is_no_traceback_and_ends_no_batch(tmp_path: Path) -> None:
+    make_folder(tmp_path / "in", 3)
+    code = (
+        "from fam_ext import cli; from fam_ext.jobs.run import RendererSpec; from tests.jobs.fakes import FakeSpec\n"
+        "RendererSpec.build = lambda self: FakeSpec('Fast').build()\n"
+        f"cli.main(['upscale', {str(tmp_path / 'in')!r}, '-o', {str(tmp_path / 'out')!r}])"
+    )
+    reading, writing = os.pipe()
+    os.close(reading)
+    done = subprocess.run(
+        [sys.executable, "-c", code], cwd=ROOT, stdout=writing, stderr=subprocess.PIPE, text=True, check=False
+    )
+    os.close(writing)
+    assert (done.returncode, done.stderr) == (0, "")
+    assert len(list((tmp_path / "out").glob("*.png"))) == 3

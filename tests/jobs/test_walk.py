@@ -85,7 +85,10 @@ def test_links_to_files_are_followed_unless_folders_are_limited(tmp_path: Path) 
     assert [candidate.problem for candidate in walk(free)] == [None] * 3
     limited = options(tmp_path / "in", tmp_path / "out", allowed=(str(tmp_path / "in"), str(tmp_path / "out")))
     also, far, near = (plan_file(candidate, limited) for candidate in walk(limited))
-    assert far.request is None and far.problem == "it is a link that leads outside the allowed folders"
+    assert (
+        far.request is None
+        and far.problem == "it is a link that leads outside the allowed folders; put the picture itself there"
+    )
     assert near.request is not None and near.candidate.sidecar is None
     assert also.request is not None
     assert PlanOptions.from_json(limited.to_json()) == limited

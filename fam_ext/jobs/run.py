@@ -48,7 +48,7 @@ _FINAL = (
     OutOfMemoryError,
     UsageError,
 )
-_ARGUMENTS = frozenset(("model", "device", "dtype", "loras"))
+_ARGUMENTS = frozenset(("model", "device", "dtype", "loras", "offload"))
 _SAVERS = 4
 _SAVE_AHEAD = 6
 _LARGE_PIXELS = 4_000_000

@@ -4,11 +4,13 @@ from __future__ import annotations
 
 import random
 from pathlib import Path
+from typing import Any
 
 import materials
 import numpy as np
 import pytest
 import things
+import torch
 from data import Renders, Scenes, truth
 from things import MATERIALS, THINGS, Scene
 
@@ -133,3 +135,23 @@ def test_rounds_of_scenes_differ_and_more_rounds_keep_the_first(shapes: Path) ->
     assert np.array_equal(Renders(few, 32).pictures[0].shape, (32, 32, 3))
     rng = random.Random(0)
     assert {many.loose_caption(rng, indices[0], synonyms=0) for _ in range(60)} >= {many.scenes[indices[0]].caption}
+
+
+@pytest.mark.slow
+def test_a_vae_is_trained_without_groupnorms_statistics_on_scenes(shapes: Path) -> None:
+    import vae
+    from diffusers.models.autoencoders.autoencoder_kl import AutoencoderKL
+
+    torch.manual_seed(0)
+    kind: Any = AutoencoderKL
+    small = {**vae.VAE, "block_out_channels": [64] * 3, "sample_size": 64, "scaling_factor": 0.5}
+    small |= {"down_block_types": ["DownEncoderBlock2D"] * 3, "up_block_types": ["UpDecoderBlock2D"] * 3}
+    kind.from_config(small).save_pretrained(shapes / "old")
+    places = ["--work", str(shapes), "--start", str(shapes / "old"), "--out", str(shapes / "vae"), "--scenes", "--free"]
+    sizes = ["--sizes", "32", "--crop", "16", "--batch", "2", "--whole", "2", "--colour", "2", "--steps", "2"]
+    for _ in range(2):  # stopped, it goes on
+        vae.train(vae.parse([*places, *sizes, "--state", str(shapes / "vae.pt")]))
+    written = AutoencoderKL.from_pretrained(shapes / "vae")
+    assert written.config.scaling_factor == 0.5  # what starts from a VAE keeps its scale
+    assert torch.load(shapes / "vae.pt", weights_only=True)["step"] == 4
+    assert type(written.encoder.conv_norm_out) is torch.nn.GroupNorm

@@ -9,6 +9,7 @@ wrong: every `--whole`th step shows one whole picture. The averaged weights are 
 from __future__ import annotations
 
 import argparse
+import copy
 import logging
 import random
 import shutil
@@ -19,7 +20,8 @@ from typing import Any
 import numpy as np
 import torch
 import torch.nn.functional as F
-from data import WORK, Renders, collection_of
+from data import WORK, Collection, Renders, Scenes, collection_of
+from norms import bound, free
 from torch import Tensor
 from training import Average, Clock, autocast, cosine, pick_device, save_atomically
 
@@ -64,6 +66,11 @@ def loss_of(picture: Tensor, decoded: Tensor, posterior: Any, *, kl: float, colo
     return pixels + edges + pooled + colour * coarse_colour + kl * posterior.kl().mean() / picture[0].numel()
 
 
+def draw_some(collection: Collection | Scenes, renders: Renders, count: int) -> Tensor:
+    """Return `count` whole pictures (count, 3, H, W) in [-1, 1], always the same ones."""
+    return as_tensor([renders[index] for index in collection.draw(random.Random(0), count)])
+
+
 def as_tensor(pictures: list[np.ndarray]) -> Tensor:
     """Return uint8 (H, W, 3) pictures of one size as (B, 3, H, W) in [-1, 1]."""
     return torch.from_numpy(np.stack(pictures)).permute(0, 3, 1, 2).float() / 127.5 - 1
@@ -89,6 +96,8 @@ def train(options: argparse.Namespace, config: dict[str, Any] | None = None) -> 
     else:
         vae = kind.from_config({**VAE, **(config or {})}).to(device).train()
     scale = vae.config.scaling_factor if options.start is not None else None
+    if options.free:
+        vae = free(vae, draw_some(collection, renders[0], 12) if options.start is not None else None).train()
     optimizer = torch.optim.AdamW(vae.parameters(), lr=options.rate, weight_decay=1e-4)
     average = Average(vae, options.average)
     clock, step = Clock(options.minutes * 60), 0
@@ -120,8 +129,9 @@ def train(options: argparse.Namespace, config: dict[str, Any] | None = None) -> 
         factor = scaling_factor(vae.eval(), sample) if scale is None else scale
         vae.register_to_config(scaling_factor=factor)
         partial = options.out.with_name(f"{options.out.name}.part")
-        vae.half().save_pretrained(partial)
-        vae.float().load_state_dict(current)
+        plain = bound(vae, draw_some(collection, renders[0], 12).to(device)) if options.free else copy.deepcopy(vae)
+        plain.half().save_pretrained(partial)
+        vae.load_state_dict(current)
         vae.train()
         shutil.rmtree(options.out, ignore_errors=True)
         partial.rename(options.out)
@@ -170,6 +180,7 @@ def parse(arguments: list[str] | None = None) -> argparse.Namespace:
     parser.add_argument("--batch", type=int, default=16)
     parser.add_argument("--rate", type=float, default=7e-4)
     parser.add_argument("--kl", type=float, default=1e-4)
+    parser.add_argument("--free", action="store_true", help="train without GroupNorm's statistics, see norms.py")
     parser.add_argument("--colour", type=float, default=0.0, help="weight of the means over 32x32 px")
     parser.add_argument(
         "--whole", type=int, default=0, help="every so many steps show one whole picture of the last size; 0 = never"

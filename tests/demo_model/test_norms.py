@@ -1,0 +1,83 @@
+"""A VAE trained without GroupNorm's statistics does the same as an ordinary AutoencoderKL."""
+
+from __future__ import annotations
+
+from typing import Any
+
+import norms
+import pytest
+import torch
+from torch import Tensor
+
+
+@pytest.fixture(scope="module")
+def vae() -> Any:
+    from diffusers.models.autoencoders.autoencoder_kl import AutoencoderKL
+
+    torch.manual_seed(0)
+    kind: Any = AutoencoderKL
+    widths = {"block_out_channels": [64, 64, 96], "layers_per_block": 1, "norm_num_groups": 32}
+    blocks = {"down_block_types": ["DownEncoderBlock2D"] * 3, "up_block_types": ["UpDecoderBlock2D"] * 3}
+    return kind.from_config({**widths, **blocks, "mid_block_add_attention": False, "sample_size": 32}).eval()
+
+
+def pictures(count: int, side: int = 32) -> Tensor:
+    generator = torch.Generator().manual_seed(1)
+    ground = torch.rand(count, 3, 1, 1, generator=generator) * 2 - 1
+    values = ground.expand(count, 3, side, side).clone()
+    values[..., side // 4 : side // 2, side // 4 : side // 2] = torch.rand(count, 3, 1, 1, generator=generator) * 2 - 1
+    return values
+
+
+@torch.no_grad()
+def both(vae: Any, values: Tensor) -> tuple[Tensor, Tensor]:
+    latents = vae.encode(values).latent_dist.mode()
+    return latents, vae.decode(latents).sample
+
+
+@torch.no_grad()
+def test_the_bound_vae_does_what_the_freed_one_does(vae: Any) -> None:
+    freed = norms.free(vae, pictures(2))
+    plain = norms.bound(freed, pictures(3))
+    assert {key: value.shape for key, value in plain.state_dict().items()} == {
+        key: value.shape for key, value in vae.state_dict().items()
+    }
+    for wanted, found in zip(both(freed, pictures(2, 48)), both(plain, pictures(2, 48)), strict=True):
+        assert (found - wanted).abs().max() < 0.02 * wanted.std()
+    half = plain.half().float()  # as it is stored
+    for wanted, found in zip(both(freed, pictures(3)), both(half, pictures(3)), strict=True):
+        assert (found - wanted).abs().mean() < 0.02 * wanted.std()
+
+
+@torch.no_grad()
+def test_what_else_is_in_the_picture_then_changes_nothing(vae: Any) -> None:
+    dark, light = -torch.ones(1, 3, 96, 16), torch.ones(1, 3, 96, 16)
+    dark[..., :64, :] = light[..., :64, :] = pictures(1, 64)[..., :16]
+    plain = norms.bound(norms.free(vae, pictures(2)), torch.cat([dark, light]))
+    near = slice(0, 8)  # far from where they differ
+
+    def apart(model: Any) -> float:
+        one, other = both(model, dark)[1], both(model, light)[1]
+        return ((one - other)[:, :, near].abs().max() / one.std()).item()
+
+    assert apart(vae) > 0.05
+    assert apart(plain) < 0.01
+
+
+@torch.no_grad()
+def test_freeing_keeps_what_groupnorm_did_on_average(vae: Any) -> None:
+    flat = pictures(1)
+    freed = norms.free(vae, flat)
+    for module in freed.modules():
+        for field in ("weight", "bias"):  # as they were, without the sums that are taken out
+            if torch.nn.utils.parametrize.is_parametrized(module, field):
+                torch.nn.utils.parametrize.remove_parametrizations(module, field, leave_parametrized=False)
+    for wanted, found in zip(both(vae, flat), both(freed, flat), strict=True):
+        assert torch.allclose(found, wanted, atol=1e-3)
+
+
+def test_a_vae_with_one_channel_a_group_is_refused(vae: Any) -> None:
+    kind: Any = type(vae)
+    thin = kind.from_config({**vae.config, "block_out_channels": [32, 64, 64]})
+    with pytest.raises(SystemExit, match="32 channels in 32 groups"):
+        norms.free(thin)

@@ -119,7 +119,7 @@ def free(vae: Any, pictures: Tensor | None = None) -> Any:
     return vae
 
 
-def _moments(features: Tensor, norm: nn.GroupNorm) -> tuple[Tensor, Tensor]:
+def _moments(features: Tensor, norm: Any) -> tuple[Tensor, Tensor]:
     grouped = features.reshape(norm.num_groups, -1).float()
     return grouped.mean(1), grouped.var(1, unbiased=False)
 

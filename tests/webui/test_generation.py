@@ -59,7 +59,7 @@ def test_fam_keeps_the_native_picture_s_low_band(server, check_off):
 @pytest.mark.parametrize(("model", "sites"), [(SD15, 3), (SD21, 3), (SDXL, 30), ({}, 2)])
 def test_am_is_called_once_a_site_and_step(server, model, sites):
     # random networks: the picture means nothing, the calls do
-    answer = server.generate({}, **model)
+    answer = server.generate({"start": 1.0}, **model)
     assert answer.fam, answer.error
     steps, fm_calls, am_calls, am_sites = server.last_pass()
     assert (steps, am_sites) == (4, sites)
@@ -198,7 +198,7 @@ def test_lora_and_textual_inversion_reach_both_passes(server):
     for prompt in ("a red apple <lora:tiny-lora:1>", "a red apple tinyword"):
         answer = server.generate({}, prompt=prompt, **SD15)
         assert answer.fam and answer.pixels != plain.pixels
-        assert server.last_pass()[2:] == (12, 3)
+        assert server.last_pass()[2:] == (9, 3)  # 3 of 4 steps: the default begins at 0.7
     assert server.generate({}, **SD15).pixels == plain.pixels
 
 
@@ -212,7 +212,7 @@ def test_a_hypernetwork_reaches_both_passes(server):
     plain = server.generate({}, **SD15)
     without_am = server.generate({"am": False}, prompt="a red apple <hypernet:tiny-hypernetwork:1>", **SD15)
     answer = server.generate({}, prompt="a red apple <hypernet:tiny-hypernetwork:1>", **SD15)
-    assert server.last_pass()[2:] == (12, 3)
+    assert server.last_pass()[2:] == (9, 3)  # 3 of 4 steps: the default begins at 0.7
     assert answer.fam and len({*answer.pixels, *plain.pixels, *without_am.pixels}) == 3
     assert server.generate({}, **SD15).pixels == plain.pixels
 

@@ -8,6 +8,7 @@ import json
 import logging
 import os
 import signal
+import sqlite3
 import sys
 import threading
 import time
@@ -766,6 +767,9 @@ def main(arguments: Sequence[str] | None = None) -> None:
         sys.exit(FAILED_EXIT)
     except OutputError as error:
         _exit_with(error, FAILED_EXIT)
+    except sqlite3.Error as error:
+        what = f"the journal is damaged ({error}); move the output's .fam-hires folder away, then existing outputs are"
+        _exit_with(OutputError(f"{what} kept and the rest is made"), FAILED_EXIT)
     except FamError as error:
         _exit_with(error, USAGE_EXIT)
     except KeyboardInterrupt:

@@ -17,7 +17,7 @@ from collections.abc import Callable, Generator, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
 from itertools import islice
 from pathlib import Path
-from typing import Any
+from typing import Any, cast
 
 from fam_ext.errors import FamError, OutputError, UsageError
 from fam_ext.jobs.lock import FileLock, NoLocksError, is_held
@@ -107,6 +107,16 @@ def _to_version_4(connection: sqlite3.Connection) -> None:
 
 
 _MIGRATIONS: Mapping[int, Callable[[sqlite3.Connection], None]] = {1: _to_version_2, 2: _to_version_3, 3: _to_version_4}
+
+
+class _Connection(sqlite3.Connection):
+    """SQLite's own, whose words about a damaged file may hold bytes of it that are no text."""
+
+    def execute(self, *args: Any) -> sqlite3.Cursor:  # noqa: ANN401  # a statement and its values
+        try:
+            return super().execute(*args)
+        except UnicodeDecodeError:
+            raise sqlite3.DatabaseError("malformed database schema") from None
 
 
 @dataclass(frozen=True)
@@ -224,7 +234,9 @@ class Journal:
 
     @staticmethod
     def _connect(path: Path) -> sqlite3.Connection:
-        db = sqlite3.connect(path, timeout=_BUSY_SECONDS, isolation_level=None, check_same_thread=False)
+        db = sqlite3.connect(
+            path, timeout=_BUSY_SECONDS, isolation_level=None, check_same_thread=False, factory=_Connection
+        )
         db.execute("PRAGMA journal_mode=WAL")
         # a crash of the system may lose the last rows, never the file: the picture is checked when a job resumes
         db.execute("PRAGMA synchronous=NORMAL")
@@ -354,7 +366,10 @@ class Journal:
         """Return a value kept with the job."""
         with self._mutex:
             row = self._db.execute("SELECT value FROM meta WHERE name = ?", (name,)).fetchone()
-        return default if row is None else json.loads(row[0])
+        try:
+            return default if row is None else json.loads(row[0])
+        except (ValueError, TypeError, RecursionError):
+            raise OutputError(_db_sentence(self.path, sqlite3.DatabaseError(f"malformed {name}"))) from None
 
     def _set(self, name: str, value: Any) -> None:  # noqa: ANN401
         self._db.execute("INSERT OR REPLACE INTO meta VALUES (?, ?)", (name, json.dumps(value)))
@@ -877,6 +892,15 @@ def _request(text: str | None) -> HiresRequest | None:
         return None
 
 
+def _texts(text: object) -> tuple[str, ...]:
+    """Return a row's list of texts; () where it is damaged."""
+    try:
+        found = json.loads(cast("str", text) or "[]")
+    except (ValueError, TypeError, RecursionError):
+        return ()
+    return tuple(str(entry) for entry in cast("list[object]", found)) if isinstance(found, list) else ()
+
+
 def _item(row: Sequence[Any]) -> Item:
     return Item(
         id=row[0],
@@ -886,14 +910,14 @@ def _item(row: Sequence[Any]) -> Item:
         native=(row[4], row[5]),
         format=row[6] or "",
         output="" if row[7] is None else from_db(row[7]),
-        taken=tuple(json.loads(row[8] or "[]")),
+        taken=_texts(row[8]),
         origin=row[9],
         base_text=row[10],
         content_hash=row[11],
         attempts=row[12],
         state=row[13],
         error=row[14],
-        notes=tuple(json.loads(row[15] or "[]")),
+        notes=_texts(row[15]),
         seconds=row[16],
         bytes=row[17],
         finished=row[18],

@@ -96,16 +96,18 @@ def write_all(journal: Journal) -> list[Path]:
     paths: list[Path] = []
     for name, writer in zip(NAMES, writers, strict=True):
         path = place(journal.output, name)
-        with _replacing(path, journal.temporary) as file:
+        with _replacing(path, journal) as file:
             writer(journal, file)
         paths.append(path)
     return paths
 
 
 @contextmanager
-def _replacing(path: Path, folder: Path) -> Generator[IO[str]]:
-    folder.mkdir(parents=True, exist_ok=True)
-    name = folder / f"report-{secrets.token_hex(8)}"  # tempfile's can be read by their maker alone
+def _replacing(path: Path, journal: Journal) -> Generator[IO[str]]:
+    journal.temporary.mkdir(parents=True, exist_ok=True)
+    # its owner's name first, so that a process beside does not take it for a dead one's; tempfile's can be read by
+    # their maker alone
+    name = journal.temporary / f"{journal.token}-{secrets.token_hex(8)}"
     try:
         with open(name, "x", encoding="utf-8", errors="backslashreplace", newline="") as file:
             yield file

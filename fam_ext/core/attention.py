@@ -32,8 +32,8 @@ def modulated_attention(
     U upsamples the native map M_n on both axes: U(M_n) = A M_n B^T with A = R_h (x) R_w and B = A diag(1 / A^T 1), so
     that every row still sums to 1. Hence U(M_n) V = A . SDPA(Q_n, K_n, B^T V): no (HW, HW) or (HW, hw) tensor is made.
     The two resizings are two thin matmuls each for all rows and heads; the last one adds its result to the target's
-    attention. Inference only: the blend is
-    written into the attention's own output. Raises `ConfigError` for sizes that don't fit.
+    attention. Inference only: the blend is written into the attention's own output. Raises `ConfigError` for sizes that
+    don't fit.
     """
     _check(q, native_q, size, native_size, strength)
     k, v, native_k = (_all_heads(tensor, q.shape[1]) for tensor in (k, v, native_k))

@@ -98,8 +98,8 @@ def _read(source: str) -> bytes:
 
 def draw(renderer: Renderer, loaded: Loaded, item: Item, progress: Progress) -> Drawn:
     """Return the rendered picture. Out of memory goes one step down the degrade chain and tries again: smaller VAE
-    tiles, low memory, Frequency Modulation only; of these, what the
-    renderer can give up. A sampler that only the picture's metadata asked for is replaced.
+    tiles, low memory, Frequency Modulation only; of these, what the renderer can give up. A sampler that only the
+    picture's metadata asked for is replaced.
 
     Raises what the renderer raises when there is no step left.
     """

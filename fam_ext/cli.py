@@ -480,17 +480,31 @@ def watched(view: View) -> Iterator[tuple[Control, Listener, Finish]]:
 
     def interrupt(number: int, _frame: object) -> None:
         if control.cancelled:
-            raise KeyboardInterrupt
+            raise Interrupted
         control.cancel()
-        show.note("stopping: the picture under way is dropped and stays in the queue (again to quit at once)")
+        show.note("stopping: what is under way is dropped, and the same command resumes (again to quit at once)")
 
+    with _handling(interrupt), show:
+        yield control, _while_open(show.event), _while_open(show.finish)
+
+
+class Interrupted(BaseException):
+    """Ctrl-C, under a name that typer leaves to us."""
+
+
+def _interrupted(number: int, frame: object) -> None:
+    raise Interrupted
+
+
+@contextmanager
+def _handling(interrupt: Callable[[int, object], None]) -> Iterator[None]:
+    """Let `interrupt` answer Ctrl-C and SIGTERM."""
     before: dict[int, Any] = {}
     if threading.current_thread() is threading.main_thread():
         for number in (signal.SIGINT, signal.SIGTERM):
             before[number] = signal.signal(number, interrupt)
     try:
-        with show:
-            yield control, _while_open(show.event), _while_open(show.finish)
+        yield
     finally:
         for number, handler in before.items():
             signal.signal(number, handler)
@@ -761,7 +775,8 @@ def main(arguments: Sequence[str] | None = None) -> None:
     """Run the command and exit with its code. An error a user can answer is one line on stderr."""
     began = time.monotonic()
     try:
-        app(args=list(arguments) if arguments is not None else None)
+        with _handling(_interrupted):
+            app(args=list(arguments) if arguments is not None else None)
     except BrokenPipeError:
         _silence()
         sys.exit(FAILED_EXIT)
@@ -772,7 +787,7 @@ def main(arguments: Sequence[str] | None = None) -> None:
         _exit_with(OutputError(f"{what} kept and the rest is made"), FAILED_EXIT)
     except FamError as error:
         _exit_with(error, USAGE_EXIT)
-    except KeyboardInterrupt:
+    except (Interrupted, KeyboardInterrupt):
         say(f"interrupted after {clock(time.monotonic() - began)}; nothing is left half-written", err=True)
         sys.exit(INTERRUPTED_EXIT)
 

@@ -7,6 +7,7 @@ import dataclasses
 import json
 import logging
 import os
+import shlex
 import signal
 import sqlite3
 import sys
@@ -543,13 +544,28 @@ def summary_line(summary: Summary, output: str) -> str:
     if summary.skipped:
         parts.append(f"{summary.skipped} skipped")
     if summary.failed:
-        parts.append(f"{summary.failed} failed (fam-hires retry-failed {output})")
+        parts.append(failed_line(summary, output))
     if summary.pending:
         parts.append(f"{summary.pending} waiting (the same command resumes)")
     if summary.left_out:
         parts.append(summary.left_out)
     page = reports.place(Path(output), "report.html")
     return f"{', '.join(parts)} in {clock(summary.seconds)}{f'; report: {page}' if page.is_file() else ''}"
+
+
+def failed_line(summary: Summary, output: str) -> str:
+    """Return how many pictures failed, and what helps each kind."""
+    retry = f"fam-hires retry-failed {shlex.quote(output)}"
+    kinds: list[str] = []
+    if summary.unusable:
+        kinds.append(f"{summary.unusable} cannot be taken: mend what their lines name, then give the job's command")
+    if drawn := summary.failed - summary.unusable - summary.poisoned:
+        kinds.append(f"{drawn} when drawn: {retry}")
+    if summary.poisoned:
+        kinds.append(
+            f"{summary.poisoned} ended the process twice: make them or --scale smaller; {retry} tries once more"
+        )
+    return f"{summary.failed} failed ({'; '.join(kinds)})"
 
 
 class _PlainView:

@@ -198,6 +198,10 @@ class Summary:
     done_before: int = 0
     kept: int = 0
     failed: int = 0
+    unusable: int = 0
+    """Failed that no try can help: their file, or where its output would go, must be mended."""
+    poisoned: int = 0
+    """Failed because the process ended twice during them."""
     skipped: int = 0
     pending: int = 0
     seconds: float = 0.0
@@ -555,11 +559,14 @@ class _Job:
 
     def _summary(self) -> Summary:
         counts = self.journal.counts()
+        unusable, poisoned = self.journal.hopeless()
         return Summary(
             done=self._done,
             done_before=self._done_before,
             kept=self.counts.kept,
             failed=counts["failed"],
+            unusable=unusable,
+            poisoned=poisoned,
             skipped=counts["skipped"],
             pending=counts["pending"] + counts["running"] + counts["saving"],
             seconds=time.monotonic() - self._began,

@@ -795,6 +795,16 @@ class Journal:
             rows = self._db.execute("SELECT state, COUNT(*) FROM items GROUP BY state").fetchall()
         return {state: 0 for state in STATES} | dict(rows)
 
+    def hopeless(self) -> tuple[int, int]:
+        """Return how many of the failed files no try can help, and how many ended the process MAX_DEATHS times."""
+        with self._mutex:
+            row = self._db.execute(
+                "SELECT SUM(request IS NULL), SUM(request IS NOT NULL AND deaths >= ?) FROM items "
+                "WHERE state = 'failed'",
+                (MAX_DEATHS,),
+            ).fetchone()
+        return int(row[0] or 0), int(row[1] or 0)
+
     def wordless(self) -> tuple[int, int]:
         """Return how many of the pending files have no prompt, and how many are pending."""
         with self._mutex:

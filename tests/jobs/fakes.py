@@ -81,6 +81,13 @@ class Odd(Fast):
         return super().render(image, request, progress)
 
 
+class DiesLoading(Fast):
+    """Its process ends while the model is loaded."""
+
+    def load(self) -> None:
+        os._exit(9)
+
+
 def infotext(prompt: str, seed: int, **more: str) -> str:
     extra = "".join(f", {key.replace('_', ' ')}: {value}" for key, value in more.items())
     return f"{prompt}\nNegative prompt: dark\nSteps: 20, Sampler: Euler a, CFG scale: 6.5, Seed: {seed}{extra}"

@@ -25,10 +25,11 @@ from fam_ext.errors import (
 )
 from fam_ext.jobs.contract import Progress, Rendered, Renderer
 from fam_ext.jobs.journal import EXISTS, IS_SOURCE, Item, Journal, output_sentence, stops_the_job, sync_folder
-from fam_ext.jobs.plan import MIN_SIDE, PlanOptions
+from fam_ext.jobs.size import MIN_SIDE
 from fam_ext.jobs.walk import check_allowed
 from fam_ext.metadata import pictures
 from fam_ext.metadata.infotext import Infotext, add, format_infotext, format_value, parse, request_value
+from fam_ext.options.job import Job
 from fam_ext.options.request import HiresRequest
 from fam_ext.options.table import BY_NAME, REQUEST_FIELDS
 
@@ -66,18 +67,18 @@ class Packed:
     seconds: float
 
 
-def load(item: Item, options: PlanOptions) -> Loaded:
+def load(item: Item, options: Job) -> Loaded:
     """Return the decoded picture. Raises `PictureError`, one sentence."""
     try:
-        check_allowed(item.source, options)  # once more: it may have become a link since the plan
+        check_allowed(item.source, options.places)  # once more: it may have become a link since the plan
         return load_bytes(_read(item.source), item, options)
     except MemoryError:
         raise PictureError(TOO_LARGE) from None
 
 
-def load_bytes(data: bytes, item: Item, options: PlanOptions) -> Loaded:
+def load_bytes(data: bytes, item: Item, options: Job) -> Loaded:
     """Return the picture decoded from its file's bytes. Raises `PictureError`, one sentence."""
-    picture = pictures.decode(data, max_pixels=options.max_input_pixels, first_frame=options.first_frame)
+    picture = pictures.decode(data, max_pixels=options.places.max_input_pixels, first_frame=options.places.first_frame)
     if item.native != (0, 0) and picture.header.size != item.native:
         raise PictureError("the file changed after it was planned; run the command again")
     return Loaded(picture, hashlib.sha256(data).hexdigest())
@@ -183,18 +184,18 @@ def _tile(request: HiresRequest, tile: int) -> int | None:
     return tile if max(request.size) > tile and (not request.tile or request.tile > tile) else None
 
 
-def pack(loaded: Loaded, drawn: Drawn, item: Item, options: PlanOptions) -> Packed:
+def pack(loaded: Loaded, drawn: Drawn, item: Item, options: Job) -> Packed:
     """Return the finished file's bytes, metadata included. Equal inputs give equal bytes. Raises `PictureError`."""
     header = loaded.picture.header
-    text = None if options.strip_metadata else describe(header, drawn, item)
+    text = None if options.output.strip_metadata else describe(header, drawn, item)
     encoded = pictures.encode(
         drawn.rendered.image,
         item.format,
         origin=header,
         alpha=loaded.picture.alpha,
         infotext=text,
-        strip=options.strip_metadata,
-        quality=options.quality,
+        strip=options.output.strip_metadata,
+        quality=options.output.quality,
     )
     return Packed(
         encoded.data,
@@ -242,7 +243,7 @@ def _settings(request: HiresRequest) -> Mapping[str, str]:
     return settings | {"Size": f"{request.size[1]}x{request.size[0]}"}
 
 
-def write(journal: Journal, item: Item, packed: Packed, options: PlanOptions) -> None:
+def write(journal: Journal, item: Item, packed: Packed, options: Job) -> None:
     """Put the file in its place and journal it: temporary file, fsync, journal `saving`, rename, journal `done`.
 
     A process killed between any two of these resumes with nothing lost and nothing done twice. Raises `OutputError`
@@ -257,12 +258,12 @@ def write(journal: Journal, item: Item, packed: Packed, options: PlanOptions) ->
             target.parent.mkdir(parents=True, exist_ok=True)
             journal.temporary.mkdir(parents=True, exist_ok=True)
             journal.places.add(target.parent)
-        if not options.overwrite and os.path.lexists(target) and _differs(target, packed.data):
+        if not options.output.overwrite and os.path.lexists(target) and _differs(target, packed.data):
             raise PictureError(EXISTS)
-        if options.overwrite and journal.is_source(target):
+        if options.output.overwrite and journal.is_source(target):
             raise PictureError(IS_SOURCE)
         _write_synced(temporary, packed.data)
-        if options.keep_times:
+        if options.output.keep_times:
             status = os.stat(item.source)
             os.utime(temporary, ns=(status.st_atime_ns, status.st_mtime_ns))
         journal.saving(

@@ -17,8 +17,8 @@ from fam_ext.errors import Cancelled, LoadError, RenderError
 from fam_ext.jobs import make
 from fam_ext.jobs.contract import Progress, Renderer
 from fam_ext.jobs.journal import Item
-from fam_ext.jobs.plan import PlanOptions
 from fam_ext.jobs.run import RendererSpec
+from fam_ext.options.job import Job
 
 log = logging.getLogger(__name__)
 
@@ -28,7 +28,7 @@ WORKER_VARIABLE = "FAM_HIRES_WORKER"
 """In a worker's environment: its number, 0 to N-1."""
 
 
-def work_on(renderer: Renderer, item: Item, options: PlanOptions, progress: Progress) -> make.Packed:
+def work_on(renderer: Renderer, item: Item, options: Job, progress: Progress) -> make.Packed:
     """Return one item's finished bytes: the whole way but the writing, which is the driver's."""
     loaded = make.load(item, options)
     return make.pack(loaded, make.draw(renderer, loaded, item, progress), item, options)
@@ -62,7 +62,7 @@ def devices() -> list[str]:
         return []
 
 
-def _worker(connection: Connection, spec: RendererSpec, options: PlanOptions, number: int, visible: str | None) -> None:
+def _worker(connection: Connection, spec: RendererSpec, options: Job, number: int, visible: str | None) -> None:
     """The worker's main loop. Ends when the driver's end of the pipe closes, whatever it is doing."""
     signal.signal(signal.SIGINT, signal.SIG_IGN)  # Ctrl-C is the driver's
     os.environ[WORKER_VARIABLE] = str(number)
@@ -122,7 +122,7 @@ class _Worker:
 class ProcessSlots:
     """`Slots` over local processes, one a GPU where there are several."""
 
-    def __init__(self, spec: RendererSpec, options: PlanOptions, count: int) -> None:
+    def __init__(self, spec: RendererSpec, options: Job, count: int) -> None:
         self._context = multiprocessing.get_context("spawn")
         self._spec = spec
         self._options = options

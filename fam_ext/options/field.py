@@ -61,6 +61,8 @@ class Option:
     """A picture's metadata may bring it; a rule says what then counts."""
     key: str = ""
     """Infotext key: `FAM ` and then only word characters, space, - and /."""
+    page: str = ""
+    """The label on the page, where it says more than `label`."""
     host_key: str | None = None
     """The WebUI's own infotext key for the same thing, read where ours is absent."""
     flags: tuple[str, ...] = ()

@@ -44,7 +44,15 @@ class HiresRequest(Checked):
     )
     """(height, width)"""
     prompt: str = _setting(
-        "", "text", "Prompt", "What the picture shows.", "FAM prompt", host_key="Prompt", own=True, flags=("-p",)
+        "",
+        "text",
+        "Prompt",
+        "What the picture shows.",
+        "FAM prompt",
+        host_key="Prompt",
+        own=True,
+        flags=("--prompt", "-p"),
+        page="Prompt (for files without, or the rule's text)",
     )
     negative_prompt: str = _setting(
         "",
@@ -54,6 +62,7 @@ class HiresRequest(Checked):
         "FAM negative prompt",
         host_key="Negative prompt",
         own=True,
+        page="Negative prompt (for files without, or the rule's text)",
         flags=("--negative", "-n"),
     )
     seed: int = _setting(
@@ -66,6 +75,7 @@ class HiresRequest(Checked):
         high=MAX_SEED,
         step=1,
         host_key="Seed",
+        page="Seed (-1: random)",
         own=True,
     )
     steps: int = _setting(
@@ -81,7 +91,14 @@ class HiresRequest(Checked):
         own=True,
     )
     sampler: str = _setting(
-        "DDIM", "name", "Sampler", "Sampler by its usual name.", "FAM sampler", host_key="Sampler", own=True
+        "DDIM",
+        "name",
+        "Sampler",
+        "Sampler by its usual name.",
+        "FAM sampler",
+        host_key="Sampler",
+        own=True,
+        page="Sampling method",
     )
     schedule: str = _setting(
         "Automatic",

@@ -25,11 +25,10 @@ from fam_ext.errors import (
     is_out_of_memory,
 )
 from fam_ext.jobs.contract import Progress, Rendered
-from fam_ext.jobs.plan import PlanOptions
 from fam_ext.metadata.infotext import parse
+from fam_ext.options.job import Job, PictureRule
 from fam_ext.options.request import HiresRequest
 from fam_ext.options.table import VERSION_KEY
-from fam_ext.ui.folder import upscaler_of
 from fam_ext.webui.kept import own_random_state, reload_model, settings_kept
 from fam_ext.webui.session import PROGRESS_ATTRIBUTE, check_model
 
@@ -112,10 +111,10 @@ def hires_from_picture(
     return processed
 
 
-def check_job(options: PlanOptions) -> None:
+def check_job(options: Job) -> None:
     """Raise a `FamError` where the job names a model, upscaler, sampler, schedule or site that this WebUI has not."""
-    _known("upscaler", upscaler_of(options), upscalers())
-    rules = options.rules
+    _known("upscaler", options.renderer.upscaler, upscalers())
+    rules = options.picture.rules
     if (rule := rules.get("sampler")) is not None:
         _known("sampler", rule.value, [sampler.name for sampler in sd_samplers.all_samplers])
     if (rule := rules.get("schedule")) is not None:
@@ -123,8 +122,17 @@ def check_job(options: PlanOptions) -> None:
     model = rules["model"].value if "model" in rules else None
     if model is not None:
         _checkpoint(model)
-    elif options.method == "fam" and options.config.am and options.config.attention > 0:
-        check_model(shared.sd_model, options.config)
+    elif (
+        options.picture.fixed.get("method", "fam") == "fam"
+        and options.picture.config.am
+        and options.picture.config.attention > 0
+    ):
+        check_model(shared.sd_model, options.picture.config)
+
+
+def steers_attention(picture: PictureRule) -> bool:
+    """Return whether AM is asked for."""
+    return picture.fixed.get("method", "fam") == "fam" and picture.config.am and picture.config.attention > 0
 
 
 def _known(name: str, value: str, choices: list[str]) -> None:

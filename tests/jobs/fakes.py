@@ -11,9 +11,11 @@ from PIL import Image, PngImagePlugin
 
 from fam_ext.errors import Cancelled, OutOfMemoryError, UnsupportedSamplerError
 from fam_ext.jobs.contract import Progress, Rendered, Renderer
-from fam_ext.jobs.plan import PlanOptions
 from fam_ext.jobs.run import RendererSpec
 from fam_ext.metadata.infotext import to_fields
+from fam_ext.options import resolve
+from fam_ext.options.job import WEBUI, Job, RendererChoice
+from fam_ext.options.presets import PresetStore
 from fam_ext.options.request import HiresRequest
 
 
@@ -110,8 +112,13 @@ def make_folder(folder: Path, count: int) -> Path:
     return folder
 
 
-def options(source: Path, output: Path, **more) -> PlanOptions:
-    return PlanOptions(inputs=(str(source),), output=str(output), **more)
+def page_job(words: dict[str, object]) -> Job:
+    """Return the job that words of the page or the API mean."""
+    return resolve.job(words, preset_of=PresetStore().get, renderer=RendererChoice(WEBUI))
+
+
+def options(source: Path, output: Path, **more) -> Job:
+    return Job.of(inputs=(str(source),), output=str(output), **more)
 
 
 def outputs(folder: Path) -> dict[str, bytes]:

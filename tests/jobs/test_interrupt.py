@@ -12,7 +12,8 @@ import pytest
 
 from fam_ext.jobs import report
 from fam_ext.jobs.journal import Journal
-from fam_ext.jobs.run import Control, RunOptions, run_job
+from fam_ext.jobs.run import Control, run_job
+from fam_ext.options.job import RunRule
 from tests.jobs.fakes import Fast, make_folder, make_picture, options, outputs, strays
 
 PROGRAM = """
@@ -103,7 +104,7 @@ def test_a_process_that_ended_before_the_report_leaves_it_to_the_next(tmp_path: 
     source, output = make_folder(tmp_path / "in", 1), tmp_path / "out"
     run_job(options(source, output), Fast)
     make_picture(source / "new.png", "new", 9)
-    run_job(options(source, output), Fast, run=RunOptions(report=False))  # as if it had been killed
+    run_job(options(source, output), Fast, run=RunRule(report=False))  # as if it had been killed
     run_job(options(source, output), Fast)
     assert "new.png" in (output / "report.html").read_text()
 

@@ -8,9 +8,10 @@ import pytest
 from PIL import Image
 
 from fam_ext.errors import UsageError
-from fam_ext.jobs.plan import PlanOptions, plan_file
+from fam_ext.jobs.plan import plan_file
 from fam_ext.jobs.run import run_job
 from fam_ext.jobs.walk import HIDDEN, LINKS, check_places, is_within, left_out_line, walk
+from fam_ext.options.job import Job
 from tests.jobs.fakes import Fast, make_picture, options
 
 pytestmark = pytest.mark.skipif(os.name == "nt", reason="links")
@@ -43,7 +44,7 @@ def test_a_link_upward_never_grows_the_plan(tmp_path: Path) -> None:
         run_job(options(source, output, recursive=True), Fast)
     assert sorted(path.name for path in output.glob("**/*.png")) == ["a.png"]
     left: Counter[str] = Counter()
-    list(walk(options(source, output, recursive=True), left))
+    list(walk(options.places(source, output, recursive=True), left))
     assert left[LINKS] == 2
 
 
@@ -91,7 +92,7 @@ def test_links_to_files_are_followed_unless_folders_are_limited(tmp_path: Path) 
     )
     assert near.request is not None and near.candidate.sidecar is None
     assert also.request is not None
-    assert PlanOptions.from_json(limited.to_json()) == limited
+    assert Job.from_json(limited.to_json()) == limited
 
 
 def test_other_kinds_are_counted_on_one_line_and_droppings_are_not(tmp_path: Path) -> None:
@@ -113,7 +114,7 @@ def test_other_kinds_are_counted_on_one_line_and_droppings_are_not(tmp_path: Pat
     assert planned.notes == ("1 of 2 carry no prompt: give --prompt, or .txt files", summary.left_out)
     assert "from A1111" in (tmp_path / "out" / "report.html").read_text()
     again: Counter[str] = Counter()
-    list(walk(options(source, tmp_path / "out", include=("*.png",)), again))
+    list(walk(options.places(source, tmp_path / "out", include=("*.png",)), again))
     assert left_out_line(again) == "1 left out: 1 hidden"
     assert left_out_line(Counter()) == ""
     many = Counter({f".k{number}": 1 for number in range(300)})

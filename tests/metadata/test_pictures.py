@@ -13,10 +13,11 @@ from PIL import Image, ImageCms, ImageFile, PngImagePlugin
 
 from fam_ext.core.config import FamConfig
 from fam_ext.errors import PictureError
-from fam_ext.jobs.plan import PlanOptions, plan_file
+from fam_ext.jobs.plan import plan_file
 from fam_ext.jobs.walk import walk
 from fam_ext.metadata.infotext import add, parse, to_fields, undo
 from fam_ext.metadata.pictures import FORMATS, PREFERRED_SUFFIX, can_write, decode, encode, format_of, read_header
+from fam_ext.options.job import Job
 
 INFOTEXT = 'a "cat", ünï 猫\nNegative prompt: dog\nSteps: 20, Sampler: Euler a, CFG scale: 7, Seed: 5, Size: 24x16'
 SRGB = ImageCms.ImageCmsProfile(ImageCms.createProfile("sRGB")).tobytes()
@@ -388,7 +389,7 @@ def test_heic_is_read_where_its_plugin_is(tmp_path: Path, monkeypatch) -> None:
     assert loaded.image.size == (24, 16)
     assert (loaded.header.format, loaded.header.infotext) == ("HEIF", INFOTEXT)
     (tmp_path / "a.heic").write_bytes(HEIF)
-    plan = PlanOptions((str(tmp_path / "a.heic"),), str(tmp_path / "out"))
+    plan = Job.of((str(tmp_path / "a.heic"),), str(tmp_path / "out"))
     planned = plan_file(next(walk(plan)), plan)
     assert (planned.format, planned.output, planned.problem) == ("PNG", "a.png", None)
     assert [format_of(name) for name in ("a.HEIC", "a.heif", "a.jxl")] == ["HEIF", "HEIF", "JXL"]

@@ -18,10 +18,10 @@ from fam_ext.errors import UnsupportedModelError
 from fam_ext.hosts.base import Prompt
 from fam_ext.hosts.diffusers_samplers import SCHEDULERS
 from fam_ext.jobs.contract import Progress
-from fam_ext.jobs.plan import PlanOptions
 from fam_ext.jobs.run import run_job
 from fam_ext.metadata.infotext import parse
 from fam_ext.metadata.pictures import read_header
+from fam_ext.options.job import Job
 from fam_ext.options.presets import BUILTIN
 from fam_ext.options.request import HiresRequest
 from tests.hosts import toys
@@ -159,7 +159,7 @@ def test_what_the_network_was_not_shown_is_a_note_of_the_picture(tmp_path, sd_ho
     Image.new("RGB", (64, 64)).save(tmp_path / "a.png")
     prompt = "<lora:detail:1>" + "<hypernet:x>" * 9 + "cat " * 5000
     settings = {"prompt": prompt, "negative_prompt": "dog " * 5000, "steps": 2, "sampler": "DPM++ 2M", "clip_skip": 2}
-    options = PlanOptions((str(tmp_path / "a.png"),), str(tmp_path / "out"), scale=1.5, settings=settings)
+    options = Job.of((str(tmp_path / "a.png"),), str(tmp_path / "out"), scale=1.5, settings=settings)
 
     class OnHost:
         name = "host"
@@ -191,7 +191,7 @@ def test_a_schedule_of_the_pictures_own_text_that_did_not_run_is_corrected(tmp_p
         def render(self, image, request, progress):
             return standalone.render_on(sd_host, image, request, progress)
 
-    options = PlanOptions((str(tmp_path / "a.png"),), str(tmp_path / "out"), scale=1.5)
+    options = Job.of((str(tmp_path / "a.png"),), str(tmp_path / "out"), scale=1.5)
     assert run_job(options, OnHost).done == 1
     ran = parse(read_header(tmp_path / "out" / "a.png").infotext).params
     assert ran.get("FAM schedule") == written

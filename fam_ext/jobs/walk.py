@@ -138,7 +138,7 @@ def walk(places: Places, left_out: Counter[str] | None = None) -> Iterator[Candi
     """
     walker = _Walk(places, Counter() if left_out is None else left_out)
     several = len(places.inputs) > 1
-    labels: set[str] = set()
+    labels: dict[str, int] = {}
     for entry in places.inputs:
         path = Path(entry)
         if path.is_dir():
@@ -148,14 +148,18 @@ def walk(places: Places, left_out: Counter[str] | None = None) -> Iterator[Candi
             yield walker.single(path, _label(path.name, labels))
 
 
-def _label(name: str, labels: set[str]) -> str:
-    """Return `name`, or the first numbered form of it that no earlier input has: a, a-2, and a-2-2 for a real a-2."""
+def _label(name: str, labels: dict[str, int]) -> str:
+    """Return `name`, or the first numbered form of it that no earlier input has: a, a-2, and a-2-2 for a real a-2.
+
+    `labels` holds those that are taken, each with the last number that was given to its name.
+    """
     stem, dot, suffix = name.rpartition(".")
-    label, number = name, 1
+    label, number = name, labels.get(name, 1)
     while label in labels:
         number += 1
         label = f"{stem}-{number}.{suffix}" if dot else f"{name}-{number}"
-    labels.add(label)
+    labels[name] = number
+    labels.setdefault(label, 1)
     return label
 
 

@@ -230,7 +230,7 @@ def test_the_tree_is_mirrored_and_several_folders_stay_apart(tmp_path: Path) -> 
 def test_name_patterns(tmp_path: Path) -> None:
     make_picture(tmp_path / "in" / "sub" / "a.png", "x", 7)
     made = names(tmp_path / "in", tmp_path / "out", recursive=True, name="{stem}-{width}x{height}-s{seed}-{index:03d}")
-    assert made == {"sub/a.png": "sub/a-48x32-s7-000.png"}
+    assert made == {"sub/a.png": "sub/a-96x64-s7-000.png"}
 
 
 @pytest.mark.parametrize(

@@ -24,7 +24,7 @@ from fam_ext.errors import (
     UnsupportedSamplerError,
 )
 from fam_ext.jobs.journal import EXISTS, IS_SOURCE, Item, Journal, output_sentence, stops_the_job, sync_folder
-from fam_ext.jobs.plan import MIN_SIDE, PlanOptions
+from fam_ext.jobs.plan import PlanOptions, enlarged_note, enlarged_size
 from fam_ext.jobs.request import HiresRequest, Progress, Rendered, Renderer
 from fam_ext.jobs.walk import check_allowed
 from fam_ext.metadata import pictures
@@ -134,13 +134,12 @@ def draw(renderer: Renderer, loaded: Loaded, item: Item, progress: Progress) -> 
 
 
 def enlarged(image: Image.Image) -> tuple[Image.Image, list[str]]:
-    """Return a picture with at least MIN_SIDE px a side, which a latent needs, and a note where it was smaller."""
-    factor = MIN_SIDE / min(image.size)
-    if factor <= 1:
+    """Return a picture of the least size that a latent needs, and a note where it was smaller."""
+    native = (image.height, image.width)
+    height, width = enlarged_size(native)
+    if (height, width) == native:
         return image, []
-    width, height = (max(MIN_SIDE, round(side * factor)) for side in image.size)
-    note = f"enlarged from {image.width} x {image.height} to {width} x {height} px first, the least size"
-    return image.resize((width, height), Image.Resampling.LANCZOS), [note]
+    return image.resize((width, height), Image.Resampling.LANCZOS), [enlarged_note(native)]
 
 
 def ready(build: Callable[[], Renderer]) -> Renderer:

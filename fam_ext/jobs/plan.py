@@ -308,9 +308,13 @@ def _plan_file(candidate: Candidate, options: PlanOptions, index: int) -> Planne
             notes = (*notes, "the prompt is the .txt file's")
     target, skip = target_size(native, options)
     check_native(native, target)
+    if options.standalone and skip is None:
+        check_target(native, target)
     request, taken = resolve(found or Infotext(), target, options)
     request, changed = offered(request, taken, options)
     notes = tuple(shown(note) for note in (*notes, *_bounds(found or Infotext(), request, taken), *changed))
+    if skip is None and min(native) < MIN_SIDE:
+        notes = (*notes, enlarged_note(native))
     if skip is None and is_capped(native, options):
         notes = (*notes, f"the target is capped at {options.max_megapixels:g} MP (--max-megapixels)")
     picture_format = options.format or pictures.format_of(candidate.path) or header.format
@@ -354,6 +358,31 @@ def check_native(size: tuple[int, int], target: tuple[int, int] | None = None) -
         raise PictureError(
             f"{width} x {height} px is too narrow; crop it to at most {MAX_ASPECT:g} times as long as wide"
         )
+
+
+def enlarged_size(native: tuple[int, int]) -> tuple[int, int]:
+    """Return (height, width) with at least MIN_SIDE px a side, which a latent needs, the aspect kept."""
+    factor = max(1.0, MIN_SIDE / min(native))
+    return max(MIN_SIDE, round(native[0] * factor)), max(MIN_SIDE, round(native[1] * factor))
+
+
+def enlarged_note(native: tuple[int, int]) -> str:
+    """Return the sentence about a picture that is enlarged first."""
+    height, width = enlarged_size(native)
+    return f"enlarged from {native[1]} x {native[0]} to {width} x {height} px first, the least size"
+
+
+def check_target(native: tuple[int, int], target: tuple[int, int]) -> None:
+    """Raise `PictureError` for a target that the standalone renderer refuses: below MIN_ENLARGED a side, or smaller
+    than the picture by more than its rounding."""
+    height, width = enlarged_size(native)
+    what = f"the target {target[1]} x {target[0]} px is"
+    if min(target) < MIN_ENLARGED:
+        raise PictureError(
+            f"{what} too small; at least {MIN_ENLARGED} px a side are needed, so choose a larger --scale or --size"
+        )
+    if target[0] < height - _MULTIPLE or target[1] < width - _MULTIPLE:
+        raise PictureError(f"{what} smaller than the picture's {width} x {height} px; choose a larger --size")
 
 
 def target_size(native: tuple[int, int], options: PlanOptions) -> tuple[tuple[int, int], str | None]:

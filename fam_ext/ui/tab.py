@@ -17,6 +17,7 @@ from PIL import Image
 
 from fam_ext.core.config import FamConfig
 from fam_ext.errors import FamError, UsageError
+from fam_ext.jobs.make import enlarged
 from fam_ext.jobs.plan import DEFAULT_MAX_MEGAPIXELS, PlanOptions, Rule, check_native, resolve, target_size
 from fam_ext.jobs.request import HiresRequest
 from fam_ext.metadata import pictures
@@ -291,7 +292,6 @@ def infotext_of(image: Image.Image | None) -> str:
 def picture_request(image: Image.Image, infotext: str, values: Mapping[str, Any], config: FamConfig) -> HiresRequest:
     """Return the request for one picture. Raises `ConfigError`, `UsageError` or `PictureError`, one sentence."""
     native = (image.height, image.width)
-    check_native(native)
     width, height = int(values["width"] or 0), int(values["height"] or 0)
     if bool(width) != bool(height):
         raise UsageError("width and height go together; give both in pixels, or 0 for both to use the scale")
@@ -317,6 +317,7 @@ def picture_request(image: Image.Image, infotext: str, values: Mapping[str, Any]
         },
     )
     target, reason = target_size(native, options)
+    check_native(native, target)
     if reason is not None:
         raise UsageError(f"{reason}; choose a larger scale or target")
     return resolve(parse(infotext), target, options)[0]
@@ -349,11 +350,19 @@ def _bind_picture(
         config = FamConfig.from_dict(read_dials(rest[len(names) :]))
         image, shown = upright(image), infotext or ""
         request = picture_request(image, shown, values, config)
+        image, notes = enlarged(image)
         made = host.generate(image, request, values["upscaler"])
         slider = compare_html(image, made.images[0]) if made.images else ""
         words = made.infotext.replace("&", "&amp;").replace("<", "&lt;").replace("\n", "<br>\n")
         texts = [made.infotext] * len(made.images)
-        return made.images, texts, made.infotext, f"<p>{words}</p>", slider, sentence_html(made.comments)
+        return (
+            made.images,
+            texts,
+            made.infotext,
+            f"<p>{words}</p>",
+            slider,
+            sentence_html("; ".join(filter(None, (*notes, made.comments)))),
+        )
 
     outputs = [parts.gallery, parts.texts, parts.result_infotext, shown_infotext, compare, log]
     picture["generate"].click(

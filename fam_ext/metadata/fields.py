@@ -16,6 +16,7 @@ from fam_ext.core.config import (
     UPSAMPLES,
     FamConfig,
 )
+from fam_ext.samplers.names import MOST_STEPS
 
 VERSION_KEY = "FAM version"
 METHOD_CHOICES = ("fam", "direct", "direct-from-native", "skip-residual")
@@ -201,7 +202,7 @@ FIELDS: tuple[Field, ...] = (
         "FAM steps",
         default=30,
         low=1,
-        high=150,
+        high=MOST_STEPS,
         step=1,
         host_key="Steps",
     ),

@@ -75,7 +75,8 @@ ONE_SCHEDULE = ("DDIM", "Euler a", "LCM")
 """Samplers with one schedule only, in diffusers as in their papers."""
 MAX_STEPS: Mapping[str, int] = {"LCM": 50}
 """The distilled model knows 50 timesteps."""
-MOST_STEPS = 999
+MOST_STEPS = 150
+"""Of any sampler, at every door, as the WebUI's slider has it; a picture that says more runs with these, and a note."""
 FALLBACK = "DPM++ 2M"
 _NEAREST: Mapping[str, str] = {
     "DPM2": "Heun",

@@ -15,6 +15,7 @@ from fam_ext.jobs.journal import Item, Journal
 from fam_ext.jobs.plan import DEFAULT_MAX_MEGAPIXELS, MAX_TARGET_SIDE, Planned, PlanOptions, Rule, plan_file
 from fam_ext.jobs.request import HiresRequest
 from fam_ext.jobs.walk import Candidate, check_places, others, walk
+from fam_ext.metadata.fields import MOST_STEPS
 from fam_ext.metadata.pictures import FORMATS
 from fam_ext.ui.compare import KEPT, duration, table_html
 
@@ -62,7 +63,7 @@ RANGES: Mapping[str, tuple[float, float]] = {
     "height": (0, MAX_TARGET_SIDE),
     "max_side": (0, MAX_TARGET_SIDE),
     "max_megapixels": (0, 1024),
-    "steps": (1, 150),
+    "steps": (1, MOST_STEPS),
     "cfg_scale": (1, 30),
     "seed": (-1, 2**64 - 1),
     "first": (0, 1 << 40),

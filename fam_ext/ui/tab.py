@@ -21,6 +21,7 @@ from fam_ext.jobs.make import enlarged
 from fam_ext.jobs.plan import DEFAULT_MAX_MEGAPIXELS, PlanOptions, Rule, check_native, resolve, target_size
 from fam_ext.jobs.request import HiresRequest
 from fam_ext.metadata import pictures
+from fam_ext.metadata.fields import MOST_STEPS
 from fam_ext.metadata.infotext import Infotext, format_infotext, is_fam, parse, readable_fields, request_value
 from fam_ext.metadata.presets import CUSTOM, Preset, PresetStore, from_infotext, read, write
 from fam_ext.ui.compare import compare_html, sentence_html, status_html, upright
@@ -232,7 +233,7 @@ def _common_inputs(host: TabHost) -> dict[str, Any]:
         parts["sampler"] = choice("Sampling method", "sampler", host.samplers(), "DPM++ 2M")
         parts["schedule"] = choice("Schedule type", "schedule", host.schedules(), "Automatic")
     with gr.Row():
-        parts["steps"] = gr.Slider(label="Steps", minimum=1, maximum=150, step=1, value=20, **name("steps"))
+        parts["steps"] = gr.Slider(label="Steps", minimum=1, maximum=MOST_STEPS, step=1, value=20, **name("steps"))
         parts["cfg_scale"] = gr.Slider(label="CFG scale", minimum=1, maximum=30, step=0.5, value=7, **name("cfg_scale"))
         parts["seed"] = gr.Number(label="Seed (-1: random)", value=-1, precision=0, **name("seed"))
     parts["model"] = choice("Checkpoint", "model", [LOADED_MODEL, *host.models()], LOADED_MODEL)

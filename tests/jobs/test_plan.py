@@ -33,7 +33,7 @@ from fam_ext.jobs.request import HiresRequest
 from fam_ext.jobs.walk import Candidate, natural_key, walk
 from fam_ext.metadata.infotext import Infotext, format_params, to_fields
 from fam_ext.metadata.presets import BUILTIN
-from tests.jobs.fakes import make_picture, options
+from tests.jobs.fakes import infotext, make_picture, options
 
 
 def planned(path: Path, **more):
@@ -402,3 +402,24 @@ def test_equal_names_are_settled_in_linear_time(tmp_path: Path) -> None:
         journal.plan(iter(files), replace(plan, scale=3.0), planned)
         assert time.process_time() - began < 3
         assert [item.output for item in journal.items()] == names
+
+
+def test_one_limit_on_steps_at_every_door(tmp_path: Path) -> None:
+    from fam_ext.hosts.diffusers_samplers import DiffusersSampler
+    from fam_ext.metadata.fields import BY_NAME
+    from fam_ext.samplers.names import MOST_STEPS
+    from fam_ext.ui.folder import RANGES
+
+    assert MOST_STEPS == BY_NAME["steps"].high == RANGES["steps"][1]
+    with pytest.raises(ConfigError, match=f"steps is 151; choose .* to {MOST_STEPS}"):
+        HiresRequest((64, 64), steps=MOST_STEPS + 1)
+    with pytest.raises(UsageError, match=f"steps is 151; choose 1 to {MOST_STEPS}"):
+        DiffusersSampler({}, "Euler", "Uniform", steps=MOST_STEPS + 1, seeds=[1])
+    for sampler, most in (("Euler", MOST_STEPS), ("LCM", 50)):
+        (tmp_path / sampler).mkdir()
+        Image.new("RGB", (64, 64)).save(tmp_path / sampler / "a.png")
+        text = infotext("x", 1).replace("Steps: 20, Sampler: Euler a", f"Steps: 400, Sampler: {sampler}")
+        (tmp_path / sampler / "a.txt").write_text(text)
+        (plan,) = planned(tmp_path / sampler, standalone=True)
+        assert plan.request is not None and plan.request.steps == most
+        assert f"{most} is used" in str(plan.notes) or f"{most} are used" in str(plan.notes)

@@ -53,6 +53,7 @@ _MULTIPLE = 8
 _ENCODE = json.JSONEncoder(ensure_ascii=False).encode
 _MAX_NAME_BYTES = 240
 _MAX_SIDECAR = 1 << 20
+_MAX_NOTED = 24
 _PLAIN = re.compile(r"(?!(?i:con|prn|aux|nul|com[0-9]|lpt[0-9])(\.|$))[\w \-()\[\],;+=@%~]{1,100}")
 _RESERVED = re.compile(r"(?i)^(con|prn|aux|nul|com[0-9]|lpt[0-9])(\.|$)")
 
@@ -311,8 +312,9 @@ def _plan_file(candidate: Candidate, options: PlanOptions, index: int) -> Planne
     if options.standalone and skip is None:
         check_target(native, target)
     request, taken = resolve(found or Infotext(), target, options)
+    untaken = _untaken(found or Infotext(), request, options)
     request, changed = offered(request, taken, options)
-    notes = tuple(shown(note) for note in (*notes, *_bounds(found or Infotext(), request, taken), *changed))
+    notes = tuple(shown(note) for note in (*notes, *untaken, *changed))
     if skip is None and min(native) < MIN_SIDE:
         notes = (*notes, enlarged_note(native))
     if skip is None and is_capped(native, options):
@@ -493,13 +495,17 @@ def offered(
     return request, tuple(notes)
 
 
-def _bounds(found: Infotext, request: HiresRequest, taken: tuple[str, ...]) -> list[str]:
-    """Return a note for each number of the picture that had to be brought into range."""
+def _untaken(found: Infotext, request: HiresRequest, options: PlanOptions) -> list[str]:
+    """Return a note for each setting of the picture that could not be taken as it stands there."""
     notes: list[str] = []
-    for name in ("steps", "cfg_scale"):
-        asked = request_value(found.params, name)
-        if name in taken and asked is not None and asked != getattr(request, name):
-            notes.append(f"{BY_NAME[name].host_key} {asked:g} is out of range, {getattr(request, name):g} is used")
+    for name in ("seed", "steps", "cfg_scale", "clip_skip", "sampler", "schedule"):
+        spec = BY_NAME[name]
+        text = found.params.get(spec.key) or found.params.get(spec.host_key or "") or ""
+        own, asked, ran = _own(found, name), request_value(found.params, name), getattr(request, name)
+        if text and options.every_rule[name].kind == "take" and (own is None or own != asked):
+            why = "is not understood" if asked is None or spec.kind == "text" else "is out of range"
+            used = "the default" if ran is None else f"{ran:g}" if isinstance(ran, float) else ran
+            notes.append(f"{spec.host_key} {text[:_MAX_NOTED]} {why}, {used} is used")
     return notes
 
 
@@ -514,6 +520,8 @@ def _own(found: Infotext, name: str) -> Any:  # noqa: ANN401  # fields differ in
     value = request_value(found.params, name)
     if value is None:
         return None
+    if name in ("sampler", "schedule") and not str(value).isprintable():
+        return None  # no program names one so
     if name == "seed":
         return value if 0 <= value < 2**64 else None
     spec = BY_NAME[name]

@@ -22,6 +22,7 @@ from fam_ext.metadata import pictures
 
 STATE_FOLDER = ".fam-hires"
 HIDDEN = "hidden"
+NO_FILES = "pipes, sockets or devices"
 LINKS = "links that lead outside the input folder or into the output"
 _FOREIGN_FOLDERS = ("__macosx", "@eadir", "#recycle", "$recycle.bin", "system volume information", "lost+found")
 _FOREIGN_FILES = ("thumbs.db", "ehthumbs.db", "desktop.ini", "icon\r")
@@ -275,7 +276,9 @@ class _Walk:
             problem = _os_sentence("file", error)
             return (Candidate(key, entry.path, problem=problem) if self._wanted(key) else None), False
         if not stat.S_ISREG(status.st_mode):
-            return None, stat.S_ISDIR(status.st_mode)
+            is_folder = stat.S_ISDIR(status.st_mode)
+            self.left_out[NO_FILES] += not is_folder
+            return None, is_folder
         if not self._wanted(key):
             return None, False
         if entry.is_symlink():

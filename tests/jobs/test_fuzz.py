@@ -26,8 +26,8 @@ from fam_ext.metadata.fields import BY_NAME, REQUEST_FIELDS
 from fam_ext.metadata.presets import BUILTIN, Preset
 from fam_ext.ui.folder import FOLDER_FIELDS, folder_options
 
-TESTS = 9
-INPUTS = int(os.environ.get("FAM_FUZZ", "2250"))
+TESTS = 12
+INPUTS = int(os.environ.get("FAM_FUZZ", "3000"))
 fuzz = settings(
     max_examples=-(-INPUTS // TESTS),
     derandomize="FAM_FUZZ" not in os.environ,

@@ -180,8 +180,8 @@ def test_options_reach_the_plan(tmp_path: Path, capsys) -> None:
     assert row["prompt"] == "new"
     (row,) = planned(capsys, *base, "--prompt", "cat=>dog", "--prompt-rule", "replace", "--format", "webp")
     assert (row["prompt"], row["output"]) == ("a dog", "a.webp")
-    (row,) = planned(capsys, *base, "--size", "100x100")
-    assert row["target"] == "96x48"
+    (row,) = planned(capsys, *base, "--size", "150x150")
+    assert row["target"] == "144x72"
     (row,) = planned(capsys, *base, "--size", "104x96", "--exact-size")
     assert row["target"] == "104x96"
     (row,) = planned(capsys, *base, "--preset", "paper")

@@ -13,6 +13,7 @@ from torch import Tensor
 from fam_ext.core.schedule import NoiseLevel
 from fam_ext.errors import Cancelled, UnsupportedSamplerError, UsageError
 from fam_ext.hosts.base import FiniteWatch, Model, Modify, unmodified
+from fam_ext.samplers.names import MOST_STEPS, most_steps
 
 # name -> (diffusers class, options, schedule that "Automatic" means); variance exploding where VE holds the class
 SCHEDULERS: dict[str, tuple[str, dict[str, Any], str]] = {
@@ -50,8 +51,6 @@ TRAINING = (
     "rescale_betas_zero_snr",
 )
 LMS_ORDER = 4
-MAX_STEPS = 999
-MAX_LCM_STEPS = 50  # the distilled model knows 50 timesteps
 
 
 def split_name(name: str, schedule: str) -> tuple[str, str]:
@@ -94,11 +93,11 @@ class DiffusersSampler:
     def __init__(
         self, training: dict[str, Any], name: str, schedule: str, *, steps: int, seeds: list[int], start: float = 1.0
     ) -> None:
-        if not 1 <= steps <= MAX_STEPS:
-            raise UsageError(f"steps is {steps}; choose 1 to {MAX_STEPS}")
+        if not 1 <= steps <= MOST_STEPS:
+            raise UsageError(f"steps is {steps}; choose 1 to {MOST_STEPS}")
         self.name, self.schedule = split_name(name, schedule)
-        if self.name == "LCM" and steps > MAX_LCM_STEPS:
-            raise UsageError(f"steps is {steps}; choose 1 to {MAX_LCM_STEPS} with LCM (4 to 8 are usual)")
+        if steps > most_steps(self.name):
+            raise UsageError(f"steps is {steps}; choose 1 to {most_steps(self.name)} with {self.name}")
         self._schedulers = [_make(self.name, self.schedule, training, seed) for seed in seeds]
         self._streams = [torch.Generator().manual_seed((seed * 1_000_003 + 7) % 2**63) for seed in seeds]
         for scheduler in self._schedulers:

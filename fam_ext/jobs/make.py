@@ -25,7 +25,7 @@ from fam_ext.errors import (
 )
 from fam_ext.jobs.contract import Progress, Rendered, Renderer
 from fam_ext.jobs.journal import EXISTS, IS_SOURCE, Item, Journal, output_sentence, stops_the_job, sync_folder
-from fam_ext.jobs.size import MIN_SIDE
+from fam_ext.jobs.size import enlarged_note, enlarged_size
 from fam_ext.jobs.walk import check_allowed
 from fam_ext.metadata import pictures
 from fam_ext.metadata.infotext import Infotext, add, format_infotext, format_value, parse, request_value
@@ -136,13 +136,12 @@ def draw(renderer: Renderer, loaded: Loaded, item: Item, progress: Progress) -> 
 
 
 def enlarged(image: Image.Image) -> tuple[Image.Image, list[str]]:
-    """Return a picture with at least MIN_SIDE px a side, which a latent needs, and a note where it was smaller."""
-    factor = MIN_SIDE / min(image.size)
-    if factor <= 1:
+    """Return a picture of the least size that a latent needs, and a note where it was smaller."""
+    native = (image.height, image.width)
+    height, width = enlarged_size(native)
+    if (height, width) == native:
         return image, []
-    width, height = (max(MIN_SIDE, round(side * factor)) for side in image.size)
-    note = f"enlarged from {image.width} x {image.height} to {width} x {height} px first, the least size"
-    return image.resize((width, height), Image.Resampling.LANCZOS), [note]
+    return image.resize((width, height), Image.Resampling.LANCZOS), [enlarged_note(native)]
 
 
 def ready(build: Callable[[], Renderer]) -> Renderer:

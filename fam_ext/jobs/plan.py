@@ -13,8 +13,8 @@ from pathlib import Path
 
 from fam_ext.errors import FamError, PictureError, UsageError
 from fam_ext.jobs.names import output_name
-from fam_ext.jobs.settings import bounds, offered, request_for
-from fam_ext.jobs.size import check_native, is_capped, target_size
+from fam_ext.jobs.settings import offered, request_for, untaken
+from fam_ext.jobs.size import MIN_SIDE, check_native, check_target, enlarged_note, is_capped, target_size
 from fam_ext.jobs.walk import Candidate, check_places, shown
 from fam_ext.metadata import pictures, programs
 from fam_ext.metadata.infotext import Infotext
@@ -115,10 +115,15 @@ def _plan_file(candidate: Candidate, options: Job, index: int) -> Planned:
     target, skip = target_size(native, options.size)
     check_native(native, target)
     request, taken = request_for(found or Infotext(), target, options.picture)
-    changed: tuple[str, ...] = ()
+    notes = (*notes, *untaken(found or Infotext(), request, options.picture))
     if options.renderer.name == STANDALONE:
+        if skip is None:
+            check_target(native, target)
         request, changed = offered(request, taken)
-    notes = tuple(shown(note) for note in (*notes, *bounds(found or Infotext(), request, taken), *changed))
+        notes = (*notes, *changed)
+    notes = tuple(map(shown, notes))
+    if skip is None and min(native) < MIN_SIDE:
+        notes = (*notes, enlarged_note(native))
     if skip is None and is_capped(native, options.size):
         notes = (*notes, f"the target is capped at {options.size.max_megapixels:g} MP (--max-megapixels)")
     picture_format = options.output.format or pictures.format_of(candidate.path) or header.format

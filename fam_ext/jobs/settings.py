@@ -11,6 +11,8 @@ from fam_ext.options.request import HiresRequest
 from fam_ext.options.table import BY_NAME
 from fam_ext.samplers import names
 
+_MAX_NOTED = 24
+
 
 def request_for(found: Infotext, target: tuple[int, int], picture: PictureRule) -> tuple[HiresRequest, tuple[str, ...]]:
     """Return the request for one picture, and the names of the settings that the picture itself brought."""
@@ -65,13 +67,17 @@ def offered(request: HiresRequest, taken: tuple[str, ...]) -> tuple[HiresRequest
     return request, tuple(notes)
 
 
-def bounds(found: Infotext, request: HiresRequest, taken: tuple[str, ...]) -> list[str]:
-    """Return a note for each number of the picture that had to be brought into range."""
+def untaken(found: Infotext, request: HiresRequest, picture: PictureRule) -> list[str]:
+    """Return a note for each setting of the picture that could not be taken as it stands there."""
     notes: list[str] = []
-    for name in ("steps", "cfg_scale"):
-        asked = request_value(found.params, name)
-        if name in taken and asked is not None and asked != getattr(request, name):
-            notes.append(f"{BY_NAME[name].host_key} {asked:g} is out of range, {getattr(request, name):g} is used")
+    for name in ("seed", "steps", "cfg_scale", "clip_skip", "sampler", "schedule"):
+        spec = BY_NAME[name]
+        text = found.params.get(spec.key) or found.params.get(spec.host_key or "") or ""
+        own, asked, ran = _own(found, name), request_value(found.params, name), getattr(request, name)
+        if text and picture.every_rule[name].kind == "take" and (own is None or own != asked):
+            why = "is not understood" if asked is None or spec.kind == "name" else "is out of range"
+            used = "the default" if ran is None else f"{ran:g}" if isinstance(ran, float) else ran
+            notes.append(f"{spec.host_key} {text[:_MAX_NOTED]} {why}, {used} is used")
     return notes
 
 
@@ -86,6 +92,8 @@ def _own(found: Infotext, name: str) -> Any:  # noqa: ANN401  # fields differ in
     value = request_value(found.params, name)
     if value is None:
         return None
+    if name in ("sampler", "schedule") and not str(value).isprintable():
+        return None  # no program names one so
     if name == "seed":
         return value if 0 <= value < 2**64 else None
     spec = BY_NAME[name]

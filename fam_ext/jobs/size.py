@@ -27,6 +27,31 @@ def check_native(size: tuple[int, int], target: tuple[int, int] | None = None) -
         )
 
 
+def enlarged_size(native: tuple[int, int]) -> tuple[int, int]:
+    """Return (height, width) with at least MIN_SIDE px a side, which a latent needs, the aspect kept."""
+    factor = max(1.0, MIN_SIDE / min(native))
+    return max(MIN_SIDE, round(native[0] * factor)), max(MIN_SIDE, round(native[1] * factor))
+
+
+def enlarged_note(native: tuple[int, int]) -> str:
+    """Return the sentence about a picture that is enlarged first."""
+    height, width = enlarged_size(native)
+    return f"enlarged from {native[1]} x {native[0]} to {width} x {height} px first, the least size"
+
+
+def check_target(native: tuple[int, int], target: tuple[int, int]) -> None:
+    """Raise `PictureError` for a target that the standalone renderer refuses: below MIN_ENLARGED a side, or smaller
+    than the picture by more than its rounding."""
+    height, width = enlarged_size(native)
+    what = f"the target {target[1]} x {target[0]} px is"
+    if min(target) < MIN_ENLARGED:
+        raise PictureError(
+            f"{what} too small; at least {MIN_ENLARGED} px a side are needed, so choose a larger --scale or --size"
+        )
+    if target[0] < height - _MULTIPLE or target[1] < width - _MULTIPLE:
+        raise PictureError(f"{what} smaller than the picture's {width} x {height} px; choose a larger --size")
+
+
 def target_size(native: tuple[int, int], rule: SizeRule) -> tuple[tuple[int, int], str | None]:
     """Return the target (height, width), multiples of 8 with the aspect kept, and a reason to skip the picture."""
     height, width = native

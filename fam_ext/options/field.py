@@ -12,6 +12,8 @@ from fam_ext.errors import ConfigError
 
 MAX_CHARS = 1 << 20
 """Characters that a text may have; what a model reads of a prompt is the renderer's to say."""
+MOST_STEPS = 150
+"""Of any sampler, at every door, as the WebUI's slider has it; a picture that says more runs with these, and a note."""
 MAX_SIDE = 32768
 """Longest side of a target, px."""
 CLI, PAGE, API, SCRIPT, XYZ, INFOTEXT = "cli", "page", "api", "script", "xyz", "infotext"

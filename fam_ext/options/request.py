@@ -11,7 +11,19 @@ from typing import Any
 from fam_ext.core.config import FamConfig
 from fam_ext.errors import ConfigError
 from fam_ext.methods.catalog import METHODS
-from fam_ext.options.field import API, CLI, EVERY_JOB, INFOTEXT, Checked, Option, check, option, options_of, said
+from fam_ext.options.field import (
+    API,
+    CLI,
+    EVERY_JOB,
+    INFOTEXT,
+    MOST_STEPS,
+    Checked,
+    Option,
+    check,
+    option,
+    options_of,
+    said,
+)
 
 MAX_SEED = 2**64 - 1
 _ENCODE = json.JSONEncoder(ensure_ascii=False).encode
@@ -85,7 +97,7 @@ class HiresRequest(Checked):
         "Sampler steps of the whole schedule.",
         "FAM steps",
         low=1,
-        high=150,
+        high=MOST_STEPS,
         step=1,
         host_key="Steps",
         own=True,

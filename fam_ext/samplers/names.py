@@ -8,6 +8,8 @@ from __future__ import annotations
 import re
 from collections.abc import Mapping
 
+from fam_ext.options.field import MOST_STEPS
+
 # canonical name (A1111's) -> other spellings: k-diffusion, ComfyUI, diffusers, InvokeAI, NovelAI, AI Horde
 _SAMPLERS: Mapping[str, str] = {
     "DDIM": "ddim|k_ddim|ddim_v3|DDIMScheduler|DDIM Trailing|DDIM CFG++",
@@ -75,7 +77,6 @@ ONE_SCHEDULE = ("DDIM", "Euler a", "LCM")
 """Samplers with one schedule only, in diffusers as in their papers."""
 MAX_STEPS: Mapping[str, int] = {"LCM": 50}
 """The distilled model knows 50 timesteps."""
-MOST_STEPS = 999
 FALLBACK = "DPM++ 2M"
 _NEAREST: Mapping[str, str] = {
     "DPM2": "Heun",

@@ -340,11 +340,19 @@ def _bind_picture(
         values = dict(zip(names, rest[: len(names)], strict=True))
         image, shown = upright(image), infotext or ""
         request = picture_request(image, shown, page_words(values, rest[len(names) :]), host.store)
+        image, notes = enlarged(image)
         made = host.generate(image, request, values["upscaler"])
         slider = compare_html(image, made.images[0]) if made.images else ""
         words = made.infotext.replace("&", "&amp;").replace("<", "&lt;").replace("\n", "<br>\n")
         texts = [made.infotext] * len(made.images)
-        return made.images, texts, made.infotext, f"<p>{words}</p>", slider, sentence_html(made.comments)
+        return (
+            made.images,
+            texts,
+            made.infotext,
+            f"<p>{words}</p>",
+            slider,
+            sentence_html("; ".join(filter(None, (*notes, made.comments)))),
+        )
 
     outputs = [parts.gallery, parts.texts, parts.result_infotext, shown_infotext, compare, log]
     picture["generate"].click(

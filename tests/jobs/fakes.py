@@ -96,7 +96,7 @@ def infotext(prompt: str, seed: int, **more: str) -> str:
 
 
 def make_picture(
-    path: Path, prompt: str = "a cat", seed: int = 1, size: tuple[int, int] = (24, 16), **more: str
+    path: Path, prompt: str = "a cat", seed: int = 1, size: tuple[int, int] = (48, 32), **more: str
 ) -> None:
     path.parent.mkdir(parents=True, exist_ok=True)
     noise = random.Random(seed).randbytes(size[0] * size[1] * 3)

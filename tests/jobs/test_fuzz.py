@@ -28,8 +28,8 @@ from fam_ext.options.resolve import options_at
 from fam_ext.options.table import BY_NAME, REQUEST_FIELDS
 from tests.jobs.fakes import page_job
 
-TESTS = 9
-INPUTS = int(os.environ.get("FAM_FUZZ", "2250"))
+TESTS = 12
+INPUTS = int(os.environ.get("FAM_FUZZ", "3000"))
 fuzz = settings(
     max_examples=-(-INPUTS // TESTS),
     derandomize="FAM_FUZZ" not in os.environ,

@@ -52,8 +52,7 @@ def test_one_ctrl_c_stops_the_report(tmp_path: Path, number: int) -> None:
     upscale = ("upscale", source, "-o", output, "--progress", "plain")
     process = start(tmp_path, 0.25, *upscale)
     assert process.stdout is not None
-    while process.stdout.readline() != "thumbnail\n":
-        pass
+    assert "thumbnail\n" in iter(process.stdout.readline, "")
     process.send_signal(number)
     began = time.monotonic()
     out, err = process.communicate(timeout=60)
@@ -78,8 +77,7 @@ def test_ctrl_c_stops_the_command_that_writes_the_report(tmp_path: Path) -> None
     before = (tmp_path / "out" / "report.html").read_bytes()
     process = start(tmp_path, 0.25, "report", tmp_path / "out")
     assert process.stdout is not None
-    while process.stdout.readline() != "thumbnail\n":
-        pass
+    assert "thumbnail\n" in iter(process.stdout.readline, "")
     process.send_signal(signal.SIGINT)
     _, err = process.communicate(timeout=5)
     assert process.returncode == 130 and "Traceback" not in err and "interrupted" in err

@@ -22,9 +22,9 @@ from fam_ext.jobs.plan import Planned, plan_file
 from fam_ext.jobs.size import target_size
 from fam_ext.jobs.walk import Candidate, natural_key, walk
 from fam_ext.metadata.infotext import Infotext, format_params, to_fields
-from fam_ext.options.job import Job, Rule, SizeRule
+from fam_ext.options.job import STANDALONE, Job, RendererChoice, Rule, SizeRule
 from fam_ext.options.request import HiresRequest
-from tests.jobs.fakes import make_picture, options, page_job
+from tests.jobs.fakes import infotext, make_picture, options, page_job
 
 
 def planned(path: Path, **more):
@@ -144,10 +144,10 @@ def test_fam_settings_of_the_picture_are_taken_when_asked(tmp_path: Path) -> Non
 
 
 def test_old_sampler_names_are_split(tmp_path: Path) -> None:
-    from fam_ext.jobs.settings import resolve
+    from fam_ext.jobs.settings import request_for
 
     found = Infotext("x", "", {"Sampler": "DPM++ 2M Karras", "Steps": "20", "Seed": "1"})
-    request, _ = resolve(found, (64, 64), options(tmp_path / "a", tmp_path / "b"))
+    request, _ = request_for(found, (64, 64), options(tmp_path / "a", tmp_path / "b").picture)
     assert (request.sampler, request.schedule) == ("DPM++ 2M", "Karras")
 
 
@@ -224,7 +224,7 @@ def test_the_tree_is_mirrored_and_several_folders_stay_apart(tmp_path: Path) -> 
 def test_name_patterns(tmp_path: Path) -> None:
     make_picture(tmp_path / "in" / "sub" / "a.png", "x", 7)
     made = names(tmp_path / "in", tmp_path / "out", recursive=True, name="{stem}-{width}x{height}-s{seed}-{index:03d}")
-    assert made == {"sub/a.png": "sub/a-48x32-s7-000.png"}
+    assert made == {"sub/a.png": "sub/a-96x64-s7-000.png"}
 
 
 @pytest.mark.parametrize(
@@ -351,9 +351,7 @@ def test_the_default_target_is_capped_and_says_so(tmp_path: Path) -> None:
         planned = plan_file(next(walk(options.places)), options)
         assert planned.request is not None and planned.request.size == (size, size)
         assert bool(planned.notes) == (size == 9000)
-    assert target_size((8000, 8000), SizeRule())[1] == (
-        "8000 x 8000 px is as large as --max-megapixels 64 allows"
-    )
+    assert target_size((8000, 8000), SizeRule())[1] == ("8000 x 8000 px is as large as --max-megapixels 64 allows")
 
 
 def test_planning_never_holds_the_journal_while_it_reads(tmp_path: Path) -> None:
@@ -396,3 +394,23 @@ def test_equal_names_are_settled_in_linear_time(tmp_path: Path) -> None:
         journal.plan(iter(files), plan.replace(scale=3.0), planned)
         assert time.process_time() - began < 3
         assert [item.output for item in journal.items()] == names
+
+
+def test_one_limit_on_steps_at_every_door(tmp_path: Path) -> None:
+    from fam_ext.hosts.diffusers_samplers import DiffusersSampler
+    from fam_ext.options.table import BY_NAME
+    from fam_ext.samplers.names import MOST_STEPS
+
+    assert BY_NAME["steps"].high == MOST_STEPS
+    with pytest.raises(ConfigError, match=f"steps is 151; choose .* to {MOST_STEPS}"):
+        HiresRequest((64, 64), steps=MOST_STEPS + 1)
+    with pytest.raises(UsageError, match=f"steps is 151; choose 1 to {MOST_STEPS}"):
+        DiffusersSampler({}, "Euler", "Uniform", steps=MOST_STEPS + 1, seeds=[1])
+    for sampler, most in (("Euler", MOST_STEPS), ("LCM", 50)):
+        (tmp_path / sampler).mkdir()
+        Image.new("RGB", (64, 64)).save(tmp_path / sampler / "a.png")
+        text = infotext("x", 1).replace("Steps: 20, Sampler: Euler a", f"Steps: 400, Sampler: {sampler}")
+        (tmp_path / sampler / "a.txt").write_text(text)
+        (plan,) = planned(tmp_path / sampler, renderer=RendererChoice(STANDALONE))
+        assert plan.request is not None and plan.request.steps == most
+        assert f"{most} is used" in str(plan.notes) or f"{most} are used" in str(plan.notes)

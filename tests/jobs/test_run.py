@@ -14,11 +14,10 @@ from fam_ext.core.config import FamConfig
 from fam_ext.errors import UnsupportedModelError, UnsupportedSamplerError, UsageError
 from fam_ext.jobs import make
 from fam_ext.jobs.journal import Journal
-from fam_ext.jobs.plan import Rule
 from fam_ext.jobs.run import Control, retry_failed, run_job
 from fam_ext.metadata.infotext import from_fields, parse, undo
 from fam_ext.metadata.pictures import can_write, normal_format, read_header
-from fam_ext.options.job import RunRule
+from fam_ext.options.job import Rule, RunRule
 from tests.jobs.fakes import SPEC, Fast, Odd, infotext, make_folder, make_picture, options, outputs, strays
 
 QUICK = RunRule(retries=0)
@@ -35,7 +34,7 @@ def test_a_folder_is_upscaled_with_each_files_own_settings(tmp_path: Path) -> No
     assert renderer.seen[1].negative_prompt == "dark"
     assert (renderer.seen[1].steps, renderer.seen[1].sampler, renderer.seen[1].cfg_scale) == (20, "Euler a", 6.5)
     header = read_header(tmp_path / "out" / "picture 1.png")
-    assert header.size == (32, 48)
+    assert header.size == (64, 96)
     assert undo(header.infotext) == infotext("picture 1", 1)
     assert from_fields(parse(header.infotext).params) == config
     assert strays(tmp_path / "out") == []
@@ -75,7 +74,7 @@ def test_other_settings_keep_the_outputs_unless_overwrite(tmp_path: Path) -> Non
     assert outputs(tmp_path / "out") == first
     summary = run_job(options(source, tmp_path / "out", scale=3, overwrite=True), Fast)
     assert summary.done == 2
-    assert read_header(tmp_path / "out" / "picture 0.png").size == (48, 72)
+    assert read_header(tmp_path / "out" / "picture 0.png").size == (96, 144)
     again = Fast()
     run_job(options(source, tmp_path / "out", scale=3, overwrite=True), lambda: again)
     assert again.seen == []
@@ -277,7 +276,7 @@ def test_a_second_process_is_refused_and_may_join(tmp_path: Path) -> None:
     assert all(renderer.seen for renderer in renderers)
     for path in outputs(tmp_path / "out"):
         header = read_header(tmp_path / "out" / path)
-        assert (header.size, parse(header.infotext).params["FAM method"]) == ((32, 48), "fam")
+        assert (header.size, parse(header.infotext).params["FAM method"]) == ((64, 96), "fam")
     assert strays(tmp_path / "out") == []
 
 

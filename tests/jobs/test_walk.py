@@ -10,7 +10,7 @@ from PIL import Image
 from fam_ext.errors import UsageError
 from fam_ext.jobs.plan import plan_file
 from fam_ext.jobs.run import run_job
-from fam_ext.jobs.walk import HIDDEN, LINKS, check_places, is_within, left_out_line, walk
+from fam_ext.jobs.walk import HIDDEN, LINKS, _label, check_places, is_within, left_out_line, walk
 from fam_ext.options.job import Job
 from tests.jobs.fakes import Fast, make_picture, options
 
@@ -119,3 +119,19 @@ def test_other_kinds_are_counted_on_one_line_and_droppings_are_not(tmp_path: Pat
     assert left_out_line(Counter()) == ""
     many = Counter({f".k{number}": 1 for number in range(300)})
     assert left_out_line(many).endswith(".k103, .k104, 292 more kinds")
+
+
+def test_many_equal_inputs_are_labelled_in_linear_time() -> None:
+    class Asked(dict[str, int]):
+        count = 0
+
+        def __contains__(self, name: object) -> bool:
+            self.count += 1
+            return super().__contains__(name)
+
+    labels = Asked()
+    made = [_label("a.png", labels) for _ in range(3000)]
+    assert made[:3] == ["a.png", "a-2.png", "a-3.png"] and len(set(made)) == 3000
+    assert labels.count < 4 * 3000  # each number was tried again for each: 4.5 million
+    more = [_label(name, labels) for name in ("b-2", "b", "b", "b", "a-2.png", "b-2")]
+    assert more == ["b-2", "b", "b-3", "b-4", "a-2-2.png", "b-2-2"]

@@ -468,7 +468,6 @@ def test_the_table_is_the_host_s() -> None:
 
     assert {name: row[2] for name, row in host.SCHEDULERS.items()} == dict(names.OFFERED)
     assert set(host.SCHEDULES) == set(names.OFFERED_SCHEDULES) - {"Automatic"}
-    assert (names.MOST_STEPS, names.MAX_STEPS["LCM"]) == (host.MAX_STEPS, host.MAX_LCM_STEPS)
     for name in names.OFFERED:
         for plan in names.OFFERED_SCHEDULES:
             host.split_name(name, plan)

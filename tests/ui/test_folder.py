@@ -60,7 +60,7 @@ def test_the_plan_of_other_settings_shows_them_and_what_is_kept(tmp_path):
     other = list(plan_pages(page_job({**values, "prompt": ", hard", "scale": 4})))[-1]
     assert "3 files, 0 to do, 3 kept: made with other settings (tick Replace outputs" in other
     assert other.count("<td>kept: made with other settings</td>") == 3
-    assert "picture 1, hard" in other and "picture 1, soft" not in other and "96 x 64" in other
+    assert "picture 1, hard" in other and "picture 1, soft" not in other and "192 x 128" in other
 
 
 def test_the_list_names_what_it_left_out(tmp_path):

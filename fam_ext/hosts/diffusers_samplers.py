@@ -11,8 +11,8 @@ import torch
 from torch import Tensor
 
 from fam_ext.core.schedule import NoiseLevel
-from fam_ext.errors import Cancelled, UnsupportedSamplerError, UsageError
-from fam_ext.hosts.base import FiniteWatch, Model, Modify, unmodified
+from fam_ext.errors import Cancelled, NonFiniteLatentError, UnsupportedSamplerError, UsageError
+from fam_ext.hosts.base import LateChecks, Model, Modify, unmodified
 
 # name -> (diffusers class, options, schedule that "Automatic" means); variance exploding where VE holds the class
 SCHEDULERS: dict[str, tuple[str, dict[str, Any], str]] = {
@@ -120,7 +120,7 @@ class DiffusersSampler:
     ) -> Tensor:
         """Return the clean latent (B, C, H, W) from `latent` at `levels[0]`; contract in `hosts.base.Sampler`."""
         first, done = self._schedulers[0], 0
-        order, last, watch = _order(first), len(first.timesteps) - 1, FiniteWatch()
+        order, last, checks = _order(first), len(first.timesteps) - 1, LateChecks()
         for scheduler in self._schedulers:
             if hasattr(scheduler, "set_begin_index"):
                 scheduler.set_begin_index(self._first)
@@ -146,16 +146,19 @@ class DiffusersSampler:
                     for row, (scheduler, stream) in enumerate(zip(self._schedulers, self._streams, strict=True))
                 ]
             )
-            watch.look(
-                latent,
-                f"the latent is not finite after step {done + 1} of {len(self.levels)} with {self.name};"
-                " use --dtype float32, or another sampler",
-            )
+            checks.expect(torch.isfinite(latent).all(), self._not_finite(done + 1))
+            checks.send()
             if stage == order - 1 or index == last:
                 done += 1
                 step(done, len(self.levels))
-        watch.finish()
+        checks.finish()
         return latent
+
+    def _not_finite(self, step: int) -> NonFiniteLatentError:
+        return NonFiniteLatentError(
+            f"the latent is not finite after step {step} of {len(self.levels)} with {self.name};"
+            " use --dtype float32, or another sampler"
+        )
 
 
 def _make(name: str, schedule: str, training: dict[str, Any], seed: int) -> Any:  # noqa: ANN401

@@ -188,6 +188,9 @@ def upscale(
         Offload,
         typer.Option(
             help="none: the model on the device; model: one network there at a time; sequential: one layer, slowest."
+    sdxl_clip_l_skip: Annotated[
+        bool, typer.Option("--sdxl-clip-l-skip", help='As the WebUI\'s "Clip skip SDXL": a clip skip acts on CLIP-L.')
+    ] = False,
         ),
     ] = Offload.none,
     picture_format: Annotated[
@@ -283,6 +286,7 @@ def upscale(
     with watched(progress) as (control, listen, finish):
         summary = run_job(options, spec, run=run, control=control, on_event=listen)
         finish(summary, options.output)
+            "clip_l_skip": sdxl_clip_l_skip,
     raise typer.Exit(summary.exit_code)
 
 

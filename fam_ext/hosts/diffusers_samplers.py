@@ -11,7 +11,13 @@ import torch
 from torch import Tensor
 
 from fam_ext.core.schedule import NoiseLevel
-from fam_ext.errors import Cancelled, NonFiniteLatentError, UnsupportedSamplerError, UsageError
+from fam_ext.errors import (
+    Cancelled,
+    NonFiniteLatentError,
+    UnsupportedSamplerError,
+    UnsupportedScheduleError,
+    UsageError,
+)
 from fam_ext.hosts.base import LateChecks, Model, Modify, unmodified
 
 # name -> (diffusers class, options, schedule that "Automatic" means); variance exploding where VE holds the class
@@ -73,7 +79,7 @@ def split_name(name: str, schedule: str) -> tuple[str, str]:
     if schedule in ("", "Automatic"):
         schedule = SCHEDULERS[name][2]
     if schedule not in SCHEDULES:
-        raise UnsupportedSamplerError(f"schedule {schedule!r} is unknown; choose one of {', '.join(SCHEDULES)}")
+        raise UnsupportedScheduleError(f"schedule {schedule!r} is unknown; choose one of {', '.join(SCHEDULES)}")
     if SCHEDULES[schedule] and SCHEDULERS[name][0] in (
         "DDIMScheduler",
         "EulerAncestralDiscreteScheduler",

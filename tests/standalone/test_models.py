@@ -1,7 +1,10 @@
 """Models as the WebUI takes them: what the prompt becomes, and which networks are refused by name."""
 
+import hashlib
 import json
+import tracemalloc
 
+import diffusers
 import pytest
 import torch
 from diffusers import (
@@ -11,6 +14,7 @@ from diffusers import (
     LCMScheduler,
 )
 from PIL import Image
+from PIL.PngImagePlugin import PngInfo
 
 from fam_ext import standalone
 from fam_ext.core.config import FamConfig
@@ -24,6 +28,7 @@ from fam_ext.metadata.infotext import parse
 from fam_ext.metadata.pictures import read_header
 from fam_ext.options.presets import BUILTIN
 from fam_ext.options.request import HiresRequest
+from fam_ext.weights import weights_hash
 from tests.hosts import toys
 
 from .conftest import as_host
@@ -179,8 +184,6 @@ def test_what_the_network_was_not_shown_is_a_note_of_the_picture(tmp_path, sd_ho
 
 @pytest.mark.parametrize(("asked", "written"), [("Automatic", "Karras"), ("Uniform", None), ("Karras", None)])
 def test_a_schedule_of_the_pictures_own_text_that_did_not_run_is_corrected(tmp_path, sd_host, asked, written):
-    from PIL.PngImagePlugin import PngInfo
-
     info, text = PngInfo(), f"a cat\nSteps: 2, Sampler: DPM++ 2M, Schedule type: {asked}, CFG scale: 7, Seed: 1"
     info.add_text("parameters", text)
     Image.new("RGB", (64, 64)).save(tmp_path / "a.png", pnginfo=info)
@@ -195,6 +198,17 @@ def test_a_schedule_of_the_pictures_own_text_that_did_not_run_is_corrected(tmp_p
     assert run_job(options, OnHost).done == 1
     ran = parse(read_header(tmp_path / "out" / "a.png").infotext).params
     assert ran.get("FAM schedule") == written
+
+
+def test_clip_skip_acts_on_clip_l_alone_where_the_webuis_setting_says_so(sdxl_host):
+    told = as_host(toys.sdxl_pipeline(), clip_l_skip=True)
+    width = told.pipe.text_encoder.config.hidden_size
+    plain, skipped = (contexts(told, Prompt("a cat", "x", skip))[0] for skip in (None, 3))
+    assert not torch.allclose(plain[..., :width], skipped[..., :width])
+    assert torch.equal(plain[..., width:], skipped[..., width:])
+    usual = contexts(sdxl_host, Prompt("a cat", "x"))[0]
+    # as in the WebUI: the setting alone takes the last layer, 2 is SDXL's own
+    assert torch.equal(contexts(told, Prompt("a cat", "x", 2))[0], usual) and not torch.equal(plain, usual)
 
 
 def test_clip_skip_is_written_where_it_acts(sd_host, sdxl_host):

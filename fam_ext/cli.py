@@ -144,13 +144,17 @@ def upscale(
         list[str] | None,
         typer.Option(
             help="FIELD=RULE for one field (repeatable): prompt, negative_prompt, seed, steps, sampler, schedule, "
-            "cfg_scale, model, vae, clip_skip, config. An option given below overrides, unless FIELD=take."
+            "cfg_scale, model, vae, clip_skip, timestep_spacing, config. An option given below overrides, unless "
+            "FIELD=take."
         ),
     ] = None,
     steps: Annotated[int | None, typer.Option(help="Sampler steps, instead of each picture's own.")] = None,
     sampler: Annotated[str | None, typer.Option(help="Sampler, instead of each picture's own.")] = None,
     schedule: Annotated[str | None, typer.Option(help="Schedule type, instead of each picture's own.")] = None,
     cfg_scale: Annotated[float | None, typer.Option(help="Guidance scale, instead of each picture's own.")] = None,
+    timestep_spacing: Annotated[
+        str | None, typer.Option(help="leading, trailing (few-step models) or linspace, instead of the model's own.")
+    ] = None,
     seed: Annotated[int | None, typer.Option(help="Seed, instead of each picture's own.")] = None,
     preset: Annotated[str, typer.Option(help="Named settings; see `fam-hires presets list`.")] = preset_store.DEFAULT,
     method: Annotated[
@@ -184,13 +188,13 @@ def upscale(
             "--low-memory", help="Slower: unconditional and conditional half in turn, native queries in main memory."
         ),
     ] = False,
+    sdxl_clip_l_skip: Annotated[
+        bool, typer.Option("--sdxl-clip-l-skip", help='As the WebUI\'s "Clip skip SDXL": a clip skip acts on CLIP-L.')
+    ] = False,
     offload: Annotated[
         Offload,
         typer.Option(
             help="none: the model on the device; model: one network there at a time; sequential: one layer, slowest."
-    sdxl_clip_l_skip: Annotated[
-        bool, typer.Option("--sdxl-clip-l-skip", help='As the WebUI\'s "Clip skip SDXL": a clip skip acts on CLIP-L.')
-    ] = False,
         ),
     ] = Offload.none,
     picture_format: Annotated[
@@ -228,6 +232,7 @@ def upscale(
     """
     chosen = preset_store.PresetStore().get(preset)
     given = {"steps": steps, "sampler": sampler, "schedule": schedule, "cfg_scale": cfg_scale, "seed": seed}
+    given["timestep_spacing"] = timestep_spacing
     defaults, rules = with_preset(chosen, _rules(given, prompt, negative, prompt_rule, rule or []))
     changes = {"cutoff_reference": cutoff_reference, "attention": attention, "start": start, "upsample": upsample}
     config = fam_config(chosen.config, changes, cutoff, no_fm, no_am, set_field or [])
@@ -281,12 +286,12 @@ def upscale(
             "dtype": dtype,
             "loras": [list(entry) for entry in loras],
             "offload": offload.value,
+            "clip_l_skip": sdxl_clip_l_skip,
         }
     )
     with watched(progress) as (control, listen, finish):
         summary = run_job(options, spec, run=run, control=control, on_event=listen)
         finish(summary, options.output)
-            "clip_l_skip": sdxl_clip_l_skip,
     raise typer.Exit(summary.exit_code)
 
 

@@ -65,6 +65,9 @@ def generate(
     sampler: Annotated[str | None, typer.Option(help="Sampler by its usual name.")] = None,
     schedule: Annotated[str | None, typer.Option(help="Schedule type.")] = None,
     cfg_scale: Annotated[float | None, typer.Option(help="Guidance scale.")] = None,
+    timestep_spacing: Annotated[
+        str | None, typer.Option(help="leading, trailing (few-step models) or linspace; default: the model's own.")
+    ] = None,
     preset: Annotated[str, typer.Option(help="Named settings; see `fam-hires presets list`.")] = preset_store.DEFAULT,
     method: Annotated[
         str | None,
@@ -95,6 +98,7 @@ def generate(
     changes = {"cutoff_reference": cutoff_reference, "attention": attention, "start": start}
     config = fam_config(chosen.config, changes, cutoff, no_fm, no_am, [])
     given = {"steps": steps, "sampler": sampler, "schedule": schedule, "cfg_scale": cfg_scale, "method": method}
+    given["timestep_spacing"] = timestep_spacing
     settings = dict(chosen.settings) | {name: value for name, value in given.items() if value is not None}
     if count < 1:
         raise UsageError(f"--count is {count}; choose at least 1")

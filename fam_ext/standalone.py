@@ -18,7 +18,7 @@ from fam_ext import hires
 from fam_ext.core.schedule import Size
 from fam_ext.errors import OutOfMemoryError, UnsupportedModelError, UsageError, is_out_of_memory
 from fam_ext.hosts.diffusers_host import OFFLOADS, DiffusersHost
-from fam_ext.hosts.diffusers_samplers import split_name
+from fam_ext.hosts.diffusers_samplers import spacing_that_runs, split_name
 from fam_ext.hosts.prompts import split_extra_networks
 from fam_ext.jobs.contract import Progress, Rendered
 from fam_ext.metadata.infotext import to_fields
@@ -237,6 +237,7 @@ def request_sampling(request: HiresRequest) -> hires.Sampling:
         schedule=request.schedule,
         cfg_scale=request.cfg_scale,
         clip_skip=request.clip_skip,
+        timestep_spacing=request.timestep_spacing,
     )
 
 
@@ -244,9 +245,9 @@ def what_was_left_out(request: HiresRequest, host: DiffusersHost) -> tuple[str, 
     """Return a sentence for each part of the prompts that `host` did not see: <lora:...> tags, words past its limit."""
     prompt, tags = split_extra_networks(request.prompt)
     notes: list[str] = []
-    if tags:
     if request.vae not in (None, *OWN_VAE):
         notes.append(f"VAE {request.vae[:MAX_NOTED_NAME]} was not loaded; the model's own was used")
+    if tags:
         names = [f"{kind} {name[:MAX_NOTED_NAME]}" for kind, name, _ in tags[:MAX_NOTED_TAGS]]
         more = f" and {len(tags) - MAX_NOTED_TAGS} more" if len(tags) > MAX_NOTED_TAGS else ""
         notes.append(f"left out of the prompt: {', '.join(names)}{more}; give the files with --lora")
@@ -268,10 +269,14 @@ def what_ran(done: hires.Upscaled, request: HiresRequest, host: DiffusersHost) -
         "FAM CFG scale": f"{request.cfg_scale:g}",
         "FAM seed": str(request.seed),
         "FAM model": host.name,
-    }
         "FAM VAE": OWN_VAE[0],
+    }
     if request.clip_skip is not None and host.has_clip_skip:
         ran["FAM clip skip"] = str(request.clip_skip)
+    if (spacing := spacing_that_runs(sampler, schedule, request.timestep_spacing)) is not None:
+        ran["FAM timestep spacing"] = spacing
+    if weights := host.weights_hash():
+        ran["FAM model hash"] = weights[:SHORT_HASH]
     acted = done.method == "fam" and (done.report.fm_calls > 0 or bool(done.report.am_calls))
     if acted:
         config = request.config.replace(fm=done.report.fm_calls > 0, am=bool(done.report.am_calls))

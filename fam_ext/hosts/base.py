@@ -153,8 +153,17 @@ class Host(Protocol):
         """Return the images of `latents`; tiled like `encode`."""
         ...
 
-    def sampler(self, name: str, schedule: str, steps: int, *, seeds: list[int], start: float = 1.0) -> Sampler:
-        """Return a sampler that begins at the first level with rho <= `start`.
+    def sampler(
+        self,
+        name: str,
+        schedule: str,
+        steps: int,
+        *,
+        seeds: list[int],
+        start: float = 1.0,
+        spacing: str | None = None,
+    ) -> Sampler:
+        """Return a sampler that begins at the first level with rho <= `start`; `spacing` as in `hires.Sampling`.
 
         Raises `UnsupportedSamplerError` for one that is unknown or whose state FM cannot reach.
         """

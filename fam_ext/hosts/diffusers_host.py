@@ -112,11 +112,18 @@ class DiffusersHost:
     # --- sampling
 
     def sampler(
-        self, name: str, schedule: str, steps: int, *, seeds: list[int], start: float = 1.0
+        self,
+        name: str,
+        schedule: str,
+        steps: int,
+        *,
+        seeds: list[int],
+        start: float = 1.0,
+        spacing: str | None = None,
     ) -> DiffusersSampler:
-        """Return a sampler by its usual name; raises `UnsupportedSamplerError`."""
+        """Return a sampler by its usual name; raises `UnsupportedSamplerError`. `spacing` None is the model's own."""
         training = dict(self.pipe.scheduler.config)
-        return DiffusersSampler(training, name, schedule, steps=steps, seeds=seeds, start=start)
+        return DiffusersSampler(training, name, schedule, steps=steps, seeds=seeds, start=start, spacing=spacing)
 
     @contextmanager
     def model(
@@ -209,6 +216,8 @@ class DiffusersHost:
         pooled: list[Tensor] = []
         force_zeros = bool(self.pipe.config.get("force_zeros_for_empty_prompt"))
         for index, (text, skip) in enumerate(texts):
+            if self.clip_l_skip and skip is None:
+                skip = 1  # what the WebUI's setting takes without a word: CLIP-L's last layer
             first, _ = encode_prompt(
                 text, self.pipe.tokenizer, self.pipe.text_encoder, chunks=chunks, clip_skip=skip, penultimate=True
             )
@@ -216,8 +225,6 @@ class DiffusersHost:
                 text, self.pipe.tokenizer_2, self.pipe.text_encoder_2, chunks=chunks, penultimate=True
             )
             keep = 0 if force_zeros and index < negatives and not text else 1
-            if self.clip_l_skip and skip is None:
-                skip = 1  # what the WebUI's setting takes without a word: CLIP-L's last layer
             rows.append(torch.cat([first, second], dim=-1) * keep)
             pooled.append(pool * keep)
         return torch.cat(rows).to(self.dtype), torch.cat(pooled).to(self.dtype)

@@ -91,6 +91,12 @@ def split_name(name: str, schedule: str) -> tuple[str, str]:
     return name, schedule
 
 
+def spacing_that_runs(name: str, schedule: str, spacing: str | None) -> str | None:
+    """Return the asked timestep spacing where it acts on this sampler and schedule, resolved by `split_name`; None
+    where the model's own runs, LCM's fixed timesteps, or what the schedule's name says."""
+    return None if name == "LCM" or schedule == "SGM Uniform" else spacing
+
+
 class DiffusersSampler:
     """One run of a diffusers scheduler; see `hosts.base.Sampler`.
 
@@ -98,13 +104,23 @@ class DiffusersSampler:
     """
 
     def __init__(
-        self, training: dict[str, Any], name: str, schedule: str, *, steps: int, seeds: list[int], start: float = 1.0
+        self,
+        training: dict[str, Any],
+        name: str,
+        schedule: str,
+        *,
+        steps: int,
+        seeds: list[int],
+        start: float = 1.0,
+        spacing: str | None = None,
     ) -> None:
         if not 1 <= steps <= MAX_STEPS:
             raise UsageError(f"steps is {steps}; choose 1 to {MAX_STEPS}")
         self.name, self.schedule = split_name(name, schedule)
         if self.name == "LCM" and steps > MAX_LCM_STEPS:
             raise UsageError(f"steps is {steps}; choose 1 to {MAX_LCM_STEPS} with LCM (4 to 8 are usual)")
+        if spacing is not None:
+            training = training | {"timestep_spacing": spacing}
         self._schedulers = [_make(self.name, self.schedule, training, seed) for seed in seeds]
         self._streams = [torch.Generator().manual_seed((seed * 1_000_003 + 7) % 2**63) for seed in seeds]
         for scheduler in self._schedulers:

@@ -43,6 +43,7 @@ RULED = (
     "model",
     "vae",
     "clip_skip",
+    "timestep_spacing",
     "config",
 )
 NAME_FIELDS = ("stem", "format", "width", "height", "scale", "seed", "index", "steps", "method")

@@ -154,6 +154,19 @@ class HiresRequest(Checked):
         host_key="Clip skip",
         own=True,
     )
+    timestep_spacing: str | None = _setting(
+        None,
+        "choice",
+        "Timestep spacing",
+        "How few steps are spread over the trained ones: leading, trailing (begins at the noisiest: Lightning, Turbo, "
+        "LCM) or linspace; empty: the model's own.",
+        "FAM timestep spacing",
+        doors=(CLI, API, INFOTEXT),
+        choices=("leading", "trailing", "linspace"),
+        optional=True,
+        own=True,
+        since=True,
+    )
     tile: int | None = _setting(
         None,
         "int",

@@ -195,6 +195,8 @@ def _processing(image: Image.Image, request: HiresRequest, *, upscaler: str) -> 
     p.txt2img_upscale = True
     p.firstpass_image = native
     p.scripts = modules.scripts.scripts_txt2img
+    if request.timestep_spacing not in (None, "trailing" if request.schedule == "SGM Uniform" else None):
+        p.comment(f"timestep spacing {request.timestep_spacing} is not the WebUI's to choose; use a schedule type")
     if request.vae is not None and not _has_vae(request.vae):
         p.comment(f"VAE {request.vae} is not in this WebUI; that of its settings was used")
     p.script_args = tuple(script_arguments({"enabled": True, **config.to_dict()}))

@@ -22,6 +22,7 @@ from fam_ext.errors import (
     OutputError,
     PictureError,
     UnsupportedSamplerError,
+    UnsupportedScheduleError,
 )
 from fam_ext.jobs.contract import Progress, Rendered, Renderer
 from fam_ext.jobs.journal import EXISTS, IS_SOURCE, Item, Journal, output_sentence, stops_the_job, sync_folder
@@ -120,15 +121,16 @@ def draw(renderer: Renderer, loaded: Loaded, item: Item, progress: Progress) -> 
                 raise
             request, note = step
             notes.append(note)
+        except UnsupportedScheduleError:
+            if "schedule" not in item.taken or request.schedule == "Automatic":
+                raise
+            notes.append(f"schedule {request.schedule} is not offered; Automatic was used")
+            request = dataclasses.replace(request, schedule="Automatic")
         except UnsupportedSamplerError:
-            if "schedule" in item.taken and request.schedule != "Automatic":
-                notes.append(f"schedule {request.schedule} is not offered; Automatic was used")
-                request = dataclasses.replace(request, schedule="Automatic")
-                continue
             if "sampler" not in item.taken or request.sampler == FALLBACK_SAMPLER:
                 raise
             notes.append(f"sampler {request.sampler} is not offered; {FALLBACK_SAMPLER} was used")
-            request = dataclasses.replace(request, sampler=FALLBACK_SAMPLER, schedule="Automatic")
+            request = dataclasses.replace(request, sampler=FALLBACK_SAMPLER)
     height, width = request.size
     if rendered.image.size != (width, height):
         raise PictureError(f"the renderer returned {rendered.image.size}, not {width} x {height} px; report this")
@@ -218,7 +220,12 @@ def describe(header: pictures.Header, drawn: Drawn, item: Item) -> str:
                 ran[spec.key] = str(value)
         elif spec.name == "size":
             ran[spec.key] = format_value(spec, value)
-        elif spec.host_key is not None and spec.name not in ("model", "vae"):
+        elif spec.name == "clip_skip" and spec.key not in ran:
+            continue  # it did not act
+        elif spec.name == "vae":
+            if (own.params.get("VAE") or "None") == ran.get(spec.key):
+                del ran[spec.key]  # the picture's own text says it already, or that there was none
+        elif spec.host_key is not None and spec.name != "model":
             if spec.name in ("sampler", "schedule") and spec.key in ran:
                 value = ran[spec.key]  # as resolved: "Automatic" is what was asked, not what ran
             if value is None or request_value({spec.host_key: own.params.get(spec.host_key, "")}, spec.name) == value:

@@ -51,7 +51,7 @@ _FINAL = (
     OutOfMemoryError,
     UsageError,
 )
-_ARGUMENTS = frozenset(("model", "device", "dtype", "loras", "offload"))
+_ARGUMENTS = frozenset(("model", "device", "dtype", "loras", "offload", "clip_l_skip"))
 _SAVERS = 4
 _SAVE_AHEAD = 6
 _LARGE_PIXELS = 4_000_000

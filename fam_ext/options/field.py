@@ -61,6 +61,8 @@ class Option:
     """What says None at a door whose parts always have a value (0: no limit)."""
     own: bool = False
     """A picture's metadata may bring it; a rule says what then counts."""
+    preset: bool = False
+    """A preset may bring it."""
     key: str = ""
     """Infotext key: `FAM ` and then only word characters, space, - and /."""
     page: str = ""

@@ -341,6 +341,13 @@ class RendererChoice(Checked):
         "none: the model on the device; model: one network there at a time; sequential: one layer, slowest.",
         choices=("none", "model", "sequential"),
     )
+    sdxl_clip_l_skip: bool = _model(
+        False,
+        "bool",
+        "Clip skip SDXL",
+        'As the WebUI\'s "Clip skip SDXL": a clip skip acts on CLIP-L.',
+        decides="pixels",
+    )
     upscaler: str = _model(
         "Lanczos",
         "text",
@@ -359,7 +366,8 @@ class RendererChoice(Checked):
     def identity(self) -> str:
         """What the pixels depend on beside a request, as one text; part of the settings hash."""
         if self.name == STANDALONE:
-            return json.dumps([self.model, self.weighted_loras])
+            marks = ["clip_l_skip"] if self.sdxl_clip_l_skip else []
+            return json.dumps([self.model, self.weighted_loras, *marks])
         return f"webui upscaler {self.upscaler}" if self.name == WEBUI else self.name
 
     @property
@@ -372,6 +380,7 @@ class RendererChoice(Checked):
             "dtype": self.dtype,
             "loras": loras,
             "offload": self.offload,
+            "clip_l_skip": self.sdxl_clip_l_skip,
         }
 
 

@@ -101,6 +101,7 @@ class HiresRequest(Checked):
         step=1,
         host_key="Steps",
         own=True,
+        preset=True,
     )
     sampler: str = _setting(
         "DDIM",
@@ -110,6 +111,7 @@ class HiresRequest(Checked):
         "FAM sampler",
         host_key="Sampler",
         own=True,
+        preset=True,
         page="Sampling method",
     )
     schedule: str = _setting(
@@ -120,6 +122,7 @@ class HiresRequest(Checked):
         "FAM schedule",
         host_key="Schedule type",
         own=True,
+        preset=True,
     )
     cfg_scale: float = _setting(
         7.0,
@@ -132,6 +135,7 @@ class HiresRequest(Checked):
         step=0.5,
         host_key="CFG scale",
         own=True,
+        preset=True,
     )
     method: str = _setting(
         "fam",
@@ -141,6 +145,7 @@ class HiresRequest(Checked):
         "residual.",
         "FAM method",
         panel="method",
+        preset=True,
         doors=(CLI, API, INFOTEXT),
         choices=tuple(METHODS),
     )
@@ -182,6 +187,20 @@ class HiresRequest(Checked):
         optional=True,
         host_key="Clip skip",
         own=True,
+    )
+    timestep_spacing: str | None = _setting(
+        None,
+        "choice",
+        "Timestep spacing",
+        "How few steps are spread over the trained ones: leading, trailing (begins at the noisiest: Lightning, Turbo, "
+        "LCM) or linspace; empty: the model's own.",
+        "FAM timestep spacing",
+        doors=(CLI, API, INFOTEXT),
+        choices=("leading", "trailing", "linspace"),
+        optional=True,
+        own=True,
+        preset=True,
+        since=True,
     )
     tile: int | None = _setting(
         None,

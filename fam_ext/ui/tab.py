@@ -17,6 +17,7 @@ from PIL import Image
 
 from fam_ext.core.config import FamConfig
 from fam_ext.errors import FamError, UsageError
+from fam_ext.jobs.make import enlarged
 from fam_ext.jobs.settings import request_for
 from fam_ext.jobs.size import check_native, target_size
 from fam_ext.metadata.infotext import (

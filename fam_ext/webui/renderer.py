@@ -21,6 +21,7 @@ from fam_ext.errors import (
     RenderError,
     Skipped,
     UnsupportedSamplerError,
+    UnsupportedScheduleError,
     UsageError,
     is_out_of_memory,
 )
@@ -34,6 +35,8 @@ from fam_ext.webui.session import PROGRESS_ATTRIBUTE, check_model
 
 TITLE = "fam hires"
 DEFAULT_UPSCALER = "Lanczos"
+_SAID = {"Model": "FAM model", "Model hash": "FAM model hash", "VAE": "FAM VAE"}
+"""What the WebUI's own infotext says about the model that ran, and the key under which a file takes it over."""
 RENDER_JOB = "fam-hires"
 """What the WebUI's state says while a folder job renders."""
 
@@ -68,8 +71,9 @@ class WebUIRenderer:
         if VERSION_KEY not in params and _wants_fam(request):
             raise RenderError("the WebUI made the picture without FAM; see its console")
         ran = {key: value for key, value in params.items() if key.startswith("FAM ")}
-        if "Model" in params:
-            ran["FAM model"] = params["Model"]
+        ran |= {ours: params[key] for key, ours in _SAID.items() if key in params}
+        if request.clip_skip is not None and _has_clip_skip(shared.sd_model):
+            ran["FAM clip skip"] = str(request.clip_skip)
         notes = tuple(line for line in processed.comments.splitlines() if line)
         seconds = time.perf_counter() - began
         return Rendered(processed.images[0].convert("RGB"), ran, seconds=seconds, notes=notes)
@@ -78,6 +82,13 @@ class WebUIRenderer:
         """Leave the WebUI with the checkpoint and VAE of its settings; between pictures the last one's stay loaded."""
         with call_queue.queue_lock:
             reload_model()
+
+
+def _has_clip_skip(model: Any) -> bool:  # noqa: ANN401
+    """Return whether "Clip skip" acts, which the WebUI writes for every model."""
+    if getattr(model, "is_sdxl", False):
+        return bool(shared.opts.sdxl_clip_l_skip)
+    return not getattr(model, "is_sd2", False)
 
 
 def _wants_fam(request: HiresRequest) -> bool:
@@ -161,6 +172,10 @@ def _processing(image: Image.Image, request: HiresRequest, *, upscaler: str) -> 
         raise UnsupportedSamplerError(
             f"sampler is {request.sampler!r}; choose one that this WebUI offers, such as DPM++ 2M"
         )
+    if request.schedule not in sd_schedulers.schedulers_map:
+        raise UnsupportedScheduleError(
+            f"schedule is {request.schedule!r}; choose one that this WebUI offers, such as Karras"
+        )
     height, width = request.size
     native = _whole_latents(image)
     # the WebUI crops unless both shapes agree exactly
@@ -188,6 +203,8 @@ def _processing(image: Image.Image, request: HiresRequest, *, upscaler: str) -> 
     p.txt2img_upscale = True
     p.firstpass_image = native
     p.scripts = modules.scripts.scripts_txt2img
+    if request.timestep_spacing not in (None, "trailing" if request.schedule == "SGM Uniform" else None):
+        p.comment(f"timestep spacing {request.timestep_spacing} is not the WebUI's to choose; use a schedule type")
     if request.vae is not None and not _has_vae(request.vae):
         p.comment(f"VAE {request.vae} is not in this WebUI; that of its settings was used")
     p.script_args = tuple(script_arguments({"enabled": True, **config.to_dict()}))

@@ -26,6 +26,7 @@ from fam_ext.errors import (
     UnsupportedSamplerError,
     UsageError,
 )
+from fam_ext.hosts.base import replaced
 from fam_ext.hosts.ldm import (
     Position,
     StateCalls,
@@ -35,10 +36,9 @@ from fam_ext.hosts.ldm import (
     guided_sampler,
     guided_unet,
     recorded_sampler,
-    replaced,
-    schedule_from,
     up_blocks,
 )
+from fam_ext.hosts.ldm_levels import schedule_from
 from fam_ext.hosts.sites import select_sites
 from fam_ext.jobs.contract import Progress
 from fam_ext.metadata.infotext import to_fields

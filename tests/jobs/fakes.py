@@ -9,7 +9,7 @@ from pathlib import Path
 
 from PIL import Image, PngImagePlugin
 
-from fam_ext.errors import Cancelled, OutOfMemoryError, UnsupportedSamplerError
+from fam_ext.errors import Cancelled, OutOfMemoryError, UnsupportedSamplerError, UnsupportedScheduleError
 from fam_ext.jobs.contract import Progress, Rendered, Renderer
 from fam_ext.jobs.run import RendererSpec
 from fam_ext.metadata.infotext import to_fields
@@ -80,6 +80,8 @@ class Odd(Fast):
                 os._exit(9)
         if request.sampler == "LMS":
             raise UnsupportedSamplerError("sampler LMS is not offered; choose DDIM")
+        if request.schedule == "Beta":
+            raise UnsupportedScheduleError("schedule Beta is not offered; choose Karras")
         return super().render(image, request, progress)
 
 

@@ -154,6 +154,30 @@ def test_an_unknown_sampler_from_metadata_is_replaced_but_not_one_asked_for(tmp_
         run_job(forced, Odd, run=QUICK)
 
 
+def test_an_unknown_sampler_keeps_its_schedule_and_an_unknown_schedule_its_sampler(tmp_path: Path) -> None:
+    from PIL import PngImagePlugin
+
+    make_picture(tmp_path / "in" / "a.png", "x", 1)
+    picture = tmp_path / "in" / "a.png"
+    image = Image.open(picture)
+    for number, (asked, ran) in enumerate(
+        [
+            (("LMS", "Exponential"), ("DPM++ 2M", "Exponential")),
+            (("Euler", "Beta"), ("Euler", "Automatic")),
+            (("LMS", "Beta"), ("DPM++ 2M", "Automatic")),
+        ]
+    ):
+        info = PngImagePlugin.PngInfo()
+        own = f"x\nSteps: 4, Sampler: {asked[0]}, Schedule type: {asked[1]}, CFG scale: 7, Seed: 1"
+        info.add_text("parameters", own)
+        image.save(picture, pnginfo=info)
+        output = tmp_path / f"out{number}"
+        assert run_job(options(tmp_path / "in", output), Odd, run=QUICK).done == 1
+        params = parse(read_header(output / "a.png").infotext).params
+        named = params.get("FAM sampler", asked[0]), params.get("FAM schedule", asked[1])
+        assert named == ran
+
+
 def test_a_comparison_method_is_not_labelled_fam(tmp_path: Path) -> None:
     make_folder(tmp_path / "in", 1)
     run_job(options(tmp_path / "in", tmp_path / "out", method="direct"), Fast)

@@ -21,7 +21,7 @@ from fam_ext.core.config import FamConfig
 from fam_ext.errors import ConfigError, FamError, PictureError, UsageError
 from fam_ext.jobs.request import MAX_TARGET_SIDE, METHODS, HiresRequest, check_value
 from fam_ext.jobs.walk import Candidate, shown
-from fam_ext.metadata import pictures, programs
+from fam_ext.metadata import exif, pictures, programs
 from fam_ext.metadata.fields import BY_NAME
 from fam_ext.metadata.infotext import Infotext, from_fields, is_fam, request_value
 from fam_ext.metadata.presets import Preset
@@ -302,6 +302,7 @@ def _plan_file(candidate: Candidate, options: PlanOptions, index: int) -> Planne
         read = programs.read_text(beside) if beside else None
         if found is None and read is not None:
             found, origin, base_text, notes = read.as_infotext(), "sidecar", beside, read.notes
+            program = read.program if read.params else None  # bare words are nobody's
         elif found is not None and read is not None and read.prompt:
             # settings without a prompt: the words come from beside
             found = dataclasses.replace(found, prompt=read.prompt, negative_prompt=read.negative or "")
@@ -526,7 +527,7 @@ def _read_sidecar(path: Path) -> str:
             raw = file.read(_MAX_SIDECAR)
     except OSError:
         return ""
-    return raw.decode("utf-8-sig", "replace").replace("\x00", "").strip()
+    return exif.decode_plain(raw).replace("\x00", "").strip()
 
 
 # --- names --------------------------------------------------------------------------------------------------------

@@ -33,7 +33,20 @@ _INLINE = re.compile(r"(?:^|[\s.,;])(Steps: ?\d{1,5} ?[,|] ?[A-Za-z][\w /\-]{1,4
 _INLINE_NEGATIVE = re.compile(r"(?:^|[\s.,;])(negative[ _]prompt:)", re.IGNORECASE)
 _BARS = re.compile(r" ?\| ?(?=[A-Za-z][\w /\-]{1,40}:)")
 _NUMBER = re.compile(r"-?\d{1,40}(\.\d{1,40})?(e[+\-]?\d{1,3})?", re.IGNORECASE)
+_HEADING = re.compile(r"^(?:(?:positive )?prompt|parameters) ?:", re.IGNORECASE)
 _MAX_CHARS = 1 << 20
+_MAX_KEY_LINE = 1000
+# keys that may stand on a line of their own beside a settings line, or one on each line (Easy Diffusion's .txt)
+_LINE_KEYS = frozenset(
+    (
+        *("steps", "sampler", "seed", "cfg scale", "guidance scale", "schedule type", "scheduler", "size", "width"),
+        *("height", "model", "model hash", "vae", "vae model", "vae hash", "clip skip", "stable diffusion model"),
+        *("prompt strength", "denoising strength", "use face correction", "use upscaling", "upscale by", "version"),
+        *("app", "backend", "pipeline", "parser", "operations", "lora model", "lora strength", "hypernetwork model"),
+        *("hypernetwork strength", "embedding models", "seamless tiling", "controlnet model", "controlnet strength"),
+        *("distilled guidance", "rng", "ensd", "eta", "latent upscaler steps", "controlnet filter", "created date"),
+    )
+)
 
 ORIGINAL_KEY = "FAM original"
 """Holds the verbatim earlier infotext where it is not simply the part before FAM's own keys."""
@@ -133,16 +146,18 @@ def _setting_pairs(line: str) -> list[tuple[str, str]] | None:
     else:
         pairs = _pairs(line)
     for index, (key, value) in enumerate(pairs):
-        folded = key.casefold()
         if key in _MARKERS:
             return pairs if len(pairs) >= _MIN_PAIRS else None
-        good = value != "" if folded == "sampler" else _NUMBER.fullmatch(value) is not None
-        if folded in _KNOWN and good:
+        if key.casefold() in _KNOWN and _fits(key, value):
             rest = len(pairs) - index - 1
             # two pairs alone may be prose: then both must be ours to know
             others = any(other.casefold() in _KNOWN for other, _ in pairs[index + 1 :])
             return pairs if rest >= 2 or (rest == 1 and others) else None
     return None
+
+
+def _fits(key: str, value: str) -> bool:
+    return value != "" if key.casefold() == "sampler" else _NUMBER.fullmatch(value) is not None
 
 
 def has_settings(text: str) -> bool:
@@ -158,44 +173,93 @@ def parse(text: str) -> Infotext:
 def dissect(text: str) -> tuple[Infotext, tuple[str, ...], bool]:
     """Return `text` taken apart, the lines after its settings (templates, wildcards), and whether it has settings.
 
-    Settings are the last line that has a known key followed by others; prompt and negative prompt stand before the
-    first such line.
+    Settings are the last block of lines that has a known key followed by others; prompt and negative prompt stand
+    before the first such block.
     """
     text = text[:_MAX_CHARS].replace("\r\n", "\n").strip()
     lines = text.split("\n") if text else []
-    found = [(index, pairs) for index, line in enumerate(lines) if (pairs := _setting_pairs(line)) is not None]
-    if found:
-        index, head = found[0][0], lines[found[0][0]]
-        inline = _INLINE.search(head)
-        before = head[: inline.start(1)].strip().rstrip(",;") if inline is not None else ""
-        first = [*lines[:index], before] if before else lines[:index]
-        last, params = found[-1]
-        at = _INLINE.search(lines[last])
-        if at is not None:
-            params = _setting_pairs(lines[last][at.start(1) :]) or params
-        trailing = tuple(line.strip() for line in lines[last + 1 :] if line.strip())
-    else:
-        first, params, trailing = lines, [], ()
+    blocks = _blocks(lines)
+    first = lines
+    params: list[tuple[str, str]] = []
+    trailing: tuple[str, ...] = ()
+    if blocks:
+        start, _, _ = blocks[0]
+        before = _cut_inline(lines[start])[0]
+        first = [*lines[:start], before] if before else lines[:start]
+        _, end, params = blocks[-1]
+        trailing = tuple(line.strip() for line in lines[end:] if line.strip())
+    prompt, negative = _words(first, one_line=bool(blocks))
+    if not negative:  # older texts of Easy Diffusion have it among the settings
+        negative = next((value for key, value in params if key.casefold() == "negative prompt"), "")
+    return Infotext(prompt, negative, _known_spelling(params)), trailing, bool(blocks)
+
+
+def _blocks(lines: list[str]) -> list[tuple[int, int, list[tuple[str, str]]]]:
+    """Return (first line, line after the last, pairs) of every block of settings.
+
+    A block is one settings line, with the lines of known keys directly around it, or at least three lines of one known
+    key each.
+    """
+    blocks: list[tuple[int, int, list[tuple[str, str]]]] = []
+    start, pairs, strong = 0, list[tuple[str, str]](), False
+    for index, line in enumerate([*lines, ""]):
+        own = _setting_pairs(line)
+        known = any(key.casefold() in _KNOWN and _fits(key, value) for key, value in pairs)
+        added = _key_line(line, inside=known) if own is None else _cut_inline(line)[1] or own
+        if not pairs:
+            start = index
+        if added:
+            pairs, strong = [*pairs, *added], strong or own is not None
+            continue
+        if strong or (known and len(pairs) >= _MIN_PAIRS):
+            blocks.append((start, index, pairs))
+        pairs, strong = [], False
+    return blocks
+
+
+def _cut_inline(line: str) -> tuple[str, list[tuple[str, str]] | None]:
+    """Return what stands before the settings of a line, and those settings, where they begin in its middle."""
+    at = _INLINE.search(line)
+    if at is None:
+        return "", None
+    return line[: at.start(1)].strip().rstrip(",;"), _setting_pairs(line[at.start(1) :])
+
+
+def _key_line(line: str, *, inside: bool) -> list[tuple[str, str]]:
+    """Return the pairs of a line that holds known keys and nothing else; a negative prompt only among them."""
+    if len(line) > _MAX_KEY_LINE or ":" not in line:
+        return []
+    if inside and (cut := _NEGATIVE_START.match(line.strip())) is not None:
+        return [("Negative prompt", line.strip()[cut.end() :].strip())]
+    pairs = _pairs(line)
+    named = [key.casefold() for key, _ in pairs]
+    bare = line.strip().rstrip(",").casefold()
+    whole = bool(named) and bare.startswith(named[0]) and bare.count(",") + 1 == len(pairs)
+    return pairs if whole and _LINE_KEYS.issuperset(named) else []
+
+
+def _words(lines: list[str], *, one_line: bool) -> tuple[str, str]:
+    """Return prompt and negative prompt; where settings follow, the negative may begin in the middle of a line."""
     prompt: list[str] = []
     negative: list[str] = []
     target = prompt
-    for number_, line in enumerate(first):
+    for index, line in enumerate(lines):
         stripped = line.strip()
         cut = _NEGATIVE_START.match(stripped)
-        if cut is None and found:
+        if cut is None and one_line:
             cut = _INLINE_NEGATIVE.search(stripped)
         if cut is not None and target is prompt:
             start = cut.start(cut.lastindex or 0)
-            if stripped[:start].strip():
-                prompt.append(stripped[:start].strip().rstrip(",;"))
+            before = _HEADING.sub("", stripped[:start]).strip()
+            if before:
+                prompt.append(before.rstrip(",;"))
             target = negative
             stripped = stripped[cut.end() :].strip()
-        elif found and number_ == 0 and stripped[:7].casefold() == "prompt:":
-            stripped = stripped[7:].strip()
+        elif one_line and index == 0:
+            stripped = _HEADING.sub("", stripped).strip()
         if stripped or target:
             target.append(stripped)
-    read = Infotext("\n".join(prompt).strip(), "\n".join(negative).strip(), _known_spelling(params))
-    return read, trailing, bool(found)
+    return "\n".join(prompt).strip(), "\n".join(negative).strip()
 
 
 def _known_spelling(pairs: list[tuple[str, str]]) -> dict[str, str]:

@@ -58,7 +58,7 @@ _MARKERS = (VERSION_KEY, OTHER_KEY)
 _SPELLING = {
     key.casefold(): key
     for key in ("Steps", "Sampler", "Schedule type", "CFG scale", "Seed", "Size", "Model", "VAE", "Clip skip")
-}
+} | {"clip-skip": "Clip skip"}
 
 
 @dataclass(frozen=True)

@@ -139,6 +139,36 @@ def test_a_saver_s_word_for_no_prompt() -> None:
     assert (alone.prompt, alone.negative, alone.steps, alone.schedule) == (None, None, 20, "Simple")
 
 
+@pytest.mark.parametrize(
+    ("line", "sampler_name", "schedule", "skip"),
+    [
+        (
+            "Sampler: Euler a, Scheduler: EulerAncestralDiscreteScheduler, App: SD.Next, CLiP-skip: 2",
+            "Euler a",
+            None,
+            2,
+        ),
+        ("Scheduler: EulerAncestralDiscreteScheduler, App: SD.Next", "Euler a", None, None),
+        ("Sampler: DDIM, Sampler sigma: exponential, App: SD.Next", "DDIM", "Exponential", None),
+        ("Sampler: DPM++ 2M SDE Karras, Scheduler: karras, Version: Fooocus v2.5.5", "DPM++ 2M SDE", "Karras", None),
+        ('Sampler: euler_a discrete, Version: stable-diffusion.cpp, SDCPP: {"a": [1]}', "Euler a", "Normal", None),
+        ("Sampler: Euler Ancestral Karras, Model: x", "Euler a", "Karras", None),
+        ("Sampler: Default, Version: v1", None, None, None),
+    ],
+)
+def test_names_of_the_forks(line: str, sampler_name: str, schedule: str, skip: int) -> None:
+    found = read_header(png(("parameters", f"{PROMPT}\nSteps: 20, Size: 64x48, Seed: 7, CFG scale: 6, {line}"))).reading
+    assert (found.prompt, found.sampler, found.schedule, found.clip_skip) == (PROMPT, sampler_name, schedule, skip)
+
+
+def test_settings_without_any_words() -> None:
+    found = read_header(png(("parameters", LINE))).reading
+    assert (found.prompt, found.steps) == ("", 21)
+    both = png(("parameters", "None"), ("Comment", INFOTEXT))
+    assert of(both) == RIGHT
+    assert not read_header(png(("parameters", "None"))).reading.prompt
+
+
 def test_a_style_prompt_of_its_own_is_said() -> None:
     found = read_header(png(("invokeai_metadata", json.dumps(INVOKE | {"positive_style_prompt": "comic"})))).reading
     assert found.prompt == PROMPT and "style prompt" in found.notes[0]

@@ -137,7 +137,7 @@ def file_name(value: object) -> str | None:
 def own_prompt(value: object) -> str | None:
     """Return a prompt as `text` does; None for the word that savers write where nobody gave them one."""
     found = text(value)
-    return None if found is not None and found.casefold() in ("unknown", "undefined", "null") else found
+    return None if found is not None and found.casefold() in ("unknown", "undefined", "null", "none") else found
 
 
 def loras_of(prompt: str | None) -> tuple[str, ...]:

@@ -51,8 +51,7 @@ def from_infotext(item: Text, found: Infotext, trailing: tuple[str, ...]) -> Set
     """Return the settings in an infotext that was taken apart."""
     params = found.params
     number, notes = seed(params.get("Seed"))
-    sigmas = names.schedule(params.get("Sampler sigma", "")) if "Sampler sigma" in params else None  # SD.Next
-    sampler, schedule = named(params.get("Sampler"), params.get("Schedule type", params.get("Scheduler", sigmas)))
+    sampler, schedule = _names(params)
     prompt, negative = own_prompt(found.prompt), own_prompt(found.negative_prompt)
     if item.key == "dc:description" and negative == "" and prompt is not None and "\n-" in prompt:
         prompt, _, negative = prompt.rpartition("\n-")  # Draw Things
@@ -75,6 +74,15 @@ def from_infotext(item: Text, found: Infotext, trailing: tuple[str, ...]) -> Set
         item.value,
         params,
     )
+
+
+def _names(params: Mapping[str, str]) -> tuple[str | None, str | None]:
+    scheduler = params.get("Scheduler", "")
+    # SD.Next's is diffusers' class for a sampler, and its schedule has a key of its own
+    is_sampler = names.sampler(scheduler) is not None
+    sigmas = names.schedule(params["Sampler sigma"]) if "Sampler sigma" in params else None
+    schedule = params.get("Schedule type") or (sigmas if is_sampler or not scheduler else scheduler)
+    return named(params.get("Sampler") or (scheduler if is_sampler else None), schedule)
 
 
 def _program(params: Mapping[str, str]) -> str:

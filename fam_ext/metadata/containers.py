@@ -15,6 +15,7 @@ from fam_ext.metadata import exif
 MAX_TEXT = 8 << 20
 MAX_DEPTH = 64
 """Deepest JSON that is read."""
+_MAX_JSON = 4 << 20
 _MAX_BRACKETS = 200_000
 """Most lists and objects of a JSON text: each takes a hundred bytes, however short it is written."""
 _MAX_XMP = 2 << 20
@@ -23,7 +24,6 @@ _XMP_NAMES = (
     *(f"xmp:{name}" for name in ("prompt", "negative_prompt", "sampler", "steps", "cfg_scale", "seed", "agent")),
 )
 _XMP_ITEM = re.compile(r"<rdf:li[^>]{0,200}>([^<]*)</rdf:li>")
-_BRACKETS = re.compile(r'"(?:\\.|[^"\\])*"|[\[\]{}]')
 _PREFIX = re.compile(r"\s*(prompt|workflow)\s*:\s*(?=\{)", re.IGNORECASE)
 # keys of a JSON object that holds a file's texts as its values, as converters and NovelAI's WebP write it
 _PACKED = (
@@ -148,17 +148,25 @@ def json_object(text: str) -> dict[str, Any] | None:
 
 
 def loaded(text: str) -> object | None:
-    """Return the JSON value in the text, None when it is no JSON, too long or deeper than MAX_DEPTH."""
+    """Return the JSON value in the text, None when it is no JSON, too large or deeper than MAX_DEPTH."""
     bare = text.strip().strip("\x00")
-    if bare[:1] not in ("{", "[") or len(bare) > MAX_TEXT or bare.count("{") + bare.count("[") > _MAX_BRACKETS:
+    if bare[:1] not in ("{", "[") or len(bare) > _MAX_JSON or bare.count("{") + bare.count("[") > _MAX_BRACKETS:
         return None
-    depth = 0
-    for match in _BRACKETS.finditer(bare):
-        mark = match.group()
-        depth += (mark in "[{") - (mark in "]}") if len(mark) == 1 else 0
-        if depth > MAX_DEPTH:
-            return None
     try:
-        return cast("object", json.loads(bare))
+        value = cast("object", json.loads(bare))
     except (ValueError, RecursionError):
         return None
+    level: list[object] = [value]
+    for _ in range(MAX_DEPTH + 1):
+        level = [inner for outer in level for inner in _within(outer)]
+        if not level:
+            return value
+    return None
+
+
+def _within(value: object) -> list[object]:
+    """Return the lists and objects directly within a JSON value."""
+    if isinstance(value, dict):
+        value = list(cast("dict[str, object]", value).values())
+    rows = cast("list[object]", value) if isinstance(value, list) else []
+    return [row for row in rows if isinstance(row, dict | list)]

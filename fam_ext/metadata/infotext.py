@@ -35,6 +35,7 @@ _BARS = re.compile(r" ?\| ?(?=[A-Za-z][\w /\-]{1,40}:)")
 _NUMBER = re.compile(r"-?\d{1,40}(\.\d{1,40})?(e[+\-]?\d{1,3})?", re.IGNORECASE)
 _HEADING = re.compile(r"^(?:(?:positive )?prompt|parameters) ?:", re.IGNORECASE)
 _MAX_CHARS = 1 << 20
+_MAX_LINES = 20_000
 _MAX_KEY_LINE = 1000
 # keys that may stand on a line of their own beside a settings line, or one on each line (Easy Diffusion's .txt)
 _LINE_KEYS = frozenset(
@@ -177,7 +178,7 @@ def dissect(text: str) -> tuple[Infotext, tuple[str, ...], bool]:
     before the first such block.
     """
     text = text[:_MAX_CHARS].replace("\r\n", "\n").strip()
-    lines = text.split("\n") if text else []
+    lines = text.split("\n")[:_MAX_LINES] if text else []
     blocks = _blocks(lines)
     first = lines
     params: list[tuple[str, str]] = []
@@ -201,19 +202,19 @@ def _blocks(lines: list[str]) -> list[tuple[int, int, list[tuple[str, str]]]]:
     key each.
     """
     blocks: list[tuple[int, int, list[tuple[str, str]]]] = []
-    start, pairs, strong = 0, list[tuple[str, str]](), False
+    start, pairs, strong, known = 0, list[tuple[str, str]](), False, False
     for index, line in enumerate([*lines, ""]):
         own = _setting_pairs(line)
-        known = any(key.casefold() in _KNOWN and _fits(key, value) for key, value in pairs)
         added = _key_line(line, inside=known) if own is None else _cut_inline(line)[1] or own
-        if not pairs:
-            start = index
         if added:
-            pairs, strong = [*pairs, *added], strong or own is not None
+            start = start if pairs else index
+            pairs += added
+            strong = strong or own is not None
+            known = known or any(key.casefold() in _KNOWN and _fits(key, value) for key, value in added)
             continue
         if strong or (known and len(pairs) >= _MIN_PAIRS):
             blocks.append((start, index, pairs))
-        pairs, strong = [], False
+        pairs, strong, known = [], False, False
     return blocks
 
 

@@ -12,10 +12,11 @@ from typing import Any
 from fam_ext.core.config import FamConfig
 from fam_ext.errors import ConfigError, UsageError
 from fam_ext.jobs.journal import Item, Journal
-from fam_ext.jobs.plan import DEFAULT_MAX_MEGAPIXELS, MAX_TARGET_SIDE, Planned, PlanOptions, Rule, plan_file
-from fam_ext.jobs.request import HiresRequest
+from fam_ext.jobs.plan import DEFAULT_MAX_MEGAPIXELS, Planned, PlanOptions, Rule, plan_file
 from fam_ext.jobs.walk import Candidate, check_places, others, walk
 from fam_ext.metadata.pictures import FORMATS
+from fam_ext.options.field import MAX_SIDE
+from fam_ext.options.request import HiresRequest
 from fam_ext.ui.compare import KEPT, duration, table_html
 
 PROMPT_RULES = ("take", "override", "prefix", "suffix")
@@ -58,9 +59,9 @@ FOLDER_FIELDS: Mapping[str, tuple[type | tuple[type, ...], Any, str]] = {
 """Name -> (type, default, what it does). The tab's components and the API's fields."""
 RANGES: Mapping[str, tuple[float, float]] = {
     "scale": (1, 16),
-    "width": (0, MAX_TARGET_SIDE),
-    "height": (0, MAX_TARGET_SIDE),
-    "max_side": (0, MAX_TARGET_SIDE),
+    "width": (0, MAX_SIDE),
+    "height": (0, MAX_SIDE),
+    "max_side": (0, MAX_SIDE),
     "max_megapixels": (0, 1024),
     "steps": (1, 150),
     "cfg_scale": (1, 30),

@@ -18,10 +18,18 @@ from PIL import Image
 from fam_ext.core.config import FamConfig
 from fam_ext.errors import FamError, UsageError
 from fam_ext.jobs.plan import DEFAULT_MAX_MEGAPIXELS, PlanOptions, Rule, check_native, resolve, target_size
-from fam_ext.jobs.request import HiresRequest
 from fam_ext.metadata import pictures
-from fam_ext.metadata.infotext import Infotext, format_infotext, is_fam, parse, readable_fields, request_value
-from fam_ext.metadata.presets import CUSTOM, Preset, PresetStore, from_infotext, read, write
+from fam_ext.metadata.infotext import (
+    Infotext,
+    format_infotext,
+    is_fam,
+    parse,
+    readable_fields,
+    request_value,
+    to_preset,
+)
+from fam_ext.options.presets import CUSTOM, Preset, PresetStore, read, write
+from fam_ext.options.request import HiresRequest
 from fam_ext.ui.compare import compare_html, sentence_html, status_html, upright
 from fam_ext.ui.dials import bind_preset_box, build_dials, dial_values, preset_of, read_dials
 from fam_ext.ui.folder import AS_INPUT, PROMPT_RULES, SETTING_NAMES, folder_options, model_rules, plan_pages, question
@@ -667,7 +675,7 @@ def _bind_presets(
         return answered(action)
 
     def from_image(asked: str, name: str, infotext: str) -> list[Any]:
-        return stored(lambda: from_infotext(infotext, name.strip() or "from picture"), asked)
+        return stored(lambda: to_preset(infotext, name.strip() or "from picture"), asked)
 
     def export(name: str) -> list[Any]:
         try:

@@ -13,7 +13,7 @@ from PIL import Image
 from PIL.PngImagePlugin import PngInfo
 
 from fam_ext.core.config import FamConfig
-from fam_ext.metadata.presets import Preset, PresetStore
+from fam_ext.options.presets import Preset, PresetStore
 
 REPOSITORY = Path(__file__).parents[2]
 PYTHON = Path(os.environ.get("FAM_GRADIO_PYTHON", REPOSITORY / ".venv-webui" / "bin" / "python"))

@@ -6,7 +6,6 @@ import re
 from collections.abc import Mapping
 
 from fam_ext.metadata.containers import Text, Texts
-from fam_ext.metadata.fields import VERSION_KEY
 from fam_ext.metadata.infotext import Infotext, dissect
 from fam_ext.metadata.programs.base import (
     Settings,
@@ -21,6 +20,7 @@ from fam_ext.metadata.programs.base import (
     text,
     whole,
 )
+from fam_ext.options.table import VERSION_KEY
 from fam_ext.samplers import names
 
 _KEYS = (

@@ -7,7 +7,7 @@ from dataclasses import dataclass
 from typing import Any, cast
 
 from fam_ext.metadata import containers, programs
-from fam_ext.metadata.infotext import Infotext
+from fam_ext.metadata.dissect import Infotext
 
 XMP_KEY = "XML:com.adobe.xmp"
 """PNG's keyword for an XMP packet."""

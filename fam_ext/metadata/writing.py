@@ -13,10 +13,10 @@ from PIL import Image, PngImagePlugin
 from fam_ext.errors import PictureError
 from fam_ext.metadata import exif
 from fam_ext.metadata.decoding import bare
+from fam_ext.metadata.dissect import has_settings
 from fam_ext.metadata.formats import MAX_SIDE, can_write
 from fam_ext.metadata.guard import strict_pillow
 from fam_ext.metadata.header import XMP_KEY, Header
-from fam_ext.metadata.infotext import has_settings
 from fam_ext.metadata.reading import TIFF_TEXT_TAGS, XMP_HEADER, XMP_TIFF_TAG, first_line, latin
 
 _JPEG_SEGMENT = 65533

@@ -9,6 +9,7 @@ from hypothesis import strategies as st
 
 from fam_ext.core.config import FamConfig
 from fam_ext.errors import ConfigError
+from fam_ext.metadata.dissect import unquote
 from fam_ext.metadata.infotext import (
     Infotext,
     add,
@@ -21,7 +22,6 @@ from fam_ext.metadata.infotext import (
     request_value,
     to_fields,
     undo,
-    unquote,
 )
 from fam_ext.options.table import CONFIG_FIELDS
 

@@ -6,7 +6,7 @@ import re
 from collections.abc import Mapping
 
 from fam_ext.metadata.containers import Text, Texts
-from fam_ext.metadata.infotext import Infotext, dissect
+from fam_ext.metadata.dissect import Infotext, dissect
 from fam_ext.metadata.programs.base import (
     Settings,
     base_name,

@@ -16,7 +16,7 @@ from fam_ext.jobs.names import output_name
 from fam_ext.jobs.settings import offered, request_for, untaken
 from fam_ext.jobs.size import MIN_SIDE, check_native, check_target, enlarged_note, is_capped, target_size
 from fam_ext.jobs.walk import Candidate, check_places, shown
-from fam_ext.metadata import pictures, programs
+from fam_ext.metadata import exif, pictures, programs
 from fam_ext.metadata.infotext import Infotext
 from fam_ext.options.job import STANDALONE, Job
 from fam_ext.options.request import HiresRequest
@@ -108,6 +108,7 @@ def _plan_file(candidate: Candidate, options: Job, index: int) -> Planned:
         read = programs.read_text(beside) if beside else None
         if found is None and read is not None:
             found, origin, base_text, notes = read.as_infotext(), "sidecar", beside, read.notes
+            program = read.program if read.params else None  # bare words are nobody's
         elif found is not None and read is not None and read.prompt:
             # settings without a prompt: the words come from beside
             found = dataclasses.replace(found, prompt=read.prompt, negative_prompt=read.negative or "")
@@ -163,4 +164,4 @@ def _read_sidecar(path: Path) -> str:
             raw = file.read(_MAX_SIDECAR)
     except OSError:
         return ""
-    return raw.decode("utf-8-sig", "replace").replace("\x00", "").strip()
+    return exif.decode_plain(raw).replace("\x00", "").strip()

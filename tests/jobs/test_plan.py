@@ -101,6 +101,18 @@ def test_a_sidecar_speaks_for_a_picture_without_metadata(tmp_path: Path) -> None
     assert (second.request.prompt, second.request.steps) == ("only words", 30)
 
 
+@pytest.mark.parametrize("codec", ["utf-8", "utf-8-sig", "utf-16", "latin-1"])
+def test_a_sidecar_of_another_program_and_encoding(tmp_path: Path, codec: str) -> None:
+    (tmp_path / "in").mkdir()
+    Image.new("RGB", (64, 64)).save(tmp_path / "in" / "a.jpg")
+    lines = ("Prompt: a café", "Negative Prompt: fog", "Seed: 4", "Stable Diffusion model: x", "Steps: 9")
+    (tmp_path / "in" / "a.txt").write_bytes("\n".join((*lines, "Sampler: euler_a", "Guidance Scale: 3")).encode(codec))
+    (found,) = planned(tmp_path / "in")
+    request = found.request
+    assert (request.prompt, request.negative_prompt, request.seed, request.steps) == ("a café", "fog", 4, 9)
+    assert (request.sampler, request.cfg_scale, found.program) == ("Euler a", 3.0, "Easy Diffusion")
+
+
 @pytest.mark.parametrize(
     ("rule", "prompt"),
     [

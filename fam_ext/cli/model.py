@@ -74,7 +74,7 @@ def generate(
 
     from fam_ext import standalone
 
-    host = standalone.load_pipeline(**renderer.arguments, config=model_config)
+    host = _load(renderer, model_config)
     side = round(host.native_side * job.size.scale / 8) * 8
     first = request_for(Infotext(), job.size.size or (side, side), job.picture)[0]
     for number in range(count):
@@ -127,7 +127,7 @@ def compare(
 
     from fam_ext import standalone
 
-    host = standalone.load_pipeline(**renderer.arguments, config=model_config)
+    host = _load(renderer, model_config)
     height, width = planned.request.size
     cells = [Cell(native, f"{native.width}x{native.height}"), Cell(native.resize((width, height)), "bicubic")]
     for name in names:
@@ -186,10 +186,9 @@ def bench_cost(
     said: dict[str, Any],
 ) -> None:
     """Time and peak memory of FAM beside direct inference, on your model and device."""
-    from fam_ext import standalone
     from fam_ext.bench import cost_table
 
-    host = standalone.load_pipeline(**renderer_of(said).arguments, config=model_config)
+    host = _load(renderer_of(said), model_config)
     for line in cost_table(host, [float(scale) for scale in scales.split(",")], steps=steps, repeats=repeats):
         say(line)
 
@@ -207,6 +206,13 @@ def bench_jobs(
     if as_json:
         say(bench.as_json(measures))
     raise typer.Exit(0 if all(measure.met for measure in measures) else 1)
+
+
+def _load(renderer: RendererChoice, config: str | None) -> Any:  # noqa: ANN401  # a host: torch is imported here
+    from fam_ext import standalone
+
+    arguments = renderer.arguments
+    return standalone.load_pipeline(arguments.pop("model"), **arguments, config=config)
 
 
 # --- small parts --------------------------------------------------------------------------------------------------

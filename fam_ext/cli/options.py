@@ -3,7 +3,8 @@
 from __future__ import annotations
 
 import inspect
-from collections.abc import Callable, Iterable, Mapping
+from collections.abc import Callable, Iterable, Iterator, Mapping
+from contextlib import contextmanager
 from typing import Annotated, Any
 
 import typer
@@ -35,9 +36,10 @@ def takes(options: Iterable[Option]) -> Callable[[Callable[..., None]], Callable
             said: dict[str, Any] = {}
             for spec in table:
                 value = values.pop(spec.name) if spec.name not in taken else None
-                if value is not None and (spec.kind != "bool" or value != spec.default):
+                if value is not None and value is not False:  # a switch that was not given is False
                     said[spec.name] = _read(spec, value)
-            function(**values, said=said)
+            with in_flags(table):
+                function(**values, said=said)
 
         # the command's own first: they are its arguments; keyword only, so that any order of defaults will do
         parameters = [parameter.replace(kind=inspect.Parameter.KEYWORD_ONLY) for parameter in (*own, *added)]
@@ -96,6 +98,19 @@ def _read(spec: Option, value: Any) -> Any:  # noqa: ANN401
         except ValueError:
             raise UsageError(f"{flag(spec)} is {value!r}; write two numbers in rho, as 1,0.4") from None
     return tuple(value) if isinstance(value, list) else value
+
+
+@contextmanager
+def in_flags(options: Iterable[Option]) -> Iterator[None]:
+    """Let an error about an option name it as it stands on the command line."""
+    try:
+        yield
+    except (ConfigError, UsageError) as error:
+        name, _, rest = str(error).partition(" ")
+        spec = next((spec for spec in options if spec.name == name), None)
+        if spec is None:
+            raise
+        raise type(error)(f"{flag(spec)} {rest}") from None
 
 
 def parse_size(text: str) -> tuple[int, int]:

@@ -10,7 +10,7 @@ from pathlib import Path
 
 from PIL import Image
 
-from fam_ext.errors import PictureError
+from fam_ext.options.job import FORMATS as FORMATS
 
 log = logging.getLogger(__name__)
 
@@ -37,7 +37,6 @@ PLUGINS: Mapping[str, tuple[str, str]] = {
 """Formats that are read where their Pillow plugin is installed: its module and package. They are not written."""
 HEIF_BRANDS = (b"heic", b"heix", b"heim", b"heis", b"hevc", b"hevx", b"mif1", b"msf1")
 JXL_STARTS = (b"\xff\x0a", b"\x00\x00\x00\x0cJXL ")
-FORMATS = ("PNG", "JPEG", "WEBP", "AVIF", "TIFF", "BMP")
 PREFERRED_SUFFIX: Mapping[str, str] = {
     "PNG": ".png",
     "JPEG": ".jpg",
@@ -53,15 +52,6 @@ def format_of(name: str | Path) -> str | None:
     """Return the format that a file name's suffix stands for, None for any other suffix."""
     text = str(name)
     return SUFFIXES.get(text[text.rfind(".") :].lower()) if "." in text else None
-
-
-def normal_format(name: str) -> str:
-    """Return one of FORMATS for what a user typed ("jpg", ".webp"). Raises `PictureError`."""
-    wanted = name.strip().lower().lstrip(".")
-    for candidate in FORMATS:
-        if wanted == candidate.lower() or SUFFIXES.get("." + wanted) == candidate:
-            return candidate
-    raise PictureError(f"format is {name!r}; choose png, jpeg, webp, avif, tiff or bmp")
 
 
 @functools.lru_cache(maxsize=16)

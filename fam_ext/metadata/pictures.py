@@ -11,7 +11,6 @@ from fam_ext.metadata.formats import (
     SUFFIXES,
     can_write,
     format_of,
-    normal_format,
 )
 from fam_ext.metadata.header import Header, PngText
 from fam_ext.metadata.reading import DEFAULT_MAX_PIXELS, MAX_FILE_BYTES, read_header
@@ -33,6 +32,5 @@ __all__ = [
     "decode",
     "encode",
     "format_of",
-    "normal_format",
     "read_header",
 ]

@@ -392,7 +392,7 @@ def _weighted(entry: str) -> tuple[str, float]:
         except ValueError:
             return entry, 1.0  # a drive letter or a colon in the name
         if not -100 <= number <= 100:  # not: also nan
-            raise UsageError(f"lora is {said(entry)}; choose a weight from -100 to 100")
+            raise UsageError(f"loras is {said(entry)}; choose a weight from -100 to 100")
         return path, number
     return entry, 1.0
 

@@ -29,13 +29,13 @@ from tests.jobs.fakes import infotext, make_picture, options, page_job
 
 def planned(path: Path, **more):
     plan = options(path, path.parent.parent / "out", **more)
-    return [plan_file(candidate, plan) for candidate in walk(plan)]
+    return [plan_file(candidate, plan) for candidate in walk(plan.places)]
 
 
 def names(source: Path, output: Path, **more) -> dict[str, str]:
     plan = options(source, output, **more)
     with Journal(output, memory=True) as journal:
-        journal.plan(walk(plan), plan, plan_file)
+        journal.plan(walk(plan.places), plan, plan_file)
         return {item.key: item.output for item in journal.items()}
 
 
@@ -47,7 +47,7 @@ def test_natural_order_recursion_and_patterns(tmp_path: Path) -> None:
     source = tmp_path / "in"
 
     def keys(**more) -> list[str]:
-        return [candidate.key for candidate in walk(options.places(source, tmp_path / "out", **more))]
+        return [candidate.key for candidate in walk(options(source, tmp_path / "out", **more).places)]
 
     assert keys() == ["a2.png", "a10.png"]
     assert keys(recursive=True) == ["a2.png", "a10.png", "b/c1.png", "b/no.jpg", "b/d/c2.png"]
@@ -64,7 +64,7 @@ def test_symlink_loops_end(tmp_path: Path) -> None:
     make_picture(tmp_path / "in" / "a.png")
     (tmp_path / "in" / "loop").symlink_to(tmp_path / "in", target_is_directory=True)
     plan = options(tmp_path / "in", tmp_path / "out", recursive=True)
-    assert [candidate.key for candidate in walk(plan)] == ["a.png"]
+    assert [candidate.key for candidate in walk(plan.places)] == ["a.png"]
 
 
 def test_the_pictures_own_settings_win_over_defaults(tmp_path: Path) -> None:
@@ -170,7 +170,7 @@ def test_old_sampler_names_are_split(tmp_path: Path) -> None:
         ((512, 768), {"scale": 1.5}, (768, 1152)),
         ((250, 333), {}, (504, 664)),
         ((512, 768), {"size": (1024, 1024)}, (680, 1024)),
-        ((512, 768), {"size": (1000, 1000), "fit": "exact"}, (1000, 1000)),
+        ((512, 768), {"size": (1000, 1000), "exact_size": True}, (1000, 1000)),
         ((1024, 2048), {"scale": 4, "max_side": 4096}, (2048, 4096)),
         ((1024, 1024), {"scale": 4, "max_megapixels": 4.0}, (2000, 2000)),
     ],
@@ -187,7 +187,7 @@ def test_target_sizes(native, more, target) -> None:
 )
 def test_sizes_are_multiples_of_8_within_the_caps(native, scale, max_side, max_megapixels) -> None:
     plan = Job.of(("a",), "b", scale=scale, max_side=max_side, max_megapixels=max_megapixels)
-    target, skip = target_size(native, plan)
+    target, skip = target_size(native, plan.size)
     assert target[0] % 8 == target[1] % 8 == 0
     assert min(target) >= 8
     assert skip is not None or target[0] * target[1] > native[0] * native[1]
@@ -228,7 +228,7 @@ def test_the_tree_is_mirrored_and_several_folders_stay_apart(tmp_path: Path) -> 
         (str(tmp_path / "one"), str(tmp_path / "two"), str(tmp_path / "b.png")), str(tmp_path / "out"), recursive=True
     )
     with Journal(tmp_path / "out", memory=True) as journal:
-        journal.plan(walk(plan), plan, plan_file)
+        journal.plan(walk(plan.places), plan, plan_file)
         assert [item.output for item in journal.items()] == ["one/sub/a.png", "two/sub/a.png", "b.png"]
     assert not (tmp_path / "out").exists()
 
@@ -313,7 +313,7 @@ def test_files_of_one_size_are_neighbours(tmp_path: Path) -> None:
         make_picture(tmp_path / "in" / f"{number}.png", size=(side, side))
     plan = options(tmp_path / "in", tmp_path / "out")
     with Journal(tmp_path / "out") as journal:
-        journal.plan(walk(plan), plan, plan_file)
+        journal.plan(walk(plan.places), plan, plan_file)
         order = []
         while (item := journal.claim()) is not None:
             order.append(item.key)
@@ -335,7 +335,7 @@ def test_no_two_files_share_a_key_when_a_real_name_looks_numbered(tmp_path: Path
     for folder in folders:
         make_picture(folder / "one.png")
     job = Job.of(inputs=tuple(map(str, folders)), output=str(tmp_path / "out"))
-    assert [candidate.key for candidate in walk(job)] == ["a/one.png", "a-2/one.png", "a-2-2/one.png"]
+    assert [candidate.key for candidate in walk(job.places)] == ["a/one.png", "a-2/one.png", "a-2-2/one.png"]
 
 
 def test_names_sort_by_their_numbers(tmp_path: Path) -> None:
@@ -381,7 +381,7 @@ def test_planning_never_holds_the_journal_while_it_reads(tmp_path: Path) -> None
     plan = options(source, tmp_path / "out")
     with Journal(tmp_path / "out") as journal:
         for _ in range(2):
-            counts = journal.plan(walk(plan), plan, slow)
+            counts = journal.plan(walk(plan.places), plan, slow)
             assert (counts.files, counts.new + journal.counts()["pending"] > 0) == (4, True)
             assert journal.counts()["pending"] == 4
             plan = plan.replace(scale=3.0)

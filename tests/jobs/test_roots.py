@@ -27,7 +27,7 @@ def test_no_link_leads_out_of_the_allowed_folders(tmp_path):
     (root / "near.png").symlink_to(tmp_path / "in-too" / "a.png")
     make_picture(tmp_path / "in-too" / "a.png")
     job = options(root, tmp_path / "out", recursive=True, allowed=(os.path.realpath(root),))
-    found = {planned.candidate.key: planned for planned in (plan_file(one, job) for one in walk(job))}
+    found = {planned.candidate.key: planned for planned in (plan_file(one, job) for one in walk(job.places))}
     good = {key for key, planned in found.items() if planned.problem is None}
     assert good == {"whole.png", "inner.png", "texted.png"}
     assert found["texted.png"].request.prompt == "a cat" and found["texted.png"].candidate.sidecar is None

@@ -15,8 +15,9 @@ from fam_ext.errors import UnsupportedModelError, UnsupportedSamplerError, Usage
 from fam_ext.jobs import make
 from fam_ext.jobs.journal import Journal
 from fam_ext.jobs.run import Control, retry_failed, run_job
+from fam_ext.metadata.formats import SUFFIXES
 from fam_ext.metadata.infotext import from_fields, parse, undo
-from fam_ext.metadata.pictures import can_write, normal_format, read_header
+from fam_ext.metadata.pictures import can_write, read_header
 from fam_ext.options.job import Rule, RunRule
 from tests.jobs.fakes import SPEC, Fast, Odd, infotext, make_folder, make_picture, options, outputs, strays
 
@@ -386,7 +387,7 @@ def test_every_format_with_alpha_and_rotation(tmp_path: Path) -> None:
     exif = Image.Exif()
     exif[0x0112] = 6
     for number, suffix in enumerate(["png", "jpg", "webp", "avif", "tif", "bmp"]):
-        if can_write(normal_format(suffix)) is not None:
+        if can_write(SUFFIXES["." + suffix]) is not None:
             continue
         alpha = suffix not in ("jpg", "bmp")
         image = Image.new("RGBA" if alpha else "RGB", (48, 32), (200, 40 * number, 30, 120)[: 4 if alpha else 3])

@@ -7,7 +7,8 @@ import pytest
 from PIL import Image
 
 from fam_ext import cli
-from fam_ext.jobs.plan import MIN_ENLARGED, plan_file
+from fam_ext.jobs.plan import plan_file
+from fam_ext.jobs.size import MIN_ENLARGED
 from fam_ext.jobs.walk import walk
 from fam_ext.metadata.infotext import parse
 from fam_ext.metadata.pictures import read_header
@@ -20,7 +21,7 @@ ENLARGED = "enlarged from 9 x 12 to 16 x 21 px first, the least size"
 def planned(tmp_path: Path, native: tuple[int, int], **more):
     make_picture(tmp_path / "in" / "a.png", size=native)
     plan = options(tmp_path / "in", tmp_path / "out", renderer=RendererChoice(STANDALONE), **more)
-    (found,) = (plan_file(candidate, plan) for candidate in walk(plan))
+    (found,) = (plan_file(candidate, plan) for candidate in walk(plan.places))
     return found
 
 

@@ -146,6 +146,6 @@ def test_a_setting_that_cannot_be_taken_is_noted(tmp_path: Path, changed: dict[s
     (tmp_path / "in").mkdir()
     (tmp_path / "in" / "a.png").write_bytes(said(**changed))
     plan = options(tmp_path / "in", tmp_path / "out", renderer=RendererChoice(STANDALONE))
-    (found,) = (plan_file(candidate, plan) for candidate in walk(plan))
+    (found,) = (plan_file(candidate, plan) for candidate in walk(plan.places))
     assert found.problem is None and note in "; ".join(found.notes)
     assert all(one.isprintable() for one in found.notes)

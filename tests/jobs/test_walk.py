@@ -19,8 +19,8 @@ pytestmark = pytest.mark.skipif(os.name == "nt", reason="links")
 
 def keys(source: Path, output: Path, **more) -> list[str]:
     plan = options(source, output, recursive=True, **more)
-    check_places(plan)
-    return [candidate.key for candidate in walk(plan)]
+    check_places(plan.places)
+    return [candidate.key for candidate in walk(plan.places)]
 
 
 def test_hidden_files_are_left_out_and_counted(tmp_path: Path) -> None:
@@ -44,7 +44,7 @@ def test_a_link_upward_never_grows_the_plan(tmp_path: Path) -> None:
         run_job(options(source, output, recursive=True), Fast)
     assert sorted(path.name for path in output.glob("**/*.png")) == ["a.png"]
     left: Counter[str] = Counter()
-    list(walk(options.places(source, output, recursive=True), left))
+    list(walk(options(source, output, recursive=True).places, left))
     assert left[LINKS] == 2
 
 
@@ -69,9 +69,9 @@ def test_the_output_is_no_input_under_any_name(tmp_path: Path) -> None:
         assert keys(tmp_path / "in", output) == ["a.png"]
     (tmp_path / "inside").symlink_to("in/new", target_is_directory=True)
     with pytest.raises(UsageError, match="lies inside the input"):
-        check_places(options(tmp_path / "in", tmp_path / "inside"))
+        check_places(options(tmp_path / "in", tmp_path / "inside").places)
     with pytest.raises(UsageError, match="lies inside the output"):
-        check_places(options(tmp_path / "in", tmp_path))
+        check_places(options(tmp_path / "in", tmp_path).places)
     assert is_within(tmp_path / "alias" / "x", tmp_path / "out") and not is_within(tmp_path / "out2", tmp_path / "out")
 
 
@@ -114,7 +114,7 @@ def test_other_kinds_are_counted_on_one_line_and_droppings_are_not(tmp_path: Pat
     assert planned.notes == ("1 of 2 carry no prompt: give --prompt, or .txt files", summary.left_out)
     assert "from A1111" in (tmp_path / "out" / "report.html").read_text()
     again: Counter[str] = Counter()
-    list(walk(options.places(source, tmp_path / "out", include=("*.png",)), again))
+    list(walk(options(source, tmp_path / "out", include=("*.png",)).places, again))
     assert left_out_line(again) == "1 left out: 1 hidden"
     assert left_out_line(Counter()) == ""
     many = Counter({f".k{number}": 1 for number in range(300)})

@@ -35,6 +35,10 @@ unit = st.floats(0, 1)
 windows = st.tuples(unit, unit).map(lambda pair: (max(pair), min(pair)))
 
 
+def is_site(text: str) -> bool:
+    return bool(text.strip()) and text.isprintable() and text != "False"
+
+
 @st.composite
 def configs(draw):
     reference = draw(st.sampled_from(CHOICES["cutoff_reference"]))
@@ -45,7 +49,11 @@ def configs(draw):
         am=draw(st.booleans()),
         fm_window=draw(windows),
         am_window=draw(windows),
-        am_sites=draw(st.text(min_size=1, max_size=30).filter(lambda text: text.strip() and text.isprintable())),
+        am_sites=draw(
+            st.text(min_size=1, max_size=30).filter(
+                lambda text: text.strip() and text.isprintable() and text != "False"
+            )
+        ),
         am_interp=draw(st.sampled_from(CHOICES["am_interp"])),
         am_source=draw(st.sampled_from(CHOICES["am_source"])),
         cutoff_reference=reference,

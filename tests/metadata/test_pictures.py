@@ -390,6 +390,6 @@ def test_heic_is_read_where_its_plugin_is(tmp_path: Path, monkeypatch) -> None:
     assert (loaded.header.format, loaded.header.infotext) == ("HEIF", INFOTEXT)
     (tmp_path / "a.heic").write_bytes(HEIF)
     plan = Job.of((str(tmp_path / "a.heic"),), str(tmp_path / "out"))
-    planned = plan_file(next(walk(plan)), plan)
+    planned = plan_file(next(walk(plan.places)), plan)
     assert (planned.format, planned.output, planned.problem) == ("PNG", "a.png", None)
     assert [format_of(name) for name in ("a.HEIC", "a.heif", "a.jxl")] == ["HEIF", "HEIF", "JXL"]

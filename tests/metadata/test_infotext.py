@@ -254,3 +254,10 @@ def test_texts_as_programs_write_them(name: str) -> None:
 def test_prose_with_colons_is_a_prompt(prose: str) -> None:
     assert parse(f"{prose}\nNegative prompt: fog\n{LINE}").prompt == prose
     assert parse(prose).params == {}
+
+
+@pytest.mark.parametrize("line", ["Sampler: Euler, Seed: 5, CFG scale: 7", "Steps: 20.5, Sampler: Euler, Seed: 5"])
+def test_our_own_steps_begin_no_settings(line: str) -> None:
+    made = add(f"a cat\n{line}", {"FAM version": "1", "FAM steps": "30", "FAM sampler": "DDIM"})
+    assert parse(made).params["FAM version"] == "1" and parse(made).params["Seed"] == "5"
+    assert parse(made).prompt == "a cat"

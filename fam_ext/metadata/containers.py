@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import functools
 import html
+import itertools
 import json
 import re
 from collections.abc import Iterable
@@ -13,6 +14,8 @@ from typing import Any, cast
 from fam_ext.metadata import exif
 
 MAX_TEXT = 8 << 20
+MAX_READ = 1000
+"""Texts of a file that are looked at for settings; all are carried over."""
 MAX_DEPTH = 64
 """Deepest JSON that is read."""
 _MAX_JSON = 4 << 20
@@ -93,7 +96,8 @@ def collect(chunks: Iterable[tuple[str, str]], block: bytes | None, xmp: bytes |
             found.append(Text("JPEG comment", key.decode("ascii"), exif.decode_plain(value)))
         else:
             found.append(Text("JPEG comment", "Comment", exif.decode_plain(comment)))
-    found = [text for text in found if text.value.strip() and len(text.value) <= MAX_TEXT]
+    told = (text for text in found if text.value.strip() and len(text.value) <= MAX_TEXT)
+    found = list(itertools.islice(told, MAX_READ))
     return Texts([*found, *(inner for text in found for inner in _unpacked(text))])
 
 

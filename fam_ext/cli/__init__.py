@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import logging
+import os
 import sqlite3
 import sys
 import time
@@ -16,6 +17,7 @@ from fam_ext.cli import inspect, model, report, upscale
 from fam_ext.cli.presets import presets_app
 from fam_ext.cli.progress import Interrupted, clock, handling, interrupted, silence
 from fam_ext.errors import FamError, OutputError
+from fam_ext.jobs.walk import shown
 from fam_ext.terminal import PlainFormatter, say
 
 app = typer.Typer(
@@ -57,6 +59,8 @@ def _root(
 def main(arguments: Sequence[str] | None = None) -> None:
     """Run the command and exit with its code. An error a user can answer is one line on stderr."""
     began = time.monotonic()
+    if sys.stdout is None:  # closed by who started us
+        sys.stdout = open(os.devnull, "w", encoding="utf-8")  # noqa: SIM115  # for as long as the process lives
     try:
         with handling(interrupted):
             app(args=list(arguments) if arguments is not None else None)
@@ -70,6 +74,12 @@ def main(arguments: Sequence[str] | None = None) -> None:
         _exit_with(OutputError(f"{what} kept and the rest is made"), FAILED_EXIT)
     except FamError as error:
         _exit_with(error, USAGE_EXIT)
+    except OSError as error:
+        silence()
+        place = "the output" if error.filename is None else shown(error.filename)
+        _exit_with(
+            OutputError(f"{place} cannot be used ({error.strerror}); check its disk and permissions"), FAILED_EXIT
+        )
     except (Interrupted, KeyboardInterrupt):
         say(f"interrupted after {clock(time.monotonic() - began)}; nothing is left half-written", err=True)
         sys.exit(INTERRUPTED_EXIT)

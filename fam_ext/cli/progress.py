@@ -83,13 +83,13 @@ def handling(interrupt: Callable[[int, object], None]) -> Iterator[None]:
 
 
 def _while_open(show: Callable[..., None]) -> Callable[..., None]:
-    """Return `show`, which falls silent when what reads stdout is gone: a batch does not end for that."""
+    """Return `show`, which falls silent when what reads stdout is gone or full: a batch does not end for that."""
 
     def call(*values: Any) -> None:  # noqa: ANN401  # an event, or a summary and its folder
         try:
             show(*values)
             sys.stdout.flush()
-        except BrokenPipeError:
+        except OSError:
             silence()
 
     return call

@@ -25,13 +25,13 @@ import typer
 from fam_ext import __version__, cli_inspect, cli_model
 from fam_ext.errors import FamError, OutputError, UsageError
 from fam_ext.jobs.plan import DEFAULT_MAX_MEGAPIXELS, PlanOptions, Rule, with_preset
-from fam_ext.jobs.request import METHODS
 from fam_ext.jobs.run import Control, Event, Listener, RendererSpec, RunOptions, Summary, run_job, wordless_line
 from fam_ext.jobs.walk import shown
 from fam_ext.metadata import pictures
-from fam_ext.metadata import presets as preset_store
-from fam_ext.metadata.fields import BY_NAME
-from fam_ext.metadata.infotext import parse_value
+from fam_ext.metadata.infotext import parse_value, to_preset
+from fam_ext.methods.catalog import METHODS
+from fam_ext.options import presets as preset_store
+from fam_ext.options.table import CONFIG_FIELDS
 from fam_ext.terminal import PlainFormatter, as_json, plain, say
 
 if TYPE_CHECKING:
@@ -327,9 +327,9 @@ def fam_config(
         given["am"] = False
     for entry in entries:
         name, separator, text = entry.partition("=")
-        spec = BY_NAME.get(name)
-        if not separator or spec is None or spec.owner != "config":
-            names = ", ".join(field.name for field in BY_NAME.values() if field.owner == "config")
+        spec = next((field for field in CONFIG_FIELDS if field.name == name), None)
+        if not separator or spec is None:
+            names = ", ".join(field.name for field in CONFIG_FIELDS)
             raise UsageError(f"--set is {entry!r}; write FIELD=VALUE with one of {names}")
         value = parse_value(spec, text)
         given[name] = (not value if spec.inverted else value) if spec.kind == "bool" else value
@@ -756,7 +756,7 @@ def presets_from_image(
 ) -> None:
     """Make a preset from a picture that FAM made."""
     text = pictures.read_header(picture).infotext or ""
-    say(str(preset_store.PresetStore().save(preset_store.from_infotext(text, name), replace=replace)))
+    say(str(preset_store.PresetStore().save(to_preset(text, name), replace=replace)))
 
 
 @presets_app.command("delete")

@@ -356,7 +356,7 @@ def test_no_other_module_walks_the_files() -> None:
     package = ROOT / "fam_ext"
     for path in package.rglob("*.py"):
         relative = path.relative_to(package).as_posix()
-        if relative.startswith(("jobs/", "metadata/presets", "demo/")):
+        if relative.startswith(("jobs/", "options/presets", "demo/")):
             continue
         text = path.read_text(encoding="utf-8")
         for word in ("os.walk(", "os.scandir(", "walk_files("):
@@ -366,7 +366,7 @@ def test_no_other_module_walks_the_files() -> None:
 
 
 def test_a_method_that_is_asked_for_beats_the_preset_s(tmp_path: Path, capsys) -> None:
-    from fam_ext.metadata.presets import Preset, PresetStore
+    from fam_ext.options.presets import Preset, PresetStore
 
     PresetStore().save(Preset("rows", settings={"method": "direct"}))
     make_picture(tmp_path / "in" / "a.png", "a cat", 7)

@@ -26,10 +26,9 @@ from fam_ext.jobs.plan import (
     PlanOptions,
     alternatives,
     fold,
-    request_from_json,
 )
-from fam_ext.jobs.request import HiresRequest
 from fam_ext.jobs.walk import STATE_FOLDER, Candidate
+from fam_ext.options.request import HiresRequest
 
 log = logging.getLogger(__name__)
 
@@ -896,7 +895,7 @@ def _request(text: str | None) -> HiresRequest | None:
     if text is None:
         return None
     try:
-        return request_from_json(json.loads(text))
+        return HiresRequest.from_json(json.loads(text))
     except (FamError, ValueError, TypeError, KeyError, IndexError, AttributeError, RecursionError):
         log.debug("a row's request cannot be read", exc_info=True)
         return None

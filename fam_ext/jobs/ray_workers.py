@@ -11,9 +11,9 @@ from pathlib import Path
 from typing import Any
 
 from fam_ext.errors import Cancelled, UsageError
+from fam_ext.jobs.contract import Progress, Renderer
 from fam_ext.jobs.journal import Item
 from fam_ext.jobs.plan import PlanOptions
-from fam_ext.jobs.request import Progress, Renderer
 from fam_ext.jobs.run import RendererSpec, RunOptions
 from fam_ext.jobs.workers import START_SECONDS, died_loading, portable
 

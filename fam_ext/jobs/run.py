@@ -32,9 +32,9 @@ from fam_ext.errors import (
     UsageError,
 )
 from fam_ext.jobs import make
+from fam_ext.jobs.contract import Progress, Renderer
 from fam_ext.jobs.journal import MAX_DEATHS, POISON, Item, Journal, PlanCounts
 from fam_ext.jobs.plan import PlanOptions, plan_file
-from fam_ext.jobs.request import Progress, Renderer
 from fam_ext.jobs.walk import check_places, left_out_line, walk
 
 log = logging.getLogger(__name__)

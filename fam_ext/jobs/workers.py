@@ -15,9 +15,9 @@ from typing import Any
 
 from fam_ext.errors import Cancelled, LoadError, RenderError
 from fam_ext.jobs import make
+from fam_ext.jobs.contract import Progress, Renderer
 from fam_ext.jobs.journal import Item
 from fam_ext.jobs.plan import PlanOptions
-from fam_ext.jobs.request import Progress, Renderer
 from fam_ext.jobs.run import RendererSpec
 
 log = logging.getLogger(__name__)

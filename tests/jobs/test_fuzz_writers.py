@@ -10,9 +10,9 @@ from PIL import Image
 
 from fam_ext.errors import FamError
 from fam_ext.jobs import make
+from fam_ext.jobs.contract import Rendered
 from fam_ext.jobs.journal import Item
 from fam_ext.jobs.plan import PlanOptions, resolve
-from fam_ext.jobs.request import Rendered
 from fam_ext.metadata import exif, pictures
 from fam_ext.metadata.infotext import Infotext, add, format_infotext, parse, undo
 from tests.jobs.test_bad_inputs import png_chunk

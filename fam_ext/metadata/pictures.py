@@ -685,18 +685,22 @@ def _latin(value: Any) -> Any:  # noqa: ANN401  # a tag's value
 
 def _with_tiff_exif(data: bytes, block: bytes, notes: list[str]) -> bytes:
     try:
-        source = Image.Exif()
-        source.load(block)
-        little = Image.Exif()
-        little.endian = "<"
-        for pointer in (exif.EXIF_POINTER, exif.GPS_POINTER):
-            inner = source.get_ifd(pointer)
-            if inner:
-                little[pointer] = dict(inner)
-        return exif.transplant(data, little.tobytes())
+        return exif.transplant(data, _little_endian(block))
     except Exception:  # EXIF is never a reason to fail
         notes.append("the EXIF block could not be carried over to TIFF; choose --format png to keep it")
-        return data
+    comment = exif.user_comment(block)  # ours, which says what ran
+    return data if comment is None else exif.transplant(data, _little_endian(exif.with_changes(None, comment=comment)))
+
+
+def _little_endian(block: bytes) -> bytes:
+    source, little = Image.Exif(), Image.Exif()
+    source.load(block)
+    little.endian = "<"
+    for pointer in (exif.EXIF_POINTER, exif.GPS_POINTER):
+        inner = source.get_ifd(pointer)
+        if inner:
+            little[pointer] = dict(inner)
+    return little.tobytes()
 
 
 def _fit_jpeg(options: dict[str, Any], infotext: str | None, notes: list[str]) -> None:

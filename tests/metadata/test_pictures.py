@@ -16,7 +16,16 @@ from fam_ext.errors import PictureError
 from fam_ext.jobs.plan import PlanOptions, plan_file
 from fam_ext.jobs.walk import walk
 from fam_ext.metadata.infotext import add, parse, to_fields, undo
-from fam_ext.metadata.pictures import FORMATS, PREFERRED_SUFFIX, can_write, decode, encode, format_of, read_header
+from fam_ext.metadata.pictures import (
+    FORMATS,
+    PREFERRED_SUFFIX,
+    Header,
+    can_write,
+    decode,
+    encode,
+    format_of,
+    read_header,
+)
 
 INFOTEXT = 'a "cat", ünï 猫\nNegative prompt: dog\nSteps: 20, Sampler: Euler a, CFG scale: 7, Seed: 5, Size: 24x16'
 SRGB = ImageCms.ImageCmsProfile(ImageCms.createProfile("sRGB")).tobytes()
@@ -392,3 +401,18 @@ def test_heic_is_read_where_its_plugin_is(tmp_path: Path, monkeypatch) -> None:
     planned = plan_file(next(walk(plan)), plan)
     assert (planned.format, planned.output, planned.problem) == ("PNG", "a.png", None)
     assert [format_of(name) for name in ("a.HEIC", "a.heif", "a.jxl")] == ["HEIF", "HEIF", "JXL"]
+
+
+def test_a_damaged_exif_block_costs_a_tiff_no_infotext() -> None:
+    block = Image.Exif()
+    block[0x8769] = {0x9003: "2020:01:01 00:00:00", 0x927C: b"maker" * 20}
+    block[0x8825] = {1: "N", 2: (1.0, 2.0, 3.0)}
+    notes = 0
+    for place in range(14, len(block.tobytes())):
+        damaged = bytearray(block.tobytes())
+        damaged[place] = 1
+        origin = Header("JPEG", (16, 16), exif=bytes(damaged))
+        made = encode(picture(16, 16), "TIFF", origin=origin, infotext=INFOTEXT)
+        assert read_header(made.data).infotext == INFOTEXT, place
+        notes += "could not be carried over" in str(made.notes)
+    assert notes  # some were past carrying

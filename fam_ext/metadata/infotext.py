@@ -30,8 +30,8 @@ _MIN_PAIRS = 3
 _NEGATIVE = "Negative prompt:"
 _NEGATIVE_START = re.compile(r"negative[ _]prompt:", re.IGNORECASE)
 _KNOWN = ("steps", "sampler", "seed", "cfg scale")
-# a one-line infotext: the settings begin in the middle of a line
-_INLINE = re.compile(r"(?:^|[\s.,;])(Steps: ?\d{1,5} ?[,|] ?[A-Za-z][\w /\-]{1,40}: )", re.IGNORECASE)
+# a one-line infotext: the settings begin in the middle of a line, though not at our own "FAM steps"
+_INLINE = re.compile(r"(?:^|(?<!FAM)[\s.,;])(Steps: ?\d{1,5} ?[,|] ?[A-Za-z][\w /\-]{1,40}: )", re.IGNORECASE)
 _INLINE_NEGATIVE = re.compile(r"(?:^|[\s.,;])(negative[ _]prompt:)", re.IGNORECASE)
 _BARS = re.compile(r" ?\| ?(?=[A-Za-z][\w /\-]{1,40}:)")
 _NUMBER = re.compile(r"-?\d{1,40}(\.\d{1,40})?(e[+\-]?\d{1,3})?", re.IGNORECASE)

@@ -110,14 +110,14 @@ def test_whatever_a_file_says_its_output_is_written(data: bytes, picture_format:
 
 
 @fuzz
-@given(damaged(EXIF), st.one_of(st.none(), words), st.booleans(), st.one_of(st.none(), words))
+@given(damaged(EXIF), st.one_of(st.none(), words.map(MADE.__add__)), st.booleans(), st.one_of(st.none(), words))
 def test_an_exif_block_takes_a_comment(block: bytes, comment: str | None, upright: bool, kept: str | None) -> None:
     made = exif.with_changes(block, comment=comment, upright=upright, kept=kept)
     assert made.startswith(b"Exif\x00\x00") and len(made) < len(block) + 10_000
     if upright:
         assert exif.orientation(made) == 1
-    if comment and comment.isprintable():
-        assert exif.user_comment(made) == comment
+    if comment and comment.replace("\n", "").isprintable():
+        assert (exif.user_comment(made) or "").strip() == comment.strip()
 
 
 @fuzz

@@ -192,3 +192,10 @@ def test_parse_takes_linear_time(text: str) -> None:
 def test_settings_stand_where_a_known_key_is_followed_by_others(text, prompt, negative, seed) -> None:
     found = parse(text)
     assert (found.prompt, found.negative_prompt, request_value(found.params, "seed")) == (prompt, negative, seed)
+
+
+@pytest.mark.parametrize("line", ["Sampler: Euler, Seed: 5, CFG scale: 7", "Steps: 20.5, Sampler: Euler, Seed: 5"])
+def test_our_own_steps_begin_no_settings(line: str) -> None:
+    made = add(f"a cat\n{line}", {"FAM version": "1", "FAM steps": "30", "FAM sampler": "DDIM"})
+    assert parse(made).params["FAM version"] == "1" and parse(made).params["Seed"] == "5"
+    assert parse(made).prompt == "a cat"

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import html
+import itertools
 import json
 import re
 from collections.abc import Iterable
@@ -12,6 +13,8 @@ from typing import Any, cast
 from fam_ext.metadata import exif
 
 MAX_TEXT = 8 << 20
+MAX_READ = 1000
+"""Texts of a file that are looked at for settings; all are carried over."""
 MAX_DEPTH = 64
 """Deepest JSON that is read."""
 _XMP_ITEM = re.compile(r"<rdf:li[^>]{0,200}>([^<]*)</rdf:li>")
@@ -65,7 +68,8 @@ def collect(chunks: Iterable[tuple[str, str]], block: bytes | None, xmp: bytes |
             found.append(Text("JPEG comment", key.decode("ascii"), exif.decode_plain(value)))
         else:
             found.append(Text("JPEG comment", "Comment", exif.decode_plain(comment)))
-    return Texts(text for text in found if text.value.strip() and len(text.value) <= MAX_TEXT)
+    told = (text for text in found if text.value.strip() and len(text.value) <= MAX_TEXT)
+    return Texts(itertools.islice(told, MAX_READ))
 
 
 def _prefixed(name: str, value: str) -> tuple[str, str]:

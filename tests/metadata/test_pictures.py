@@ -15,6 +15,7 @@ from fam_ext.core.config import FamConfig
 from fam_ext.errors import PictureError
 from fam_ext.jobs.plan import PlanOptions, plan_file
 from fam_ext.jobs.walk import walk
+from fam_ext.metadata.containers import MAX_READ
 from fam_ext.metadata.infotext import add, parse, to_fields, undo
 from fam_ext.metadata.pictures import (
     FORMATS,
@@ -416,3 +417,14 @@ def test_a_damaged_exif_block_costs_a_tiff_no_infotext() -> None:
         assert read_header(made.data).infotext == INFOTEXT, place
         notes += "could not be carried over" in str(made.notes)
     assert notes  # some were past carrying
+
+
+def test_of_very_many_texts_few_are_looked_at_and_all_are_kept() -> None:
+    info = PngImagePlugin.PngInfo()
+    info.add_text("parameters", INFOTEXT.encode("ascii", "ignore").decode())
+    for number in range(20_000):
+        info.add_text(f"key {number}", "a word")
+    header = read_header(file_of("PNG", pnginfo=info))
+    assert len(header.places) == MAX_READ and header.settings()[1] == "parameters"
+    made = encode(picture(), "PNG", origin=header, infotext="new")
+    assert len(read_header(made.data).texts) == len(header.texts) + 1

@@ -479,7 +479,7 @@ class _Job:
 
     def render_failed(self, item: Item, error: BaseException) -> bool:
         """Answer an exception of the renderer; return whether the item is to be tried again."""
-        if isinstance(error, Cancelled):
+        if isinstance(error, Cancelled) or (isinstance(error, LoadError) and self.control.cancelled):
             self.journal.release(item)
             if not self.control.cancelled:
                 self.stop("the renderer was interrupted")

@@ -2,14 +2,17 @@
 
 from __future__ import annotations
 
+import contextlib
 import logging
 import multiprocessing
 import os
 import signal
+import sys
 import threading
 import time
-from collections.abc import Iterator
+from collections.abc import Generator, Iterator
 from dataclasses import dataclass
+from multiprocessing import resource_tracker
 from multiprocessing.connection import Connection, wait
 from typing import Any
 
@@ -119,6 +122,20 @@ class _Worker:
     """Whether its model is loaded."""
 
 
+@contextlib.contextmanager
+def _ctrl_c_held() -> Generator[None]:
+    """Let processes start that Ctrl-C, which a terminal sends to all, does not reach; ours comes when this is over."""
+    if sys.platform == "win32":
+        yield
+        return
+    resource_tracker.ensure_running()  # by itself it would lift the mask
+    before = signal.pthread_sigmask(signal.SIG_BLOCK, {signal.SIGINT})
+    try:
+        yield
+    finally:
+        signal.pthread_sigmask(signal.SIG_SETMASK, before)
+
+
 class ProcessSlots:
     """`Slots` over local processes, one a GPU where there are several."""
 
@@ -138,7 +155,8 @@ class ProcessSlots:
             name=f"fam-worker-{number}",
             daemon=True,
         )
-        process.start()
+        with _ctrl_c_held():
+            process.start()
         theirs.close()
         return _Worker(number, process, ours)
 
@@ -186,8 +204,11 @@ class ProcessSlots:
             yield kind, item, value
 
     def cancel(self) -> None:
-        """Ask every worker to drop its item."""
+        """Ask every worker to drop its item; one that still loads its model would not hear, and ends."""
         for worker in self._workers:
+            if not worker.warm:
+                worker.process.kill()
+                continue
             try:
                 worker.connection.send(None)
             except OSError:

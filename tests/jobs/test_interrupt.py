@@ -119,3 +119,30 @@ def test_a_cancelled_job_reports_what_it_made_without_drawing(tmp_path: Path, mo
     monkeypatch.setattr(report, "_thumbnail", never)
     assert run_job(options(source, output), Fast, control=control, on_event=stop).exit_code == 130
     assert json.loads((output / "report.json").read_text())["counts"]["done"] == 1
+
+
+@pytest.mark.slow
+@pytest.mark.skipif(sys.platform == "win32", reason="signals")
+@pytest.mark.parametrize("seconds", [0, 0.4, 2])
+def test_a_terminals_ctrl_c_reaches_workers_that_load(tmp_path: Path, seconds: float) -> None:
+    """A terminal sends it to all of a job's processes; the real renderer, which takes seconds to load."""
+    source, output = make_folder(tmp_path / "in", 3), tmp_path / "out"
+    words = ("upscale", source, "-o", output, "--steps", "1", "--workers", "2", "--progress", "json")
+    process = subprocess.Popen(
+        [sys.executable, "-m", "fam_ext.cli", *map(str, words)],
+        cwd=Path(__file__).parents[2],
+        env={**os.environ, "OMP_NUM_THREADS": "1"},
+        stdout=subprocess.PIPE,
+        stderr=subprocess.PIPE,
+        text=True,
+        start_new_session=True,
+    )
+    assert process.stdout is not None
+    assert any('"started"' in line for line in iter(process.stdout.readline, ""))
+    time.sleep(seconds)
+    os.killpg(process.pid, signal.SIGINT)
+    began = time.monotonic()
+    out, err = process.communicate(timeout=60)
+    assert "Traceback" not in err and err.startswith("stopping:") and process.returncode == 130
+    assert time.monotonic() - began < 15
+    assert json.loads(out.splitlines()[-1])["pending"] == 3 and strays(output) == []

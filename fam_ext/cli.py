@@ -512,13 +512,13 @@ def _handling(interrupt: Callable[[int, object], None]) -> Iterator[None]:
 
 
 def _while_open(show: Callable[..., None]) -> Callable[..., None]:
-    """Return `show`, which falls silent when what reads stdout is gone: a batch does not end for that."""
+    """Return `show`, which falls silent when what reads stdout is gone or full: a batch does not end for that."""
 
     def call(*values: Any) -> None:  # noqa: ANN401  # an event, or a summary and its folder
         try:
             show(*values)
             sys.stdout.flush()
-        except BrokenPipeError:
+        except OSError:
             _silence()
 
     return call
@@ -790,6 +790,8 @@ def bench_jobs(
 def main(arguments: Sequence[str] | None = None) -> None:
     """Run the command and exit with its code. An error a user can answer is one line on stderr."""
     began = time.monotonic()
+    if sys.stdout is None:  # closed by who started us
+        sys.stdout = open(os.devnull, "w", encoding="utf-8")  # noqa: SIM115  # for as long as the process lives
     try:
         with _handling(_interrupted):
             app(args=list(arguments) if arguments is not None else None)
@@ -803,6 +805,12 @@ def main(arguments: Sequence[str] | None = None) -> None:
         _exit_with(OutputError(f"{what} kept and the rest is made"), FAILED_EXIT)
     except FamError as error:
         _exit_with(error, USAGE_EXIT)
+    except OSError as error:
+        _silence()
+        place = "the output" if error.filename is None else shown(error.filename)
+        _exit_with(
+            OutputError(f"{place} cannot be used ({error.strerror}); check its disk and permissions"), FAILED_EXIT
+        )
     except (Interrupted, KeyboardInterrupt):
         say(f"interrupted after {clock(time.monotonic() - began)}; nothing is left half-written", err=True)
         sys.exit(INTERRUPTED_EXIT)

@@ -390,3 +390,20 @@ def test_a_closed_stdout_is_no_traceback_and_ends_no_batch(tmp_path: Path) -> No
     os.close(writing)
     assert (done.returncode, done.stderr) == (0, "")
     assert len(list((tmp_path / "out").glob("*.png"))) == 3
+
+
+@pytest.mark.skipif(sys.platform != "linux", reason="/dev/full")
+@pytest.mark.parametrize("shell", [">&-", ">/dev/full", ">&- 2>&-"])
+def test_a_batch_does_not_end_for_a_stdout_that_is_closed_or_full(tmp_path: Path, shell: str) -> None:
+    source, output = make_folder(tmp_path / "in", 3), tmp_path / "out"
+    program = (
+        "import sys; from fam_ext.jobs.run import RendererSpec; from tests.jobs.fakes import Fast;"
+        "RendererSpec.build = lambda self: Fast(); from fam_ext.cli import main; main(sys.argv[1:])"
+    )
+    base = ("upscale", str(source), "-o", str(output))
+    for words, code in ((base, 0), ((*base, "--dry-run"), 1 if "full" in shell else 0)):
+        command = ["sh", "-c", f'"$@" {shell}', "sh", sys.executable, "-c", program, *words]
+        done = subprocess.run(command, cwd=ROOT, stderr=subprocess.PIPE, text=True)
+        assert done.returncode == code and "Traceback" not in done.stderr, done.stderr
+        assert done.stderr.startswith("error: the output cannot be used (No space") or not code
+    assert len(outputs(output)) == 3

@@ -16,7 +16,10 @@ CONTEXT = 16
 
 
 def unet(kind="sd15", *, in_channels=4):
-    """Return a UNet of ldm's own class with the blocks of SD1.5 or SDXL ("small": as few as there can be), random throughout."""
+    """Return a UNet of ldm's own class with the blocks of SD1.5 or SDXL, or for "small" as few as there can be.
+
+    Random throughout.
+    """
     from ldm.modules.diffusionmodules import openaimodel
 
     openaimodel.timestep_embedding = timestep_embedding

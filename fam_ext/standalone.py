@@ -263,7 +263,7 @@ def what_ran(done: hires.Upscaled, request: HiresRequest, host: DiffusersHost) -
     sampler, schedule = split_name(request.sampler, request.schedule)
     ran = {
         "FAM method": done.method,
-        "FAM steps": str(done.steps),
+        "FAM steps": str(request.steps),
         "FAM sampler": sampler,
         "FAM schedule": schedule,
         "FAM CFG scale": f"{request.cfg_scale:g}",

@@ -24,7 +24,7 @@ from fam_ext.hosts.diffusers_samplers import SCHEDULERS
 from fam_ext.jobs.contract import Progress
 from fam_ext.jobs.plan import PlanOptions
 from fam_ext.jobs.run import run_job
-from fam_ext.metadata.infotext import parse
+from fam_ext.metadata.infotext import parse, request_value
 from fam_ext.metadata.pictures import read_header
 from fam_ext.options.presets import BUILTIN
 from fam_ext.options.request import HiresRequest
@@ -304,3 +304,9 @@ def test_a_spacing_is_written_where_it_ran(tmp_path, sd_host):
 def test_the_few_step_preset_asks_for_trailing_timesteps():
     settings = BUILTIN["few-step"].settings
     assert settings["timestep_spacing"] == "trailing"
+
+
+def test_the_steps_written_are_the_schedules_so_that_they_can_be_read_again(sd_host):
+    request = HiresRequest(size=(96, 96), steps=4, sampler="Euler", config=FamConfig(start=0.5))
+    ran = standalone.render_on(sd_host, Image.new("RGB", (64, 64)), request, Progress()).ran
+    assert (request_value(ran, "steps"), ran["FAM start"]) == (4, "0.5")

@@ -82,6 +82,28 @@ def test_a_folder_with_fp16_files_alone_loads(tmp_path):
     assert standalone.load_pipeline(tmp_path, device="cpu").is_sdxl
 
 
+@pytest.mark.parametrize("part", ["unet", "vae", "text_encoder"])
+def test_one_part_with_fp16_files_alone_loads(tmp_path, part):
+    toys.sd_pipeline().save_pretrained(tmp_path)
+    for file in (tmp_path / part).glob("*.safetensors"):
+        file.rename(file.with_name(file.name.replace(".safetensors", ".fp16.safetensors")))
+    assert standalone.load_pipeline(tmp_path, device="cpu").name == tmp_path.name
+
+
+def test_a_part_that_is_pickled_is_one_sentence(tmp_path):
+    toys.sd_pipeline().save_pretrained(tmp_path)
+    weights = tmp_path / "vae" / "diffusion_pytorch_model.safetensors"
+    weights.rename(weights.with_suffix(".bin"))
+    with pytest.raises(UnsupportedModelError, match=r"lacks a part.*pickled weights are not loaded"):
+        standalone.load_pipeline(tmp_path, device="cpu")
+
+
+def test_no_weights_have_no_hash(tmp_path):
+    for place in (tmp_path, tmp_path / "gone"):
+        with pytest.raises(UnsupportedModelError, match=r"has no \.safetensors weights"):
+            standalone.weights_tag(place)
+
+
 @pytest.mark.parametrize(
     ("asked", "ran"),
     [(("DDIM", "Karras"), ("DDIM", "Uniform")), (("dpm++ 2m", "Automatic"), ("DPM++ 2M", "Karras"))],

@@ -263,7 +263,7 @@ def what_ran(done: hires.Upscaled, request: HiresRequest, host: DiffusersHost) -
     sampler, schedule = split_name(request.sampler, request.schedule)
     ran = {
         "FAM method": done.method,
-        "FAM steps": str(done.steps),
+        "FAM steps": str(request.steps),
         "FAM sampler": sampler,
         "FAM schedule": schedule,
         "FAM CFG scale": f"{request.cfg_scale:g}",
@@ -340,11 +340,22 @@ def _from_folder(folder: Path, dtype: torch.dtype) -> Any:  # noqa: ANN401
     if not weights:
         raise UnsupportedModelError(f"{folder.name} has no .safetensors weights; pickled weights are not loaded")
     options: dict[str, Any] = {"dtype": dtype, "local_files_only": True, "use_safetensors": True}
-    if all(".fp16." in file.name for file in weights):
+    # diffusers takes the plain files of a part that has no such variant
+    if any(files and all(".fp16." in name for name in files) for files in map(_weights_in, folder.iterdir())):
         options["variant"] = "fp16"
     if kind != "StableDiffusionXLPipeline":
         options |= {"safety_checker": None, "requires_safety_checker": False}
-    return getattr(diffusers, kind).from_pretrained(folder, **options)
+    try:
+        return getattr(diffusers, kind).from_pretrained(folder, **options)
+    except OSError as error:
+        raise UnsupportedModelError(
+            f"{folder.name} lacks a part or its .safetensors weights ({str(error).splitlines()[0][:200]}); pickled"
+            " weights are not loaded: give a whole pipeline, saved as safetensors"
+        ) from error
+
+
+def _weights_in(folder: Path) -> list[str]:
+    return [file.name for file in folder.glob("*.safetensors")] if folder.is_dir() else []
 
 
 def _from_file(file: Path, dtype: torch.dtype, config: str | os.PathLike[str] | None) -> Any:  # noqa: ANN401

@@ -42,6 +42,7 @@ from fam_ext.hosts.ldm_levels import schedule_from
 from fam_ext.hosts.sites import select_sites
 from fam_ext.jobs.contract import Progress
 from fam_ext.metadata.infotext import to_fields
+from fam_ext.webui.decoding import check_pictures, decoded_at_once
 from fam_ext.webui.kept import with_own_random_state
 from fam_ext.webui.reference import (
     LATENT_RESIZE,
@@ -71,6 +72,8 @@ class Session:
         self.config = config
         self.record = NativeRecord()
         self.native: Tensor | None = None
+        self.latents: Tensor | None = None
+        """What the guided pass gave last; None before one has run."""
         self.native_pictures: list[Image.Image] = []
         self.reports: dict[int, Any] = {}
         """The guide's report by iteration (batch count)."""
@@ -208,6 +211,7 @@ def begin(p: Any, config: FamConfig) -> Session:  # noqa: ANN401
         session.undo.enter_context(replaced(p, "sample_hr_pass", _hires_pass(session)))
     else:
         _take_native_pictures(session)
+        session.undo.enter_context(replaced(p, "sample", decoded_at_once(p, lambda: session.latents)))
         session.undo.enter_context(replaced(p, "init", with_own_random_state(lambda: p.all_seeds[0])))
     session.undo.enter_context(replaced(p, "sample", with_own_random_state(lambda: p.seeds[0])))
     session.undo.enter_context(replaced(p, "sample", answering(p)))
@@ -269,6 +273,8 @@ def _hires_pass(session: Session) -> Callable[[Any], Any]:
                 result = previous(samples, decoded_samples, *args, **kwargs)
             if p.iteration not in session.reports and not shared.state.interrupted:
                 raise RenderError("the WebUI ran the hires pass past FAM; disable the extension that replaces it")
+            if not shared.state.interrupted:
+                check_pictures(result, session.latents)
             return result
 
         return sample_hr_pass
@@ -415,6 +421,7 @@ def _guided(session: Session, previous: Callable[..., Any]) -> Callable[..., Any
                 image_conditioning=image_conditioning,
             )
         check_finite(samples)
+        session.latents = samples
         report = guide.report
         logger.info(
             "FAM %d x %d to %d x %d: %d steps, FM in %d calls, AM in %d calls of %d sites",

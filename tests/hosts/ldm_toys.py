@@ -16,13 +16,17 @@ CONTEXT = 16
 
 
 def unet(kind="sd15", *, in_channels=4):
-    """Return a UNet of ldm's own class with the blocks of SD1.5 or SDXL, random throughout."""
+    """Return a UNet of ldm's own class with the blocks of SD1.5 or SDXL, or for "small" as few as there can be.
+
+    Random throughout.
+    """
     from ldm.modules.diffusionmodules import openaimodel
 
     openaimodel.timestep_embedding = timestep_embedding
     layout = {
         "sd15": {"attention_resolutions": (4, 2, 1), "channel_mult": (1, 2, 4, 4), "transformer_depth": 1},
         "sdxl": {"attention_resolutions": (4, 2), "channel_mult": (1, 2, 4), "transformer_depth": 1},
+        "small": {"attention_resolutions": (2,), "channel_mult": (1, 2), "transformer_depth": 1, "num_res_blocks": 1},
     }[kind]
     torch.manual_seed(0)
     network = openaimodel.UNetModel(
@@ -30,12 +34,11 @@ def unet(kind="sd15", *, in_channels=4):
         in_channels=in_channels,
         out_channels=4,
         model_channels=32,
-        num_res_blocks=2,
         num_heads=4,
         use_spatial_transformer=True,
         context_dim=CONTEXT,
         legacy=False,
-        **layout,
+        **{"num_res_blocks": 2} | layout,
     )
     for parameter in network.parameters():
         if parameter.dim() > 1 and not parameter.any():  # zero_module: without this, nothing shows in the output

@@ -128,7 +128,8 @@ def counted(kind, function, monkeypatch):
 
 
 @pytest.mark.parametrize(
-    ("kind", "function"), [*(("sd15", name) for name in [*FIXED, *ADAPTIVE]), ("sdxl", "sample_euler_ancestral")]
+    ("kind", "function"),
+    [*(("small", name) for name in [*FIXED, *ADAPTIVE]), ("sd15", "sample_heun"), ("sdxl", "sample_dpmpp_2m")],
 )
 def test_every_sampler_gives_the_cpus_latent_elsewhere(kind, function):
     here = Run(kind, function, CPU).guided()
@@ -140,10 +141,10 @@ def test_every_sampler_gives_the_cpus_latent_elsewhere(kind, function):
 
 @pytest.mark.parametrize("dials", [{"am_interp": "nearest"}, {"am": False}, {"fm": False}, {"attention": 1.0}])
 def test_a_recorded_run_and_every_dial_give_the_cpus_latent_elsewhere(dials):
-    run = Run("sdxl", "sample_dpmpp_2m", CPU, **dials)
+    run = Run("small", "sample_dpmpp_2m", CPU, **dials)
     here = run.guided(run.record())
     with FakeDevice():
-        run = Run("sdxl", "sample_dpmpp_2m", DEVICE, **dials)
+        run = Run("small", "sample_dpmpp_2m", DEVICE, **dials)
         there = run.guided(run.record())
     assert torch.allclose(there.inner, here, atol=1e-3 * float(here.abs().mean()))
 
@@ -159,19 +160,19 @@ def test_bfloat16_stays_near_float32(kind, function):
 
 @pytest.mark.parametrize("function", ["sample_euler", "sample_lms", "sample_dpmpp_2m", "sample_dpmpp_3m_sde"])
 def test_no_call_after_the_first_copies_or_waits(function, monkeypatch):
-    for call in counted("sdxl", function, monkeypatch):
+    for call in counted("small", function, monkeypatch):
         assert (call["to_device"], call["sync"]) == (0, 0)
         assert call["to_host"] == 1  # the answers of the late checks, read a call later
 
 
 def test_a_stage_of_a_second_order_sampler_is_read_and_its_state_is_not(monkeypatch):
-    calls = counted("sd15", "sample_dpm_2", monkeypatch)
+    calls = counted("small", "sample_dpm_2", monkeypatch)
     assert [call["sync"] for call in calls] == [0, 1, 0, 1, 0, 1][: len(calls)]
 
 
 def test_a_sampler_that_leaves_its_schedule_is_refused():
     with FakeDevice():
-        run = Run("sd15", "sample_euler", DEVICE)
+        run = Run("small", "sample_euler", DEVICE)
         own = run.sampler.func
 
         def sample_euler(model, x, sigmas, **kwargs):
@@ -184,7 +185,7 @@ def test_a_sampler_that_leaves_its_schedule_is_refused():
 
 def test_churned_noise_levels_are_read():
     with FakeDevice():
-        run = Run("sd15", "sample_euler", DEVICE)
+        run = Run("small", "sample_euler", DEVICE)
         own = run.sampler.func
         run.sampler.func = lambda *args, **kwargs: own(*args, s_churn=2.0, s_tmax=10.0, **kwargs)
         run.sampler.func.__name__ = "sample_euler"
@@ -196,7 +197,7 @@ def test_churned_noise_levels_are_read():
 def test_the_first_state_that_is_not_finite_ends_the_run(at):
     done = []
     with FakeDevice():
-        run = Run("sd15", "sample_euler", DEVICE)
+        run = Run("small", "sample_euler", DEVICE)
         apply_model = run.sampler.inner.inner_model.apply_model
 
         def breaking(x, t, **kwargs):

@@ -23,7 +23,7 @@ from fam_ext.hosts.base import Prompt
 from fam_ext.hosts.diffusers_samplers import SCHEDULERS
 from fam_ext.jobs.contract import Progress
 from fam_ext.jobs.run import run_job
-from fam_ext.metadata.infotext import parse
+from fam_ext.metadata.infotext import parse, request_value
 from fam_ext.metadata.pictures import read_header
 from fam_ext.options.job import Job
 from fam_ext.options.presets import BUILTIN
@@ -80,6 +80,28 @@ def test_schedulers_of_other_families_are_refused_by_name(tmp_path, scheduler):
 def test_a_folder_with_fp16_files_alone_loads(tmp_path):
     toys.sdxl_pipeline().save_pretrained(tmp_path, variant="fp16")
     assert standalone.load_pipeline(tmp_path, device="cpu").is_sdxl
+
+
+@pytest.mark.parametrize("part", ["unet", "vae", "text_encoder"])
+def test_one_part_with_fp16_files_alone_loads(tmp_path, part):
+    toys.sd_pipeline().save_pretrained(tmp_path)
+    for file in (tmp_path / part).glob("*.safetensors"):
+        file.rename(file.with_name(file.name.replace(".safetensors", ".fp16.safetensors")))
+    assert standalone.load_pipeline(tmp_path, device="cpu").name == tmp_path.name
+
+
+def test_a_part_that_is_pickled_is_one_sentence(tmp_path):
+    toys.sd_pipeline().save_pretrained(tmp_path)
+    weights = tmp_path / "vae" / "diffusion_pytorch_model.safetensors"
+    weights.rename(weights.with_suffix(".bin"))
+    with pytest.raises(UnsupportedModelError, match=r"lacks a part.*pickled weights are not loaded"):
+        standalone.load_pipeline(tmp_path, device="cpu")
+
+
+def test_no_weights_have_no_hash(tmp_path):
+    for place in (tmp_path, tmp_path / "gone"):
+        with pytest.raises(UnsupportedModelError, match=r"has no \.safetensors weights"):
+            standalone.weights_tag(place)
 
 
 @pytest.mark.parametrize(
@@ -304,3 +326,9 @@ def test_a_spacing_is_written_where_it_ran(tmp_path, sd_host):
 def test_the_few_step_preset_asks_for_trailing_timesteps():
     settings = BUILTIN["few-step"].settings
     assert settings["timestep_spacing"] == "trailing"
+
+
+def test_the_steps_written_are_the_schedules_so_that_they_can_be_read_again(sd_host):
+    request = HiresRequest(size=(96, 96), steps=4, sampler="Euler", config=FamConfig(start=0.5))
+    ran = standalone.render_on(sd_host, Image.new("RGB", (64, 64)), request, Progress()).ran
+    assert (request_value(ran, "steps"), ran["FAM start"]) == (4, "0.5")

@@ -88,13 +88,17 @@ def collect(chunks: Iterable[tuple[str, str]], block: bytes | None, xmp: bytes |
     if xmp is not None:
         found += [Text("XMP", key, value) for key, value in _xmp_texts(xmp)]
     if comment:
-        key, separator, value = comment.partition(b"\x00")
-        if separator and value.strip(b"\x00") and key.isascii() and len(key) < 80:
-            found.append(Text("JPEG comment", key.decode("ascii"), exif.decode_plain(value)))
-        else:
-            found.append(Text("JPEG comment", "Comment", exif.decode_plain(comment)))
+        found.append(Text("JPEG comment", *jpeg_comment(comment)))
     found = [text for text in found if text.value.strip() and len(text.value) <= MAX_TEXT]
     return Texts([*found, *(inner for text in found for inner in _unpacked(text))])
+
+
+def jpeg_comment(comment: bytes) -> tuple[str, str]:
+    """Return a JPEG comment's key and text: stable-diffusion.cpp writes `parameters`, a zero byte and its text."""
+    key, separator, value = comment.partition(b"\x00")
+    if separator and value.strip(b"\x00") and key.isascii() and 0 < len(key) < 80:
+        return key.decode("ascii"), exif.decode_plain(value)
+    return "Comment", exif.decode_plain(comment)
 
 
 def _unpacked(text: Text) -> list[Text]:

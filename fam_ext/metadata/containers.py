@@ -37,7 +37,7 @@ class Text:
     """One text of a file."""
 
     place: str
-    """"PNG", "EXIF", "XMP" or "JPEG comment"."""
+    """"PNG", "EXIF", "XMP", "JPEG comment" or "pixels"."""
     key: str
     """The chunk's keyword, the tag's or the property's name."""
     value: str
@@ -80,8 +80,16 @@ class Texts(tuple[Text, ...]):
         return None
 
 
-def collect(chunks: Iterable[tuple[str, str]], block: bytes | None, xmp: bytes | None, comment: bytes | None) -> Texts:
-    """Return every text of a file from its parts: PNG's (keyword, value) pairs, EXIF, XMP, JPEG's comment."""
+def collect(
+    chunks: Iterable[tuple[str, str]],
+    block: bytes | None,
+    xmp: bytes | None,
+    comment: bytes | None,
+    *,
+    hidden: str | None = None,
+) -> Texts:
+    """Return every text of a file from its parts: PNG's (keyword, value) pairs, EXIF, XMP, JPEG's comment, and the one
+    `hidden` in its pixels, which stands for an EXIF comment."""
     found = [Text("PNG", key, value) for key, value in chunks if key != "XML:com.adobe.xmp"]
     if block is not None:
         found += [Text("EXIF", *_prefixed(name, value)) for name, value in exif.texts(block)]
@@ -89,6 +97,8 @@ def collect(chunks: Iterable[tuple[str, str]], block: bytes | None, xmp: bytes |
         found += [Text("XMP", key, value) for key, value in _xmp_texts(xmp)]
     if comment:
         found.append(Text("JPEG comment", *jpeg_comment(comment)))
+    if hidden is not None:
+        found.append(Text("pixels", "UserComment", hidden))
     found = [text for text in found if text.value.strip() and len(text.value) <= MAX_TEXT]
     return Texts([*found, *(inner for text in found for inner in _unpacked(text))])
 

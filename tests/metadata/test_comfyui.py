@@ -148,6 +148,13 @@ GRAPHS = {
         n6=node("CLIPTextEncode", text=["9", 0]),
         n9=node("Text Concatenate (JPS)", text1="a red barn", text2="evening", delimiter="comma"),
     ),
+    "a wildcard node without wildcards": api(
+        n6=node("CLIPTextEncode", text=["9", 0]), n9=node("easy wildcards", text=PROMPT, seed=3)
+    ),
+    "tags that are tidied": api(
+        n6=node("CLIPTextEncode", text=["9", 0]),
+        n9=node("StringFunction|pysssss", action="append", tidy_tags="yes", text_a="a red barn", text_b="evening"),
+    ),
     "a box of GLIGEN": api(
         n3=sampler(positive=["8", 0]),
         n8=node("GLIGENTextBoxApply", conditioning_to=["6", 0], clip=["4", 1], text="a box", width=64),
@@ -214,6 +221,8 @@ CHANGED = {
     "SDXLPromptStyler": {"text_positive": "a barn", "text_negative": "", "style": "oil"},
     "easy stylesSelector": {"styles": "fooocus_styles", "positive": "a barn", "negative": ""},
     "Joy_caption": {"image": ["5", 0], "prompt": "describe"},
+    "Wildcard Processor": {"prompt": "a {red|blue} barn", "seed": 3},
+    "easy wildcards": {"text": "a __colour__ barn", "seed": 3},
     "NobodysNode": {"first": "a", "second": "b"},
 }
 

@@ -117,7 +117,8 @@ def schedule(name: str) -> str | None:
 def sampler(name: str) -> tuple[str, str | None] | None:
     """Return (sampler, schedule) for any program's spelling; None when unknown. "dpmpp_2m_karras" names both;
     InvokeAI's "euler_k" is Euler with Karras."""
-    folded = _fold(name).removeprefix("sample")  # ComfyUI's first names
+    # ComfyUI's first names, and RES4LYF's "multistep/res_2m"
+    folded = _fold(name.rpartition("/")[2]).removeprefix("sample")
     if folded in _SAMPLER_BY_SPELLING:
         return _SAMPLER_BY_SPELLING[folded], None
     for suffix in _SUFFIXES:

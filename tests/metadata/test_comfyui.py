@@ -285,6 +285,19 @@ def test_a_muted_node_is_not_there_and_a_bypassed_one_lets_its_first_input_throu
     assert of(workflow([muted, K_SAMPLER, TEXT, AGAINST, combine], links)) == RIGHT
 
 
+def test_a_bypassed_node_of_two_texts_keeps_them_apart() -> None:
+    guide = {"id": 9, "type": "LTXVAddGuide", "mode": 4, "inputs": slots(positive=3, negative=4)}
+    guide["outputs"] = [{"type": "CONDITIONING"}, {"type": "CONDITIONING"}]
+    links = [[3, 6, 0, 9, 0, "C"], [4, 7, 0, 9, 1, "C"], [1, 9, 0, 3, 1, "C"], [2, 9, 1, 3, 2, "C"]]
+    assert of(workflow([K_SAMPLER, TEXT, AGAINST, guide], links)) == RIGHT
+
+
+def test_the_positive_text_is_never_the_negative() -> None:
+    found = read_header(png(("prompt", json.dumps(api(n3=sampler(negative=["6", 0])))))).reading
+    assert (found.prompt, found.negative) == (PROMPT, "")
+    assert "the negative prompt is the positive one" in found.notes[0]
+
+
 def test_a_workflow_s_wireless_nodes_and_primitives_are_followed() -> None:
     encode = {"id": 6, "type": "CLIPTextEncode", "inputs": slots(text=3), "widgets_values": ["stale"]}
     primitive = {"id": 11, "type": "PrimitiveNode", "widgets_values": [PROMPT, "fixed"]}
@@ -322,6 +335,15 @@ def test_a_subgraph_s_own_widget_and_one_that_holds_itself() -> None:
     outer["inputs"] = [{"name": "text", "type": "STRING", "widget": {"name": "text"}, "link": None}]
     save = {"id": 30, "type": "SaveImage", "inputs": slots(images=20)}
     assert of(workflow([outer, save], [[20, 20, 0, 30, 0]], definitions={"subgraphs": [inner]})) == RIGHT
+
+
+def test_a_subgraph_s_input_that_nothing_reaches_keeps_its_widget() -> None:
+    inner = subgraph()
+    inner["nodes"] = [{**K_SAMPLER, "inputs": [*K_SAMPLER["inputs"], {"name": "seed", "link": 9}]}, AGAINST, TEXT]
+    inner["links"][0] = {"id": 1, "origin_id": 6, "origin_slot": 0}
+    inner["links"].append({"id": 9, "origin_id": -10, "origin_slot": 0})
+    outer = {"id": 20, "type": "a-b-c", "widgets_values": [], "inputs": [{"name": "seed", "widget": {"name": "seed"}}]}
+    assert of(workflow([outer], [], definitions={"subgraphs": [inner]})) == RIGHT
 
 
 def test_what_a_subgraph_does_not_get_is_said() -> None:

@@ -337,6 +337,20 @@ def test_a_subgraph_s_own_widget_and_one_that_holds_itself() -> None:
     assert of(workflow([outer, save], [[20, 20, 0, 30, 0]], definitions={"subgraphs": [inner]})) == RIGHT
 
 
+def test_a_subgraph_s_promoted_widgets_are_its_instance_s() -> None:
+    """The instance lists what is linked; its values are of the other inputs, in the definition's order."""
+    links = {"positive": 1, "negative": 2, "seed": 9, "steps": 8, "cfg": 7}
+    inner = subgraph(inputs=[{"name": name} for name in links])
+    stale = [1, "fixed", 2, 3, "euler_ancestral", "normal", 1]
+    inner["nodes"] = [{**K_SAMPLER, "inputs": slots(**links), "widgets_values": stale}]
+    inner["links"] = [{"id": n, "origin_id": -10, "origin_slot": at} for at, n in enumerate(links.values())]
+    inner["links"].append({"id": 5, "origin_id": 3, "origin_slot": 0, "target_id": -20, "target_slot": 0})
+    outer = {"id": 20, "type": "a-b-c", "inputs": slots(positive=10, negative=11), "widgets_values": [777, 21, 5.5]}
+    rows = [[10, 6, 0, 20, 0, "C"], [11, 7, 0, 20, 1, "C"], [20, 20, 0, 30, 0, "LATENT"]]
+    save = {"id": 30, "type": "SaveImage", "inputs": slots(images=20)}
+    assert of(workflow([outer, TEXT, AGAINST, save], rows, definitions={"subgraphs": [inner]})) == RIGHT
+
+
 def test_a_subgraph_s_input_that_nothing_reaches_keeps_its_widget() -> None:
     inner = subgraph()
     inner["nodes"] = [{**K_SAMPLER, "inputs": [*K_SAMPLER["inputs"], {"name": "seed", "link": 9}]}, AGAINST, TEXT]

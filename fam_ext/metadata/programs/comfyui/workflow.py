@@ -115,10 +115,12 @@ class _Flat:
                 self.instead[name, index] = next((c for s, c in rows if c and s.get("type") == kind_), None)
             return
         if kind in self._definitions and depth < _MAX_DEPTH:
+            links = {s.get("name"): c for s, c in zip(slots, came, strict=True) if c}
             values = iter(given)
-            for index, (slot, link) in enumerate(zip(slots, came, strict=True)):
-                value = next(values, None) if isinstance(slot.get("widget"), dict) else None
-                self.instead[f"{name}:{_INTO}", index] = value if link is None else link
+            without = {s.get("name") for s in slots if not isinstance(s.get("widget"), dict)}
+            for index, name_ in enumerate(_names(self._definitions[kind]) or [s.get("name") for s in slots]):
+                value = None if name_ in without else next(values, None)
+                self.instead[f"{name}:{_INTO}", index] = links.get(name_, value)
             self.add(self._definitions[kind], f"{name}:", depth + 1)
             return
         if kind.endswith(("SetNode", "setNode")) and given:
@@ -134,7 +136,7 @@ class _Flat:
         for node in self.nodes.values():
             came = {key: self._truth(value) for key, value in node["inputs"].items()}
             # an input that nothing reaches keeps its widget's value
-            node["inputs"] = {**came, **node.pop("widgets"), **{k: v for k, v in came.items() if v is not None}}
+            node["inputs"] |= {**node.pop("widgets"), **{k: v for k, v in came.items() if v is not None}}
         return self.nodes
 
     def _truth(self, value: object) -> object:
@@ -143,7 +145,13 @@ class _Flat:
             if len(place) != 2 or not isinstance(place[0], str) or place not in self.instead:
                 break
             value = self.instead[place]
-        return value
+        place = list_of(value)
+        return None if place and str(place[0]).endswith(f":{_INTO}") else value
+
+
+def _names(subgraph: Node) -> list[object]:
+    """Return the names of a subgraph's inputs in their order."""
+    return [cast("Node", row).get("name") for row in list_of(subgraph.get("inputs")) if isinstance(row, dict)]
 
 
 def _widgets(kind: str, node: Node, slots: list[Node]) -> Node:

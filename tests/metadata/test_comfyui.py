@@ -155,6 +155,12 @@ GRAPHS = {
         n6=node("CLIPTextEncode", text=["9", 0]),
         n9=node("StringFunction|pysssss", action="append", tidy_tags="yes", text_a="a red barn", text_b="evening"),
     ),
+    "regions that are cut off": api(
+        n3=sampler(positive=["8", 0]),
+        n8=node("BNK_CutoffRegionsToConditioning", clip_regions=["9", 0], mask_token="", strict_mask=1.0),
+        n9=node("BNK_CutoffSetRegions", clip_regions=["10", 0], region_text="red barn", target_text="red", weight=1.0),
+        n10=node("BNK_CutoffBasePrompt", text=PROMPT, clip=["4", 1]),
+    ),
     "a box of GLIGEN": api(
         n3=sampler(positive=["8", 0]),
         n8=node("GLIGENTextBoxApply", conditioning_to=["6", 0], clip=["4", 1], text="a box", width=64),
@@ -238,6 +244,13 @@ def test_no_text_is_better_than_a_wrong_one(kind: str) -> None:
 def test_a_number_never_comes_from_another_setting() -> None:
     graph = api(n3=sampler(cfg=["9", 0]), n9=node("SomebodysSeed", seed=9))
     assert read_header(png(("prompt", json.dumps(graph)))).reading.cfg is None
+
+
+def test_a_sampler_that_tells_nothing_is_none_and_a_placeholder_is_empty() -> None:
+    hidden = {"1": node("TwoSamplersKSampler", basic_pipe=["9", 0], base_sampler=["2", 0])}
+    assert read_header(png(("prompt", json.dumps(hidden)))).reading is None
+    graph = api(n7=node("ImpactNegativeConditioningPlaceholder"))
+    assert read_header(png(("prompt", json.dumps(graph)))).reading.negative == ""
 
 
 def test_loras_of_the_chain() -> None:

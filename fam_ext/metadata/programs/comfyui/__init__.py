@@ -65,6 +65,8 @@ def _read(graph: Graph, place: str) -> Settings | None:
         graph.notes.append("the second conditioning of DualCFGGuider is not used")
     prompt = prompt_of(graph, guider, asked, "positive")
     negative = prompt_of(graph, guider, "negative", "negative")
+    if prompt is None and negative is None and number is None and own is None and steps is None:
+        return None  # whatever drew this keeps its settings elsewhere
     if negative and negative == prompt:
         negative = ""  # distilled models without guidance are given one text twice
         graph.notes.append("the negative prompt is the positive one: not used")

@@ -11,7 +11,7 @@ from fam_ext.metadata.programs.base import own_prompt
 from fam_ext.metadata.programs.comfyui.graph import MAX_DEPTH, Graph, Node, class_of, inputs_of, links, plain
 
 _MAX_CHARS = 200_000
-_PASSING = ("conditioning", "CONDITIONING", "cond", "conditioning_to")
+_PASSING = ("conditioning", "CONDITIONING", "cond", "conditioning_to", "clip_regions")
 _COMBINED = re.compile(r"conditioning_?\d*|conditioning_(to|from)|cond_?\d+")
 # what a node writes into a text can't be known from the graph
 _CHANGING = re.compile(
@@ -43,7 +43,8 @@ def prompt_of(graph: Graph, inputs: Node, name: str, role: str) -> str | None:
     """Return the text behind the input `name`; None, and a note, where it can't be told. `role` is positive or
     negative."""
     if name not in inputs:
-        return "" if role == "negative" else None
+        # a sampler of one text has no negative; one of none has its texts elsewhere
+        return "" if role == "negative" and not {"positive", "cond1", "conditioning"}.isdisjoint(inputs) else None
     try:
         return own_prompt(_text(graph, inputs[name], role, 0))
     except _StoppedError as stop:
@@ -80,7 +81,7 @@ def _node_text(graph: Graph, node: Node, slot: int, role: str, depth: int) -> st
     def follow(name: str) -> str:
         return _text(graph, inputs[name], role, depth)
 
-    if "zeroout" in kind.casefold().replace("_", ""):
+    if re.search("zero_?out|negativeconditioningplaceholder", kind, re.IGNORECASE):
         return ""
     if _STYLED.search(kind):
         raise _StoppedError(f"node {kind[:60]} adds a style's words")

@@ -311,8 +311,9 @@ def _plan_file(candidate: Candidate, options: PlanOptions, index: int) -> Planne
     target, skip = target_size(native, options)
     check_native(native, target)
     request, taken = resolve(found or Infotext(), target, options)
+    bounded = _bounds(found or Infotext(), request, options)
     request, changed = offered(request, taken, options)
-    notes = tuple(shown(note) for note in (*notes, *_bounds(found or Infotext(), request, taken), *changed))
+    notes = tuple(shown(note) for note in (*notes, *bounded, *changed))
     if skip is None and is_capped(native, options):
         notes = (*notes, f"the target is capped at {options.max_megapixels:g} MP (--max-megapixels)")
     picture_format = options.format or pictures.format_of(candidate.path) or header.format
@@ -466,12 +467,13 @@ def offered(
     return request, tuple(notes)
 
 
-def _bounds(found: Infotext, request: HiresRequest, taken: tuple[str, ...]) -> list[str]:
-    """Return a note for each number of the picture that had to be brought into range."""
+def _bounds(found: Infotext, request: HiresRequest, options: PlanOptions) -> list[str]:
+    """Return a note for each number of the picture that is out of range, with what is used."""
     notes: list[str] = []
     for name in ("steps", "cfg_scale"):
         asked = request_value(found.params, name)
-        if name in taken and asked is not None and asked != getattr(request, name):
+        wanted = options.every_rule[name].kind != "override"
+        if wanted and asked is not None and asked != getattr(request, name):
             notes.append(f"{BY_NAME[name].host_key} {asked:g} is out of range, {getattr(request, name):g} is used")
     return notes
 

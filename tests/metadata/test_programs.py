@@ -159,6 +159,23 @@ def test_names_of_the_forks(line: str, sampler_name: str, schedule: str, skip: i
     assert (found.prompt, found.sampler, found.schedule, found.clip_skip) == (PROMPT, sampler_name, schedule, skip)
 
 
+@pytest.mark.parametrize(
+    ("given_seed", "used", "note"),
+    [
+        ("42.0", 42, None),
+        ("0x2A", 42, None),
+        (str(2**64 + 5), 5, "outside 0 to 2^64"),
+        ("9" * 60, int("9" * 60) % 2**64, "outside 0 to 2^64"),
+        ("-1", None, "drawn at random"),
+        ("abc", None, "no whole number"),
+    ],
+)
+def test_seeds_of_every_kind(given_seed: str, used: int | None, note: str | None) -> None:
+    found = read_header(png(("parameters", INFOTEXT.replace("777", given_seed)))).reading
+    assert found.seed == used
+    assert (note is None and found.notes == ()) or note in found.notes[0]
+
+
 def test_settings_without_any_words() -> None:
     found = read_header(png(("parameters", LINE))).reading
     assert (found.prompt, found.steps) == ("", 21)

@@ -40,7 +40,7 @@ class Text:
     """One text of a file."""
 
     place: str
-    """"PNG", "EXIF", "XMP" or "JPEG comment"."""
+    """"PNG", "EXIF", "XMP", "JPEG comment" or "pixels"."""
     key: str
     """The chunk's keyword, the tag's or the property's name."""
     value: str
@@ -83,22 +83,36 @@ class Texts(tuple[Text, ...]):
         return None
 
 
-def collect(chunks: Iterable[tuple[str, str]], block: bytes | None, xmp: bytes | None, comment: bytes | None) -> Texts:
-    """Return every text of a file from its parts: PNG's (keyword, value) pairs, EXIF, XMP, JPEG's comment."""
+def collect(
+    chunks: Iterable[tuple[str, str]],
+    block: bytes | None,
+    xmp: bytes | None,
+    comment: bytes | None,
+    *,
+    hidden: str | None = None,
+) -> Texts:
+    """Return every text of a file from its parts: PNG's (keyword, value) pairs, EXIF, XMP, JPEG's comment, and the one
+    `hidden` in its pixels, which stands for an EXIF comment."""
     found = [Text("PNG", key, value) for key, value in chunks if key != "XML:com.adobe.xmp"]
     if block is not None:
         found += [Text("EXIF", *_prefixed(name, value)) for name, value in exif.texts(block)]
     if xmp is not None:
         found += [Text("XMP", key, value) for key, value in _xmp_texts(xmp)]
     if comment:
-        key, separator, value = comment.partition(b"\x00")
-        if separator and value.strip(b"\x00") and key.isascii() and len(key) < 80:
-            found.append(Text("JPEG comment", key.decode("ascii"), exif.decode_plain(value)))
-        else:
-            found.append(Text("JPEG comment", "Comment", exif.decode_plain(comment)))
+        found.append(Text("JPEG comment", *jpeg_comment(comment)))
+    if hidden is not None:
+        found.append(Text("pixels", "UserComment", hidden))
     told = (text for text in found if text.value.strip() and len(text.value) <= MAX_TEXT)
     found = list(itertools.islice(told, MAX_READ))
     return Texts([*found, *(inner for text in found for inner in _unpacked(text))])
+
+
+def jpeg_comment(comment: bytes) -> tuple[str, str]:
+    """Return a JPEG comment's key and text: stable-diffusion.cpp writes `parameters`, a zero byte and its text."""
+    key, separator, value = comment.partition(b"\x00")
+    if separator and value.strip(b"\x00") and key.isascii() and 0 < len(key) < 80:
+        return key.decode("ascii"), exif.decode_plain(value)
+    return "Comment", exif.decode_plain(comment)
 
 
 def _unpacked(text: Text) -> list[Text]:

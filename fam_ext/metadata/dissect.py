@@ -164,7 +164,7 @@ def dissect(text: str) -> tuple[Infotext, tuple[str, ...], bool]:
     Settings are the last block of lines that has a known key followed by others; prompt and negative prompt stand
     before the first such block.
     """
-    text = text[:_MAX_CHARS].replace("\r\n", "\n").strip()
+    text = text[:_MAX_CHARS].replace("\r\n", "\n").replace("\r", "\n").strip()
     lines = text.split("\n")[:_MAX_LINES] if text else []
     blocks = _blocks(lines)
     first = lines

@@ -157,6 +157,8 @@ def decode_plain(raw: bytes) -> str:
     for mark, codec in _MARKS:
         if raw.startswith(mark):
             return raw[len(mark) :].decode(codec, "replace").strip("\x00")
+    if len(raw) > 3 and 3 * raw.count(0) > len(raw) and raw.strip(b"\x00").count(0):
+        return _decode_unicode(raw, big_endian=True).strip("\x00")  # UTF-16 that nobody marked
     raw = raw.rstrip(b"\x00")
     try:
         return raw.decode("utf-8").strip("\x00")

@@ -48,11 +48,14 @@ class Header:
     dpi: tuple[float, float] | None = None
     comment: bytes | None = None
     """JPEG's own comment segment."""
+    hidden: str | None = None
+    """The text in the pixels' lowest bits; looked for where no other says how the picture was made."""
 
     @functools.cached_property
     def places(self) -> containers.Texts:
         """Every text of the file with its place."""
-        return containers.collect(((t.key, t.value) for t in self.texts), self.exif, self.xmp, self.comment)
+        chunks = ((t.key, t.value) for t in self.texts)
+        return containers.collect(chunks, self.exif, self.xmp, self.comment, hidden=self.hidden)
 
     @functools.cached_property
     def reading(self) -> programs.Settings | None:
@@ -77,7 +80,7 @@ class Header:
             return None, None
         if found.infotext is not None:
             place = found.place.partition(" ")[0]
-            origin = {"EXIF": "exif", "XMP": "xmp", "JPEG": "comment"}.get(place, "parameters")
+            origin = {"EXIF": "exif", "XMP": "xmp", "JPEG": "comment", "pixels": "pixels"}.get(place, "parameters")
             return found.as_infotext(), origin
         return found.as_infotext(), found.program.casefold().replace(" ", "-")
 

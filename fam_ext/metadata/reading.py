@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import dataclasses
 import io
 from pathlib import Path
 from typing import Any, BinaryIO, cast
@@ -9,7 +10,7 @@ from typing import Any, BinaryIO, cast
 from PIL import Image
 
 from fam_ext.errors import PictureError
-from fam_ext.metadata import exif, png
+from fam_ext.metadata import exif, png, stealth
 from fam_ext.metadata.formats import HEIF_BRANDS, JXL_STARTS, PLUGINS, can_write, has_plugin
 from fam_ext.metadata.guard import check_segments, open_known, strict_pillow
 from fam_ext.metadata.header import Header, positive_dpi
@@ -33,10 +34,10 @@ def read_header(
     """
     try:
         if isinstance(source, bytes):
-            header = _read_header(io.BytesIO(source))
+            header = _with_hidden(_read_header(file := io.BytesIO(source)), file)
         else:
             with open(source, "rb", buffering=32768) as file:
-                header = _read_header(file)
+                header = _with_hidden(_read_header(file), file)
     except PictureError:
         raise
     except OSError as error:
@@ -105,6 +106,15 @@ def _pillow_header(image: Image.Image) -> Header:
         dpi=positive_dpi(info.get("dpi")),
         comment=comment if isinstance(comment, bytes) else None,
     )
+
+
+def _with_hidden(header: Header, file: BinaryIO) -> Header:
+    """Return the header with the text in a PNG's pixels, which is looked for where no other text has a prompt."""
+    said = header.reading is not None and header.reading.prompt
+    if header.format != "PNG" or said or header.frames > 1:
+        return header
+    hidden = stealth.read(file)
+    return header if hidden is None else dataclasses.replace(header, hidden=hidden)
 
 
 def _frames(image: Image.Image) -> int:

@@ -11,7 +11,7 @@ from typing import Any, cast
 from PIL import Image, PngImagePlugin
 
 from fam_ext.errors import PictureError
-from fam_ext.metadata import exif
+from fam_ext.metadata import containers, exif
 from fam_ext.metadata.decoding import bare
 from fam_ext.metadata.dissect import has_settings
 from fam_ext.metadata.formats import MAX_SIDE, can_write
@@ -109,7 +109,7 @@ def _save_options(
             notes.append("BMP holds no metadata; choose --format png to keep it")
         return options
     if origin is not None:
-        lost = sorted({entry.key for entry in origin.texts} - {"parameters", XMP_KEY})
+        lost = sorted({t.key for t in origin.texts if t.key != XMP_KEY and t.value not in (infotext or "")})
         if lost:
             notes.append(f"{picture_format} holds no PNG text; not kept: {', '.join(lost)[:80]}")
     if infotext or block is not None:
@@ -119,6 +119,9 @@ def _save_options(
             options["exif"] = exif.with_changes(block, comment=infotext or None, upright=True)
             options["comment"] = kept.encode("utf-8", "replace")[:_JPEG_SEGMENT]
         block = options["exif"]
+    if origin is not None and origin.comment is not None and picture_format != "JPEG":
+        block = _with_jpeg_comment(block, containers.jpeg_comment(origin.comment)[1], infotext, notes)
+        options |= {} if block is None else {"exif": block}
     if picture_format == "JPEG":
         _fit_jpeg(options, infotext, notes)
         if origin is not None and origin.comment is not None and len(origin.comment) <= _JPEG_SEGMENT:
@@ -147,6 +150,17 @@ def _displaced(block: bytes, infotext: str | None, notes: list[str]) -> str | No
     else:
         notes.append(f"the EXIF comment {old[:40]!r} is kept beside ours ({place})")
     return None if place is None else old
+
+
+def _with_jpeg_comment(block: bytes | None, old: str, infotext: str | None, notes: list[str]) -> bytes | None:
+    """Return the EXIF block with a JPEG's comment in a spare place, unless ours holds it word for word."""
+    if not old or old in (infotext or ""):
+        return block
+    block = exif.with_changes(block)
+    if exif.spare_place(block, old) is None:
+        notes.append(f"the JPEG comment {old[:40]!r} found no place in EXIF; choose --format png to keep it")
+        return block
+    return exif.with_changes(block, kept=old)
 
 
 def _tiff_tags(block: bytes | None) -> dict[int, Any]:
@@ -203,6 +217,9 @@ def _png_info(origin: Header | None, infotext: str | None, xmp: bytes | None) ->
             chunks.add_itxt(entry.key, entry.value, entry.language, entry.translated, zip=entry.compressed)
         else:
             chunks.add_text(entry.key, entry.value, zip=entry.compressed)
+    if origin is not None and origin.comment is not None:
+        key, value = containers.jpeg_comment(origin.comment)
+        chunks.add(b"tEXt", key.encode("latin-1") + b"\x00" + value.encode("utf-8", "replace"))
     if infotext:
         chunks.add_text("parameters", infotext)
     if xmp is not None:

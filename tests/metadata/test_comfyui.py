@@ -148,6 +148,19 @@ GRAPHS = {
         n6=node("CLIPTextEncode", text=["9", 0]),
         n9=node("Text Concatenate (JPS)", text1="a red barn", text2="evening", delimiter="comma"),
     ),
+    "a wildcard node without wildcards": api(
+        n6=node("CLIPTextEncode", text=["9", 0]), n9=node("easy wildcards", text=PROMPT, seed=3)
+    ),
+    "tags that are tidied": api(
+        n6=node("CLIPTextEncode", text=["9", 0]),
+        n9=node("StringFunction|pysssss", action="append", tidy_tags="yes", text_a="a red barn", text_b="evening"),
+    ),
+    "regions that are cut off": api(
+        n3=sampler(positive=["8", 0]),
+        n8=node("BNK_CutoffRegionsToConditioning", clip_regions=["9", 0], mask_token="", strict_mask=1.0),
+        n9=node("BNK_CutoffSetRegions", clip_regions=["10", 0], region_text="red barn", target_text="red", weight=1.0),
+        n10=node("BNK_CutoffBasePrompt", text=PROMPT, clip=["4", 1]),
+    ),
     "a box of GLIGEN": api(
         n3=sampler(positive=["8", 0]),
         n8=node("GLIGENTextBoxApply", conditioning_to=["6", 0], clip=["4", 1], text="a box", width=64),
@@ -214,6 +227,8 @@ CHANGED = {
     "SDXLPromptStyler": {"text_positive": "a barn", "text_negative": "", "style": "oil"},
     "easy stylesSelector": {"styles": "fooocus_styles", "positive": "a barn", "negative": ""},
     "Joy_caption": {"image": ["5", 0], "prompt": "describe"},
+    "Wildcard Processor": {"prompt": "a {red|blue} barn", "seed": 3},
+    "easy wildcards": {"text": "a __colour__ barn", "seed": 3},
     "NobodysNode": {"first": "a", "second": "b"},
 }
 
@@ -229,6 +244,13 @@ def test_no_text_is_better_than_a_wrong_one(kind: str) -> None:
 def test_a_number_never_comes_from_another_setting() -> None:
     graph = api(n3=sampler(cfg=["9", 0]), n9=node("SomebodysSeed", seed=9))
     assert read_header(png(("prompt", json.dumps(graph)))).reading.cfg is None
+
+
+def test_a_sampler_that_tells_nothing_is_none_and_a_placeholder_is_empty() -> None:
+    hidden = {"1": node("TwoSamplersKSampler", basic_pipe=["9", 0], base_sampler=["2", 0])}
+    assert read_header(png(("prompt", json.dumps(hidden)))).reading is None
+    graph = api(n7=node("ImpactNegativeConditioningPlaceholder"))
+    assert read_header(png(("prompt", json.dumps(graph)))).reading.negative == ""
 
 
 def test_loras_of_the_chain() -> None:
@@ -276,6 +298,19 @@ def test_a_muted_node_is_not_there_and_a_bypassed_one_lets_its_first_input_throu
     assert of(workflow([muted, K_SAMPLER, TEXT, AGAINST, combine], links)) == RIGHT
 
 
+def test_a_bypassed_node_of_two_texts_keeps_them_apart() -> None:
+    guide = {"id": 9, "type": "LTXVAddGuide", "mode": 4, "inputs": slots(positive=3, negative=4)}
+    guide["outputs"] = [{"type": "CONDITIONING"}, {"type": "CONDITIONING"}]
+    links = [[3, 6, 0, 9, 0, "C"], [4, 7, 0, 9, 1, "C"], [1, 9, 0, 3, 1, "C"], [2, 9, 1, 3, 2, "C"]]
+    assert of(workflow([K_SAMPLER, TEXT, AGAINST, guide], links)) == RIGHT
+
+
+def test_the_positive_text_is_never_the_negative() -> None:
+    found = read_header(png(("prompt", json.dumps(api(n3=sampler(negative=["6", 0])))))).reading
+    assert (found.prompt, found.negative) == (PROMPT, "")
+    assert "the negative prompt is the positive one" in found.notes[0]
+
+
 def test_a_workflow_s_wireless_nodes_and_primitives_are_followed() -> None:
     encode = {"id": 6, "type": "CLIPTextEncode", "inputs": slots(text=3), "widgets_values": ["stale"]}
     primitive = {"id": 11, "type": "PrimitiveNode", "widgets_values": [PROMPT, "fixed"]}
@@ -313,6 +348,29 @@ def test_a_subgraph_s_own_widget_and_one_that_holds_itself() -> None:
     outer["inputs"] = [{"name": "text", "type": "STRING", "widget": {"name": "text"}, "link": None}]
     save = {"id": 30, "type": "SaveImage", "inputs": slots(images=20)}
     assert of(workflow([outer, save], [[20, 20, 0, 30, 0]], definitions={"subgraphs": [inner]})) == RIGHT
+
+
+def test_a_subgraph_s_promoted_widgets_are_its_instance_s() -> None:
+    """The instance lists what is linked; its values are of the other inputs, in the definition's order."""
+    links = {"positive": 1, "negative": 2, "seed": 9, "steps": 8, "cfg": 7}
+    inner = subgraph(inputs=[{"name": name} for name in links])
+    stale = [1, "fixed", 2, 3, "euler_ancestral", "normal", 1]
+    inner["nodes"] = [{**K_SAMPLER, "inputs": slots(**links), "widgets_values": stale}]
+    inner["links"] = [{"id": n, "origin_id": -10, "origin_slot": at} for at, n in enumerate(links.values())]
+    inner["links"].append({"id": 5, "origin_id": 3, "origin_slot": 0, "target_id": -20, "target_slot": 0})
+    outer = {"id": 20, "type": "a-b-c", "inputs": slots(positive=10, negative=11), "widgets_values": [777, 21, 5.5]}
+    rows = [[10, 6, 0, 20, 0, "C"], [11, 7, 0, 20, 1, "C"], [20, 20, 0, 30, 0, "LATENT"]]
+    save = {"id": 30, "type": "SaveImage", "inputs": slots(images=20)}
+    assert of(workflow([outer, TEXT, AGAINST, save], rows, definitions={"subgraphs": [inner]})) == RIGHT
+
+
+def test_a_subgraph_s_input_that_nothing_reaches_keeps_its_widget() -> None:
+    inner = subgraph()
+    inner["nodes"] = [{**K_SAMPLER, "inputs": [*K_SAMPLER["inputs"], {"name": "seed", "link": 9}]}, AGAINST, TEXT]
+    inner["links"][0] = {"id": 1, "origin_id": 6, "origin_slot": 0}
+    inner["links"].append({"id": 9, "origin_id": -10, "origin_slot": 0})
+    outer = {"id": 20, "type": "a-b-c", "widgets_values": [], "inputs": [{"name": "seed", "widget": {"name": "seed"}}]}
+    assert of(workflow([outer], [], definitions={"subgraphs": [inner]})) == RIGHT
 
 
 def test_what_a_subgraph_does_not_get_is_said() -> None:

@@ -429,3 +429,23 @@ def test_of_very_many_texts_few_are_looked_at_and_all_are_kept() -> None:
     assert len(header.places) == MAX_READ and header.settings()[1] == "parameters"
     made = encode(picture(), "PNG", origin=header, infotext="new")
     assert len(read_header(made.data).texts) == len(header.texts) + 1
+
+
+@pytest.mark.parametrize("target", [name for name in WRITABLE if name != "BMP"])
+@pytest.mark.parametrize("comment", [b"hello, K\xc3\xb6ln", b"parameters\x00" + INFOTEXT.encode() + b"\x00"])
+def test_a_jpeg_s_comment_stays_in_every_format_and_ours_is_read_first(target: str, comment: bytes) -> None:
+    origin = decode(file_of("JPEG", comment=comment)).header
+    before = [text.value for text in origin.places]
+    ours = add(origin.own_text or "a lake", to_fields(FamConfig(cutoff=0.3)), settings={"Steps": "30", "Seed": "1"})
+    header = read_header(encode(picture(), target, origin=origin, infotext=ours).data)
+    assert header.infotext == ours
+    assert all(any(old in text.value for text in header.places) for old in before)
+
+
+def test_png_texts_that_a_format_cannot_hold_are_named() -> None:
+    info = PngImagePlugin.PngInfo()
+    info.add_text("parameters", "first words")
+    info.add_text("parameters", INFOTEXT)
+    origin = read_header(file_of("PNG", pnginfo=info))
+    notes = encode(picture(), "WEBP", origin=origin, infotext=f"{INFOTEXT}, FAM version: 1").notes
+    assert "not kept: parameters" in notes[0]

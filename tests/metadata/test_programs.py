@@ -159,12 +159,67 @@ def test_names_of_the_forks(line: str, sampler_name: str, schedule: str, skip: i
     assert (found.prompt, found.sampler, found.schedule, found.clip_skip) == (PROMPT, sampler_name, schedule, skip)
 
 
+@pytest.mark.parametrize(
+    ("given_seed", "used", "note"),
+    [
+        ("42.0", 42, None),
+        ("0x2A", 42, None),
+        (str(2**64 + 5), 5, "outside 0 to 2^64"),
+        ("9" * 60, int("9" * 60) % 2**64, "outside 0 to 2^64"),
+        ("-1", None, "drawn at random"),
+        ("abc", None, "no whole number"),
+    ],
+)
+def test_seeds_of_every_kind(given_seed: str, used: int | None, note: str | None) -> None:
+    found = read_header(png(("parameters", INFOTEXT.replace("777", given_seed)))).reading
+    assert found.seed == used
+    assert (note is None and found.notes == ()) or note in found.notes[0]
+
+
 def test_settings_without_any_words() -> None:
     found = read_header(png(("parameters", LINE))).reading
     assert (found.prompt, found.steps) == ("", 21)
     both = png(("parameters", "None"), ("Comment", INFOTEXT))
     assert of(both) == RIGHT
     assert not read_header(png(("parameters", "None"))).reading.prompt
+
+
+def test_an_invokeai_graph_is_followed_along_its_edges() -> None:
+    nodes = {
+        "words": {"type": "string", "value": PROMPT},
+        "pos": {"type": "sdxl_compel_prompt", "prompt": "", "style": ""},
+        "neg": {"type": "compel", "prompt": NEGATIVE},
+        "all": {"type": "collect", "item": None},
+        "number": {"type": "integer", "value": 777},
+        "noise": {"type": "noise", "seed": 0},
+        "draw": {"type": "denoise_latents", "steps": 21, "cfg_scale": 5.5, "scheduler": "euler_a", "noise": None},
+        "core": {
+            "type": "core_metadata",
+            "positive_prompt": None,
+            "seed": None,
+            "steps": 21,
+            "model": {"name": "demo"},
+        },
+    }
+    ends = [
+        ("words", "pos.prompt"),
+        ("pos", "all.item"),
+        ("all", "draw.positive_conditioning"),
+        ("number", "noise.seed"),
+    ]
+    ends += [("neg", "draw.negative_conditioning"), ("noise", "draw.noise"), ("words", "core.positive_prompt")]
+    edges = [
+        {
+            "source": {"node_id": start, "field": "any"},
+            "destination": dict(zip(("node_id", "field"), end.split("."), strict=True)),
+        }
+        for start, end in ends
+    ]
+    for left_out in ("none", "core"):
+        graph = {"nodes": {name: node for name, node in nodes.items() if name != left_out}, "edges": edges}
+        assert of(png(("invokeai_graph", json.dumps(graph)))) == RIGHT
+    edges[0]["source"]["node_id"] = "pos"  # a circle
+    assert not read_header(png(("invokeai_graph", json.dumps(graph)))).reading.prompt
 
 
 def test_a_style_prompt_of_its_own_is_said() -> None:
@@ -213,7 +268,14 @@ def test_a_novelai_webp_holds_its_chunks_as_one_object() -> None:
         b"UNICODE\x00\xff\xfe" + INFOTEXT.encode("utf-16-le"),
         b"UNICODE\x00" + INFOTEXT.encode() + b"\x00\x00",
         b"ASCII\x00\x00\x00" + INFOTEXT.encode(),
+        b"\x00" * 8 + INFOTEXT.encode(),
         INFOTEXT.encode(),
+        INFOTEXT.replace("\n", "\r").encode(),
+        INFOTEXT.encode("utf-16-le"),
+        INFOTEXT.encode("utf-16-be"),
+        INFOTEXT.encode("utf-16"),
+        INFOTEXT.encode("utf-8-sig"),
+        b"ASCII\x00\x00\x00" + INFOTEXT.encode("utf-16-le"),
     ],
 )
 @pytest.mark.parametrize("target", ["JPEG", "WEBP"])
@@ -269,7 +331,9 @@ def test_every_chunk_of_the_original_stays_byte_for_byte() -> None:
 
 
 KEYS = ["parameters", "prompt", "workflow", "Comment", "UserComment", "invokeai_metadata", "sd-metadata", "Dream"]
+KEYS += ["generation_data", "extraMetadata", "invokeai_graph", "Description", "xmp:prompt", "xmp:steps"]
 WORDS = ["prompt", "steps", "seed", "nodes", "links", "c", "uc", "sampler", "image", "class_type", "inputs", "positive"]
+WORDS += ["definitions", "subgraphs", "type", "widgets_values", "core_metadata", "params", "num_inference_steps"]
 WORDS += ["KSampler", "SaveImage", "sui_image_params", "base_model", "v4_prompt", "caption", "guidance_scale", "1"]
 leaves = st.one_of(st.none(), st.booleans(), st.integers(), st.floats(), st.text(max_size=20), st.sampled_from(WORDS))
 documents = st.recursive(
@@ -311,6 +375,10 @@ def test_readers_never_fail_and_never_stop(chunks: list[tuple[str, str]]) -> Non
         ("k_euler_ancestral", "native", ("Euler a", "Normal")),
         ("DPMSolverMultistepScheduler", "", ("DPM++ 2M", "Automatic")),
         ("euler_k", "", ("Euler", "Karras")),
+        ("DPM++ 2M Trailing", "", ("DPM++ 2M", "SGM Uniform")),
+        ("ddim_trailing", "", ("DDIM", "SGM Uniform")),
+        ("dpmpp_2m_sde_k", "", ("DPM++ 2M SDE", "Karras")),
+        ("sample_dpmpp_2m", "normal", ("DPM++ 2M", "Normal")),
         ("Euler", "Beta", ("Euler", "Uniform")),
         ("nobody's", "Karras", ("DPM++ 2M", "Karras")),
     ],

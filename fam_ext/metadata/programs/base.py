@@ -16,7 +16,7 @@ _MAX_PROMPT = 1 << 20
 _MAX_LORAS = 32
 _NO_FILE = ("none", "default", "automatic", "default (model)", "baked vae")
 _LORA = re.compile(r"<lora:([^:<>\n]{1,200}):([^:<>\n]{1,40})[^<>\n]{0,80}>")
-_HEX = re.compile(r"\s*0x[0-9a-f]{1,32}\s*", re.IGNORECASE)
+_SEED = re.compile(r"\s*(-?[0-9]{1,400}|0x[0-9a-f]{1,32})(?:\.0{1,8})?\s*", re.IGNORECASE)
 
 
 @dataclass(frozen=True)
@@ -93,15 +93,17 @@ def real(value: object) -> float | None:
 
 
 def seed(value: object) -> tuple[int | None, tuple[str, ...]]:
-    """Return the seed within 0 to 2^64 and a note when it was wrapped; -1 was drawn by the program and not kept."""
-    if isinstance(value, str) and re.fullmatch(r"\s*-?[0-9]{1,40}\s*", value):
-        value = int(value)
-    if isinstance(value, str) and _HEX.fullmatch(value):
-        value = int(value, 16)
+    """Return the seed within 0 to 2^64 and a note when it was wrapped, or is none; -1 was drawn by the program and
+    not kept."""
+    if isinstance(value, str):
+        digits = _SEED.fullmatch(value)
+        if digits is not None:
+            value = int(digits.group(1), 16 if "x" in digits.group(1).casefold() else 10)
     if isinstance(value, float) and math.isfinite(value) and value.is_integer():
         value = int(value)
     if not isinstance(value, int) or isinstance(value, bool):
-        return None, ()
+        said = value not in (None, "", [])
+        return None, (f"seed {str(value)[:24]!r} is no whole number, another is used",) if said else ()
     if 0 <= value < 2**64:
         return value, ()
     if value < 0:

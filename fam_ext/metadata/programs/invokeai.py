@@ -9,16 +9,23 @@ from typing import Any, cast
 from fam_ext.metadata.containers import Texts
 from fam_ext.metadata.programs.base import Settings, first, from_values, inner, text
 
+_MAX_EDGES = 30
+_HELD = ("prompt", "value", "item", "seed", "collection")
+"""Where a node keeps what it passes on: an encoder its prompt, a primitive its value, a collector its item."""
+_FIELDS = {
+    **{"positive_prompt": "positive_conditioning", "negative_prompt": "negative_conditioning", "seed": "noise"},
+    **{"steps": "steps", "cfg_scale": "cfg_scale", "scheduler": "scheduler"},
+}
+
 
 def read(texts: Texts) -> Settings | None:
     """Return InvokeAI's settings, None when the file is not its."""
     values = texts.json("invokeai_metadata")
     if values is not None and ("positive_prompt" in values or "generation_mode" in values):
         return _core("invokeai_metadata", values)
-    graph = inner((texts.json("invokeai_graph") or {}).get("nodes"))
-    core = [node for node in graph.values() if inner(node).get("type") == "core_metadata"]
-    if core and "positive_prompt" in core[0]:
-        return _core("invokeai_graph", inner(core[0]))
+    graph = _from_graph(texts.json("invokeai_graph") or {})
+    if graph is not None:
+        return _core("invokeai_graph", graph)
     old = texts.json("sd-metadata") or {}
     image = inner(old.get("image"))
     if image:
@@ -34,6 +41,34 @@ def read(texts: Texts) -> Settings | None:
         image |= {"width": flags.get("W"), "height": flags.get("H")}
         return _bracketed("Dream", image, dream[dream.find('"') + 1 : end], flags.get("A"), None)
     return None
+
+
+def _from_graph(graph: Mapping[str, Any]) -> dict[str, Any] | None:
+    """Return what the graph of a workflow runs, under the names of `invokeai_metadata`; None when it draws nothing."""
+    nodes = {name: inner(node) for name, node in inner(graph.get("nodes")).items()}
+    sources: dict[tuple[object, object], object] = {}
+    for edge in cast("list[Any]", graph.get("edges")) if isinstance(graph.get("edges"), list) else []:
+        end, start = inner(inner(edge).get("destination")), inner(inner(edge).get("source"))
+        if all(isinstance(part, str) for part in (end.get("node_id"), end.get("field"), start.get("node_id"))):
+            sources[end["node_id"], end["field"]] = start["node_id"]
+
+    def value(name: object, field: str, depth: int = 0) -> object:
+        """Return a field, or what the node behind its edge holds."""
+        source = sources.get((name, field))
+        if not isinstance(source, str) or depth > _MAX_EDGES:
+            return nodes.get(str(name), {}).get(field)
+        behind = next((key for key in _HELD if key in nodes.get(source, {}) or (source, key) in sources), field)
+        return value(source, behind, depth + 1)
+
+    core = next((name for name, node in nodes.items() if node.get("type") == "core_metadata"), None)
+    draws = next((name for name, node in nodes.items() if "denoise" in str(node.get("type"))), None)
+    if core is None and draws is None:
+        return None
+    found = {field: value(core, field) for field in nodes.get(core or "", {})}
+    for field, own in _FIELDS.items():
+        if found.get(field) is None and draws is not None:
+            found[field] = value(draws, own)
+    return found if isinstance(found.get("positive_prompt"), str) else None
 
 
 def _core(place: str, values: Mapping[str, Any]) -> Settings:

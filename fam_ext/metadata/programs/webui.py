@@ -6,7 +6,7 @@ import re
 from collections.abc import Mapping
 
 from fam_ext.metadata.containers import Text, Texts
-from fam_ext.metadata.dissect import Infotext, dissect
+from fam_ext.metadata.dissect import MARKERS, Infotext, dissect
 from fam_ext.metadata.programs.base import (
     Settings,
     base_name,
@@ -33,9 +33,11 @@ def read(texts: Texts) -> Settings | None:
     """Return the settings of the last text that has a settings line, else those of a `parameters` without one."""
     last = {(item.place, item.key): item for item in texts}  # of equal keys the last
     ordered = [item for key in _KEYS for item in last.values() if item.key == key]
-    rest = [item for item in last.values() if item.key not in _KEYS]
+    ordered += [item for item in last.values() if item.key not in _KEYS]
+    # what we wrote counts before what we found: a JPEG's comment stays beside our EXIF comment
+    ordered.sort(key=lambda item: not any(f"{key}: " in item.value for key in MARKERS))
     plain: Settings | None = None
-    for item in [*ordered, *rest]:
+    for item in ordered:
         if item.is_json:
             continue
         found, trailing, has_settings = dissect(item.value)

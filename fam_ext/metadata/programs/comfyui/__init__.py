@@ -51,7 +51,8 @@ def _read(graph: Graph, place: str) -> Settings | None:
     sampler_name = of("sampler_name") if "sampler_name" in inputs else of("sampler", "sampler_name", "solver")
     schedule = of("scheduler", "scheduler_name") if "scheduler" in inputs else of("sigmas", "scheduler")
     if sampler_name is None and (found := graph.node(inputs.get("sampler"))) is not None:
-        sampler_name = class_of(found[1]).removeprefix("Sampler") or None  # SamplerEulerAncestral
+        kind = class_of(found[1]).removeprefix("Sampler")  # SamplerEulerAncestral
+        sampler_name = kind if names.sampler(kind) is not None else None
     if schedule is None and (found := graph.node(inputs.get("sigmas"))) is not None:
         kind = re.sub("(Sampling)?Scheduler$|^SD", "", class_of(found[1]))  # KarrasScheduler
         schedule = names.schedule(kind) if kind else None
@@ -64,6 +65,11 @@ def _read(graph: Graph, place: str) -> Settings | None:
         graph.notes.append("the second conditioning of DualCFGGuider is not used")
     prompt = prompt_of(graph, guider, asked, "positive")
     negative = prompt_of(graph, guider, "negative", "negative")
+    if prompt is None and negative is None and number is None and own is None and steps is None:
+        return None  # whatever drew this keeps its settings elsewhere
+    if negative and negative == prompt:
+        negative = ""  # distilled models without guidance are given one text twice
+        graph.notes.append("the negative prompt is the positive one: not used")
     model, vae, clip_skip, loras = _model(graph, inputs.get("model", guider.get("model")))
     return Settings(
         "ComfyUI",

@@ -11,7 +11,7 @@ from fam_ext.metadata.programs.base import own_prompt
 from fam_ext.metadata.programs.comfyui.graph import MAX_DEPTH, Graph, Node, class_of, inputs_of, links, plain
 
 _MAX_CHARS = 200_000
-_PASSING = ("conditioning", "CONDITIONING", "cond", "conditioning_to")
+_PASSING = ("conditioning", "CONDITIONING", "cond", "conditioning_to", "clip_regions")
 _COMBINED = re.compile(r"conditioning_?\d*|conditioning_(to|from)|cond_?\d+")
 # what a node writes into a text can't be known from the graph
 _CHANGING = re.compile(
@@ -30,6 +30,7 @@ _TEXT_NAMES = (
 _JOINED = re.compile(r"(string|text|str|input|prompt|part)_?([a-h]|\d{1,2})", re.IGNORECASE)
 _SEVERAL = (("text_g", "text_l"), ("prompt_g", "prompt_l"), ("t5xxl", "clip_g", "clip_l"), ("mt5xl", "bert"))
 """One prompt for several text encoders: the first that says something counts."""
+_TEMPLATE = re.compile(r"__[^_\s]|\{[^{}]{0,2000}\|")
 _DELIMITERS = {"space": " ", "comma": ", ", "newline": "\n", "none": ""}
 _NOT_TEXT = ("clip", "model", "vae", "image", "mask", "latent", "control_net", "style_model", "clip_vision_output")
 
@@ -42,7 +43,8 @@ def prompt_of(graph: Graph, inputs: Node, name: str, role: str) -> str | None:
     """Return the text behind the input `name`; None, and a note, where it can't be told. `role` is positive or
     negative."""
     if name not in inputs:
-        return "" if role == "negative" else None
+        # a sampler of one text has no negative; one of none has its texts elsewhere
+        return "" if role == "negative" and not {"positive", "cond1", "conditioning"}.isdisjoint(inputs) else None
     try:
         return own_prompt(_text(graph, inputs[name], role, 0))
     except _StoppedError as stop:
@@ -79,7 +81,7 @@ def _node_text(graph: Graph, node: Node, slot: int, role: str, depth: int) -> st
     def follow(name: str) -> str:
         return _text(graph, inputs[name], role, depth)
 
-    if "zeroout" in kind.casefold().replace("_", ""):
+    if re.search("zero_?out|negativeconditioningplaceholder", kind, re.IGNORECASE):
         return ""
     if _STYLED.search(kind):
         raise _StoppedError(f"node {kind[:60]} adds a style's words")
@@ -120,7 +122,8 @@ def _node_text(graph: Graph, node: Node, slot: int, role: str, depth: int) -> st
     joined = [name for name in inputs if _JOINED.fullmatch(name) and isinstance(inputs[name], str | list)]
     joined.sort(key=lambda name: (len(name), name))
     if len(joined) > 1 and re.search(r"concat|join|combine|append|merge|string|text", kind, re.IGNORECASE):
-        delimiter = inputs.get("delimiter", inputs.get("separator", " " if "join" in kind.casefold() else ""))
+        usual = ", " if inputs.get("tidy_tags") == "yes" else " " if "join" in kind.casefold() else ""
+        delimiter = inputs.get("delimiter", inputs.get("separator", usual))
         delimiter = plain(graph, delimiter, ("delimiter", "text", "value"))
         delimiter = _DELIMITERS.get(delimiter, delimiter) if isinstance(delimiter, str) else ""
         parts = [follow(name) for name in joined]
@@ -128,7 +131,7 @@ def _node_text(graph: Graph, node: Node, slot: int, role: str, depth: int) -> st
         return delimiter.replace("\\n", "\n").join(part.strip() if clean else part for part in parts if part)
     for name in _TEXT_NAMES:
         if isinstance(inputs.get(name), str | list) and not (name in ("any", "input") and len(inputs) > 1):
-            return follow(name)
+            return _drawn(kind, follow(name), populated=name == "populated_text")
     for name in _PASSING:
         if isinstance(inputs.get(name), list):
             return follow(name)
@@ -137,6 +140,13 @@ def _node_text(graph: Graph, node: Node, slot: int, role: str, depth: int) -> st
     if len(behind) == 1 and not words:
         return follow(behind[0])
     raise _StoppedError(f"node {kind[:60] or '?'} is not known")
+
+
+def _drawn(kind: str, made: str, *, populated: bool) -> str:
+    """Return the text unless the node still draws from it. Raises `_StoppedError`."""
+    if not populated and _TEMPLATE.search(made) is not None and "wildcard" in kind.casefold():
+        raise _StoppedError(f"node {kind[:60]} draws the words at random")
+    return made
 
 
 _BRANCHES = (("on_true", "on_false"), ("input_true", "input_false"), ("true", "false"), ("text_a", "text_b"))

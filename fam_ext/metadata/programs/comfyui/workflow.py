@@ -20,6 +20,9 @@ _WIDGETS: Mapping[str, tuple[str, ...]] = {
     "CLIPTextEncode": ("text",),
     "CLIPTextEncodeFlux": ("clip_l", "t5xxl", "guidance"),
     "CheckpointLoaderSimple": ("ckpt_name",),
+    "CheckpointLoader": ("config_name", "ckpt_name"),
+    "ImageOnlyCheckpointLoader": ("ckpt_name",),
+    "unCLIPCheckpointLoader": ("ckpt_name",),
     "UNETLoader": ("unet_name", "weight_dtype"),
     "VAELoader": ("vae_name",),
     "CLIPSetLastLayer": ("stop_at_clip_layer",),
@@ -28,7 +31,15 @@ _WIDGETS: Mapping[str, tuple[str, ...]] = {
     "RandomNoise": ("noise_seed", ""),
     "KSamplerSelect": ("sampler_name",),
     "BasicScheduler": ("scheduler", "steps", "denoise"),
+    "KarrasScheduler": ("steps", "sigma_max", "sigma_min", "rho"),
+    "SDTurboScheduler": ("steps", "denoise"),
+    "AlignYourStepsScheduler": ("model_type", "steps", "denoise"),
+    "LTXVScheduler": ("steps",),
+    "Flux2Scheduler": ("steps",),
     "CFGGuider": ("cfg",),
+    "DualCFGGuider": ("cfg_conds", "cfg_cond2_negative"),
+    "TextEncodeQwenImageEdit": ("prompt",),
+    "TextEncodeQwenImageEditPlus": ("prompt",),
     "FluxGuidance": ("guidance",),
     "StringConcatenate": ("string_a", "string_b", "delimiter"),
     "ConditioningAverage": ("conditioning_to_strength",),
@@ -96,17 +107,20 @@ class _Flat:
         slots = [cast("Node", slot) for slot in list_of(node.get("inputs")) if isinstance(slot, dict)]
         came = [sources.get(slot["link"]) if isinstance(slot.get("link"), int) else None for slot in slots]
         given = list_of(node.get("widgets_values"))
-        if node.get("mode") == 4:  # bypassed: an output is the first input of its type
+        if node.get("mode") == 4:  # bypassed: an output is the input of its number, else the first of its type
             for index, out in enumerate(list_of(node.get("outputs"))):
                 kind_ = cast("Node", out).get("type") if isinstance(out, dict) else None
-                link = next((c for s, c in zip(slots, came, strict=True) if c and s.get("type") == kind_), None)
-                self.instead[name, index] = link
+                rows = [*zip(slots, came, strict=True)]
+                rows = [*rows[index : index + 1], *rows]
+                self.instead[name, index] = next((c for s, c in rows if c and s.get("type") == kind_), None)
             return
         if kind in self._definitions and depth < _MAX_DEPTH:
+            links = {s.get("name"): c for s, c in zip(slots, came, strict=True) if c}
             values = iter(given)
-            for index, (slot, link) in enumerate(zip(slots, came, strict=True)):
-                value = next(values, None) if isinstance(slot.get("widget"), dict) else None
-                self.instead[f"{name}:{_INTO}", index] = value if link is None else link
+            without = {s.get("name") for s in slots if not isinstance(s.get("widget"), dict)}
+            for index, name_ in enumerate(_names(self._definitions[kind]) or [s.get("name") for s in slots]):
+                value = None if name_ in without else next(values, None)
+                self.instead[f"{name}:{_INTO}", index] = links.get(name_, value)
             self.add(self._definitions[kind], f"{name}:", depth + 1)
             return
         if kind.endswith(("SetNode", "setNode")) and given:
@@ -114,13 +128,15 @@ class _Flat:
         elif kind.endswith(("GetNode", "getNode")) and given:
             self._get.append((name, str(given[0])))
         inputs = {s["name"]: c for s, c in zip(slots, came, strict=True) if c and isinstance(s.get("name"), str)}
-        self.nodes[name] = {"class_type": kind, "inputs": {**_widgets(kind, node, slots), **inputs}}
+        self.nodes[name] = {"class_type": kind, "inputs": inputs, "widgets": _widgets(kind, node, slots)}
 
     def resolved(self) -> Node:
         """Return the nodes with every link leading where it leads in truth."""
         self.instead |= {(name, 0): self._set.get(word) for name, word in self._get}
         for node in self.nodes.values():
-            node["inputs"] = {key: self._truth(value) for key, value in node["inputs"].items()}
+            came = {key: self._truth(value) for key, value in node["inputs"].items()}
+            # an input that nothing reaches keeps its widget's value
+            node["inputs"] |= {**node.pop("widgets"), **{k: v for k, v in came.items() if v is not None}}
         return self.nodes
 
     def _truth(self, value: object) -> object:
@@ -129,7 +145,13 @@ class _Flat:
             if len(place) != 2 or not isinstance(place[0], str) or place not in self.instead:
                 break
             value = self.instead[place]
-        return value
+        place = list_of(value)
+        return None if place and str(place[0]).endswith(f":{_INTO}") else value
+
+
+def _names(subgraph: Node) -> list[object]:
+    """Return the names of a subgraph's inputs in their order."""
+    return [cast("Node", row).get("name") for row in list_of(subgraph.get("inputs")) if isinstance(row, dict)]
 
 
 def _widgets(kind: str, node: Node, slots: list[Node]) -> Node:

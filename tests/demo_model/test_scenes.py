@@ -155,3 +155,22 @@ def test_a_vae_is_trained_without_groupnorms_statistics_on_scenes(shapes: Path) 
     assert written.config.scaling_factor == 0.5  # what starts from a VAE keeps its scale
     assert torch.load(shapes / "vae.pt", weights_only=True)["step"] == 4
     assert type(written.encoder.conv_norm_out) is torch.nn.GroupNorm
+
+
+def test_a_piece_is_a_part_of_a_true_picture(shapes: Path) -> None:
+    scenes = Scenes(shapes, variants=1)
+    scenes.pairs = [("owl", None)]
+    rng = random.Random(0)
+    pieces = [scenes.piece(rng, size=96, side=48) for _ in range(40)]
+    whole = {ground: truth(f"an owl on a {ground} ground", 96, 0, work=shapes) for ground in things.GROUNDS}
+    places = [(top, left) for top in range(49) for left in range(49)]
+    for piece in pieces[:6]:
+        assert any(
+            np.array_equal(piece, picture[top : top + 48, left : left + 48])
+            for picture in whole.values()
+            for top, left in places
+        )
+    assert len({piece.tobytes() for piece in pieces}) > 10
+    scenes.pairs = [("owl", "knitted")]
+    first, second = (scenes.piece(rng, size=96, side=96) for _ in range(2))
+    assert not np.array_equal(first[24:72, 24:72], second[24:72, 24:72])  # a texture of its own

@@ -3,7 +3,7 @@
 The loss is L1, L1 of the gradients, L1 of the 4x pooled picture, with --colour that of the 32x pooled one, and a little
 KL; crops come from renders at several sizes, so that the latent means the same at 256, 512 and 1024 px. GroupNorm's
 statistics are those of all that is shown at once, so a VAE that has seen only crops gets the colours of whole pictures
-wrong: every `--whole`th step shows one whole picture. The averaged weights are written to `.work/vae`.
+wrong: every `--whole`th step shows one whole picture. At the end the averaged weights are written to `.work/vae`.
 """
 
 from __future__ import annotations
@@ -98,6 +98,7 @@ def train(options: argparse.Namespace, config: dict[str, Any] | None = None) -> 
     scale = vae.config.scaling_factor if options.start is not None else None
     if options.free:
         vae = free(vae, draw_some(collection, renders[0], 12) if options.start is not None else None).train()
+    vae = vae.to(memory_format=torch.channels_last)  # a third faster on a CPU
     optimizer = torch.optim.AdamW(vae.parameters(), lr=options.rate, weight_decay=1e-4)
     average = Average(vae, options.average)
     clock, step = Clock(options.minutes * 60), 0
@@ -110,18 +111,24 @@ def train(options: argparse.Namespace, config: dict[str, Any] | None = None) -> 
         logger.info("going on from step %d, %.0f s", step, clock.spent)
 
     def draw(rng: random.Random, count: int, side: int) -> Tensor:
+        if isinstance(collection, Scenes):
+            return as_tensor([collection.piece(rng, size=rng.choice(options.sizes), side=side) for _ in range(count)])
         pieces: list[np.ndarray] = []
         for index in collection.draw(rng, count, names=collection.training_names()):
             pieces.append(crop(rng.choice(renders)[index], side, rng))
         return as_tensor(pieces)
 
     def draw_whole(rng: random.Random) -> Tensor:
+        if isinstance(collection, Scenes):
+            return as_tensor([collection.piece(rng, size=options.sizes[-1], side=options.sizes[-1])])
         index = collection.draw(rng, 1, names=collection.training_names())[0]
         return as_tensor([renders[-1][index]])
 
     def save() -> None:
         state = {"vae": vae.state_dict(), "optimizer": optimizer.state_dict(), "average": average.values}
         save_atomically({**state, "spent": clock.total(), "step": step}, options.state)
+
+    def write() -> None:
         current = {key: value.clone() for key, value in vae.state_dict().items()}
         average.copy_to(vae)
         whole = min(options.sizes)
@@ -143,7 +150,9 @@ def train(options: argparse.Namespace, config: dict[str, Any] | None = None) -> 
             group["lr"] = options.rate * cosine(clock.share())
         rng = random.Random(options.seed * 1_000_003 + step)
         whole_now = options.whole > 0 and step % options.whole == 0
-        pictures = (draw_whole(rng) if whole_now else draw(rng, options.batch, options.crop)).to(device)
+        pictures = (draw_whole(rng) if whole_now else draw(rng, options.batch, options.crop)).to(
+            device, memory_format=torch.channels_last
+        )
         with autocast(device):
             posterior = vae.encode(pictures).latent_dist
             decoded = vae.decode(posterior.sample()).sample
@@ -163,6 +172,7 @@ def train(options: argparse.Namespace, config: dict[str, Any] | None = None) -> 
             save()
             saved = time.monotonic()
     save()
+    write()
     logger.info("%d steps, %.0f s; averaged weights in %s", step, clock.total(), options.out)
 
 

@@ -10,6 +10,7 @@ import hashlib
 import io
 import json
 import logging
+import os
 import random
 import re
 import subprocess
@@ -23,6 +24,7 @@ import materials
 import numpy as np
 from PIL import Image
 from things import GROUNDS, THINGS, Scene, draw_ground, pairs, parse
+from training import ahead
 
 logger = logging.getLogger(__name__)
 
@@ -191,7 +193,20 @@ class Scenes:
         return f"scenes-{size}"
 
     def picture(self, index: int, size: int) -> np.ndarray:
-        return truth(self.scenes[index], size, index, work=self.work)
+        scene = self.scenes[index]
+        return compose(self.drawing(scene.thing, size), scene, index)
+
+    def drawing(self, thing: str, size: int) -> np.ndarray:
+        """Return `drawing_of` a thing, rasterized when first asked for and kept in memory and in a file."""
+        if (thing, size) not in self.drawings:
+            path = self.work / "drawings" / f"{THINGS[thing]}-{size}.npy"
+            if not path.is_file():
+                path.parent.mkdir(exist_ok=True)
+                partial = path.with_suffix(f".{os.getpid()}.npy")
+                np.save(partial, drawing_of(thing, size, work=self.work))
+                partial.rename(path)
+            self.drawings[thing, size] = np.load(path, mmap_mode="r")
+        return self.drawings[thing, size]
 
     def piece(self, rng: random.Random, *, size: int, side: int) -> np.ndarray:
         """Return a (side, side, 3) piece of a true picture at `size` px, its pair, ground and texture drawn anew.
@@ -200,9 +215,7 @@ class Scenes:
         places the one with most of the thing is taken, except one time in four.
         """
         thing, material = rng.choice(self.pairs)
-        if (thing, size) not in self.drawings:
-            self.drawings[thing, size] = drawing_of(thing, size, work=self.work)
-        drawing = self.drawings[thing, size]
+        drawing = self.drawing(thing, size)
         places = [
             (rng.randint(0, size - side), rng.randint(0, size - side)) for _ in range(3 if rng.random() < 0.75 else 1)
         ]
@@ -297,11 +310,13 @@ class Renders:
             self.done[index] = 1
         return self.pictures[index]
 
-    def render_all(self) -> None:
-        for index in range(len(self.done)):
-            if index % 500 == 0:
-                logger.info("%d px: %d of %d", self.size, index, len(self.done))
-            self[index]
+    def render_all(self, indices: Sequence[int] | None = None, *, workers: int = 0) -> None:
+        """Render the pictures at `indices`, or all, in that many processes, which write to the same file."""
+        indices = range(len(self.done)) if indices is None else indices
+        missing = [index for index in indices if not self.done[index]]
+        for count, _ in enumerate(ahead(lambda index: bool(self[index].size), iter(missing), workers=workers)):
+            if count % 500 == 0:
+                logger.info("%d px: %d of %d", self.size, count, len(missing))
 
 
 def render(path: Path, size: int) -> np.ndarray:

@@ -28,6 +28,7 @@ _XMP_NAMES = (
 )
 _XMP_ITEM = re.compile(r"<rdf:li[^>]{0,200}>([^<]*)</rdf:li>")
 _PREFIX = re.compile(r"\s*(prompt|workflow)\s*:\s*(?=\{)", re.IGNORECASE)
+_PROFILE = "Raw profile type "
 # keys of a JSON object that holds a file's texts as its values, as converters and NovelAI's WebP write it
 _PACKED = (
     *("parameters", "prompt", "workflow", "invokeai_metadata", "invokeai_graph", "sd-metadata", "Dream"),
@@ -93,7 +94,11 @@ def collect(
 ) -> Texts:
     """Return every text of a file from its parts: PNG's (keyword, value) pairs, EXIF, XMP, JPEG's comment, and the one
     `hidden` in its pixels, which stands for an EXIF comment."""
-    found = [Text("PNG", key, value) for key, value in chunks if key != "XML:com.adobe.xmp"]
+    rows = list(chunks)
+    found = [Text("PNG", key, value) for key, value in rows if key != "XML:com.adobe.xmp"]
+    profiles = {key.rpartition(" ")[2].casefold(): value for key, value in rows if key.startswith(_PROFILE)}
+    block = block or _profile(profiles.get("exif") or profiles.get("app1", ""))
+    xmp = xmp or _profile(profiles.get("xmp", ""))
     if block is not None:
         found += [Text("EXIF", *_prefixed(name, value)) for name, value in exif.texts(block)]
     if xmp is not None:
@@ -105,6 +110,15 @@ def collect(
     told = (text for text in found if text.value.strip() and len(text.value) <= MAX_TEXT)
     found = list(itertools.islice(told, MAX_READ))
     return Texts([*found, *(inner for text in found for inner in _unpacked(text))])
+
+
+def _profile(text: str) -> bytes | None:
+    """Return the bytes that ImageMagick keeps as hexadecimal digits: a name, a length, the digits on lines of their
+    own."""
+    try:
+        return bytes.fromhex(text.strip().split("\n", 2)[2]) or None
+    except (ValueError, IndexError):
+        return None
 
 
 def jpeg_comment(comment: bytes) -> tuple[str, str]:

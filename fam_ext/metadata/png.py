@@ -19,6 +19,8 @@ _PIXELS = (
     *(b"acTL", b"fcTL", b"fdAT"),
 )
 _TEXTS = (b"tEXt", b"zTXt", b"iTXt")
+_MAX_CHUNKS = 20_000
+"""Chunks beside the pixels': each takes a step to read."""
 _TEXT_COST = 2048
 """Bytes that a text takes of the budget beside its own."""
 
@@ -31,7 +33,7 @@ def read(file: BinaryIO) -> Header:
     frames = 1
     texts: list[PngText] = []
     budget = _MAX_TEXTS
-    unread = 0
+    unread = others = 0
     block: bytes | None = None
     icc: bytes | None = None
     dpi: tuple[float, float] | None = None
@@ -45,6 +47,11 @@ def read(file: BinaryIO) -> Header:
         if kind in (b"IDAT", b"fdAT"):
             file.seek(length + 4, io.SEEK_CUR)
             continue
+        others += 1
+        if others > _MAX_CHUNKS:
+            raise PictureError(
+                f"the file has more than {_MAX_CHUNKS} PNG chunks beside its pixels; open and save it again"
+            )
         wanted = kind in (*_TEXTS, b"IHDR", b"tRNS", b"eXIf", b"iCCP", b"pHYs", b"acTL")
         if not wanted or length > min(_MAX_TEXT, budget):
             unread += kind in _TEXTS

@@ -304,6 +304,27 @@ def test_containers_of_one_infotext() -> None:
     assert read_header(with_chunks(raw_chunk(b"tEXt", "parameters\0é 日本".encode()))).infotext == "é 日本"
 
 
+@pytest.mark.parametrize("name", ["exif", "APP1"])
+def test_exif_that_imagemagick_kept_as_digits(name: str) -> None:
+    digits = (comment(b"UNICODE\0" + INFOTEXT.encode("utf-16-be"))).hex()
+    lines = "\n".join(digits[at : at + 72] for at in range(0, len(digits), 72))
+    assert of(png((f"Raw profile type {name}", f"\n{name}\n{len(digits) // 2:8}\n{lines}\n"))) == RIGHT
+    for damaged in ("", "exif", f"\nexif\n 9\n{lines}x"):
+        assert read_header(png((f"Raw profile type {name}", damaged + "."))).reading is None
+
+
+@pytest.mark.parametrize("target", ["JPEG", "WEBP"])
+def test_a_comment_in_the_first_table(target: str) -> None:
+    """Fooocus and Easy Diffusion let Pillow put it there, as a plain text."""
+    for value in (INFOTEXT, json.dumps(FOOOCUS), json.dumps(EASY_NAMES)):
+        block = Image.Exif()
+        block[0x9286] = value
+        block[0x0131] = "Fooocus v2.5.5"
+        buffer = io.BytesIO()
+        Image.new("RGB", (16, 16)).save(buffer, target, exif=block)
+        assert of(buffer.getvalue()) == RIGHT
+
+
 def test_a_camera_s_comment_and_json_are_never_prompts() -> None:
     assert read_header(png(exif=comment(b"ASCII\x00\x00\x00made with a camera"))).reading is None
     assert read_header(png(("parameters", '{"a": 1}'), ("Comment", "[1, 2]"))).reading is None

@@ -19,9 +19,13 @@ from fam_ext.options.presets import BUILTIN, DEFAULT, PresetStore
 from fam_ext.options.table import VERSION_KEY
 from fam_ext.ui.accordion import NO_PRESET, TITLE, build_accordion
 from fam_ext.ui.dials import PARTS, dial_values
+from fam_ext.webui.answers import go_on, stopping
 from fam_ext.webui.arguments import XYZ_ATTRIBUTE, read_arguments
-from fam_ext.webui.session import before_sampling, begin, close, session_of, stopping
+from fam_ext.webui.generation import before_sampling, begin
+from fam_ext.webui.known import checkpoint
+from fam_ext.webui.session import close, session_of
 
+_MODEL_ATTRIBUTE = "_fam_model"
 PRESETS_FOLDER = Path(data_path) / "fam-hires" / "presets"
 
 
@@ -63,8 +67,15 @@ class FamHiresScript(scripts.Script):
                 elem_id=lambda part: f"{elem_id}_{part}",
             )
         self.infotext_fields = paste_fields(components)
-        self.paste_field_names = list(to_fields(FamConfig())) + [field.key for field, part in PARTS if not part]
+        self.paste_field_names = [
+            *to_fields(FamConfig()),
+            *(field.key for field, part in PARTS if not part),
+        ]
         return components
+
+    def before_process(self, p: Any, *fam_args: Any) -> None:  # noqa: ANN401
+        # the WebUI drops a checkpoint that it has not, and takes its own instead
+        setattr(p, _MODEL_ATTRIBUTE, p.override_settings.get("sd_model_checkpoint"))
 
     def process(self, p: Any, *fam_args: Any) -> None:  # noqa: ANN401
         with stopping(p):
@@ -80,6 +91,8 @@ class FamHiresScript(scripts.Script):
                     raise UsageError(f"{message} (enable_hr)")
                 p.comment(message)
                 return
+            if (model := getattr(p, _MODEL_ATTRIBUTE, None)) is not None:
+                checkpoint(model)
             begin(p, asked.config)
 
     def process_before_every_sampling(self, p: Any, *fam_args: Any, **sampling: Any) -> None:  # noqa: ANN401
@@ -94,6 +107,7 @@ class FamHiresScript(scripts.Script):
     def postprocess(self, p: Any, processed: Any, *fam_args: Any) -> None:  # noqa: ANN401
         with stopping(p):
             session_done(p)
+        go_on(p)
 
 
 def session_done(p: Any) -> None:  # noqa: ANN401

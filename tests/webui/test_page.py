@@ -112,6 +112,22 @@ def test_paste_restores_the_dials(page):
     assert page.input_value("#txt2img_fam_hires_am_window_end input[type=number]") == "0.2"
 
 
+def test_a_plot_that_cannot_be_is_one_line(page, server):
+    set_small(page)
+    page.click("#txt2img_hr-visible-checkbox")
+    page.click("#script_list input >> nth=0")
+    page.click("#script_list li:has-text('X/Y/Z plot')")
+    page.click("#script_txt2img_xyz_plot_x_type input")
+    page.click("li:has-text('[FAM] Cutoff c')")
+    page.fill("#script_txt2img_xyz_plot_x_values textarea", "0.5, 900")
+    before = len(server.log())
+    infotext, log = generate(page)
+    said = server.log()[before:]
+    assert log.startswith("cutoff is 900") and "512" in log and not infotext.strip()
+    assert said.count("cutoff is 900") == 1 and "Traceback" not in said
+    assert page.locator("#txt2img_gallery img").count() == 0
+
+
 def test_a_preset_sets_the_dials(page):
     page.click("#txt2img_fam_hires > .label-wrap")
     assert page.is_checked("#txt2img_fam_hires-visible-checkbox")

@@ -23,12 +23,16 @@ from fam_ext.webui.reference import LATENT_RESIZE, as_pictures, encode, host_ups
 from fam_ext.webui.session import Session, open_session, session_of
 from fam_ext.webui.steered import steered, wants_record
 
+PRESET_KEY = "FAM preset"
 SAME_CHECKPOINT, SAME_SCHEDULE = "Use same checkpoint", "Use same scheduler"
 """What the page says where the hires pass has none of its own."""
 
 
-def begin(p: Any, config: FamConfig) -> Session:  # noqa: ANN401
-    """Set FAM up on p, before its `init`. Raises `FamError` where it cannot run."""
+def begin(p: Any, config: FamConfig, *, preset: str | None = None) -> Session:  # noqa: ANN401
+    """Set FAM up on p, before its `init`. Raises `FamError` where it cannot run.
+
+    `preset` names the preset that `config` is, for the infotext.
+    """
     session = open_session(p, config)
     check_model(p.sd_model, config)
     is_txt2img = isinstance(p, StableDiffusionProcessingTxt2Img)
@@ -48,6 +52,8 @@ def begin(p: Any, config: FamConfig) -> Session:  # noqa: ANN401
     session.undo.enter_context(replaced(p, "sample", answering(p)))
     for key, value in to_fields(config).items():
         p.extra_generation_params[key] = _said_if_ran(session, value)
+    if preset is not None:
+        p.extra_generation_params[PRESET_KEY] = _said_if_ran(session, preset)
     if config.upsample == "auto":
         p.extra_generation_params["FAM upscaler"] = _said_if_ran(session, host_upscaler(p))
     return session

@@ -7,7 +7,8 @@ from pathlib import Path
 
 import pytest
 
-from fam_ext import cli, terminal
+from fam_ext import terminal
+from fam_ext.cli import progress
 from fam_ext.errors import RenderError
 from fam_ext.jobs.run import Event
 from tests.jobs.fakes import Fast, make_picture
@@ -58,7 +59,7 @@ def test_an_error_prints_no_control_character(tmp_path: Path, capsys) -> None:
 
 
 def test_a_live_view_takes_any_name(capsys) -> None:
-    with cli._LiveView() as view:
+    with progress._LiveView() as view:
         view.event(Event("step", key="a[/b]\x1b.png", step=1, steps=2, total=1))
         view.event(Event("failed", key="a[/b]\x1b.png", message=ESC, failed=1, total=1))
     assert ESC not in capsys.readouterr().out

@@ -13,9 +13,9 @@ from typing import Any
 from fam_ext.errors import Cancelled, UsageError
 from fam_ext.jobs.contract import Progress, Renderer
 from fam_ext.jobs.journal import Item
-from fam_ext.jobs.plan import PlanOptions
-from fam_ext.jobs.run import RendererSpec, RunOptions
+from fam_ext.jobs.run import RendererSpec
 from fam_ext.jobs.workers import START_SECONDS, died_loading, portable
+from fam_ext.options.job import Job, RunRule
 
 log = logging.getLogger(__name__)
 
@@ -35,7 +35,7 @@ def _ray() -> Any:  # noqa: ANN401  # an optional package without types for us
 class RenderActor:
     """One renderer in one Ray worker. Loads its model before the first item and keeps it."""
 
-    def __init__(self, spec: RendererSpec, options: PlanOptions) -> None:
+    def __init__(self, spec: RendererSpec, options: Job) -> None:
         self._spec = spec
         self._options = options
         self._renderer: Renderer | None = None
@@ -91,7 +91,7 @@ class RaySlots:
     """`Slots` over Ray actors. The driver alone writes the journal and the files; an actor that is lost gives its
     item back."""
 
-    def __init__(self, spec: RendererSpec, options: PlanOptions, run: RunOptions) -> None:
+    def __init__(self, spec: RendererSpec, options: Job, run: RunRule) -> None:
         ray = self._ray = _ray()
         self._spec = spec
         self._options = options
@@ -116,7 +116,7 @@ class RaySlots:
             self._started_here = True
         self._actors = [self._start() for _ in range(self._count(run))]
 
-    def _count(self, run: RunOptions) -> int:
+    def _count(self, run: RunRule) -> int:
         if run.workers:
             return run.workers
         resources = self._ray.cluster_resources()

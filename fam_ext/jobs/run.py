@@ -34,10 +34,12 @@ from fam_ext.errors import (
 from fam_ext.jobs import make
 from fam_ext.jobs.contract import Progress, Renderer
 from fam_ext.jobs.journal import MAX_DEATHS, POISON, Item, Journal, PlanCounts
-from fam_ext.jobs.plan import PlanOptions, plan_file
-from fam_ext.jobs.walk import check_places, left_out_line, walk
+from fam_ext.jobs.plan import check_job, plan_file
+from fam_ext.jobs.walk import left_out_line, walk
+from fam_ext.options.job import Job, RunRule
 
 log = logging.getLogger(__name__)
+
 
 # further tries would end the same way
 _FINAL = (
@@ -49,49 +51,15 @@ _FINAL = (
     OutOfMemoryError,
     UsageError,
 )
-_ARGUMENTS = frozenset(("model", "device", "dtype", "loras", "offload"))
+_ARGUMENTS = frozenset(("model", "device", "dtype", "loras", "offload", "clip_l_skip"))
 _SAVERS = 4
 _SAVE_AHEAD = 6
 _LARGE_PIXELS = 4_000_000
 _POLL_SECONDS = 0.2
-_LONGEST_SECONDS = 1_000_000
-
-
-@dataclass(frozen=True)
-class RunOptions:
-    """How the job is run; nothing here changes a picture."""
-
-    workers: int = 0
-    """Renderer processes; 0 renders in this one."""
-    ray: str | None = None
-    """Address of a Ray cluster ("auto", "local", host:port); None = no Ray."""
-    ray_gpus: float = 1.0
-    """GPUs that each Ray actor asks for."""
-    retries: int = 1
-    """Further tries for a fault of the renderer or a lost worker."""
-    timeout: float | None = None
-    """Seconds that one picture may take; None = no limit."""
-    stop_on_error: bool = False
-    join: bool = False
-    report: bool = True
-
-    def __post_init__(self) -> None:
-        _within("workers", self.workers, 0, 1024)
-        _within("retries", self.retries, 0, 1000)
-        _within("ray_gpus", self.ray_gpus, 0, 64)
-        if self.timeout is not None and not 0 < self.timeout <= _LONGEST_SECONDS:
-            raise ConfigError(f"timeout is {self.timeout!r}; choose seconds, more than 0, at most {_LONGEST_SECONDS}")
-
-
-def _within(name: str, value: float, low: int, high: int) -> None:
-    if not low <= value <= high:  # not: also nan
-        raise ConfigError(f"{name} is {value!r}; choose {low} to {high}")
 
 
 REPORT_DUE = "report_due"
 """Name in a journal for whether the reports are older than it: a process may be stopped before it writes them."""
-
-
 RENDERERS: Mapping[str, str] = {"standalone": "fam_ext.standalone:load_renderer"}
 """Name in a journal -> "module:function". A journal may be a stranger's: nothing that it names is ever imported."""
 
@@ -219,10 +187,10 @@ class Summary:
 
 
 def run_job(
-    options: PlanOptions,
+    options: Job,
     renderer: RendererSpec | Callable[[], Renderer],
     *,
-    run: RunOptions | None = None,
+    run: RunRule | None = None,
     control: Control | None = None,
     on_event: Listener = lambda event: None,
 ) -> Summary:
@@ -231,10 +199,10 @@ def run_job(
     Raises `UsageError` and `ConfigError` before anything is written, `UnsupportedModelError` when the model cannot be
     used. A full or read-only output ends the job cleanly: `Summary.stopped` says why.
     """
-    run = run or RunOptions()
+    run = run or RunRule()
     control = control or Control()
-    check_places(options)
-    with Journal(options.output, join=run.join) as journal:
+    check_job(options)
+    with Journal(options.places.output, join=run.join) as journal:
         if journal.joined:
             counts = PlanCounts()
             # what is shared is the other process's job, with its options
@@ -246,7 +214,7 @@ def run_job(
             on_event(Event("planning"))
             left_out: Counter[str] = Counter()
             counts = journal.plan(
-                walk(options, left_out),
+                walk(options.places, left_out),
                 options,
                 plan_file,
                 on_count=lambda counts: on_event(Event("planning", total=counts.files)),
@@ -261,7 +229,7 @@ def retry_failed(
     output: str,
     renderer: RendererSpec | Callable[[], Renderer] | None = None,
     *,
-    run: RunOptions | None = None,
+    run: RunRule | None = None,
     control: Control | None = None,
     on_event: Listener = lambda event: None,
 ) -> Summary:
@@ -274,7 +242,7 @@ def retry_failed(
         options = stored_options(journal)
         renderer = renderer or kept_renderer(journal.get("renderer"))
         journal.retry_failed()
-        job = _Job(journal, options, renderer, run or RunOptions(), control or Control(), on_event, PlanCounts())
+        job = _Job(journal, options, renderer, run or RunRule(), control or Control(), on_event, PlanCounts())
         return job.run()
 
 
@@ -289,12 +257,12 @@ def check_journal(output: str) -> None:
         raise UsageError(f"{output} holds no journal of a job; give the output folder of fam-hires upscale")
 
 
-def stored_options(journal: Journal) -> PlanOptions:
+def stored_options(journal: Journal) -> Job:
     """Return the options that the journal's job was run with. Raises `UsageError`."""
     values = journal.get("options")
     if not isinstance(values, dict):
         raise UsageError("the journal holds no job that was planned to its end; run the command again")
-    return PlanOptions.from_json(cast("dict[str, Any]", values))
+    return Job.from_json(cast("dict[str, Any]", values))
 
 
 def kept_renderer(kept: object) -> RendererSpec:
@@ -377,9 +345,9 @@ class _Job:
     def __init__(
         self,
         journal: Journal,
-        options: PlanOptions,
+        options: Job,
         renderer: RendererSpec | Callable[[], Renderer],
-        run: RunOptions,
+        run: RunRule,
         control: Control,
         on_event: Listener,
         counts: PlanCounts,
@@ -479,7 +447,7 @@ class _Job:
 
     def render_failed(self, item: Item, error: BaseException) -> bool:
         """Answer an exception of the renderer; return whether the item is to be tried again."""
-        if isinstance(error, Cancelled):
+        if isinstance(error, Cancelled) or (isinstance(error, LoadError) and self.control.cancelled):
             self.journal.release(item)
             if not self.control.cancelled:
                 self.stop("the renderer was interrupted")

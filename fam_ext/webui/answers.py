@@ -14,7 +14,7 @@ from modules import shared
 from modules.processing import DecodedSamples
 
 from fam_ext.errors import ConfigError, FamError, UnsupportedModelError, UnsupportedSamplerError, UsageError
-from fam_ext.hosts.ldm import replaced
+from fam_ext.hosts.base import replaced
 from fam_ext.ui.accordion import TITLE
 from fam_ext.webui.session import PROGRESS_ATTRIBUTE, session_of
 

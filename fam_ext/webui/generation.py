@@ -14,7 +14,8 @@ from fam_ext.core.config import FamConfig
 from fam_ext.core.guide import NativeRecord
 from fam_ext.core.schedule import Size
 from fam_ext.errors import ConfigError, RenderError, UsageError
-from fam_ext.hosts.ldm import recorded_sampler, replaced
+from fam_ext.hosts.base import replaced
+from fam_ext.hosts.ldm import recorded_sampler
 from fam_ext.metadata.infotext import to_fields
 from fam_ext.webui.answers import answering
 from fam_ext.webui.kept import with_own_random_state

@@ -17,7 +17,9 @@ from fam_ext.core.config import FamConfig
 from fam_ext.core.guide import HiresGuide
 from fam_ext.core.schedule import Size
 from fam_ext.errors import ConfigError
-from fam_ext.hosts.ldm import Position, Traits, check_finite, guided_sampler, guided_unet, replaced, schedule_from
+from fam_ext.hosts.base import replaced
+from fam_ext.hosts.ldm import Position, Traits, check_finite, guided_sampler, guided_unet
+from fam_ext.hosts.ldm_levels import schedule_from
 from fam_ext.jobs.contract import Progress
 from fam_ext.webui.known import check_model
 from fam_ext.webui.reference import as_tensor, encode, img2img_reference

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from pathlib import Path
 from typing import Any
 
 import norms
@@ -81,3 +82,14 @@ def test_a_vae_with_one_channel_a_group_is_refused(vae: Any) -> None:
     thin = kind.from_config({**vae.config, "block_out_channels": [32, 64, 64]})
     with pytest.raises(SystemExit, match="32 channels in 32 groups"):
         norms.free(thin)
+
+
+@torch.no_grad()
+def test_what_was_written_can_be_trained_on(vae: Any, tmp_path: Path) -> None:
+    freed = norms.free(vae, pictures(2))
+    norms.write_freed(freed, tmp_path)
+    assert norms.has_freed(tmp_path) and not norms.has_freed(tmp_path / "other")
+    again = norms.free(vae)
+    norms.read_freed(again, tmp_path)
+    for wanted, found in zip(both(freed, pictures(2)), both(again, pictures(2)), strict=True):
+        assert (found - wanted).abs().mean() < 0.01 * wanted.std()

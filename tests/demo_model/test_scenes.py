@@ -133,6 +133,8 @@ def test_rounds_of_scenes_differ_and_more_rounds_keep_the_first(shapes: Path) ->
     renders = Renders(many, 32)
     assert not np.array_equal(renders[indices[0]], renders[indices[1]])
     assert np.array_equal(Renders(few, 32).pictures[0].shape, (32, 32, 3))
+    renders.render_all(workers=2)  # other processes write to the same pictures
+    assert renders.done.all() and np.array_equal(renders[3], truth(many.scenes[3], 32, 3, work=shapes))
     rng = random.Random(0)
     assert {many.loose_caption(rng, indices[0], synonyms=0) for _ in range(60)} >= {many.scenes[indices[0]].caption}
 
@@ -155,3 +157,28 @@ def test_a_vae_is_trained_without_groupnorms_statistics_on_scenes(shapes: Path) 
     assert written.config.scaling_factor == 0.5  # what starts from a VAE keeps its scale
     assert torch.load(shapes / "vae.pt", weights_only=True)["step"] == 4
     assert type(written.encoder.conv_norm_out) is torch.nn.GroupNorm
+    # another training goes on from the weights that can be trained
+    places[3] = str(shapes / "vae")
+    vae.train(vae.parse([*places, *sizes, "--state", str(shapes / "more.pt"), "--rate", "0"]))
+    held = [torch.load(shapes / name, weights_only=True)["average"] for name in ("vae.pt", "more.pt")]
+    for key, value in held[0].items():
+        torch.testing.assert_close(held[1][key], value, atol=2e-3, rtol=2e-3)
+
+
+def test_a_piece_is_a_part_of_a_true_picture(shapes: Path) -> None:
+    scenes = Scenes(shapes, variants=1)
+    scenes.pairs = [("owl", None)]
+    rng = random.Random(0)
+    pieces = [scenes.piece(rng, size=96, side=48) for _ in range(40)]
+    whole = {ground: truth(f"an owl on a {ground} ground", 96, 0, work=shapes) for ground in things.GROUNDS}
+    places = [(top, left) for top in range(49) for left in range(49)]
+    for piece in pieces[:6]:
+        assert any(
+            np.array_equal(piece, picture[top : top + 48, left : left + 48])
+            for picture in whole.values()
+            for top, left in places
+        )
+    assert len({piece.tobytes() for piece in pieces}) > 10
+    scenes.pairs = [("owl", "knitted")]
+    first, second = (scenes.piece(rng, size=96, side=96) for _ in range(2))
+    assert not np.array_equal(first[24:72, 24:72], second[24:72, 24:72])  # a texture of its own

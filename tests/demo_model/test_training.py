@@ -67,6 +67,20 @@ def test_the_clock_and_the_rate() -> None:
     assert cosine(0.0) < 0.1 and cosine(0.02) == pytest.approx(1) and cosine(1.0) == pytest.approx(0.02)
 
 
+@pytest.mark.parametrize("workers", [0, 2])
+def test_what_is_made_ahead_comes_in_order(workers: int) -> None:
+    import itertools
+
+    from training import ahead
+
+    secret = 5  # the workers hold what the caller holds
+    made = ahead(lambda number: number * secret, range(20), workers=workers)
+    assert list(made) == [number * secret for number in range(20)]
+    endless = ahead(lambda number: number, itertools.count(7), workers=workers)
+    assert [next(endless), next(endless)] == [7, 8]
+    endless.close()
+
+
 @pytest.mark.slow
 def test_vae_and_unet_train_stop_and_go_on(work: Path, small: None) -> None:
     vae = train_vae(work, "--steps", "2")

@@ -10,6 +10,7 @@ import hashlib
 import io
 import json
 import logging
+import os
 import random
 import re
 import subprocess
@@ -23,6 +24,7 @@ import materials
 import numpy as np
 from PIL import Image
 from things import GROUNDS, THINGS, Scene, draw_ground, pairs, parse
+from training import ahead
 
 logger = logging.getLogger(__name__)
 
@@ -149,6 +151,7 @@ class Scenes:
 
     def __init__(self, work: Path = WORK, *, variants: int = 4) -> None:
         self.work = work
+        self.drawings: dict[tuple[str, int], np.ndarray] = {}
         if not (work / "fluent" / "icons" / "modern").is_dir():
             raise SystemExit(f"{work / 'fluent'} is missing; run python tools/demo_model/data.py first (it needs npm)")
         self.pairs = pairs()
@@ -190,7 +193,35 @@ class Scenes:
         return f"scenes-{size}"
 
     def picture(self, index: int, size: int) -> np.ndarray:
-        return truth(self.scenes[index], size, index, work=self.work)
+        scene = self.scenes[index]
+        return compose(self.drawing(scene.thing, size), scene, index)
+
+    def drawing(self, thing: str, size: int) -> np.ndarray:
+        """Return `drawing_of` a thing, rasterized when first asked for and kept in memory and in a file."""
+        if (thing, size) not in self.drawings:
+            path = self.work / "drawings" / f"{THINGS[thing]}-{size}.npy"
+            if not path.is_file():
+                path.parent.mkdir(exist_ok=True)
+                partial = path.with_suffix(f".{os.getpid()}.npy")
+                np.save(partial, drawing_of(thing, size, work=self.work))
+                partial.rename(path)
+            self.drawings[thing, size] = np.load(path, mmap_mode="r")
+        return self.drawings[thing, size]
+
+    def piece(self, rng: random.Random, *, size: int, side: int) -> np.ndarray:
+        """Return a (side, side, 3) piece of a true picture at `size` px, its pair, ground and texture drawn anew.
+
+        The drawings are kept and only the piece gets its texture, so it costs a hundredth of a whole picture. Of three
+        places the one with most of the thing is taken, except one time in four.
+        """
+        thing, material = rng.choice(self.pairs)
+        drawing = self.drawing(thing, size)
+        places = [
+            (rng.randint(0, size - side), rng.randint(0, size - side)) for _ in range(3 if rng.random() < 0.75 else 1)
+        ]
+        parts = [drawing[top : top + side, left : left + side] for top, left in places]
+        part = max(parts, key=lambda part: int(part[::4, ::4, 3].sum(dtype=np.int64)))
+        return compose(part, Scene(thing, material, draw_ground(rng)), rng.getrandbits(31))
 
 
 def part_of(rng: random.Random, plain: str) -> str:
@@ -279,11 +310,13 @@ class Renders:
             self.done[index] = 1
         return self.pictures[index]
 
-    def render_all(self) -> None:
-        for index in range(len(self.done)):
-            if index % 500 == 0:
-                logger.info("%d px: %d of %d", self.size, index, len(self.done))
-            self[index]
+    def render_all(self, indices: Sequence[int] | None = None, *, workers: int = 0) -> None:
+        """Render the pictures at `indices`, or all, in that many processes, which write to the same file."""
+        indices = range(len(self.done)) if indices is None else indices
+        missing = [index for index in indices if not self.done[index]]
+        for count, _ in enumerate(ahead(lambda index: bool(self[index].size), iter(missing), workers=workers)):
+            if count % 500 == 0:
+                logger.info("%d px: %d of %d", self.size, count, len(missing))
 
 
 def render(path: Path, size: int) -> np.ndarray:
@@ -299,11 +332,20 @@ def truth(prompt: str | Scene, size: int, seed: int, *, work: Path = WORK) -> np
     names anything else than one thing, a material and a ground.
     """
     scene = parse(prompt) if isinstance(prompt, str) else prompt
-    drawing = _rasterize(work / "fluent" / "icons" / "modern" / f"{THINGS[scene.thing]}.svg", size)
+    return compose(drawing_of(scene.thing, size, work=work), scene, seed)
+
+
+def drawing_of(thing: str, size: int, *, work: Path = WORK) -> np.ndarray:
+    """Return the drawing of a plain `thing`: uint8 RGBA (size, size, 4)."""
+    return _rasterize(work / "fluent" / "icons" / "modern" / f"{THINGS[thing]}.svg", size)
+
+
+def compose(drawing: np.ndarray, scene: Scene, seed: int) -> np.ndarray:
+    """Return a square RGBA `drawing`, or a piece of one, made of the scene's material on its ground."""
     colours = drawing[..., :3].astype(np.float32)
     opacity = drawing[..., 3:].astype(np.float32) / 255
     if scene.material is not None:
-        colours = colours * materials.shade(scene.material, size, seed)[..., None]
+        colours = colours * materials.shade(scene.material, len(drawing), seed)[..., None]
     mixed = opacity * colours + (1 - opacity) * np.asarray(GROUNDS[scene.ground], np.float32)
     return np.clip(np.round(mixed), 0, 255).astype(np.uint8)
 

@@ -11,9 +11,11 @@ import logging
 import random
 import time
 from pathlib import Path
+from typing import Any
 
 import torch
 from data import WORK, Renders, collection_of
+from training import pick_device, spare_workers
 from unet import Latents, tag_of
 
 logger = logging.getLogger(__name__)
@@ -24,7 +26,7 @@ def _part(text: str) -> tuple[int, int]:
     return int(index), int(count)
 
 
-def main() -> None:
+def main(arguments: list[str] | None = None) -> None:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("--work", type=Path, default=WORK)
     parser.add_argument("--scenes", action="store_true", help="things made of materials instead of all emoji")
@@ -33,15 +35,16 @@ def main() -> None:
     parser.add_argument("--variants", type=int, default=6, help="at most so many skin tones a base name")
     parser.add_argument("--count", type=int, help="only so many names, drawn evenly (enough for unet.py --close)")
     parser.add_argument("--part", type=_part, default=(0, 1), metavar="I/N", help="every Nth picture from the Ith on")
-    options = parser.parse_args()
+    options = parser.parse_args(arguments)
     logging.basicConfig(level=logging.INFO, format="%(message)s")
 
     from diffusers.models.autoencoders.autoencoder_kl import AutoencoderKL
 
     collection = collection_of(options)
-    vae = AutoencoderKL.from_pretrained(options.vae).float().eval()
-    vae = vae.to(memory_format=torch.channels_last)  # pyright: ignore[reportCallIssue]
-    latents = Latents(Renders(collection, options.size), vae, tag=tag_of(options.vae))
+    vae: Any = AutoencoderKL.from_pretrained(options.vae).float().eval()
+    vae = vae.to(pick_device(), memory_format=torch.channels_last)
+    renders = Renders(collection, options.size)
+    latents = Latents(renders, vae, tag=tag_of(options.vae))
     names = collection.training_names()
     if options.count is not None:
         names = random.Random(0).sample(names, min(options.count, len(names)))
@@ -49,6 +52,8 @@ def main() -> None:
     rounds = [[vs[k] for name in names if len(vs := collection.variants[name]) > k] for k in range(options.variants)]
     index, count = options.part
     wanted = [picture for indices in rounds for picture in indices][index::count]
+    if workers := spare_workers():
+        renders.render_all(wanted, workers=workers)
     shown = time.monotonic()
     for number, picture in enumerate(wanted):
         latents.get([(picture, False)])

@@ -14,9 +14,11 @@ from __future__ import annotations
 
 import copy
 from collections.abc import Iterator
+from pathlib import Path
 from typing import Any
 
 import torch
+from safetensors.torch import load_file, save_file
 from torch import Tensor, nn
 from torch.nn.utils import parametrize
 
@@ -117,6 +119,26 @@ def free(vae: Any, pictures: Tensor | None = None) -> Any:
             parametrize.register_parametrization(convolution, "weight", groups)
             parametrize.register_parametrization(convolution, "bias", groups)
     return vae
+
+
+FREED = "freed.safetensors"
+"""What a later training goes on from: a bound VAE's weights are too small to be trained."""
+
+
+def write_freed(freed: Any, folder: Path) -> None:
+    """Write the weights of `freed` in fp16 beside the VAE that `bound` made of it."""
+    state = {key: value for key, value in freed.state_dict().items() if not key.endswith(".square")}
+    save_file({key: value.half().cpu().contiguous() for key, value in state.items()}, folder / FREED)
+
+
+def has_freed(folder: Path) -> bool:
+    return (folder / FREED).is_file()
+
+
+def read_freed(freed: Any, folder: Path) -> None:
+    """Put the weights that `write_freed` wrote into `freed`, as `free` made it."""
+    state = {key: value.float() for key, value in load_file(folder / FREED).items()}
+    freed.load_state_dict({**freed.state_dict(), **state})
 
 
 def _moments(features: Tensor, norm: Any) -> tuple[Tensor, Tensor]:

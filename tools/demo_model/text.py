@@ -25,7 +25,7 @@ import torch
 from data import WORK, collection_of
 from torch import Tensor
 from torch.nn import functional
-from training import cosine, save_atomically, tag_of
+from training import cosine, pick_device, save_atomically, tag_of
 
 logger = logging.getLogger(__name__)
 
@@ -101,7 +101,9 @@ def teach(options: argparse.Namespace) -> None:
         if (found := [index for index in collection.variants[name] if index in row])
     }
     names = [name for name in collection.training_pool(options.first, options.first_share) if name in known]
-    state: dict[str, Any] | None = torch.load(options.state, weights_only=True) if options.state.is_file() else None
+    device = pick_device()
+    held = options.state.is_file()
+    state: dict[str, Any] | None = torch.load(options.state, map_location=device, weights_only=True) if held else None
     parts = state or (carried(options.carry) if options.carry is not None else None)
     if options.keep:
         text: Any = CLIPTextModel.from_pretrained(options.start / "text_encoder").float()
@@ -111,6 +113,8 @@ def teach(options: argparse.Namespace) -> None:
     with torch.no_grad():
         head.weight.mul_(0.1)
         head.bias.zero_()
+    text.to(device)
+    head.to(device)
     optimizer = torch.optim.AdamW([*text.parameters(), *head.parameters()], lr=options.rate, weight_decay=0.0)
     spent, step = 0.0, 0
     if parts is not None:
@@ -135,12 +139,12 @@ def teach(options: argparse.Namespace) -> None:
         rng = random.Random(options.seed * 1_000_003 + step)
         chosen = [rng.choice(known[name]) for name in rng.sample(names, options.batch)]
         captions = [collection.loose_caption(rng, index, synonyms=options.synonyms) for index in chosen]
-        wanted = target[[row[index] for index in chosen]] - mean
+        wanted = (target[[row[index] for index in chosen]] - mean).to(device)
         for place in range(options.batch):
             if rng.random() < 0.02:  # the empty caption is the mean picture
                 captions[place], wanted[place] = "", 0.0
         tokens = tokenizer(captions, padding="max_length", max_length=77, truncation=True, return_tensors="pt")
-        guess = head(text(tokens.input_ids).last_hidden_state[:, FIRST:])
+        guess = head(text(tokens.input_ids.to(device)).last_hidden_state[:, FIRST:])
         error = (guess - wanted).square().mean() / spread
         optimizer.zero_grad(set_to_none=True)
         error.backward()
@@ -164,7 +168,7 @@ def teach(options: argparse.Namespace) -> None:
 
 def carried(path: Path) -> dict[str, dict[str, Tensor]]:
     """Return the averaged text encoder and its head in unet.py's state at `path`; exits when it has no head."""
-    average = torch.load(path, weights_only=True)["average"]
+    average = torch.load(path, map_location="cpu", weights_only=True)["average"]
     parts = {
         part: {key.removeprefix(f"{part}."): value for key, value in average.items() if key.startswith(f"{part}.")}
         for part in ("text", "head")
@@ -176,7 +180,7 @@ def carried(path: Path) -> dict[str, dict[str, Tensor]]:
 
 def put_back(path: Path, parts: dict[str, dict[str, Tensor]]) -> None:
     """Put `parts` into unet.py's state at `path`, whose weights become their average."""
-    state = torch.load(path, weights_only=True)
+    state = torch.load(path, map_location="cpu", weights_only=True)
     for part, values in parts.items():
         state["average"] |= {f"{part}.{key}": value.clone() for key, value in values.items()}
     state["model"] = {key: value.clone() for key, value in state["average"].items()}

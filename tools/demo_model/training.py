@@ -1,11 +1,15 @@
-"""What the training scripts share: a clock over several starts, weight averages, safe saving, the device."""
+"""What the training scripts share: a clock over several starts, weight averages, safe saving, the device, workers."""
 
 from __future__ import annotations
 
 import hashlib
+import itertools
 import math
+import multiprocessing
 import os
 import time
+from collections import deque
+from collections.abc import Callable, Generator, Iterator
 from pathlib import Path
 from typing import Any
 
@@ -73,6 +77,40 @@ def autocast(device: torch.device) -> Any:
     """Return bf16 autocast where it is fast: on a GPU, and on a CPU with AMX."""
     fast = device.type == "cuda" or (device.type == "cpu" and torch.cpu._is_amx_tile_supported())
     return torch.autocast(device.type, dtype=torch.bfloat16, enabled=fast)
+
+
+def spare_workers() -> int:
+    """Return how many processes may draw pictures ahead: one a core beside the GPU, none where the CPU trains."""
+    return max(1, min(16, (os.cpu_count() or 1) - 1)) if torch.cuda.is_available() else 0
+
+
+_make: Callable[[int], Any] | None = None
+
+
+def _call(number: int) -> Any:
+    torch.set_num_threads(1)
+    assert _make is not None
+    return _make(number)
+
+
+def ahead(make: Callable[[int], Any], numbers: Iterator[int] | range, *, workers: int) -> Generator[Any, None, None]:
+    """Yield `make` of each of `numbers`, in order; made ahead in `workers` processes, or with 0 when asked for.
+
+    The workers are forks, so `make` may be a closure, and must leave a GPU alone.
+    """
+    if not workers:
+        yield from map(make, numbers)
+        return
+    global _make
+    _make = make
+    numbers = iter(numbers)
+    with multiprocessing.get_context("fork").Pool(workers) as pool:
+        waiting = deque(pool.apply_async(_call, (number,)) for number in itertools.islice(numbers, 3 * workers))
+        while waiting:
+            made = waiting.popleft().get()
+            for number in itertools.islice(numbers, 1):
+                waiting.append(pool.apply_async(_call, (number,)))
+            yield made
 
 
 def save_atomically(state: dict[str, Any], path: Path) -> None:

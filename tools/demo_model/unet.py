@@ -260,7 +260,7 @@ class Model(torch.nn.Module):
 
     def hold_cells(self, path: Path) -> None:
         """Keep teaching the text encoder what text.py, whose state is `path`, taught it."""
-        state = torch.load(path, weights_only=True)
+        state = torch.load(path, map_location="cpu", weights_only=True)
         channels, width = state["head"]["weight"].shape
         self.head = torch.nn.Linear(width, channels)
         self.head.load_state_dict(state["head"])

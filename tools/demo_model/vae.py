@@ -3,13 +3,14 @@
 The loss is L1, L1 of the gradients, L1 of the 4x pooled picture, with --colour that of the 32x pooled one, and a little
 KL; crops come from renders at several sizes, so that the latent means the same at 256, 512 and 1024 px. GroupNorm's
 statistics are those of all that is shown at once, so a VAE that has seen only crops gets the colours of whole pictures
-wrong: every `--whole`th step shows one whole picture. The averaged weights are written to `.work/vae`.
+wrong: every `--whole`th step shows one whole picture. At the end the averaged weights are written to `.work/vae`.
 """
 
 from __future__ import annotations
 
 import argparse
 import copy
+import itertools
 import logging
 import random
 import shutil
@@ -21,9 +22,9 @@ import numpy as np
 import torch
 import torch.nn.functional as F
 from data import WORK, Collection, Renders, Scenes, collection_of
-from norms import bound, free
+from norms import bound, free, has_freed, read_freed, write_freed
 from torch import Tensor
-from training import Average, Clock, autocast, cosine, pick_device, save_atomically
+from training import Average, Clock, ahead, autocast, cosine, pick_device, save_atomically, spare_workers
 
 logger = logging.getLogger(__name__)
 
@@ -68,12 +69,12 @@ def loss_of(picture: Tensor, decoded: Tensor, posterior: Any, *, kl: float, colo
 
 def draw_some(collection: Collection | Scenes, renders: Renders, count: int) -> Tensor:
     """Return `count` whole pictures (count, 3, H, W) in [-1, 1], always the same ones."""
-    return as_tensor([renders[index] for index in collection.draw(random.Random(0), count)])
+    return as_tensor(np.stack([renders[index] for index in collection.draw(random.Random(0), count)]))
 
 
-def as_tensor(pictures: list[np.ndarray]) -> Tensor:
-    """Return uint8 (H, W, 3) pictures of one size as (B, 3, H, W) in [-1, 1]."""
-    return torch.from_numpy(np.stack(pictures)).permute(0, 3, 1, 2).float() / 127.5 - 1
+def as_tensor(pictures: np.ndarray) -> Tensor:
+    """Return uint8 (B, H, W, 3) as (B, 3, H, W) in [-1, 1]."""
+    return torch.from_numpy(pictures).permute(0, 3, 1, 2).float() / 127.5 - 1
 
 
 @torch.no_grad()
@@ -97,7 +98,11 @@ def train(options: argparse.Namespace, config: dict[str, Any] | None = None) -> 
         vae = kind.from_config({**VAE, **(config or {})}).to(device).train()
     scale = vae.config.scaling_factor if options.start is not None else None
     if options.free:
-        vae = free(vae, draw_some(collection, renders[0], 12) if options.start is not None else None).train()
+        begins = options.start is not None and not (has_freed(options.start) or options.state.is_file())
+        vae = free(vae, draw_some(collection, renders[0], 12).to(device) if begins else None).train()
+        if options.start is not None and has_freed(options.start):
+            read_freed(vae, options.start)
+    vae = vae.to(memory_format=torch.channels_last)  # a third faster on a CPU
     optimizer = torch.optim.AdamW(vae.parameters(), lr=options.rate, weight_decay=1e-4)
     average = Average(vae, options.average)
     clock, step = Clock(options.minutes * 60), 0
@@ -109,41 +114,54 @@ def train(options: argparse.Namespace, config: dict[str, Any] | None = None) -> 
         clock.spent, step = state["spent"], state["step"]
         logger.info("going on from step %d, %.0f s", step, clock.spent)
 
-    def draw(rng: random.Random, count: int, side: int) -> Tensor:
+    def draw(rng: random.Random, count: int, side: int) -> np.ndarray:
         pieces: list[np.ndarray] = []
-        for index in collection.draw(rng, count, names=collection.training_names()):
-            pieces.append(crop(rng.choice(renders)[index], side, rng))
-        return as_tensor(pieces)
+        if isinstance(collection, Scenes):
+            pieces = [collection.piece(rng, size=rng.choice(options.sizes), side=side) for _ in range(count)]
+        else:
+            for index in collection.draw(rng, count, names=collection.training_names()):
+                pieces.append(crop(rng.choice(renders)[index], side, rng))
+        return np.stack(pieces)
 
-    def draw_whole(rng: random.Random) -> Tensor:
-        index = collection.draw(rng, 1, names=collection.training_names())[0]
-        return as_tensor([renders[-1][index]])
+    def draw_whole(rng: random.Random) -> np.ndarray:
+        if isinstance(collection, Scenes):
+            return collection.piece(rng, size=options.sizes[-1], side=options.sizes[-1])[None]
+        return renders[-1][collection.draw(rng, 1, names=collection.training_names())[0]][None]
+
+    def batch(number: int) -> np.ndarray:
+        rng = random.Random(options.seed * 1_000_003 + number)
+        whole = options.whole > 0 and number % options.whole == 0
+        return draw_whole(rng) if whole else draw(rng, options.batch, options.crop)
 
     def save() -> None:
         state = {"vae": vae.state_dict(), "optimizer": optimizer.state_dict(), "average": average.values}
         save_atomically({**state, "spent": clock.total(), "step": step}, options.state)
+
+    def write() -> None:
         current = {key: value.clone() for key, value in vae.state_dict().items()}
         average.copy_to(vae)
         whole = min(options.sizes)
-        sample = draw(random.Random(options.seed), options.scale_from if scale is None else 1, whole).to(device)
+        drawn = draw(random.Random(options.seed), options.scale_from if scale is None else 1, whole)
+        sample = as_tensor(drawn).to(device)
         factor = scaling_factor(vae.eval(), sample) if scale is None else scale
         vae.register_to_config(scaling_factor=factor)
         partial = options.out.with_name(f"{options.out.name}.part")
         plain = bound(vae, draw_some(collection, renders[0], 12).to(device)) if options.free else copy.deepcopy(vae)
         plain.half().save_pretrained(partial)
+        if options.free:
+            write_freed(vae, partial)
         vae.load_state_dict(current)
         vae.train()
         shutil.rmtree(options.out, ignore_errors=True)
         partial.rename(options.out)
 
     first_step = step
+    batches = ahead(batch, itertools.count(step), workers=spare_workers())
     saved = shown = time.monotonic()
     while not clock.done() and (options.steps < 0 or step - first_step < options.steps):
         for group in optimizer.param_groups:
             group["lr"] = options.rate * cosine(clock.share())
-        rng = random.Random(options.seed * 1_000_003 + step)
-        whole_now = options.whole > 0 and step % options.whole == 0
-        pictures = (draw_whole(rng) if whole_now else draw(rng, options.batch, options.crop)).to(device)
+        pictures = as_tensor(next(batches)).to(device, memory_format=torch.channels_last)
         with autocast(device):
             posterior = vae.encode(pictures).latent_dist
             decoded = vae.decode(posterior.sample()).sample
@@ -157,12 +175,14 @@ def train(options: argparse.Namespace, config: dict[str, Any] | None = None) -> 
         if time.monotonic() - shown > 30:
             shown = time.monotonic()
             psnr = -10 * torch.log10((decoded.float() - pictures).square().mean() / 4).item()
-            kind_of = "a whole picture" if whole_now else "crops"
-            logger.info("step %d  %.0f s  loss %.4f  %.1f dB on %s", step, clock.total(), loss.item(), psnr, kind_of)
+            sides = f"{len(pictures)} of {pictures.shape[-1]} px"
+            logger.info("step %d  %.0f s  loss %.4f  %.1f dB on %s", step, clock.total(), loss.item(), psnr, sides)
         if time.monotonic() - saved > options.save_every * 60:
             save()
             saved = time.monotonic()
+    batches.close()
     save()
+    write()
     logger.info("%d steps, %.0f s; averaged weights in %s", step, clock.total(), options.out)
 
 

@@ -8,13 +8,12 @@ from contextlib import closing, contextmanager
 from typing import Any
 
 import modules.scripts
-from modules import call_queue, devices, errors, infotext_utils, sd_models, sd_samplers, sd_schedulers, sd_vae, shared
+from modules import call_queue, devices, errors, infotext_utils, sd_samplers, sd_schedulers, sd_vae, shared
 from modules.processing import Processed, StableDiffusionProcessingTxt2Img, process_images
 from PIL import Image
 
 from fam_ext.errors import (
     Cancelled,
-    ConfigError,
     FamError,
     NonFiniteLatentError,
     OutOfMemoryError,
@@ -31,7 +30,8 @@ from fam_ext.options.job import Job, PictureRule
 from fam_ext.options.request import HiresRequest
 from fam_ext.options.table import VERSION_KEY
 from fam_ext.webui.kept import own_random_state, reload_model, settings_kept
-from fam_ext.webui.session import PROGRESS_ATTRIBUTE, check_model
+from fam_ext.webui.known import check_known, check_model, checkpoint, schedules, upscalers
+from fam_ext.webui.session import PROGRESS_ATTRIBUTE
 
 TITLE = "fam hires"
 DEFAULT_UPSCALER = "Lanczos"
@@ -124,44 +124,22 @@ def hires_from_picture(
 
 def check_job(options: Job) -> None:
     """Raise a `FamError` where the job names a model, upscaler, sampler, schedule or site that this WebUI has not."""
-    _known("upscaler", options.renderer.upscaler, upscalers())
+    check_known("upscaler", options.renderer.upscaler, upscalers())
     rules = options.picture.rules
     if (rule := rules.get("sampler")) is not None:
-        _known("sampler", rule.value, [sampler.name for sampler in sd_samplers.all_samplers])
+        check_known("sampler", rule.value, sd_samplers.all_samplers_map)
     if (rule := rules.get("schedule")) is not None:
-        _known("schedule", rule.value, [schedule.label for schedule in sd_schedulers.schedulers])
+        check_known("schedule", rule.value, schedules())
     model = rules["model"].value if "model" in rules else None
     if model is not None:
-        _checkpoint(model)
-    elif (
-        options.picture.fixed.get("method", "fam") == "fam"
-        and options.picture.config.am
-        and options.picture.config.attention > 0
-    ):
+        checkpoint(model)
+    elif steers_attention(options.picture):
         check_model(shared.sd_model, options.picture.config)
 
 
 def steers_attention(picture: PictureRule) -> bool:
     """Return whether AM is asked for."""
     return picture.fixed.get("method", "fam") == "fam" and picture.config.am and picture.config.attention > 0
-
-
-def _known(name: str, value: str, choices: list[str]) -> None:
-    if value not in choices:
-        raise ConfigError(f"{name} is {value!r}; choose from {', '.join(choices)}")
-
-
-def upscalers() -> list[str]:
-    """Return the names of the WebUI's latent and pixel upscalers."""
-    return [*shared.latent_upscale_modes, *(upscaler.name for upscaler in shared.sd_upscalers)]
-
-
-def _checkpoint(name: str) -> str:
-    """Return the title of the checkpoint that `name` means. Raises `UsageError`."""
-    found = sd_models.get_closet_checkpoint_match(name)
-    if found is None:
-        raise UsageError(f"model is {name!r}; choose from {', '.join(sd_models.checkpoint_tiles(use_short=True))}")
-    return found.title
 
 
 def _processing(image: Image.Image, request: HiresRequest, *, upscaler: str) -> StableDiffusionProcessingTxt2Img:
@@ -225,7 +203,7 @@ def _has_vae(name: str | None) -> bool:
 def _overrides(request: HiresRequest) -> dict[str, Any]:
     overrides: dict[str, Any] = {"save_images_before_highres_fix": False}
     if request.model is not None:
-        overrides["sd_model_checkpoint"] = _checkpoint(request.model)
+        overrides["sd_model_checkpoint"] = checkpoint(request.model)
     # always, for the WebUI keeps the last picture's loaded where none is named
     overrides["sd_vae"] = request.vae if _has_vae(request.vae) else shared.opts.sd_vae
     if request.clip_skip is not None:

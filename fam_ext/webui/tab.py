@@ -17,8 +17,9 @@ from fam_ext.ui.accordion import TITLE
 from fam_ext.ui.tab import TAB_ID, Made, TabHost, build_tab
 from fam_ext.webui.batches import Batches
 from fam_ext.webui.kept import reload_model
+from fam_ext.webui.known import upscalers
 from fam_ext.webui.places import check_places, default_output, folders_note
-from fam_ext.webui.renderer import RENDER_JOB, WebUIRenderer, check_job, hires_from_picture, upscalers
+from fam_ext.webui.renderer import RENDER_JOB, WebUIRenderer, check_job, hires_from_picture
 from fam_ext.webui.script import default_config, store
 
 SEND_LABEL = "Send to FAM Hires"

@@ -21,7 +21,7 @@ from PIL import Image
 from fam_ext import hires
 from fam_ext.compare import Cell, contact_sheet, high_band_energy, structure_psnr
 from fam_ext.core.config import FamConfig
-from fam_ext.metadata.presets import BUILTIN
+from fam_ext.options.presets import BUILTIN
 from fam_ext.standalone import load_pipeline, weights_tag
 
 PROMPTS = (

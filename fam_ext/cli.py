@@ -7,6 +7,7 @@ import dataclasses
 import json
 import logging
 import os
+import shlex
 import signal
 import sqlite3
 import sys
@@ -24,13 +25,13 @@ import typer
 from fam_ext import __version__, cli_inspect, cli_model
 from fam_ext.errors import FamError, OutputError, UsageError
 from fam_ext.jobs.plan import DEFAULT_MAX_MEGAPIXELS, PlanOptions, Rule, with_preset
-from fam_ext.jobs.request import METHODS
 from fam_ext.jobs.run import Control, Event, Listener, RendererSpec, RunOptions, Summary, run_job, wordless_line
 from fam_ext.jobs.walk import shown
 from fam_ext.metadata import pictures
-from fam_ext.metadata import presets as preset_store
-from fam_ext.metadata.fields import BY_NAME
-from fam_ext.metadata.infotext import parse_value
+from fam_ext.metadata.infotext import parse_value, to_preset
+from fam_ext.methods.catalog import METHODS
+from fam_ext.options import presets as preset_store
+from fam_ext.options.table import CONFIG_FIELDS
 from fam_ext.terminal import PlainFormatter, as_json, plain, say
 
 if TYPE_CHECKING:
@@ -326,9 +327,9 @@ def fam_config(
         given["am"] = False
     for entry in entries:
         name, separator, text = entry.partition("=")
-        spec = BY_NAME.get(name)
-        if not separator or spec is None or spec.owner != "config":
-            names = ", ".join(field.name for field in BY_NAME.values() if field.owner == "config")
+        spec = next((field for field in CONFIG_FIELDS if field.name == name), None)
+        if not separator or spec is None:
+            names = ", ".join(field.name for field in CONFIG_FIELDS)
             raise UsageError(f"--set is {entry!r}; write FIELD=VALUE with one of {names}")
         value = parse_value(spec, text)
         given[name] = (not value if spec.inverted else value) if spec.kind == "bool" else value
@@ -480,17 +481,31 @@ def watched(view: View) -> Iterator[tuple[Control, Listener, Finish]]:
 
     def interrupt(number: int, _frame: object) -> None:
         if control.cancelled:
-            raise KeyboardInterrupt
+            raise Interrupted
         control.cancel()
-        show.note("stopping: the picture under way is dropped and stays in the queue (again to quit at once)")
+        show.note("stopping: what is under way is dropped, and the same command resumes (again to quit at once)")
 
+    with _handling(interrupt), show:
+        yield control, _while_open(show.event), _while_open(show.finish)
+
+
+class Interrupted(BaseException):
+    """Ctrl-C, under a name that typer leaves to us."""
+
+
+def _interrupted(number: int, frame: object) -> None:
+    raise Interrupted
+
+
+@contextmanager
+def _handling(interrupt: Callable[[int, object], None]) -> Iterator[None]:
+    """Let `interrupt` answer Ctrl-C and SIGTERM."""
     before: dict[int, Any] = {}
     if threading.current_thread() is threading.main_thread():
         for number in (signal.SIGINT, signal.SIGTERM):
             before[number] = signal.signal(number, interrupt)
     try:
-        with show:
-            yield control, _while_open(show.event), _while_open(show.finish)
+        yield
     finally:
         for number, handler in before.items():
             signal.signal(number, handler)
@@ -529,13 +544,28 @@ def summary_line(summary: Summary, output: str) -> str:
     if summary.skipped:
         parts.append(f"{summary.skipped} skipped")
     if summary.failed:
-        parts.append(f"{summary.failed} failed (fam-hires retry-failed {output})")
+        parts.append(failed_line(summary, output))
     if summary.pending:
         parts.append(f"{summary.pending} waiting (the same command resumes)")
     if summary.left_out:
         parts.append(summary.left_out)
     page = reports.place(Path(output), "report.html")
     return f"{', '.join(parts)} in {clock(summary.seconds)}{f'; report: {page}' if page.is_file() else ''}"
+
+
+def failed_line(summary: Summary, output: str) -> str:
+    """Return how many pictures failed, and what helps each kind."""
+    retry = f"fam-hires retry-failed {shlex.quote(output)}"
+    kinds: list[str] = []
+    if summary.unusable:
+        kinds.append(f"{summary.unusable} cannot be taken: mend what their lines name, then give the job's command")
+    if drawn := summary.failed - summary.unusable - summary.poisoned:
+        kinds.append(f"{drawn} when drawn: {retry}")
+    if summary.poisoned:
+        kinds.append(
+            f"{summary.poisoned} ended the process twice: make them or --scale smaller; {retry} tries once more"
+        )
+    return f"{summary.failed} failed ({'; '.join(kinds)})"
 
 
 class _PlainView:
@@ -726,7 +756,7 @@ def presets_from_image(
 ) -> None:
     """Make a preset from a picture that FAM made."""
     text = pictures.read_header(picture).infotext or ""
-    say(str(preset_store.PresetStore().save(preset_store.from_infotext(text, name), replace=replace)))
+    say(str(preset_store.PresetStore().save(to_preset(text, name), replace=replace)))
 
 
 @presets_app.command("delete")
@@ -761,7 +791,8 @@ def main(arguments: Sequence[str] | None = None) -> None:
     """Run the command and exit with its code. An error a user can answer is one line on stderr."""
     began = time.monotonic()
     try:
-        app(args=list(arguments) if arguments is not None else None)
+        with _handling(_interrupted):
+            app(args=list(arguments) if arguments is not None else None)
     except BrokenPipeError:
         _silence()
         sys.exit(FAILED_EXIT)
@@ -772,7 +803,7 @@ def main(arguments: Sequence[str] | None = None) -> None:
         _exit_with(OutputError(f"{what} kept and the rest is made"), FAILED_EXIT)
     except FamError as error:
         _exit_with(error, USAGE_EXIT)
-    except KeyboardInterrupt:
+    except (Interrupted, KeyboardInterrupt):
         say(f"interrupted after {clock(time.monotonic() - began)}; nothing is left half-written", err=True)
         sys.exit(INTERRUPTED_EXIT)
 

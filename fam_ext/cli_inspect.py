@@ -13,7 +13,7 @@ from fam_ext.errors import FamError, UsageError
 from fam_ext.jobs.plan import PlanOptions, plan_file, with_preset
 from fam_ext.jobs.walk import shown, walk
 from fam_ext.metadata import pictures
-from fam_ext.metadata import presets as preset_store
+from fam_ext.options import presets as preset_store
 
 _SHOWN = ("prompt", "negative", "seed", "steps", "sampler", "schedule", "cfg", "model", "vae", "clip_skip", "loras")
 _RUNS = ("prompt", "negative_prompt", "seed", "steps", "sampler", "schedule", "cfg_scale", "method")

@@ -17,9 +17,11 @@ from typing import TYPE_CHECKING, Annotated, Any
 import typer
 
 from fam_ext.errors import OutputError, UsageError
-from fam_ext.jobs.request import METHODS, HiresRequest, Progress
+from fam_ext.jobs.contract import Progress
 from fam_ext.metadata import pictures
-from fam_ext.metadata import presets as preset_store
+from fam_ext.methods.catalog import METHODS
+from fam_ext.options import presets as preset_store
+from fam_ext.options.request import HiresRequest
 from fam_ext.terminal import say
 
 if TYPE_CHECKING:

@@ -21,8 +21,9 @@ from fam_ext.errors import OutOfMemoryError, UnsupportedModelError, UsageError, 
 from fam_ext.hosts.diffusers_host import OFFLOADS, DiffusersHost
 from fam_ext.hosts.diffusers_samplers import split_name
 from fam_ext.hosts.prompts import split_extra_networks
-from fam_ext.jobs.request import HiresRequest, Progress, Rendered
+from fam_ext.jobs.contract import Progress, Rendered
 from fam_ext.metadata.infotext import to_fields
+from fam_ext.options.request import HiresRequest
 
 log = logging.getLogger(__name__)
 
@@ -103,7 +104,7 @@ def load_pipeline(
 
 
 class DiffusersRenderer:
-    """A `jobs.request.Renderer` on diffusers: loads a model at the first request that needs it and keeps it."""
+    """A `jobs.contract.Renderer` on diffusers: loads a model at the first request that needs it and keeps it."""
 
     name = "diffusers"
     can_give_up = ("tile", "low_memory", "am")
@@ -133,7 +134,7 @@ class DiffusersRenderer:
         self._host = self.host
 
     def render(self, image: Image.Image, request: HiresRequest, progress: Progress) -> Rendered:
-        """Return `image` (RGB, upright) at `request.size`; see `jobs.request.Renderer`.
+        """Return `image` (RGB, upright) at `request.size`; see `jobs.contract.Renderer`.
 
         The model is the renderer's own: a name in the request's metadata is not looked up.
         """

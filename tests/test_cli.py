@@ -3,6 +3,7 @@
 import json
 import os
 import signal
+import sqlite3
 import subprocess
 import sys
 from pathlib import Path
@@ -12,6 +13,7 @@ import pytest
 from fam_ext import cli
 from fam_ext.core.config import FamConfig
 from fam_ext.jobs import run as engine
+from fam_ext.jobs.journal import POISON
 from fam_ext.jobs.run import RendererSpec, Summary
 from fam_ext.metadata.infotext import parse
 from fam_ext.metadata.pictures import read_header
@@ -76,6 +78,29 @@ def test_one_failure_is_exit_code_1_and_the_rest_is_made(tmp_path: Path, capsys)
     code, out, _ = run(capsys, "report", tmp_path / "out")
     assert code == 0
     assert "2 done, 1 failed" in out
+
+
+def test_the_summary_says_what_helps_each_kind_of_failure(tmp_path: Path, capsys) -> None:
+    source, output = make_folder(tmp_path / "in", 2), tmp_path / "my out"
+    for number in range(3):
+        (source / f"empty {number}.png").write_bytes(b"")
+    make_picture(source / "raises.png", "raise", 1)
+    make_picture(source / "poison.png", "fine", 2)
+    words = ("upscale", source, "-o", output, "--retries", 0, "--progress", "plain")
+    assert run(capsys, *words)[0] == 1
+    # as if a process had ended twice while it drew this one
+    with sqlite3.connect(output / ".fam-hires" / "journal.sqlite3") as database:
+        database.execute("UPDATE items SET state = 'failed', deaths = 2, error = ? WHERE key = 'poison.png'", (POISON,))
+    database.close()
+    (output / "poison.png").unlink()
+    code, out, _ = run(capsys, *words)
+    assert code == 1
+    assert (
+        "2 done before, 5 failed (3 cannot be taken: mend what their lines name, then give the job's command; "
+        f"1 when drawn: fam-hires retry-failed '{output}'; "
+        f"1 ended the process twice: make them or --scale smaller; fam-hires retry-failed '{output}' tries once more)"
+    ) in out
+    assert "4 failed (3 cannot be taken" in run(capsys, "retry-failed", output)[1]
 
 
 @pytest.mark.parametrize(
@@ -331,7 +356,7 @@ def test_no_other_module_walks_the_files() -> None:
     package = ROOT / "fam_ext"
     for path in package.rglob("*.py"):
         relative = path.relative_to(package).as_posix()
-        if relative.startswith(("jobs/", "metadata/presets", "demo/")):
+        if relative.startswith(("jobs/", "options/presets", "demo/")):
             continue
         text = path.read_text(encoding="utf-8")
         for word in ("os.walk(", "os.scandir(", "walk_files("):
@@ -341,7 +366,7 @@ def test_no_other_module_walks_the_files() -> None:
 
 
 def test_a_method_that_is_asked_for_beats_the_preset_s(tmp_path: Path, capsys) -> None:
-    from fam_ext.metadata.presets import Preset, PresetStore
+    from fam_ext.options.presets import Preset, PresetStore
 
     PresetStore().save(Preset("rows", settings={"method": "direct"}))
     make_picture(tmp_path / "in" / "a.png", "a cat", 7)

@@ -12,20 +12,31 @@ STDLIB = set(sys.stdlib_module_names) | {"__future__", "fam_ext.errors", "fam_ex
 
 # who -> what it may import, in all of its code; ours by prefix, others by top-level name
 ALLOWED = {
-    "core": {"torch", "fam_ext.core"},
-    "methods": {"torch", "fam_ext.core", "fam_ext.methods"},
+    # the dials are core's, the names of methods are in a list without torch: both are the standard library's alone
+    "options": {"fam_ext.options", "fam_ext.core.config", "fam_ext.methods.catalog"},
+    "core": {"torch", "fam_ext.core", "fam_ext.options.field"},
+    "methods": {"torch", "fam_ext.core", "fam_ext.options.field", "fam_ext.methods"},
     "hires.py": {"torch", "numpy", "PIL", "fam_ext.core", "fam_ext.hosts.base", "fam_ext.methods"},
-    "metadata": {"PIL", "piexif", "fam_ext.core.config", "fam_ext.metadata", "fam_ext.samplers.names"},
+    "metadata": {
+        "PIL",
+        "piexif",
+        "fam_ext.core.config",
+        "fam_ext.options",
+        "fam_ext.metadata",
+        "fam_ext.samplers.names",
+    },
     "jobs": {
         "PIL",
         "ray",
         "fam_ext.core.config",
+        "fam_ext.options",
+        "fam_ext.methods.catalog",
         "fam_ext.samplers.names",
         "fam_ext.metadata",
         "fam_ext.jobs",
         "fam_ext.standalone",
     },
-    "ui": {"gradio", "PIL", "fam_ext.core.config", "fam_ext.jobs", "fam_ext.metadata", "fam_ext.ui"},
+    "ui": {"gradio", "PIL", "fam_ext.core.config", "fam_ext.options", "fam_ext.jobs", "fam_ext.metadata", "fam_ext.ui"},
 }
 # a host's own library, inside functions only
 HOSTS = {"torch", "fam_ext.core", "fam_ext.methods", "fam_ext.hosts"}
@@ -45,12 +56,14 @@ LAZY = {
 # modules that a machine without torch must be able to import
 WITHOUT_TORCH = [
     "fam_ext.core.config",
-    "fam_ext.metadata.fields",
+    "fam_ext.options.table",
+    "fam_ext.methods.catalog",
     "fam_ext.metadata.infotext",
-    "fam_ext.metadata.presets",
+    "fam_ext.options.presets",
     "fam_ext.metadata.pictures",
     "fam_ext.samplers.names",
-    "fam_ext.jobs.request",
+    "fam_ext.jobs.contract",
+    "fam_ext.options.request",
     "fam_ext.jobs.plan",
     "fam_ext.jobs.walk",
     "fam_ext.jobs.journal",

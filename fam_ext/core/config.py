@@ -8,86 +8,158 @@ from dataclasses import dataclass
 from typing import Any
 
 from fam_ext.errors import ConfigError
+from fam_ext.options.field import API, CLI, INFOTEXT, PAGE, SCRIPT, XYZ, Checked, check, option, options_of, pick
 
-CUTOFF_REFERENCES = ("native", "target", "cycles")
-REFERENCES = ("diffused", "constant")
-AM_INTERPS = ("bilinear", "nearest")
-AM_SOURCES = ("auto", "recorded", "replay")
-UPSAMPLES = ("auto", "latent_bicubic", "latent_bilinear", "latent_nearest", "pixel_bicubic", "pixel_lanczos")
 MAX_CYCLES = 512.0
+CUTOFFS = {"native": 0.5, "target": 0.5, "cycles": 32.0}
+"""Units of a cut-off, with the value of each that is usual: the paper's c, and what it reaches on SDXL."""
 
-Window = tuple[float, float]
+
+def _dial(default: Any, kind: str, label: str, help: str, key: str, **more: Any) -> Any:  # noqa: ANN401
+    doors = (CLI, PAGE, API, SCRIPT, XYZ, INFOTEXT)
+    return option(
+        default, kind=kind, label=label, help=help, key=key, panel="method", decides="pixels", doors=doors, **more
+    )
 
 
 @dataclass(frozen=True)
-class FamConfig:
+class FamConfig(Checked):
     """The dials of FAM. Building one with a value out of range raises `ConfigError`, which names field, value and
     range."""
 
-    cutoff: float = 0.5
-    """c of Eq. 9-10: how far the pinned low band reaches at the end, as a share of the side that `cutoff_reference`
-    names; raising it keeps more of the native structure, too much blurs."""
-    attention: float = 0.7
-    """lambda of Eq. 7: share of the native attention map in the blend, 0 (off) to 1 (native map only)."""
-    fm: bool = True
-    """Frequency Modulation on or off."""
-    am: bool = True
-    """Attention Modulation on or off."""
-    fm_window: Window = (1.0, 0.0)
-    """(start, end) in rho between which FM acts; rho falls from 1 (noise) to 0."""
-    am_window: Window = (1.0, 0.0)
-    """(start, end) in rho between which AM acts; a shorter window is faster."""
-    am_sites: str = "auto"
-    """"auto" = every self-attention of the first up-block that has attention, or a comma-separated list of site name
-    patterns (`*` and `?` allowed)."""
-    am_interp: str = "bilinear"
-    """How native attention maps are spread to the target's grid: "bilinear" (smooth) or "nearest" (blocky)."""
-    am_source: str = "auto"
-    """Where native attention comes from: "recorded" (latents of our own native run), "replay" (the diffused native
-    picture), "auto" = recorded when there is a record."""
-    cutoff_reference: str = "native"
-    """What `cutoff` is a share of: "native" latent side (the paper), "target" latent side, or "cycles" (then `cutoff`
-    is the reach at rho = 0 in cycles per picture; SDXL with c = 0.5 reaches 32)."""
-    reference: str = "diffused"
-    """"diffused" = the upsampled latent at the current noise level (the paper), "constant" = clean at every step (the
-    paper's ablation)."""
-    start: float = 1.0
-    """Where the hires pass begins in rho: 1 = pure noise (the paper); lower is faster and stays nearer to the native
-    picture."""
-    upsample: str = "auto"
-    """How the native picture is brought to the target's size: "latent_*" in latent space (the paper: bicubic),
-    "pixel_*" decoded, resized and encoded again; "auto" = pixel_bicubic, or the host's own upscaler."""
-    step_invariant: bool = False
-    """Take K to the power 50 * start / steps, so that the total pull of FM does not depend on the number of steps."""
+    cutoff: float = _dial(
+        0.5,
+        "float",
+        "Cutoff c",
+        "How far the pinned low band reaches at the end (c of Eq. 9-10), as a share of the side named by the cutoff "
+        "reference. Higher keeps more of the native structure; too high blurs.",
+        "FAM cutoff",
+        low=0.0,
+        high=MAX_CYCLES,
+        step=0.05,
+        hint="cycles per picture at rho = 0; 32 is SDXL's at c = 0.5",
+    )
+    attention: float = _dial(
+        0.7,
+        "float",
+        "Native attention share",
+        "Lambda of Eq. 7: share of the native attention map in the blend, 0 (off) to 1 (native map only). "
+        "Higher keeps textures consistent; too high softens them.",
+        "FAM attention",
+        low=0.0,
+        high=1.0,
+        step=0.05,
+        hint="0.7 is the paper's",
+    )
+    fm: bool = _dial(True, "bool", "Frequency Modulation", "Keeps the native picture's structure.", "FAM no FM")
+    am: bool = _dial(
+        True,
+        "bool",
+        "Attention Modulation",
+        "Keeps local textures consistent; costs one truncated native pass a step.",
+        "FAM no AM",
+    )
+    fm_window: tuple[float, float] = _dial(
+        (1.0, 0.0),
+        "window",
+        "FM window (rho)",
+        "Start and end of Frequency Modulation in rho; 1 is pure noise, 0 the finished picture.",
+        "FAM FM window",
+        low=0.0,
+        high=1.0,
+        step=0.05,
+    )
+    am_window: tuple[float, float] = _dial(
+        (1.0, 0.0),
+        "window",
+        "AM window (rho)",
+        "Start and end of Attention Modulation in rho; a shorter window is faster.",
+        "FAM AM window",
+        low=0.0,
+        high=1.0,
+        step=0.05,
+    )
+    am_sites: str = _dial(
+        "auto",
+        "name",
+        "AM sites",
+        'Attention layers to steer: "auto" is every self-attention of the first up-block that has attention; or '
+        "layer name patterns separated by commas (* and ? allowed).",
+        "FAM AM sites",
+    )
+    am_interp: str = _dial(
+        "bilinear",
+        "choice",
+        "AM interpolation",
+        'How native attention maps are spread to the target\'s grid: "bilinear" is smooth, "nearest" blocky.',
+        "FAM AM interpolation",
+        choices=("bilinear", "nearest"),
+    )
+    am_source: str = _dial(
+        "auto",
+        "choice",
+        "AM source",
+        'Where native attention comes from: "recorded" latents of our own native run, "replay" of the diffused native '
+        'picture, or "auto": recorded when there is a record.',
+        "FAM AM source",
+        choices=("auto", "recorded", "replay"),
+    )
+    cutoff_reference: str = _dial(
+        "native",
+        "choice",
+        "Cutoff reference",
+        'What the cutoff is a share of: the "native" latent side (the paper), the "target" latent side, or "cycles" '
+        "per picture (SDXL with c = 0.5 reaches 32).",
+        "FAM cutoff reference",
+        choices=tuple(CUTOFFS),
+    )
+    reference: str = _dial(
+        "diffused",
+        "choice",
+        "Reference",
+        '"diffused": the upsampled latent at the current noise level (the paper); "constant": clean at every step '
+        "(the paper's ablation).",
+        "FAM reference",
+        choices=("diffused", "constant"),
+    )
+    start: float = _dial(
+        1.0,
+        "float",
+        "Start (rho)",
+        "Where the hires pass begins: 1 is pure noise (the paper); lower is faster and stays nearer to the native "
+        "picture.",
+        "FAM start",
+        low=0.0,
+        high=1.0,
+        above=True,
+        step=0.05,
+        hint="1 is the paper's, 0.6 to 0.7 is faster",
+    )
+    upsample: str = _dial(
+        "auto",
+        "choice",
+        "Upsampling",
+        'How the native picture reaches the target\'s size: in latent space (the paper: bicubic) or in pixels; "auto" '
+        "is pixel_bicubic, or the host's own upscaler.",
+        "FAM upsample",
+        choices=("auto", "latent_bicubic", "latent_bilinear", "latent_nearest", "pixel_bicubic", "pixel_lanczos"),
+    )
+    step_invariant: bool = _dial(
+        False,
+        "bool",
+        "Same pull for any step count",
+        "Makes the total pull of FM independent of the number of steps (K to the power 50 * start / steps); meant for "
+        "few-step models.",
+        "FAM step invariant",
+    )
 
     def __post_init__(self) -> None:
-        for name in ("fm", "am", "step_invariant"):
-            if not isinstance(getattr(self, name), bool):
-                raise _error(name, getattr(self, name), "true or false")
-        cycles = self.cutoff_reference == "cycles"
-        _check_choice("cutoff_reference", self.cutoff_reference, CUTOFF_REFERENCES)
-        _check_number(
-            "cutoff",
-            self.cutoff,
-            0.0,
-            MAX_CYCLES if cycles else 1.0,
-            hint="cycles per picture at rho = 0; 32 is SDXL's at c = 0.5" if cycles else "0.5 is the paper's",
-        )
-        _check_number("attention", self.attention, 0.0, 1.0, hint="0.7 is the paper's")
-        _check_window("fm_window", self.fm_window)
-        _check_window("am_window", self.am_window)
-        if not isinstance(self.am_sites, str) or not self.am_sites.strip():  # pyright: ignore[reportUnnecessaryIsInstance]
-            raise _error("am_sites", self.am_sites, '"auto" or site name patterns separated by commas')
-        _check_choice("am_interp", self.am_interp, AM_INTERPS)
-        _check_choice("am_source", self.am_source, AM_SOURCES)
-        _check_choice("reference", self.reference, REFERENCES)
-        _check_number("start", self.start, 0.0, 1.0, hint="1 is the paper's, 0.6 to 0.7 is faster", open_low=True)
-        _check_choice("upsample", self.upsample, UPSAMPLES)
-        # lists come from JSON and sliders: keep one type, so that equal configs are equal and hashable
-        object.__setattr__(self, "fm_window", (float(self.fm_window[0]), float(self.fm_window[1])))
-        object.__setattr__(self, "am_window", (float(self.am_window[0]), float(self.am_window[1])))
-        for name in ("cutoff", "attention", "start"):
-            object.__setattr__(self, name, float(getattr(self, name)))
+        super().__post_init__()
+        if self.cutoff_reference != "cycles":
+            cutoff = next(spec for spec in options_of(type(self)) if spec.name == "cutoff")
+            check(dataclasses.replace(cutoff, high=1.0, hint="0.5 is the paper's"), self.cutoff)
+        if not self.am_sites.strip():
+            raise ConfigError(f'am_sites is {self.am_sites!r}; choose "auto" or site name patterns separated by commas')
 
     def fm_acts_at(self, rho: float) -> bool:
         """Return whether FM is on at `rho`; both ends of the window count."""
@@ -108,37 +180,4 @@ class FamConfig:
     @classmethod
     def from_dict(cls, values: Mapping[str, Any]) -> FamConfig:
         """Build from named fields; raises `ConfigError` naming the first unknown field."""
-        known = [field.name for field in dataclasses.fields(cls)]
-        for name in values:
-            if name not in known:
-                raise ConfigError(f"{name} is not a field of FamConfig; choose from {', '.join(known)}")
-        return cls(**dict(values))
-
-
-def _error(name: str, value: object, allowed: str) -> ConfigError:
-    return ConfigError(f"{name} is {value!r}; choose {allowed}")
-
-
-def _check_number(name: str, value: object, low: float, high: float, *, hint: str, open_low: bool = False) -> None:
-    allowed = f"{'more than ' if open_low else ''}{low:g} to {high:g} ({hint})"
-    if isinstance(value, bool) or not isinstance(value, int | float):
-        raise _error(name, value, allowed)
-    if not low <= value <= high or (open_low and value == low):  # NaN and integers beyond any float as well
-        raise _error(name, value, allowed)
-
-
-def _check_choice(name: str, value: object, choices: tuple[str, ...]) -> None:
-    if value not in choices:
-        raise _error(name, value, ", ".join(choices))
-
-
-def _check_window(name: str, value: object) -> None:
-    allowed = "(start, end) in rho with 1 >= start >= end >= 0"
-    if not isinstance(value, tuple | list) or len(value) != 2:  # pyright: ignore[reportUnknownArgumentType]
-        raise _error(name, value, allowed)  # pyright: ignore[reportUnknownArgumentType]
-    start, end = value  # pyright: ignore[reportUnknownVariableType]
-    for side in (start, end):  # pyright: ignore[reportUnknownVariableType]
-        if isinstance(side, bool) or not isinstance(side, int | float):
-            raise _error(name, value, allowed)  # pyright: ignore[reportUnknownArgumentType]
-    if not 1.0 >= start >= end >= 0.0:
-        raise _error(name, value, allowed)  # pyright: ignore[reportUnknownArgumentType]
+        return cls(**pick(values, [spec.name for spec in options_of(cls)], "FamConfig"))

@@ -14,7 +14,7 @@ from fam_ext.jobs.plan import PlanOptions, with_preset
 from fam_ext.jobs.run import Control, Listener, RendererSpec, RunOptions, run_job
 from fam_ext.jobs.walk import natural_key
 from fam_ext.metadata import pictures
-from fam_ext.metadata.presets import BUILTIN, DEFAULT
+from fam_ext.options.presets import BUILTIN, DEFAULT
 
 SCALE = 2.0
 METHODS = {"fam": "FAM at 2x", "direct": "direct inference at 2x"}

@@ -20,11 +20,12 @@ from typing import Any
 from PIL import Image, PngImagePlugin
 
 from fam_ext.jobs import make
+from fam_ext.jobs.contract import Progress, Rendered
 from fam_ext.jobs.journal import Journal
 from fam_ext.jobs.plan import PlanOptions, plan_file
-from fam_ext.jobs.request import HiresRequest, Progress, Rendered
 from fam_ext.jobs.run import RunOptions, run_job
 from fam_ext.jobs.walk import walk
+from fam_ext.options.request import HiresRequest
 
 PLAN_SECONDS, PLAN_MEGABYTES = 60.0, 250.0
 RESUME_SECONDS = 10.0

@@ -26,10 +26,9 @@ from fam_ext.jobs.plan import (
     PlanOptions,
     alternatives,
     fold,
-    request_from_json,
 )
-from fam_ext.jobs.request import HiresRequest
 from fam_ext.jobs.walk import STATE_FOLDER, Candidate
+from fam_ext.options.request import HiresRequest
 
 log = logging.getLogger(__name__)
 
@@ -796,6 +795,16 @@ class Journal:
             rows = self._db.execute("SELECT state, COUNT(*) FROM items GROUP BY state").fetchall()
         return {state: 0 for state in STATES} | dict(rows)
 
+    def hopeless(self) -> tuple[int, int]:
+        """Return how many of the failed files no try can help, and how many ended the process MAX_DEATHS times."""
+        with self._mutex:
+            row = self._db.execute(
+                "SELECT SUM(request IS NULL), SUM(request IS NOT NULL AND deaths >= ?) FROM items "
+                "WHERE state = 'failed'",
+                (MAX_DEATHS,),
+            ).fetchone()
+        return int(row[0] or 0), int(row[1] or 0)
+
     def wordless(self) -> tuple[int, int]:
         """Return how many of the pending files have no prompt, and how many are pending."""
         with self._mutex:
@@ -886,7 +895,7 @@ def _request(text: str | None) -> HiresRequest | None:
     if text is None:
         return None
     try:
-        return request_from_json(json.loads(text))
+        return HiresRequest.from_json(json.loads(text))
     except (FamError, ValueError, TypeError, KeyError, IndexError, AttributeError, RecursionError):
         log.debug("a row's request cannot be read", exc_info=True)
         return None

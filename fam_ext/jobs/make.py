@@ -23,13 +23,14 @@ from fam_ext.errors import (
     PictureError,
     UnsupportedSamplerError,
 )
+from fam_ext.jobs.contract import Progress, Rendered, Renderer
 from fam_ext.jobs.journal import EXISTS, IS_SOURCE, Item, Journal, output_sentence, stops_the_job, sync_folder
 from fam_ext.jobs.plan import MIN_SIDE, PlanOptions
-from fam_ext.jobs.request import HiresRequest, Progress, Rendered, Renderer
 from fam_ext.jobs.walk import check_allowed
 from fam_ext.metadata import pictures
-from fam_ext.metadata.fields import BY_NAME, REQUEST_FIELDS
 from fam_ext.metadata.infotext import Infotext, add, format_infotext, format_value, parse, request_value
+from fam_ext.options.request import HiresRequest
+from fam_ext.options.table import BY_NAME, REQUEST_FIELDS
 
 FIRST_TILE = 512
 SECOND_TILE = 256

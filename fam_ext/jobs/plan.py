@@ -19,12 +19,14 @@ from typing import Any, cast
 
 from fam_ext.core.config import FamConfig
 from fam_ext.errors import ConfigError, FamError, PictureError, UsageError
-from fam_ext.jobs.request import MAX_TARGET_SIDE, METHODS, HiresRequest, check_value
 from fam_ext.jobs.walk import Candidate, shown
 from fam_ext.metadata import pictures, programs
-from fam_ext.metadata.fields import BY_NAME
 from fam_ext.metadata.infotext import Infotext, from_fields, is_fam, request_value
-from fam_ext.metadata.presets import Preset
+from fam_ext.methods.catalog import METHODS
+from fam_ext.options.field import MAX_SIDE
+from fam_ext.options.presets import Preset
+from fam_ext.options.request import HiresRequest, check_value
+from fam_ext.options.table import BY_NAME
 from fam_ext.samplers import names
 
 log = logging.getLogger(__name__)
@@ -50,7 +52,6 @@ DEFAULT_MAX_MEGAPIXELS = 64.0
 """Cap of a target's area, MP, where nothing else is asked for."""
 MAX_ASPECT = 16.0
 _MULTIPLE = 8
-_ENCODE = json.JSONEncoder(ensure_ascii=False).encode
 _MAX_NAME_BYTES = 240
 _MAX_SIDECAR = 1 << 20
 _PLAIN = re.compile(r"(?!(?i:con|prn|aux|nul|com[0-9]|lpt[0-9])(\.|$))[\w \-()\[\],;+=@%~]{1,100}")
@@ -120,11 +121,11 @@ class PlanOptions:
         _check("scale", self.scale, 1.0, 16.0)
         if self.size is not None:
             for side in self.size:
-                _check("size", side, 64, MAX_TARGET_SIDE)
+                _check("size", side, 64, MAX_SIDE)
         if self.fit not in ("inside", "exact"):
             raise ConfigError(f"fit is {self.fit!r}; choose inside or exact")
         if self.max_side is not None:
-            _check("max_side", self.max_side, 64, MAX_TARGET_SIDE)
+            _check("max_side", self.max_side, 64, MAX_SIDE)
         if self.max_megapixels is not None:
             _check("max_megapixels", self.max_megapixels, 0.01, 1024.0)
         if self.quality is not None:
@@ -263,7 +264,7 @@ class Planned:
     @functools.cached_property
     def request_text(self) -> str | None:
         """The request as JSON, as the journal holds it."""
-        return None if self.request is None else request_to_text(self.request)
+        return None if self.request is None else self.request.to_text()
 
 
 # --- one file -----------------------------------------------------------------------------------------------------
@@ -376,7 +377,7 @@ def target_size(native: tuple[int, int], options: PlanOptions) -> tuple[tuple[in
         if is_capped(native, options):
             return target, f"{width} x {height} px is as large as --max-megapixels {options.max_megapixels:g} allows"
         return target, f"{width} x {height} px is as large as the size asked for; nothing to do"
-    if max(target) > MAX_TARGET_SIDE:
+    if max(target) > MAX_SIDE:
         raise PictureError(f"the target {target[1]} x {target[0]} px is too large; lower --scale or set --max-side")
     return target, None
 
@@ -641,30 +642,6 @@ def digest(value: Any) -> str:  # noqa: ANN401  # anything JSON holds
     """Return a short hash of JSON values, the same in every process."""
     text = json.dumps(value, sort_keys=True, ensure_ascii=True, separators=(",", ":"))
     return hashlib.sha256(text.encode()).hexdigest()[:24]
-
-
-def request_to_json(request: HiresRequest) -> dict[str, Any]:
-    """Return a request as plain JSON values."""
-    return {**request.__dict__, "config": request.config.to_dict(), "size": list(request.size)}
-
-
-@functools.lru_cache(maxsize=64)
-def _config_text(config: FamConfig) -> str:
-    return _ENCODE(config.to_dict())
-
-
-def request_to_text(request: HiresRequest) -> str:
-    """Return a request as JSON text. A job has few configs and many requests: the config's text is made once."""
-    values = {**request.__dict__, "config": None}
-    return _ENCODE(values).replace('"config": null', f'"config": {_config_text(request.config)}', 1)
-
-
-def request_from_json(values: Mapping[str, Any]) -> HiresRequest:
-    """Return the request that `request_to_json` gave."""
-    known = {name: value for name, value in values.items() if name in HiresRequest.__dataclass_fields__}
-    known["config"] = FamConfig.from_dict(known.get("config", {}))
-    known["size"] = (int(known["size"][0]), int(known["size"][1]))
-    return HiresRequest(**known)
 
 
 def _check(name: str, value: float, low: float, high: float) -> None:

@@ -11,11 +11,11 @@ from pathlib import Path
 from typing import Any
 
 from fam_ext.errors import Cancelled, UsageError
+from fam_ext.jobs.contract import Progress, Renderer
 from fam_ext.jobs.journal import Item
 from fam_ext.jobs.plan import PlanOptions
-from fam_ext.jobs.request import Progress, Renderer
 from fam_ext.jobs.run import RendererSpec, RunOptions
-from fam_ext.jobs.workers import START_SECONDS, portable
+from fam_ext.jobs.workers import START_SECONDS, died_loading, portable
 
 log = logging.getLogger(__name__)
 
@@ -33,13 +33,28 @@ def _ray() -> Any:  # noqa: ANN401  # an optional package without types for us
 
 
 class RenderActor:
-    """One renderer in one Ray worker. Loads its model at the first item and keeps it."""
+    """One renderer in one Ray worker. Loads its model before the first item and keeps it."""
 
     def __init__(self, spec: RendererSpec, options: PlanOptions) -> None:
         self._spec = spec
         self._options = options
         self._renderer: Renderer | None = None
         self._cancelled = False
+
+    def _ready(self) -> Renderer:
+        from fam_ext.jobs import make
+
+        if self._renderer is None:
+            self._renderer = make.ready(self._spec.build)
+        return self._renderer
+
+    def load(self) -> tuple[str, Any]:
+        """Return ("ready", None) or ("failed", error)."""
+        try:
+            self._ready()
+            return "ready", None
+        except Exception as error:
+            return "failed", portable(error)
 
     def work(self, item: Item, data: bytes | None) -> tuple[str, Any]:
         """Return ("made", Packed) or ("failed", error). `data` is the source's bytes; None = read it from a shared
@@ -49,11 +64,10 @@ class RenderActor:
         try:
             if self._cancelled:
                 raise Cancelled("the job was cancelled")
-            if self._renderer is None:
-                self._renderer = make.ready(self._spec.build)
+            renderer = self._ready()
             loaded = make.load_bytes(data, item, self._options) if data is not None else make.load(item, self._options)
             progress = Progress(cancelled=lambda: self._cancelled)
-            drawn = make.draw(self._renderer, loaded, item, progress)
+            drawn = make.draw(renderer, loaded, item, progress)
             return "made", make.pack(loaded, drawn, item, self._options)
         except Exception as error:
             return "failed", portable(error)
@@ -70,7 +84,7 @@ class _Actor:
     future: Any = None
     began: float = 0.0
     warm: bool = False
-    """Whether it has finished an item: its process runs and its model is loaded."""
+    """Whether its model is loaded."""
 
 
 class RaySlots:
@@ -130,15 +144,23 @@ class RaySlots:
         return [(actor.item, actor.began) for actor in self._actors if actor.item is not None]
 
     def submit(self, item: Item) -> None:
-        """Give an item to a waiting actor. The source travels through the object store, so that actors elsewhere need
-        no shared file system; a file that the driver cannot read is left to the actor to report."""
+        """Give an item to a waiting actor, which loads its model first."""
         actor = next(actor for actor in self._actors if actor.item is None)
+        actor.item = item
+        if actor.warm:
+            self._work(actor, item)
+        else:
+            actor.began, actor.future = time.monotonic() + START_SECONDS, actor.handle.load.remote()
+
+    @staticmethod
+    def _work(actor: _Actor, item: Item) -> None:
+        """Let a loaded actor draw. The source travels through the object store, so that actors elsewhere need no
+        shared file system; a file that the driver cannot read is left to the actor to report."""
         try:
             data: bytes | None = Path(item.source).read_bytes()
         except OSError:
             data = None
-        actor.item, actor.began = item, time.monotonic() + (0 if actor.warm else START_SECONDS)
-        actor.future = actor.handle.work.remote(item, data)
+        actor.began, actor.future = time.monotonic(), actor.handle.work.remote(item, data)
 
     def poll(self, seconds: float) -> Iterator[tuple[str, Item, Any]]:
         """Yield what is finished or lost within `seconds`. Steps are not reported over Ray."""
@@ -156,10 +178,14 @@ class RaySlots:
             except self._ray.exceptions.RayError as error:
                 log.info("an actor was lost: %s", error)
                 self._replace(actor)
-                yield "lost", item, f"the Ray worker was lost ({type(error).__name__})"
+                reason = f"a Ray worker was lost ({type(error).__name__})"
+                yield ("lost", item, reason) if actor.warm else ("failed", item, died_loading(reason))
+                continue
+            if kind == "ready":
+                actor.warm = True
+                self._work(actor, item)
                 continue
             actor.item = actor.future = None
-            actor.warm = True
             yield kind, item, value
 
     def cancel(self) -> None:

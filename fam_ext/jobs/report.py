@@ -13,7 +13,7 @@ import os
 import re
 import secrets
 import time
-from collections.abc import Callable, Generator
+from collections.abc import Callable, Generator, Iterator
 from contextlib import contextmanager
 from pathlib import Path
 from typing import IO, Any
@@ -21,6 +21,7 @@ from typing import IO, Any
 from PIL import Image
 
 from fam_ext import __version__
+from fam_ext.errors import Cancelled
 from fam_ext.jobs.journal import Item, Journal
 from fam_ext.jobs.walk import shown
 from fam_ext.metadata.infotext import to_fields
@@ -90,14 +91,35 @@ def is_ours(path: Path) -> bool:
     return re.match(_OURS[path.suffix], head) is not None
 
 
-def write_all(journal: Journal) -> list[Path]:
-    """Write the three reports into the output folder, each atomically, and return their paths. Raises `OSError`."""
-    writers: tuple[Callable[[Journal, IO[str]], None], ...] = (write_csv, write_json, write_html)
+Items = Callable[..., Iterator[Item]]
+"""`Journal.items`, or the same with a question between two files."""
+
+
+def write_all(
+    journal: Journal, *, thumbnails: int = MAX_THUMBNAILS, cancelled: Callable[[], bool] = lambda: False
+) -> list[Path]:
+    """Write the three reports into the output folder, each atomically, and return their paths.
+
+    `cancelled` is asked before each file's line. Raises `Cancelled`: no report is half-written then, and those that
+    stood there stay; and `OSError`.
+    """
+
+    def items(**which: Any) -> Iterator[Item]:  # noqa: ANN401  # as Journal.items
+        for item in journal.items(**which):
+            if cancelled():
+                raise Cancelled("interrupted while the report was written; fam-hires report writes it")
+            yield item
+
+    writers: tuple[Callable[[IO[str]], None], ...] = (
+        lambda file: write_csv(items, file),
+        lambda file: write_json(journal, items, file),
+        lambda file: write_html(journal, items, file, thumbnails),
+    )
     paths: list[Path] = []
-    for name, writer in zip(NAMES, writers, strict=True):
+    for name, write in zip(NAMES, writers, strict=True):
         path = place(journal.output, name)
         with _replacing(path, journal) as file:
-            writer(journal, file)
+            write(file)
         paths.append(path)
     return paths
 
@@ -151,11 +173,11 @@ def row(item: Item) -> dict[str, Any]:
     }
 
 
-def write_csv(journal: Journal, file: IO[str]) -> None:
+def write_csv(items: Items, file: IO[str]) -> None:
     """Write one line a file. Cells that a spreadsheet would take for a formula get a leading apostrophe."""
     writer = csv.writer(file)
     writer.writerow(COLUMNS)
-    for item in journal.items():
+    for item in items():
         values = row(item)
         writer.writerow([_cell(values[name]) for name in COLUMNS])
 
@@ -164,17 +186,17 @@ def _cell(value: Any) -> Any:  # noqa: ANN401
     return "'" + value if isinstance(value, str) and _FORMULA.match(value) else value
 
 
-def write_json(journal: Journal, file: IO[str]) -> None:
+def write_json(journal: Journal, items: Items, file: IO[str]) -> None:
     """Write {"version", "counts", "files": [...]}, streamed: memory stays small whatever the folder's size."""
     head = {"version": __version__, "output": shown(journal.output), "counts": journal.counts()}
     text = json.dumps(head, indent=1, ensure_ascii=False)
     file.write(text[: text.rindex("}")].rstrip() + ',\n "files": [')
-    for number, item in enumerate(journal.items()):
+    for number, item in enumerate(items()):
         file.write(("," if number else "") + "\n  " + json.dumps(row(item), ensure_ascii=False))
     file.write("\n ]\n}\n")
 
 
-def write_html(journal: Journal, file: IO[str]) -> None:
+def write_html(journal: Journal, items: Items, file: IO[str], thumbnails: int) -> None:
     """Write one page that needs no other file: thumbnails before and after, settings, times, errors, a filter.
 
     Failures come first; beyond MAX_HTML_ROWS rows the page points to report.csv.
@@ -191,10 +213,9 @@ def write_html(journal: Journal, file: IO[str]) -> None:
         "</p><table><thead><tr><th>before</th><th>after</th><th>file</th><th>state</th><th>size (px)</th>"
         "<th>s</th><th>settings</th></tr></thead><tbody>"
     )
-    thumbnails = MAX_THUMBNAILS
     rows = 0
     for state in ("failed", "pending", "running", "saving", "skipped", "done"):
-        for item in journal.items(state=state, limit=MAX_HTML_ROWS - rows):
+        for item in items(state=state, limit=MAX_HTML_ROWS - rows):
             pictures = ("", "")
             if state == "done" and thumbnails > 0:
                 thumbnails -= 1

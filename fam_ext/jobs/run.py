@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import contextlib
+import dataclasses
 import importlib
 import logging
 import queue
@@ -31,9 +32,9 @@ from fam_ext.errors import (
     UsageError,
 )
 from fam_ext.jobs import make
+from fam_ext.jobs.contract import Progress, Renderer
 from fam_ext.jobs.journal import MAX_DEATHS, POISON, Item, Journal, PlanCounts
 from fam_ext.jobs.plan import PlanOptions, plan_file
-from fam_ext.jobs.request import Progress, Renderer
 from fam_ext.jobs.walk import check_places, left_out_line, walk
 
 log = logging.getLogger(__name__)
@@ -85,6 +86,10 @@ class RunOptions:
 def _within(name: str, value: float, low: int, high: int) -> None:
     if not low <= value <= high:  # not: also nan
         raise ConfigError(f"{name} is {value!r}; choose {low} to {high}")
+
+
+REPORT_DUE = "report_due"
+"""Name in a journal for whether the reports are older than it: a process may be stopped before it writes them."""
 
 
 RENDERERS: Mapping[str, str] = {"standalone": "fam_ext.standalone:load_renderer"}
@@ -193,6 +198,10 @@ class Summary:
     done_before: int = 0
     kept: int = 0
     failed: int = 0
+    unusable: int = 0
+    """Failed that no try can help: their file, or where its output would go, must be mended."""
+    poisoned: int = 0
+    """Failed because the process ended twice during them."""
     skipped: int = 0
     pending: int = 0
     seconds: float = 0.0
@@ -509,6 +518,8 @@ class _Job:
         self.emit("planned", notes=tuple(line for line in (wordless_line(self.journal), self.counts.left_out) if line))
         self._tell_failed()
         try:
+            if self._pending_pixels and not self.journal.joined:
+                self.journal.set(REPORT_DUE, True)
             while True:
                 if self.run_options.ray is not None or self.run_options.workers > 0:
                     self._run_slots()
@@ -523,6 +534,7 @@ class _Job:
         summary = self._summary()
         if self.run_options.report and not self.journal.joined:
             self._report()
+            summary = dataclasses.replace(summary, stopped=self._stopped, cancelled=self.control.cancelled)
         self.emit("ended", message=summary.stopped or "")
         if self._fatal is not None:
             raise self._fatal
@@ -547,11 +559,14 @@ class _Job:
 
     def _summary(self) -> Summary:
         counts = self.journal.counts()
+        unusable, poisoned = self.journal.hopeless()
         return Summary(
             done=self._done,
             done_before=self._done_before,
             kept=self.counts.kept,
             failed=counts["failed"],
+            unusable=unusable,
+            poisoned=poisoned,
             skipped=counts["skipped"],
             pending=counts["pending"] + counts["running"] + counts["saving"],
             seconds=time.monotonic() - self._began,
@@ -564,11 +579,17 @@ class _Job:
         from fam_ext.jobs import report
 
         changed = self._done or self._failed or self.counts.new or self.counts.failed or self.counts.skipped
-        if not changed and report.exists(self.journal.output):
-            return
         try:
-            report.write_all(self.journal)
-        except OSError as error:
+            if not changed and report.exists(self.journal.output) and not self.journal.get(REPORT_DUE, False):
+                return
+            if self.control.cancelled:  # the pictures were: what is known is written at once
+                report.write_all(self.journal, thumbnails=0)
+            else:
+                report.write_all(self.journal, cancelled=lambda: self.control.cancelled)
+            self.journal.set(REPORT_DUE, False)
+        except Cancelled as error:
+            self.stop(str(error))
+        except (OSError, OutputError) as error:
             log.warning("the report could not be written: %s", error)
 
     def _build(self) -> Renderer:

@@ -13,11 +13,11 @@ from dataclasses import dataclass
 from multiprocessing.connection import Connection, wait
 from typing import Any
 
-from fam_ext.errors import Cancelled, RenderError
+from fam_ext.errors import Cancelled, LoadError, RenderError
 from fam_ext.jobs import make
+from fam_ext.jobs.contract import Progress, Renderer
 from fam_ext.jobs.journal import Item
 from fam_ext.jobs.plan import PlanOptions
-from fam_ext.jobs.request import Progress, Renderer
 from fam_ext.jobs.run import RendererSpec
 
 log = logging.getLogger(__name__)
@@ -39,6 +39,13 @@ def portable(error: BaseException) -> BaseException:
     if type(error).__module__ in ("fam_ext.errors", "builtins") and len(error.args) <= 1:
         return error
     return RenderError(make.sentence(error))
+
+
+def died_loading(reason: str) -> LoadError:
+    """Return the error of a worker that ended before its model was ready: every picture would end it again."""
+    return LoadError(
+        f"{reason} while it loaded the model; check the model, the memory and the device, or choose fewer --workers"
+    )
 
 
 def devices() -> list[str]:
@@ -108,6 +115,8 @@ class _Worker:
     connection: Connection
     item: Item | None = None
     began: float = 0.0
+    warm: bool = False
+    """Whether its model is loaded."""
 
 
 class ProcessSlots:
@@ -166,10 +175,11 @@ class ProcessSlots:
                 worker.process.join(5)
                 code = worker.process.exitcode
                 self._replace(worker)
-                yield "lost", item, f"the worker process ended (exit code {code})"
+                reason = f"a worker process ended (exit code {code})"
+                yield ("lost", item, reason) if worker.warm else ("failed", item, died_loading(reason))
                 continue
             if kind == "began":
-                worker.began = time.monotonic()
+                worker.warm, worker.began = True, time.monotonic()
                 continue
             if kind != "step":
                 worker.item = None

@@ -12,7 +12,9 @@ from typing import Any, cast
 from fam_ext import __version__
 from fam_ext.core.config import FamConfig
 from fam_ext.errors import ConfigError
-from fam_ext.metadata.fields import BY_NAME, CONFIG_FIELDS, VERSION_KEY, Field
+from fam_ext.options.field import Option
+from fam_ext.options.presets import SETTINGS, Preset
+from fam_ext.options.table import BY_NAME, CONFIG_FIELDS, VERSION_KEY
 
 # One "Key: value" pair: a key of at least two characters out of \w, space, - and /; a JSON string or anything up to
 # the next comma. The same grammar as the WebUI's, so what we write it reads, and the other way round; only that we
@@ -223,7 +225,7 @@ def number(value: float) -> str:
     return str(int(value)) if float(value).is_integer() and abs(value) < 1e15 else repr(float(value))
 
 
-def format_value(spec: Field, value: Any) -> str:  # noqa: ANN401  # fields differ in type
+def format_value(spec: Option, value: Any) -> str:  # noqa: ANN401  # fields differ in type
     """Return a field's value as infotext. Sizes and windows avoid the form 12x34, which WebUIs split in two."""
     if spec.kind == "window":
         return f"{number(value[0])} to {number(value[1])}"
@@ -234,7 +236,7 @@ def format_value(spec: Field, value: Any) -> str:  # noqa: ANN401  # fields diff
     return str(value)
 
 
-def parse_value(spec: Field, text: str) -> Any:  # noqa: ANN401  # fields differ in type
+def parse_value(spec: Option, text: str) -> Any:  # noqa: ANN401  # fields differ in type
     """Return a field's value from its infotext. Raises `ConfigError` naming the key."""
     try:
         if spec.kind == "window":
@@ -254,7 +256,7 @@ def parse_value(spec: Field, text: str) -> Any:  # noqa: ANN401  # fields differ
     return text
 
 
-def _example(spec: Field) -> str:
+def _example(spec: Option) -> str:
     examples = {"window": "1 to 0", "size": "1024 x 1024", "float": "0.5", "int": "20"}
     return examples.get(spec.kind, "text")
 
@@ -388,3 +390,12 @@ def _split(text: str) -> tuple[str, dict[str, str] | None]:
                 stem = text[: max(0, line_start - 1)]  # the line break
             return stem, dict(_pairs(last[start_in_line:]))
     return text, None
+
+
+def to_preset(text: str, name: str) -> Preset:
+    """Return a preset with the FAM fields and sampler settings of a picture's infotext. Raises `ConfigError`."""
+    params = parse(text).params
+    if not is_fam(params):
+        raise ConfigError("the picture's metadata holds no FAM fields; choose a picture that FAM made")
+    settings = {key: request_value(params, key) for key in SETTINGS}
+    return Preset(name, "From a picture.", from_fields(params), {k: v for k, v in settings.items() if v is not None})

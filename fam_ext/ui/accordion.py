@@ -8,7 +8,7 @@ from typing import Any
 import gradio as gr
 
 from fam_ext.core.config import FamConfig
-from fam_ext.metadata.presets import CUSTOM, Preset
+from fam_ext.options.presets import CUSTOM, Preset
 from fam_ext.ui.dials import bind_preset_box, build_dials, dial_values, preset_of
 
 TITLE = "FAM Hires"

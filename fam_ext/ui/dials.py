@@ -8,19 +8,20 @@ from typing import Any
 import gradio as gr
 
 from fam_ext.core.config import FamConfig
-from fam_ext.metadata.fields import BY_NAME, CONFIG_FIELDS, Field
-from fam_ext.metadata.presets import CUSTOM, Preset
+from fam_ext.options.field import Option
+from fam_ext.options.presets import CUSTOM, Preset
+from fam_ext.options.table import BY_NAME, CONFIG_FIELDS
 
 MAIN = ("cutoff", "attention", "start", "fm", "am", "upsample")
 """Fields that stand at the top; the rest folds under "More dials"."""
-ORDER: tuple[Field, ...] = (
+ORDER: tuple[Option, ...] = (
     *(BY_NAME[name] for name in MAIN),
     *(field for field in CONFIG_FIELDS if field.name not in MAIN),
 )
 """The order of components and of script arguments. New fields go to the end: `ui-config.json` and the API's positional
 defaults follow it."""
 
-PARTS: tuple[tuple[Field, int | None], ...] = tuple(
+PARTS: tuple[tuple[Option, int | None], ...] = tuple(
     (field, part) for field in ORDER for part in ((0, 1) if field.kind == "window" else (None,))
 )
 """One entry a component: the field, and for a window which end (0 start, 1 end)."""
@@ -32,7 +33,7 @@ CUTOFF_UNITS = {
 _ENDS = ("start", "end")
 
 
-def dial_label(field: Field, part: int | None) -> str:
+def dial_label(field: Option, part: int | None) -> str:
     """Return the label of one component: the table's, and for windows the end. Labels are an API."""
     return field.label if part is None else f"{field.label}: {_ENDS[part]}"
 
@@ -42,7 +43,7 @@ def cutoff_label(reference: str) -> str:
     return f"{BY_NAME['cutoff'].label} ({CUTOFF_UNITS[reference]})"
 
 
-def dial_id(field: Field, part: int | None) -> str:
+def dial_id(field: Option, part: int | None) -> str:
     """Return the last part of one component's elem_id."""
     return field.name if part is None else f"{field.name}_{_ENDS[part]}"
 
@@ -113,14 +114,14 @@ def bind_preset_box(box: Any, dials: list[Any], presets: Callable[[], Iterable[P
     refresh.click(listed, inputs=[box, *dials], outputs=[box], show_progress=False, api_name=False)
 
 
-def _dial(field: Field, part: int | None, value: Any, *, elem_id: Callable[[str], str]) -> Any:  # noqa: ANN401
+def _dial(field: Option, part: int | None, value: Any, *, elem_id: Callable[[str], str]) -> Any:  # noqa: ANN401
     component = _component(field, part, value, elem_id=elem_id)
     # the WebUI's ui-config.json would win over the starting preset of its settings, and over later defaults
     component.do_not_save_to_config = True
     return component
 
 
-def _component(field: Field, part: int | None, value: Any, *, elem_id: Callable[[str], str]) -> Any:  # noqa: ANN401
+def _component(field: Option, part: int | None, value: Any, *, elem_id: Callable[[str], str]) -> Any:  # noqa: ANN401
     common: dict[str, Any] = {
         "label": dial_label(field, part),
         "value": value,
@@ -132,7 +133,7 @@ def _component(field: Field, part: int | None, value: Any, *, elem_id: Callable[
         return gr.Checkbox(**common)
     if field.kind == "choice":
         return gr.Dropdown(choices=list(field.choices), **common)
-    if field.kind == "text":
+    if field.kind in ("text", "name"):
         return gr.Textbox(max_lines=1, **common)
     if field.name == "cutoff":  # a share of 0 to 1, or up to hundreds of cycles: no slider serves both
         return gr.Number(step=field.step, **common)  # FamConfig names the range, which depends on the reference

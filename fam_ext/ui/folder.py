@@ -12,10 +12,11 @@ from typing import Any
 from fam_ext.core.config import FamConfig
 from fam_ext.errors import ConfigError, UsageError
 from fam_ext.jobs.journal import Item, Journal
-from fam_ext.jobs.plan import DEFAULT_MAX_MEGAPIXELS, MAX_TARGET_SIDE, Planned, PlanOptions, Rule, plan_file
-from fam_ext.jobs.request import HiresRequest
+from fam_ext.jobs.plan import DEFAULT_MAX_MEGAPIXELS, Planned, PlanOptions, Rule, plan_file
 from fam_ext.jobs.walk import Candidate, check_places, others, walk
 from fam_ext.metadata.pictures import FORMATS
+from fam_ext.options.field import MAX_SIDE
+from fam_ext.options.request import HiresRequest
 from fam_ext.ui.compare import KEPT, duration, table_html
 
 PROMPT_RULES = ("take", "override", "prefix", "suffix")
@@ -58,9 +59,9 @@ FOLDER_FIELDS: Mapping[str, tuple[type | tuple[type, ...], Any, str]] = {
 """Name -> (type, default, what it does). The tab's components and the API's fields."""
 RANGES: Mapping[str, tuple[float, float]] = {
     "scale": (1, 16),
-    "width": (0, MAX_TARGET_SIDE),
-    "height": (0, MAX_TARGET_SIDE),
-    "max_side": (0, MAX_TARGET_SIDE),
+    "width": (0, MAX_SIDE),
+    "height": (0, MAX_SIDE),
+    "max_side": (0, MAX_SIDE),
     "max_megapixels": (0, 1024),
     "steps": (1, 150),
     "cfg_scale": (1, 30),
@@ -187,7 +188,30 @@ def _format(name: str) -> str:
     return name
 
 
-_COLUMNS = ("file", "native", "target", "output", "prompt", "plan")
+_COLUMNS = ("file", "native", "target", "output", "prompt", "program", "notes", "plan")
+
+
+def question(options: PlanOptions) -> str:
+    """Return what Start asks before a job with files that carry no prompt, "" when there is nothing to ask.
+
+    Reads headers only, and nothing where the job brings a prompt of its own. Raises `UsageError` where the places
+    cannot be used.
+    """
+    check_places(options)
+    if options.every_rule["prompt"].value:
+        return ""
+    with Journal(options.output, memory=True) as journal:
+        journal.plan(walk(options), options, plan_file)
+        wordless, pending = journal.wordless()
+    if not wordless:
+        return ""
+    return (
+        f"{_wordless(wordless, pending)}: write one, or put .txt files beside them; press Start again to go on without"
+    )
+
+
+def _wordless(wordless: int, pending: int) -> str:
+    return f"{wordless} of {pending} carry no prompt"
 
 
 def plan_pages(options: PlanOptions) -> Iterator[str]:
@@ -203,7 +227,7 @@ def plan_pages(options: PlanOptions) -> Iterator[str]:
     if len(first) > MAX_LISTED:
         planned = (plan_file(candidate, options, index=index) for index, candidate in enumerate(first[:MAX_LISTED]))
         rows = [
-            _row(entry.candidate.key, entry.native, entry.request, entry.output, entry.problem or entry.skip or "")
+            _row(entry.candidate.key, entry, entry.request, entry.output, entry.problem or entry.skip or "")
             for entry in planned
         ]
         note = f"the first {MAX_LISTED} files; the rest is being read"
@@ -224,10 +248,11 @@ def plan_pages(options: PlanOptions) -> Iterator[str]:
         counts = journal.counts()
         history = journal.history()
         pixels = journal.pending_pixels()
+        wordless = journal.wordless()
         rows = [
             _row(
                 item.key,
-                item.native,
+                item,
                 asked.get(item.key, item.request),
                 item.output or "",
                 "kept: made with other settings" if item.key in found.kept_keys else _outcome(item),
@@ -245,6 +270,8 @@ def plan_pages(options: PlanOptions) -> Iterator[str]:
     ):
         if number:
             parts.append(f"{number} {word}")
+    if wordless[0]:
+        parts.append(_wordless(*wordless))
     if (rest := others(options, keys)) is not None:
         parts.append(rest)
     parts.append(f"{pixels / 1e6:.1f} megapixels to make")
@@ -268,8 +295,9 @@ def _outcome(item: Item) -> str:
 
 
 def _row(
-    key: str, native: tuple[int, int], request: HiresRequest | None, output: str, outcome: str
-) -> tuple[str, str, str, str, str, str]:
-    size = f"{native[1]} x {native[0]}" if native != (0, 0) else ""
+    key: str, found: Item | Planned, request: HiresRequest | None, output: str, outcome: str
+) -> tuple[str, str, str, str, str, str, str, str]:
+    size = f"{found.native[1]} x {found.native[0]}" if found.native != (0, 0) else ""
     target = f"{request.size[1]} x {request.size[0]}" if request else ""
-    return key, size, target, output, "" if request is None else request.prompt[:80], outcome
+    prompt = "" if request is None else request.prompt[:80]
+    return key, size, target, output, prompt, found.program or "", "; ".join(found.notes), outcome

@@ -18,13 +18,21 @@ from PIL import Image
 from fam_ext.core.config import FamConfig
 from fam_ext.errors import FamError, UsageError
 from fam_ext.jobs.plan import DEFAULT_MAX_MEGAPIXELS, PlanOptions, Rule, check_native, resolve, target_size
-from fam_ext.jobs.request import HiresRequest
 from fam_ext.metadata import pictures
-from fam_ext.metadata.infotext import Infotext, format_infotext, is_fam, parse, readable_fields, request_value
-from fam_ext.metadata.presets import CUSTOM, Preset, PresetStore, from_infotext, read, write
+from fam_ext.metadata.infotext import (
+    Infotext,
+    format_infotext,
+    is_fam,
+    parse,
+    readable_fields,
+    request_value,
+    to_preset,
+)
+from fam_ext.options.presets import CUSTOM, Preset, PresetStore, read, write
+from fam_ext.options.request import HiresRequest
 from fam_ext.ui.compare import compare_html, sentence_html, status_html, upright
 from fam_ext.ui.dials import bind_preset_box, build_dials, dial_values, preset_of, read_dials
-from fam_ext.ui.folder import AS_INPUT, PROMPT_RULES, SETTING_NAMES, folder_options, model_rules, plan_pages
+from fam_ext.ui.folder import AS_INPUT, PROMPT_RULES, SETTING_NAMES, folder_options, model_rules, plan_pages, question
 
 logger = logging.getLogger(__name__)
 
@@ -513,19 +521,30 @@ def _bind_folder(
                 return
             time.sleep(_POLL_SECONDS)
 
-    def start(*rest: Any) -> Iterator[tuple[Any, ...]]:  # noqa: ANN401
+    def start(asked: str, *rest: Any) -> Iterator[tuple[Any, ...]]:  # noqa: ANN401
+        given = repr(rest)
         try:
-            host.batches.start(options_of(rest))
+            options = options_of(rest)
+            if asked != given and host.batches.active() is None:
+                yield sentence_html("reading the folder"), *unchanged, ""
+                if words := question(options):
+                    yield sentence_html(words, kind="error"), *unchanged, given
+                    return
+            host.batches.start(options)
         except FamError as error:
-            yield sentence_html(str(error), kind="error"), *unchanged
+            yield sentence_html(str(error), kind="error"), *unchanged, asked
             return
-        yield from watch()
+        for values in watch():
+            yield *values, given
 
     unchanged = (gr.update(),) * 4
     inputs = [*(folder[name] for name in own), *common.values(), *dials]
     outputs = [status, parts.gallery, parts.texts, parts.result_infotext, compare]
     folder["list"].click(listed, inputs=inputs, outputs=[status], api_name=False)
-    folder["start"].click(start, inputs=inputs, outputs=outputs, show_progress=False, api_name=False)
+    asked = gr.State("")  # the values that a second press starts although files carry no prompt
+    folder["start"].click(
+        start, inputs=[asked, *inputs], outputs=[*outputs, asked], show_progress=False, api_name=False
+    )
     folder["watch"].click(watch, inputs=[], outputs=outputs, show_progress=False, api_name=False)
 
     def say(action: Callable[[Any], None]) -> Callable[[], None]:
@@ -656,7 +675,7 @@ def _bind_presets(
         return answered(action)
 
     def from_image(asked: str, name: str, infotext: str) -> list[Any]:
-        return stored(lambda: from_infotext(infotext, name.strip() or "from picture"), asked)
+        return stored(lambda: to_preset(infotext, name.strip() or "from picture"), asked)
 
     def export(name: str) -> list[Any]:
         try:

@@ -16,8 +16,8 @@ from fam_ext.core.config import FamConfig
 from fam_ext.errors import FamError, UsageError
 from fam_ext.jobs import report
 from fam_ext.jobs.plan import PlanOptions
-from fam_ext.metadata.fields import json_schema
-from fam_ext.metadata.presets import BUILTIN, DEFAULT, PresetStore
+from fam_ext.options.presets import BUILTIN, DEFAULT, PresetStore
+from fam_ext.options.table import CONFIG_FIELDS, json_schema
 from fam_ext.ui.folder import folder_options, folder_schema
 from fam_ext.webui.arguments import named
 from fam_ext.webui.batches import Batches
@@ -37,7 +37,7 @@ def job_schema() -> dict[str, Any]:
 
 def fam_schema() -> dict[str, Any]:
     """Return the JSON Schema of the one dict that the hires script takes in `alwayson_scripts`."""
-    schema = json_schema("config")
+    schema = json_schema(CONFIG_FIELDS)
     for name, value in FAM_DEFAULTS.items():
         schema["properties"][name]["default"] = list(value) if isinstance(value, tuple) else value
     schema["properties"]["cutoff"]["description"] += (

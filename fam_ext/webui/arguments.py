@@ -8,8 +8,8 @@ from typing import Any
 
 from fam_ext.core.config import MAX_CYCLES, FamConfig
 from fam_ext.errors import ConfigError
-from fam_ext.metadata.fields import CONFIG_FIELDS
-from fam_ext.metadata.presets import CUSTOM, DEFAULT, PresetStore
+from fam_ext.options.presets import CUSTOM, DEFAULT, PresetStore
+from fam_ext.options.table import CONFIG_FIELDS
 from fam_ext.ui.dials import PARTS, dial_values, read_dials
 
 XYZ_ATTRIBUTE = "_fam_xyz"

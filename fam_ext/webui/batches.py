@@ -12,10 +12,10 @@ from dataclasses import dataclass, field
 from typing import Any
 
 from fam_ext.errors import FamError, UsageError
+from fam_ext.jobs.contract import Renderer
 from fam_ext.jobs.journal import Journal
 from fam_ext.jobs.make import sentence
 from fam_ext.jobs.plan import PlanOptions
-from fam_ext.jobs.request import Renderer
 from fam_ext.jobs.run import Control, Event, RunOptions, Summary, run_job
 from fam_ext.jobs.walk import check_places
 

@@ -7,7 +7,7 @@ from typing import Any
 import gradio as gr
 from modules import script_callbacks, shared
 
-from fam_ext.metadata.presets import DEFAULT
+from fam_ext.options.presets import DEFAULT
 from fam_ext.ui.accordion import TITLE
 from fam_ext.webui import tab, xyz
 from fam_ext.webui.api import add_routes

@@ -24,10 +24,11 @@ from fam_ext.errors import (
     UsageError,
     is_out_of_memory,
 )
+from fam_ext.jobs.contract import Progress, Rendered
 from fam_ext.jobs.plan import PlanOptions
-from fam_ext.jobs.request import HiresRequest, Progress, Rendered
-from fam_ext.metadata.fields import VERSION_KEY
 from fam_ext.metadata.infotext import parse
+from fam_ext.options.request import HiresRequest
+from fam_ext.options.table import VERSION_KEY
 from fam_ext.ui.folder import upscaler_of
 from fam_ext.webui.kept import own_random_state, reload_model, settings_kept
 from fam_ext.webui.session import PROGRESS_ATTRIBUTE, check_model

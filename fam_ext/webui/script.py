@@ -14,9 +14,9 @@ from modules.ui_components import InputAccordion
 from fam_ext.core.config import FamConfig
 from fam_ext.core.guide import NativeRecord
 from fam_ext.errors import FamError, UsageError
-from fam_ext.metadata.fields import VERSION_KEY
 from fam_ext.metadata.infotext import is_fam, readable_fields, to_fields
-from fam_ext.metadata.presets import BUILTIN, DEFAULT, PresetStore
+from fam_ext.options.presets import BUILTIN, DEFAULT, PresetStore
+from fam_ext.options.table import VERSION_KEY
 from fam_ext.ui.accordion import NO_PRESET, TITLE, build_accordion
 from fam_ext.ui.dials import PARTS, dial_values
 from fam_ext.webui.arguments import XYZ_ATTRIBUTE, read_arguments

@@ -40,7 +40,7 @@ from fam_ext.hosts.ldm import (
     up_blocks,
 )
 from fam_ext.hosts.sites import select_sites
-from fam_ext.jobs.request import Progress
+from fam_ext.jobs.contract import Progress
 from fam_ext.metadata.infotext import to_fields
 from fam_ext.webui.kept import with_own_random_state
 from fam_ext.webui.reference import (
@@ -58,7 +58,7 @@ logger = logging.getLogger(__name__)
 
 _ATTRIBUTE = "_fam_session"
 PROGRESS_ATTRIBUTE = "_fam_progress"
-"""A `jobs.request.Progress` on p: told each step of the hires pass, asked whether to stop."""
+"""A `jobs.contract.Progress` on p: told each step of the hires pass, asked whether to stop."""
 _ID_VALUES = 3 * 2 * 256
 """SDXL's size conditioning at the end of y: original size, crop and target size, two numbers each."""
 

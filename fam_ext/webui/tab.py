@@ -10,8 +10,9 @@ from modules.infotext_utils import ParamBinding, PasteField
 from modules.ui_components import ToolButton
 from PIL import Image
 
+from fam_ext.jobs.contract import Progress
 from fam_ext.jobs.plan import PlanOptions
-from fam_ext.jobs.request import HiresRequest, Progress
+from fam_ext.options.request import HiresRequest
 from fam_ext.ui.accordion import TITLE
 from fam_ext.ui.folder import upscaler_of
 from fam_ext.ui.tab import TAB_ID, Made, TabHost, build_tab

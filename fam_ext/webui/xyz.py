@@ -9,8 +9,9 @@ from modules import scripts
 
 from fam_ext.core.config import FamConfig
 from fam_ext.errors import ConfigError
-from fam_ext.metadata.fields import CONFIG_FIELDS, Field
 from fam_ext.metadata.infotext import parse_value
+from fam_ext.options.field import Option
+from fam_ext.options.table import CONFIG_FIELDS
 from fam_ext.webui.arguments import XYZ_ATTRIBUTE
 from fam_ext.webui.session import answer_of
 
@@ -45,7 +46,7 @@ def axes(module: Any, preset_names: Callable[[], list[str]]) -> list[Any]:  # no
     return options
 
 
-def _type(field: Field) -> Callable[[str], Any]:
+def _type(field: Option) -> Callable[[str], Any]:
     if field.kind == "float":
         return float
     if field.kind == "bool":
@@ -69,7 +70,7 @@ def _apply(name: str) -> Callable[[Any, Any, Any], None]:
     return apply
 
 
-def _confirm(field: Field) -> Callable[[Any, list[Any]], None]:
+def _confirm(field: Option) -> Callable[[Any, list[Any]], None]:
     """Return a check of all of an axis's values, before the plot's first cell."""
 
     def confirm(p: Any, xs: list[Any]) -> None:  # noqa: ANN401

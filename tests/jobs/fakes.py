@@ -10,10 +10,11 @@ from pathlib import Path
 from PIL import Image, PngImagePlugin
 
 from fam_ext.errors import Cancelled, OutOfMemoryError, UnsupportedSamplerError
+from fam_ext.jobs.contract import Progress, Rendered, Renderer
 from fam_ext.jobs.plan import PlanOptions
-from fam_ext.jobs.request import HiresRequest, Progress, Rendered, Renderer
 from fam_ext.jobs.run import RendererSpec
 from fam_ext.metadata.infotext import to_fields
+from fam_ext.options.request import HiresRequest
 
 
 @dataclass(frozen=True)
@@ -78,6 +79,13 @@ class Odd(Fast):
         if request.sampler == "LMS":
             raise UnsupportedSamplerError("sampler LMS is not offered; choose DDIM")
         return super().render(image, request, progress)
+
+
+class DiesLoading(Fast):
+    """Its process ends while the model is loaded."""
+
+    def load(self) -> None:
+        os._exit(9)
 
 
 def infotext(prompt: str, seed: int, **more: str) -> str:

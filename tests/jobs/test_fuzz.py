@@ -18,12 +18,12 @@ from fam_ext.errors import ConfigError, FamError
 from fam_ext.hosts.prompts import parse_emphasis, split_extra_networks
 from fam_ext.jobs import plan
 from fam_ext.jobs.journal import _request
-from fam_ext.jobs.plan import PlanOptions, Rule, output_name, request_from_json, request_to_json
-from fam_ext.jobs.request import HiresRequest, check_value
+from fam_ext.jobs.plan import PlanOptions, Rule, output_name
 from fam_ext.jobs.run import kept_renderer
 from fam_ext.jobs.walk import natural_key, shown
-from fam_ext.metadata.fields import BY_NAME, REQUEST_FIELDS
-from fam_ext.metadata.presets import BUILTIN, Preset
+from fam_ext.options.presets import BUILTIN, Preset
+from fam_ext.options.request import HiresRequest, check_value
+from fam_ext.options.table import BY_NAME, REQUEST_FIELDS
 from fam_ext.ui.folder import FOLDER_FIELDS, folder_options
 
 TESTS = 9
@@ -87,7 +87,7 @@ def changed(base: dict[str, object]) -> st.SearchStrategy[dict[str, object]]:
 
 PRESET = BUILTIN["few-step"].to_json()
 OPTIONS = PlanOptions(("in",), "out", size=(512, 512), rules={"seed": Rule("override", 3)}).to_json()
-REQUEST = request_to_json(HiresRequest((64, 64), "a cat", clip_skip=2))
+REQUEST = HiresRequest((64, 64), "a cat", clip_skip=2).to_json()
 
 
 @fuzz
@@ -115,7 +115,7 @@ def test_request_values(name: str, value: object) -> None:
             return
     request = answered(build)
     if isinstance(request, HiresRequest):
-        assert request_from_json(json.loads(json.dumps(request_to_json(request)))) == request
+        assert HiresRequest.from_json(json.loads(json.dumps(request.to_json()))) == request
 
 
 @fuzz

@@ -23,16 +23,14 @@ from fam_ext.jobs.plan import (
     PlanOptions,
     Rule,
     plan_file,
-    request_from_json,
-    request_to_json,
     safe_name,
     target_size,
     with_preset,
 )
-from fam_ext.jobs.request import HiresRequest
 from fam_ext.jobs.walk import Candidate, natural_key, walk
 from fam_ext.metadata.infotext import Infotext, format_params, to_fields
-from fam_ext.metadata.presets import BUILTIN
+from fam_ext.options.presets import BUILTIN
+from fam_ext.options.request import HiresRequest
 from tests.jobs.fakes import make_picture, options
 
 
@@ -264,7 +262,7 @@ def test_safe_names_are_safe(text: str, mild: bool) -> None:
 def test_request_and_options_round_trip(tmp_path: Path) -> None:
     make_picture(tmp_path / "in" / "a.png", "a cat", 2**40)
     (plan,) = planned(tmp_path / "in", config=FamConfig(start=0.5, fm_window=(0.9, 0.1)))
-    assert request_from_json(request_to_json(plan.request)) == plan.request
+    assert HiresRequest.from_json(plan.request.to_json()) == plan.request
     given_options = options(
         tmp_path / "in", tmp_path / "out", size=(512, 256), rules={"prompt": Rule("prefix", "x")}, include=("*.png",)
     )

@@ -5,6 +5,7 @@ from pathlib import Path
 
 import pytest
 
+from fam_ext.errors import LoadError
 from fam_ext.jobs.journal import Journal
 from fam_ext.jobs.run import RunOptions, run_job
 from tests.jobs.fakes import FakeSpec, Fast, make_picture, options, outputs, strays
@@ -42,3 +43,21 @@ def test_two_actors_share_the_work_and_a_lost_item_is_made_elsewhere(tmp_path: P
     assert attempts["2.png"] == 2
     assert not ray.is_initialized()
     assert os.environ["FAM_TEST_MARKER"] == str(marker)
+
+
+def test_an_actor_that_dies_while_loading_ends_the_job_once(tmp_path: Path, monkeypatch) -> None:
+    monkeypatch.setenv("PYTHONPATH", str(Path(__file__).parents[2]))
+    for number in range(3):
+        make_picture(tmp_path / "in" / f"{number}.png", "x", number)
+    events = []
+    with pytest.raises(LoadError, match="while it loaded the model"):
+        run_job(
+            options(tmp_path / "in", tmp_path / "out"),
+            FakeSpec("DiesLoading"),
+            run=RunOptions(ray="local", workers=1, ray_gpus=0, retries=2),
+            on_event=events.append,
+        )
+    assert not [event for event in events if event.kind in ("failed", "retry")]
+    with Journal(tmp_path / "out") as journal:
+        assert [(item.state, item.attempts, item.deaths) for item in journal.items()] == [("pending", 0, 0)] * 3
+    assert not ray.is_initialized()

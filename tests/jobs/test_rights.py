@@ -9,7 +9,7 @@ from PIL import Image
 from fam_ext.cli_model import _write_new
 from fam_ext.demo.export import export_checkpoint
 from fam_ext.jobs.run import run_job
-from fam_ext.metadata.presets import BUILTIN, write
+from fam_ext.options.presets import BUILTIN, write
 from tests.jobs.fakes import SPEC, make_folder, options
 
 

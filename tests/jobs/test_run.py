@@ -422,3 +422,21 @@ def test_the_time_left_counts_no_picture_that_failed(tmp_path: Path) -> None:
     run_job(options(source, tmp_path / "out"), Odd, run=QUICK, on_event=listen)
     eta, elapsed = seen[0]
     assert 0 < eta < 2 * elapsed  # one picture is made and one is left; with the failed ones it would be four
+
+
+@pytest.mark.parametrize("retries", [0, 3])
+def test_a_worker_that_dies_while_loading_ends_the_job_once(tmp_path: Path, retries: int) -> None:
+    source = make_folder(tmp_path / "in", 6)
+    events = []
+    with pytest.raises(UsageError, match=r"exit code 9\) while it loaded the model; check the model"):
+        run_job(
+            options(source, tmp_path / "out"),
+            type(SPEC)("DiesLoading"),
+            run=RunOptions(workers=2, retries=retries),
+            on_event=events.append,
+        )
+    assert not [event for event in events if event.kind in ("failed", "retry")]
+    with Journal(tmp_path / "out") as journal:
+        assert [(item.state, item.attempts, item.deaths) for item in journal.items()] == [("pending", 0, 0)] * 6
+    assert strays(tmp_path / "out") == []
+    assert run_job(options(source, tmp_path / "out"), Fast).done == 6

@@ -14,8 +14,8 @@ from fam_ext.errors import ConfigError, UsageError
 from fam_ext.jobs import report
 from fam_ext.jobs.journal import Journal
 from fam_ext.jobs.plan import Rule
-from fam_ext.jobs.request import HiresRequest
 from fam_ext.jobs.run import RunOptions, kept_renderer, retry_failed, run_job
+from fam_ext.options.request import HiresRequest
 from tests.jobs.fakes import Fast, Odd, make_picture, options
 
 STORED = Path(__file__).parent / "stored"

@@ -7,7 +7,7 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from fam_ext.core.config import AM_INTERPS, AM_SOURCES, CUTOFF_REFERENCES, REFERENCES, UPSAMPLES, FamConfig
+from fam_ext.core.config import FamConfig
 from fam_ext.errors import ConfigError
 from fam_ext.metadata.infotext import (
     Infotext,
@@ -23,19 +23,21 @@ from fam_ext.metadata.infotext import (
     undo,
     unquote,
 )
+from fam_ext.options.table import CONFIG_FIELDS
 
 A1111 = (
     'a tree\nwith "quotes", emoji\nNegative prompt: a: b, c\nSteps: 20, Sampler: DPM++ 2M, Schedule type: Karras, '
     'CFG scale: 5.0, Seed: 15, Size: 256x256, Lora hashes: "one: abc, two: def", Version: 1.10.1'
 )
 
+CHOICES = {spec.name: spec.choices for spec in CONFIG_FIELDS}
 unit = st.floats(0, 1)
 windows = st.tuples(unit, unit).map(lambda pair: (max(pair), min(pair)))
 
 
 @st.composite
 def configs(draw):
-    reference = draw(st.sampled_from(CUTOFF_REFERENCES))
+    reference = draw(st.sampled_from(CHOICES["cutoff_reference"]))
     return FamConfig(
         cutoff=draw(st.floats(0, 512 if reference == "cycles" else 1)),
         attention=draw(unit),
@@ -43,13 +45,13 @@ def configs(draw):
         am=draw(st.booleans()),
         fm_window=draw(windows),
         am_window=draw(windows),
-        am_sites=draw(st.text(min_size=1, max_size=30).filter(lambda text: text.strip())),
-        am_interp=draw(st.sampled_from(AM_INTERPS)),
-        am_source=draw(st.sampled_from(AM_SOURCES)),
+        am_sites=draw(st.text(min_size=1, max_size=30).filter(lambda text: text.strip() and text.isprintable())),
+        am_interp=draw(st.sampled_from(CHOICES["am_interp"])),
+        am_source=draw(st.sampled_from(CHOICES["am_source"])),
         cutoff_reference=reference,
-        reference=draw(st.sampled_from(REFERENCES)),
+        reference=draw(st.sampled_from(CHOICES["reference"])),
         start=draw(st.floats(0.001, 1)),
-        upsample=draw(st.sampled_from(UPSAMPLES)),
+        upsample=draw(st.sampled_from(CHOICES["upsample"])),
         step_invariant=draw(st.booleans()),
     )
 

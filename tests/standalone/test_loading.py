@@ -14,7 +14,8 @@ from fam_ext import hires, standalone
 from fam_ext.core.config import FamConfig
 from fam_ext.demo.export import export_checkpoint, unet_key_map, vae_key_map
 from fam_ext.errors import UnsupportedModelError, UsageError
-from fam_ext.jobs.request import HiresRequest, Progress
+from fam_ext.jobs.contract import Progress
+from fam_ext.options.request import HiresRequest
 from tests.hosts import toys
 
 pytestmark = pytest.mark.slow

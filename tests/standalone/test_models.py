@@ -17,12 +17,13 @@ from fam_ext.core.config import FamConfig
 from fam_ext.errors import UnsupportedModelError
 from fam_ext.hosts.base import Prompt
 from fam_ext.hosts.diffusers_samplers import SCHEDULERS
+from fam_ext.jobs.contract import Progress
 from fam_ext.jobs.plan import PlanOptions
-from fam_ext.jobs.request import HiresRequest, Progress
 from fam_ext.jobs.run import run_job
 from fam_ext.metadata.infotext import parse
 from fam_ext.metadata.pictures import read_header
-from fam_ext.metadata.presets import BUILTIN
+from fam_ext.options.presets import BUILTIN
+from fam_ext.options.request import HiresRequest
 from tests.hosts import toys
 
 from .conftest import as_host

@@ -2,11 +2,15 @@
 
 import time
 
+import pytest
+from PIL import Image
+from PIL.PngImagePlugin import PngInfo
+
 from fam_ext.core.config import FamConfig
-from fam_ext.errors import Skipped
+from fam_ext.errors import Skipped, UsageError
 from fam_ext.jobs.journal import Journal
 from fam_ext.ui.compare import status_html
-from fam_ext.ui.folder import folder_options, plan_pages
+from fam_ext.ui.folder import folder_options, plan_pages, question
 from fam_ext.webui.batches import Batches
 from tests.jobs.fakes import Fast, make_folder
 
@@ -74,3 +78,27 @@ def test_the_list_names_what_it_left_out(tmp_path):
     assert "inside/picture 0.png" in inner and "inside/," not in inner
     trial = list(plan_pages(folder_options({**whole, "pattern": "*1.png"}, FamConfig())))[-1]
     assert "1 files, 1 to do" in trial and "picture 0.png" in trial
+
+
+def test_the_list_shows_program_and_notes_and_start_has_a_question(tmp_path):
+    source = tmp_path / "in"
+    source.mkdir()
+    line = "Steps: 20, Sampler: Euler a, CFG scale: 7, Seed: -1, Version: f2.0"
+    for name, text in (("made.png", f"a lamp\n{line}"), ("bare.png", None), ("beside.png", None)):
+        info = PngInfo()
+        if text:
+            info.add_text("parameters", text)
+        Image.new("RGB", (64, 48)).save(source / name, pnginfo=info)
+    (source / "beside.txt").write_text("a chair")
+    values = {"input": str(source)}
+    listed = list(plan_pages(folder_options(values, FamConfig())))[-1]
+    assert "<th>program</th><th>notes</th>" in listed
+    assert "<td>Forge</td><td>seed -1 says that it was drawn at random" in listed
+    assert "1 of 3 carry no prompt" in listed
+    assert question(folder_options(values, FamConfig())).startswith("1 of 3 carry no prompt: write one")
+    assert question(folder_options({**values, "prompt": "a table"}, FamConfig())) == ""
+    assert not (tmp_path / "in-fam").exists()
+    with pytest.raises(UsageError, match="does not exist"):
+        question(folder_options({"input": str(tmp_path / "none")}, FamConfig()))
+    (source / "bare.png").unlink()
+    assert question(folder_options(values, FamConfig())) == ""

@@ -13,7 +13,7 @@ from PIL import Image
 from PIL.PngImagePlugin import PngInfo
 
 from fam_ext.core.config import FamConfig
-from fam_ext.metadata.presets import Preset, PresetStore
+from fam_ext.options.presets import Preset, PresetStore
 
 REPOSITORY = Path(__file__).parents[2]
 PYTHON = Path(os.environ.get("FAM_GRADIO_PYTHON", REPOSITORY / ".venv-webui" / "bin" / "python"))
@@ -165,6 +165,10 @@ def test_a_folder_is_listed_and_run(page, tmp_path):
 
 def test_a_folder_stops_after_the_file_and_goes_on(page, tmp_path):
     open_folder(page, folder_with(tmp_path, 12))
+    page.click("#fam_hires_start")
+    # black.png carries no prompt: that is asked once, and again only for other values
+    page.wait_for_selector("#fam_hires_status :text('1 of 13 carry no prompt')")
+    assert not (tmp_path / "in-fam").exists()
     page.click("#fam_hires_start")
     page.wait_for_selector("#fam_hires_status_table tr:has-text('1.png'):has-text('done')")
     page.click("#fam_hires_stop_after")

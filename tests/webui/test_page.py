@@ -187,6 +187,24 @@ def test_a_folder_is_listed_run_and_stopped(page, tmp_path, native_picture):
         assert "FAM version" in result.info["parameters"]
 
 
+def test_start_asks_once_when_files_carry_no_prompt(page, tmp_path, native_picture):
+    source = tmp_path / "in"
+    source.mkdir()
+    info = PngInfo()
+    info.add_text("parameters", "a leaf\nSteps: 3, Sampler: Euler, CFG scale: 4, Seed: 1, Version: f2.0")
+    native_picture.save(source / "0.png", pnginfo=info)
+    native_picture.save(source / "1.png")
+    open_folder(page, source, steps=3)
+    page.fill("#fam_hires_folder_prompt textarea", "")
+    page.click("#fam_hires_list")
+    page.wait_for_selector("#fam_hires_plan_table tr:has-text('0.png'):has-text('Forge')")
+    page.click("#fam_hires_start")
+    page.wait_for_selector("#fam_hires_status :text('1 of 2 carry no prompt')")
+    assert not (tmp_path / "in-fam").exists()
+    page.click("#fam_hires_start")
+    page.wait_for_selector("#fam_hires_status .fam-status:has-text('done: 2 done')")
+
+
 def test_a_folder_is_paused_resumed_and_a_file_skipped(page, tmp_path, native_picture):
     source = tmp_path / "in"
     source.mkdir()

@@ -5,9 +5,9 @@ from __future__ import annotations
 from collections.abc import Mapping
 
 from fam_ext.metadata.containers import Text, Texts, is_json
-from fam_ext.metadata.fields import VERSION_KEY
 from fam_ext.metadata.infotext import Infotext, dissect
 from fam_ext.metadata.programs.base import Settings, base_name, named, real, seed, text, whole
+from fam_ext.options.table import VERSION_KEY
 
 _KEYS = (
     *("parameters", "Parameters", "UserComment", "exif:UserComment", "Comment", "Description"),

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import dataclasses
 import json
 import os
 import re
@@ -14,8 +15,8 @@ from typing import Any, cast
 
 from fam_ext.core.config import FamConfig
 from fam_ext.errors import ConfigError, FamError
-from fam_ext.metadata.fields import BY_NAME, CONFIG_FIELDS
-from fam_ext.metadata.infotext import from_fields, is_fam, parse, request_value
+from fam_ext.options.field import check, options_of
+from fam_ext.options.request import REQUEST
 
 VERSION = 1
 DEFAULT = "balanced"
@@ -41,7 +42,7 @@ class Preset:
     def to_json(self) -> dict[str, Any]:
         """Return the preset as plain JSON values; only what differs from the defaults."""
         fam: dict[str, Any] = {}
-        for spec in CONFIG_FIELDS:
+        for spec in options_of(FamConfig):
             value = getattr(self.config, spec.name)
             if value != spec.default:
                 fam[spec.name] = list(value) if isinstance(value, tuple) else value  # pyright: ignore[reportUnknownArgumentType]
@@ -68,7 +69,7 @@ class Preset:
         for key, value in settings.items():
             if key not in SETTINGS:
                 raise ConfigError(f"settings.{key} is unknown; choose from {', '.join(SETTINGS)}")
-            _check_setting(key, value)
+            check(dataclasses.replace(REQUEST[key], name=f"settings.{key}"), value)
         description = values.get("description", "")
         return cls(
             name.strip(),
@@ -110,15 +111,6 @@ BUILTIN: Mapping[str, Preset] = {
         ),
     )
 }
-
-
-def from_infotext(text: str, name: str) -> Preset:
-    """Return a preset with the FAM fields and sampler settings of a picture's infotext. Raises `ConfigError`."""
-    params = parse(text).params
-    if not is_fam(params):
-        raise ConfigError("the picture's metadata holds no FAM fields; choose a picture that FAM made")
-    settings = {key: request_value(params, key) for key in SETTINGS}
-    return Preset(name, "From a picture.", from_fields(params), {k: v for k, v in settings.items() if v is not None})
 
 
 def user_folder() -> Path:
@@ -238,26 +230,9 @@ def _object(values: Mapping[str, Any], key: str) -> dict[str, Any]:
     return dict(cast("dict[str, Any]", value))
 
 
-def _check_setting(key: str, value: object) -> None:
-    spec = BY_NAME[key]
-    good = isinstance(value, str) if spec.kind in ("text", "choice") else isinstance(value, int | float)
-    if isinstance(value, bool) or not good:
-        raise ConfigError(f"settings.{key} is {value!r}; choose a {'text' if spec.kind == 'text' else 'number'}")
-    if spec.choices and value not in spec.choices:
-        raise ConfigError(f"settings.{key} is {value!r}; choose {', '.join(spec.choices)}")
-    low, high = spec.low, spec.high
-    if (
-        isinstance(value, int | float)
-        and low is not None
-        and high is not None
-        and not low <= value <= high  # NaN as well
-    ):
-        raise ConfigError(f"settings.{key} is {value!r}; choose {low:g} to {high:g}")
-
-
 def _from_version_0(values: dict[str, Any]) -> dict[str, Any]:
     """Before the first release FAM's fields stood beside the name, without a version."""
-    names = {spec.name for spec in CONFIG_FIELDS}
+    names = {spec.name for spec in options_of(FamConfig)}
     fam = {key: value for key, value in values.items() if key in names}
     rest = {key: value for key, value in values.items() if key not in names}
     return {**rest, "fam": {**_object(values, "fam"), **fam}, "version": 1}

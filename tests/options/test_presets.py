@@ -6,8 +6,8 @@ import pytest
 
 from fam_ext.core.config import FamConfig
 from fam_ext.errors import ConfigError
-from fam_ext.metadata.infotext import format_params, to_fields
-from fam_ext.metadata.presets import BUILTIN, Preset, PresetStore, from_infotext
+from fam_ext.metadata.infotext import format_params, to_fields, to_preset
+from fam_ext.options.presets import BUILTIN, Preset, PresetStore
 
 
 def test_paper_preset_is_the_papers() -> None:
@@ -113,8 +113,8 @@ def test_bad_presets_are_refused_by_name(data, names: str) -> None:
 def test_preset_from_a_picture() -> None:
     config = FamConfig(cutoff=0.3, am=False)
     text = f"a cat\nSteps: 20, Sampler: Euler a, CFG scale: 6.5, {format_params(to_fields(config))}"
-    preset = from_infotext(text, "cat")
+    preset = to_preset(text, "cat")
     assert preset.config == config
     assert preset.settings == {"steps": 20, "sampler": "Euler a", "cfg_scale": 6.5}
     with pytest.raises(ConfigError, match="no FAM fields"):
-        from_infotext("a cat\nSteps: 20, Sampler: Euler a, CFG scale: 6.5", "cat")
+        to_preset("a cat\nSteps: 20, Sampler: Euler a, CFG scale: 6.5", "cat")

@@ -1,0 +1,221 @@
+"""HiresRequest: what one picture depends on, checked once when it is built. Standard library only."""
+
+from __future__ import annotations
+
+import functools
+import json
+from collections.abc import Mapping
+from dataclasses import dataclass, field
+from typing import Any
+
+from fam_ext.core.config import FamConfig
+from fam_ext.errors import ConfigError
+from fam_ext.methods.catalog import METHODS
+from fam_ext.options.field import API, CLI, EVERY_JOB, INFOTEXT, Checked, Option, check, option, options_of, said
+
+MAX_SEED = 2**64 - 1
+_ENCODE = json.JSONEncoder(ensure_ascii=False).encode
+
+
+def _setting(default: Any, kind: str, label: str, help: str, key: str, **more: Any) -> Any:  # noqa: ANN401
+    """Return the field of a setting that a picture's own metadata may bring, or of one that it may not."""
+    more = {"panel": "words", "decides": "pixels", "doors": (*EVERY_JOB, INFOTEXT), **more}
+    return option(default, kind=kind, label=label, help=help, key=key, **more)
+
+
+@dataclass(frozen=True)
+class HiresRequest(Checked):
+    """One picture to make: everything the result depends on, and nothing else. Equal requests give equal pictures.
+
+    Building one with a value of the wrong type or out of range raises `ConfigError`, which names field, value and
+    range. Names (sampler, schedule, model) are the renderer's to know.
+    """
+
+    size: tuple[int, int] = option(
+        kind="size",
+        label="Size (px)",
+        help="Target width x height in pixels, multiples of 8.",
+        key="FAM size",
+        panel="size",
+        decides="size",
+        doors=(INFOTEXT,),
+        low=8,
+        step=8,
+    )
+    """(height, width)"""
+    prompt: str = _setting(
+        "", "text", "Prompt", "What the picture shows.", "FAM prompt", host_key="Prompt", own=True, flags=("-p",)
+    )
+    negative_prompt: str = _setting(
+        "",
+        "text",
+        "Negative prompt",
+        "What the picture must not show.",
+        "FAM negative prompt",
+        host_key="Negative prompt",
+        own=True,
+        flags=("--negative", "-n"),
+    )
+    seed: int = _setting(
+        0,
+        "int",
+        "Seed",
+        "Equal seeds give equal pictures.",
+        "FAM seed",
+        low=0,
+        high=MAX_SEED,
+        step=1,
+        host_key="Seed",
+        own=True,
+    )
+    steps: int = _setting(
+        30,
+        "int",
+        "Steps",
+        "Sampler steps of the whole schedule.",
+        "FAM steps",
+        low=1,
+        high=150,
+        step=1,
+        host_key="Steps",
+        own=True,
+    )
+    sampler: str = _setting(
+        "DDIM", "name", "Sampler", "Sampler by its usual name.", "FAM sampler", host_key="Sampler", own=True
+    )
+    schedule: str = _setting(
+        "Automatic",
+        "name",
+        "Schedule type",
+        "Noise schedule by its usual name.",
+        "FAM schedule",
+        host_key="Schedule type",
+        own=True,
+    )
+    cfg_scale: float = _setting(
+        7.0,
+        "float",
+        "CFG scale",
+        "Guidance scale; 1 is unguided.",
+        "FAM CFG scale",
+        low=1.0,
+        high=30.0,
+        step=0.5,
+        host_key="CFG scale",
+        own=True,
+    )
+    method: str = _setting(
+        "fam",
+        "choice",
+        "Method",
+        "FAM, or one of the paper's comparison rows: direct inference, direct from the diffused native picture, skip "
+        "residual.",
+        "FAM method",
+        panel="method",
+        doors=(CLI, API, INFOTEXT),
+        choices=tuple(METHODS),
+    )
+    config: FamConfig = field(default_factory=FamConfig)
+    model: str | None = _setting(
+        None,
+        "name",
+        "Model",
+        "Checkpoint by name, hash or path; empty: the renderer's own.",
+        "FAM model",
+        panel="model",
+        doors=(INFOTEXT,),
+        optional=True,
+        host_key="Model",
+        own=True,
+    )
+    vae: str | None = _setting(
+        None,
+        "name",
+        "VAE",
+        "VAE by name or path.",
+        "FAM VAE",
+        panel="model",
+        doors=(INFOTEXT,),
+        optional=True,
+        host_key="VAE",
+        own=True,
+    )
+    clip_skip: int | None = _setting(
+        None,
+        "int",
+        "Clip skip",
+        "Layers left off the text encoder's end, as the WebUI counts them.",
+        "FAM clip skip",
+        doors=(CLI, API, INFOTEXT),
+        low=1,
+        high=12,
+        step=1,
+        optional=True,
+        host_key="Clip skip",
+        own=True,
+    )
+    tile: int | None = _setting(
+        None,
+        "int",
+        "VAE tile (px)",
+        "Side of the VAE's tiles; empty is automatic, 0 never tiles. Smaller needs less memory.",
+        "FAM tile",
+        panel="model",
+        doors=(CLI, INFOTEXT),
+        low=0,
+        high=4096,
+        step=64,
+        optional=True,
+    )
+    low_memory: bool = _setting(
+        False,
+        "bool",
+        "Low memory",
+        "Slower: unconditional and conditional half in turn, native queries and keys in main memory.",
+        "FAM low memory",
+        panel="model",
+        doors=(CLI, INFOTEXT),
+    )
+
+    def __post_init__(self) -> None:
+        super().__post_init__()
+        if not isinstance(self.config, FamConfig):  # pyright: ignore[reportUnnecessaryIsInstance]
+            raise ConfigError(f"config is {said(self.config)}; choose a FamConfig")
+
+    def to_json(self) -> dict[str, Any]:
+        """Return the request as plain JSON values."""
+        return {**self.__dict__, "config": self.config.to_dict(), "size": list(self.size)}
+
+    def to_text(self) -> str:
+        """Return the request as JSON text. A job has few configs and many requests: the config's text is made once."""
+        values = {**self.__dict__, "config": None}
+        for spec in options_of(HiresRequest):
+            if spec.since and values[spec.name] == spec.default:
+                del values[spec.name]
+        return _ENCODE(values).replace('"config": null', f'"config": {_config_text(self.config)}', 1)
+
+    @classmethod
+    def from_json(cls, values: Mapping[str, Any]) -> HiresRequest:
+        """Return the request that `to_json` gave; what this version does not know is left out."""
+        known = {name: value for name, value in values.items() if name in cls.__dataclass_fields__}
+        known["config"] = FamConfig.from_dict(known.get("config", {}))
+        return cls(**known)
+
+
+REQUEST: Mapping[str, Option] = {spec.name: spec for spec in options_of(HiresRequest)}
+OWN: tuple[str, ...] = tuple(spec.name for spec in REQUEST.values() if spec.own)
+"""Settings that a picture's metadata may bring."""
+
+
+def check_value(name: str, value: object) -> None:
+    """Raise `ConfigError` naming field, value and range when `value` cannot stand in a request. For every door."""
+    check(REQUEST[name], value)
+
+
+@functools.lru_cache(maxsize=64)
+def _config_text(config: FamConfig) -> str:
+    values = config.to_dict()
+    for spec in options_of(FamConfig):
+        if spec.since and values[spec.name] == spec.default:
+            del values[spec.name]
+    return _ENCODE(values)

@@ -1,0 +1,123 @@
+"""Ctrl-C while the report is written, as a real signal to a real process; and reports that are behind their journal."""
+
+import json
+import os
+import signal
+import subprocess
+import sys
+import time
+from pathlib import Path
+
+import pytest
+
+from fam_ext.jobs import report
+from fam_ext.jobs.journal import Journal
+from fam_ext.jobs.run import Control, RunOptions, run_job
+from tests.jobs.fakes import Fast, make_folder, make_picture, options, outputs, strays
+
+PROGRAM = """
+import sys, time
+from fam_ext import cli
+from fam_ext.jobs import report
+from fam_ext.jobs.run import RendererSpec
+from tests.jobs.fakes import Fast
+
+def slow(path):
+    print("thumbnail", flush=True)
+    time.sleep(float(sys.argv[1]))
+    return ""
+
+RendererSpec.build = lambda self: Fast()
+report._thumbnail = slow
+cli.main(sys.argv[2:])
+"""
+
+
+def start(tmp_path: Path, seconds: float, *words: object) -> subprocess.Popen[str]:
+    return subprocess.Popen(
+        [sys.executable, "-c", PROGRAM, str(seconds), *map(str, words)],
+        cwd=Path(__file__).parents[2],
+        env={**os.environ, "OMP_NUM_THREADS": "1"},
+        stdout=subprocess.PIPE,
+        stderr=subprocess.PIPE,
+        text=True,
+    )
+
+
+@pytest.mark.skipif(sys.platform == "win32", reason="signals")
+@pytest.mark.parametrize("number", [signal.SIGINT, signal.SIGTERM])
+def test_one_ctrl_c_stops_the_report(tmp_path: Path, number: int) -> None:
+    source, output = make_folder(tmp_path / "in", 40), tmp_path / "out"
+    upscale = ("upscale", source, "-o", output, "--progress", "plain")
+    process = start(tmp_path, 0.25, *upscale)
+    assert process.stdout is not None
+    while process.stdout.readline() != "thumbnail\n":
+        pass
+    process.send_signal(number)
+    began = time.monotonic()
+    out, err = process.communicate(timeout=60)
+    assert time.monotonic() - began < 5  # the whole report takes 20 s
+    assert process.returncode == 130
+    assert "Traceback" not in err and err.count("interrupted while the report was written") == 1
+    assert "40 done" in out.splitlines()[-1]
+    assert strays(output) == [] and len(outputs(output)) == 40
+    assert not (output / "report.html").exists()
+    assert json.loads((output / "report.json").read_text())["counts"]["done"] == 40
+    with Journal(output) as journal:
+        assert journal.counts()["done"] == 40
+    process = start(tmp_path, 0, *upscale)
+    out, err = process.communicate(timeout=60)
+    assert (process.returncode, "40 done before" in out) == (0, True)
+    assert report.is_ours(output / "report.html")
+
+
+@pytest.mark.skipif(sys.platform == "win32", reason="signals")
+def test_ctrl_c_stops_the_command_that_writes_the_report(tmp_path: Path) -> None:
+    run_job(options(make_folder(tmp_path / "in", 40), tmp_path / "out"), Fast)
+    before = (tmp_path / "out" / "report.html").read_bytes()
+    process = start(tmp_path, 0.25, "report", tmp_path / "out")
+    assert process.stdout is not None
+    while process.stdout.readline() != "thumbnail\n":
+        pass
+    process.send_signal(signal.SIGINT)
+    _, err = process.communicate(timeout=5)
+    assert process.returncode == 130 and "Traceback" not in err and "interrupted" in err
+    assert (tmp_path / "out" / "report.html").read_bytes() == before and strays(tmp_path / "out") == []
+
+
+def test_a_report_that_was_interrupted_is_written_by_the_next_run(tmp_path: Path, monkeypatch) -> None:
+    source, output = make_folder(tmp_path / "in", 2), tmp_path / "out"
+    run_job(options(source, output), Fast)
+    make_picture(source / "new.png", "new", 9)
+    control = Control()
+    with monkeypatch.context() as patch:
+        patch.setattr(report, "_thumbnail", lambda path: control.cancel() or "")
+        summary = run_job(options(source, output), Fast, control=control)
+    assert (summary.done, summary.exit_code) == (1, 130) and "fam-hires report" in str(summary.stopped)
+    assert "new.png" not in (output / "report.html").read_text()
+    assert run_job(options(source, output), Fast).done_before == 3
+    assert "new.png" in (output / "report.html").read_text()
+
+
+def test_a_process_that_ended_before_the_report_leaves_it_to_the_next(tmp_path: Path) -> None:
+    source, output = make_folder(tmp_path / "in", 1), tmp_path / "out"
+    run_job(options(source, output), Fast)
+    make_picture(source / "new.png", "new", 9)
+    run_job(options(source, output), Fast, run=RunOptions(report=False))  # as if it had been killed
+    run_job(options(source, output), Fast)
+    assert "new.png" in (output / "report.html").read_text()
+
+
+def test_a_cancelled_job_reports_what_it_made_without_drawing(tmp_path: Path, monkeypatch) -> None:
+    source, output, control = make_folder(tmp_path / "in", 4), tmp_path / "out", Control()
+
+    def stop(event) -> None:
+        if event.kind == "step" and event.key == "picture 1.png":
+            control.cancel()
+
+    def never(path: Path) -> str:
+        raise AssertionError("drawn")
+
+    monkeypatch.setattr(report, "_thumbnail", never)
+    assert run_job(options(source, output), Fast, control=control, on_event=stop).exit_code == 130
+    assert json.loads((output / "report.json").read_text())["counts"]["done"] == 1

@@ -6,10 +6,14 @@ import sys
 from pathlib import Path
 
 import pytest
+from PIL import Image
+from PIL.PngImagePlugin import PngInfo
 
 from fam_ext.core.config import FamConfig
 from fam_ext.errors import FamError
+from fam_ext.jobs.plan import plan_file
 from fam_ext.jobs.settings import request_for
+from fam_ext.jobs.walk import walk
 from fam_ext.metadata.infotext import Infotext, format_params, from_fields, parse, to_fields
 from fam_ext.options import resolve
 from fam_ext.options.field import API, CLI, INFOTEXT, PAGE, options_of
@@ -228,3 +232,23 @@ def test_a_made_up_option_appears_at_every_door() -> None:
     assert done.returncode == 0, done.stderr
     found = json.loads(done.stdout.splitlines()[-1])
     assert all(found.values()), found
+
+
+@pytest.mark.parametrize(
+    ("words", "known"),
+    [
+        ({}, "c262c8f4f88c3bf07e28631f"),
+        ({"preset": "paper"}, "b2dc1f4f2303b2aed4fb11e3"),
+        ({"quality": 80, "format": "JPEG", "tile": 256}, "e3bab55fc1f22c0baf4f7ea2"),
+    ],
+)
+def test_outputs_of_earlier_versions_are_still_known(tmp_path: Path, words: dict, known: str) -> None:
+    """The settings hash of the version before the options' table: a folder made then is not made again."""
+    info = PngInfo()
+    line = "Steps: 20, Sampler: Euler a, CFG scale: 6.5, Seed: 9, Size: 64x48"
+    info.add_text("parameters", f"a cat\nNegative prompt: dog\n{line}")
+    Image.new("RGB", (64, 48)).save(tmp_path / "a.png", pnginfo=info)
+    places = {"inputs": [str(tmp_path)], "output": "/out"}
+    job = resolve.job({**words, **places}, preset_of=STORE.get, renderer=RendererChoice(STANDALONE))
+    (planned,) = (plan_file(candidate, job) for candidate in walk(job.places))
+    assert planned.settings_hash(job) == known

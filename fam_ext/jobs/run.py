@@ -153,6 +153,8 @@ class Event:
     eta: float | None = None
     """Seconds left for the whole job; None while nothing is known."""
     notes: tuple[str, ...] = ()
+    program: str = ""
+    """Which program wrote the picture's metadata; "" where it does not tell."""
 
 
 Listener = Callable[[Event], None]
@@ -383,6 +385,7 @@ class _Job:
                 kind,
                 key=item.key if item is not None else "",
                 output=item.output if item is not None else "",
+                program=(item.program or "") if item is not None else "",
                 done=self._done,
                 failed=self._failed + self._failed_before,
                 skipped=self._skipped,

@@ -36,6 +36,7 @@ class Row:
     message: str = ""
     seconds: float | None = None
     output: str = ""
+    program: str = ""
 
 
 @dataclass
@@ -168,7 +169,7 @@ def _note_unreadable(batch: Batch) -> None:
     """Add the files that failed before they were begun: their headers could not be read."""
     with Journal(batch.options.places.output, memory=True) as journal:
         for item in journal.items(state="failed", limit=MAX_ROWS):
-            batch.rows.setdefault(item.key, Row(item.key, "failed", item.error or ""))
+            batch.rows.setdefault(item.key, Row(item.key, "failed", item.error or "", program=item.program or ""))
 
 
 def _note(batch: Batch, event: Event) -> None:
@@ -177,11 +178,13 @@ def _note(batch: Batch, event: Event) -> None:
         batch.step = event.step, event.steps
     elif event.kind == "started":
         batch.current, batch.step = event.key, (0, event.steps)
-        batch.rows[event.key] = Row(event.key, "running", output=event.output)
+        batch.rows[event.key] = Row(event.key, "running", output=event.output, program=event.program)
     elif event.kind in _ENDED:
         message = event.message or "; ".join(event.notes)
         batch.rows.pop(event.key, None)  # the newest last
-        batch.rows[event.key] = Row(event.key, _ENDED[event.kind], message, event.seconds or None, event.output)
+        batch.rows[event.key] = Row(
+            event.key, _ENDED[event.kind], message, event.seconds or None, event.output, event.program
+        )
     elif event.kind == "ended":
         batch.current = ""
         for row in batch.rows.values():

@@ -133,7 +133,7 @@ def test_api_jobs(words: dict[str, object]) -> None:
 def test_stored_options(data: object) -> None:
     job = answered(lambda: Job.from_json(data))  # type: ignore[arg-type]
     if isinstance(job, Job):
-        assert answered(lambda: job.fingerprint) and list(job.every_rule)
+        assert answered(lambda: job.fingerprint) and list(job.picture.every_rule)
 
 
 @fuzz
@@ -161,7 +161,7 @@ def test_names(pattern: str, name: str) -> None:
     job = answered(lambda: Job.of(("in",), "out", name=pattern))
     if not isinstance(job, Job):
         return
-    made = answered(lambda: output_name(f"sub/{name}.png", HiresRequest((64, 64)), (32, 32), "PNG", job, 7))
+    made = answered(lambda: output_name(f"sub/{name}.png", HiresRequest((64, 64)), (32, 32), "PNG", pattern, 7))
     if made is None:
         return
     assert isinstance(made, str)

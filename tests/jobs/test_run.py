@@ -18,7 +18,7 @@ from fam_ext.jobs.run import Control, retry_failed, run_job
 from fam_ext.metadata.formats import SUFFIXES
 from fam_ext.metadata.infotext import from_fields, parse, undo
 from fam_ext.metadata.pictures import can_write, read_header
-from fam_ext.options.job import Rule, RunRule
+from fam_ext.options.job import STANDALONE, RendererChoice, Rule, RunRule
 from tests.jobs.fakes import SPEC, Fast, Odd, infotext, make_folder, make_picture, options, outputs, strays
 
 QUICK = RunRule(retries=0)
@@ -409,13 +409,17 @@ def test_every_format_with_alpha_and_rotation(tmp_path: Path) -> None:
             assert undo(header.infotext) == infotext("a sidecar", int(path[1]))
 
 
+def model(name: str) -> RendererChoice:
+    return RendererChoice(STANDALONE, f"{name}.safetensors")
+
+
 def test_another_model_is_another_picture(tmp_path: Path) -> None:
     source = make_folder(tmp_path / "in", 1)
-    run_job(options(source, tmp_path / "out", renderer='["one.safetensors", []]'), Fast)
+    run_job(options(source, tmp_path / "out", renderer=model("one")), Fast)
     again = Fast()
-    kept = run_job(options(source, tmp_path / "out", renderer='["two.safetensors", []]'), lambda: again)
+    kept = run_job(options(source, tmp_path / "out", renderer=model("two")), lambda: again)
     assert (kept.done, kept.kept) == (0, 1) and again.seen == []
-    made = run_job(options(source, tmp_path / "out", renderer='["two.safetensors", []]', overwrite=True), Fast)
+    made = run_job(options(source, tmp_path / "out", renderer=model("two"), overwrite=True), Fast)
     assert made.done == 1
 
 

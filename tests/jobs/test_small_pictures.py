@@ -35,12 +35,12 @@ def planned(tmp_path: Path, native: tuple[int, int], **more):
         ((200, 20), {"scale": 2}, "the target 400 x 40 px is too small"),
         (
             (200, 100),
-            {"size": (64, 208), "fit": "exact"},
+            {"size": (64, 208), "exact_size": True},
             "the target 208 x 64 px is smaller than the picture's 200 x 100",
         ),
         (
             (70, 9),
-            {"size": (64, 64), "fit": "exact"},
+            {"size": (64, 64), "exact_size": True},
             "the target 64 x 64 px is smaller than the picture's 124 x 16 px",
         ),
         ((128, 128), {"max_side": 64}, None),  # left as it is

@@ -28,7 +28,7 @@ def test_hidden_files_are_left_out_and_counted(tmp_path: Path) -> None:
         make_picture(tmp_path / "in" / name)
     left: Counter[str] = Counter()
     plan = options(tmp_path / "in", tmp_path / "out", recursive=True)
-    assert [candidate.key for candidate in walk(plan, left)] == ["a.png", "sub/d.png"]
+    assert [candidate.key for candidate in walk(plan.places, left)] == ["a.png", "sub/d.png"]
     assert left[HIDDEN] == 3
     assert keys(tmp_path / "in" / ".b.png", tmp_path / "out") == [".b.png"]  # named, so wanted
 
@@ -83,9 +83,9 @@ def test_links_to_files_are_followed_unless_folders_are_limited(tmp_path: Path) 
     (tmp_path / "in" / "near.txt").symlink_to(tmp_path / "secret.txt")
     (tmp_path / "in" / "also.png").symlink_to(tmp_path / "in" / "near.png")
     free = options(tmp_path / "in", tmp_path / "out")
-    assert [candidate.problem for candidate in walk(free)] == [None] * 3
+    assert [candidate.problem for candidate in walk(free.places)] == [None] * 3
     limited = options(tmp_path / "in", tmp_path / "out", allowed=(str(tmp_path / "in"), str(tmp_path / "out")))
-    also, far, near = (plan_file(candidate, limited) for candidate in walk(limited))
+    also, far, near = (plan_file(candidate, limited) for candidate in walk(limited.places))
     assert (
         far.request is None
         and far.problem == "it is a link that leads outside the allowed folders; put the picture itself there"
@@ -105,7 +105,7 @@ def test_other_kinds_are_counted_on_one_line_and_droppings_are_not(tmp_path: Pat
     Image.new("RGB", (24, 16)).save(source / "sub" / "c.png")
     plan = options(source, tmp_path / "out", recursive=True)
     left: Counter[str] = Counter()
-    assert [candidate.key for candidate in walk(plan, left)] == ["a.png", "sub/c.png"]
+    assert [candidate.key for candidate in walk(plan.places, left)] == ["a.png", "sub/c.png"]
     assert left_out_line(left) == "5 left out: .gif, .psd, 1 hidden, 1 without a suffix"
     events = []
     summary = run_job(plan, Fast, on_event=events.append)

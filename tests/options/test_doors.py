@@ -210,7 +210,8 @@ from fam_ext.cli import app
 from fam_ext.metadata.infotext import from_fields, to_fields
 from fam_ext.options.presets import PresetStore
 from fam_ext.options.resolve import job, options_at, script
-from fam_ext.options.table import FIELDS, json_schema, markdown_table
+from fam_ext.options.table import FIELDS, json_schema
+from tools import options_page
 
 help = CliRunner().invoke(app, ["upscale", "--help"], env={"COLUMNS": "200"}).output
 found = {
@@ -218,7 +219,7 @@ found = {
     "api": {"sparkle", "glue"} <= set(json_schema(options_at("api"))["properties"]),
     "page": {"sparkle", "glue"} <= {spec.name for spec in options_at("page")},
     "xyz": "sparkle" in {spec.name for spec in FIELDS if "xyz" in spec.doors},
-    "docs": "`FAM sparkle`" in markdown_table() and "`FAM glue`" in markdown_table(),
+    "docs": "`FAM sparkle`" in options_page.page() and "`FAM glue`" in options_page.page(),
     "infotext": from_fields(to_fields(FamConfig(sparkle=0.5))).sparkle == 0.5,
     "script": script({"sparkle": 0.5}, preset_of=PresetStore().get)[0].sparkle == 0.5,
     "job": job({"input": "/in", "glue": 4}, preset_of=PresetStore().get).picture.rules["glue"].value == 4,

@@ -13,10 +13,11 @@ from typing import Any
 
 from fam_ext.errors import FamError, UsageError
 from fam_ext.jobs.contract import Renderer
+from fam_ext.jobs.events import Control, Event, Summary
 from fam_ext.jobs.journal import Journal
 from fam_ext.jobs.make import sentence
 from fam_ext.jobs.plan import check_job
-from fam_ext.jobs.run import Control, Event, Summary, run_job
+from fam_ext.jobs.run import run_job
 from fam_ext.options.job import Job, RunRule
 
 logger = logging.getLogger(__name__)

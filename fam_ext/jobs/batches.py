@@ -1,4 +1,4 @@
-"""Folder jobs that run beside the page: one at a time, watched and stopped from the tab and the API. No host."""
+"""Folder jobs that run beside a page: one at a time, watched and stopped from the tab and the API. No host."""
 
 from __future__ import annotations
 

@@ -90,7 +90,7 @@ class TabHost:
 
     store: PresetStore
     batches: Any
-    """`fam_ext.webui.batches.Batches` or its like."""
+    """`fam_ext.jobs.batches.Batches` or its like."""
     generate: Callable[[Image.Image, HiresRequest, str], Made]
     """(native picture, request, upscaler) -> the finished pictures. Raises `FamError`s."""
     samplers: Callable[[], list[str]]

@@ -11,7 +11,7 @@ from PIL import Image, PngImagePlugin
 
 from fam_ext.errors import Cancelled, OutOfMemoryError, UnsupportedSamplerError, UnsupportedScheduleError
 from fam_ext.jobs.contract import Progress, Rendered, Renderer
-from fam_ext.jobs.run import RendererSpec
+from fam_ext.jobs.renderers import RendererSpec
 from fam_ext.metadata.infotext import to_fields
 from fam_ext.options import resolve
 from fam_ext.options.job import WEBUI, Job, RendererChoice

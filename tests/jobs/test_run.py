@@ -13,8 +13,9 @@ from PIL import Image
 from fam_ext.core.config import FamConfig
 from fam_ext.errors import UnsupportedModelError, UnsupportedSamplerError, UsageError
 from fam_ext.jobs import make
+from fam_ext.jobs.events import Control
 from fam_ext.jobs.journal import Journal
-from fam_ext.jobs.run import Control, retry_failed, run_job
+from fam_ext.jobs.run import retry_failed, run_job
 from fam_ext.metadata.formats import SUFFIXES
 from fam_ext.metadata.infotext import from_fields, parse, undo
 from fam_ext.metadata.pictures import can_write, read_header

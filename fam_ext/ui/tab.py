@@ -29,6 +29,7 @@ from fam_ext.metadata.infotext import (
     request_value,
     to_preset,
 )
+from fam_ext.metadata.loaded import infotext_of_image
 from fam_ext.options import resolve
 from fam_ext.options.field import PAGE, options_of
 from fam_ext.options.job import WEBUI, Job, RendererChoice
@@ -283,16 +284,8 @@ def _preset_inputs(host: TabHost) -> dict[str, Any]:
 
 
 def infotext_of(image: Image.Image | None) -> str:
-    """Return the infotext that a picture carries, "" where there is none."""
-    if image is None:
-        return ""
-    text = image.info.get("parameters")
-    if isinstance(text, str):
-        return text
-    from fam_ext.metadata import exif
-
-    block = image.info.get("exif")
-    return (exif.user_comment(block) if isinstance(block, bytes) else None) or ""
+    """Return the infotext that a picture carries, what another program wrote as infotext, "" where there is none."""
+    return "" if image is None else infotext_of_image(image)
 
 
 def page_words(values: Mapping[str, Any], dials: Sequence[Any]) -> dict[str, Any]:

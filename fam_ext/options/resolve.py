@@ -229,9 +229,9 @@ def config_of(given: Mapping[str, Any], base: FamConfig) -> FamConfig:
     dials = {spec.name: given[spec.name] for spec in options_of(FamConfig) if spec.name in given}
     cutoff, unit = dials.get("cutoff"), dials.get("cutoff_reference")
     if cutoff is not None and unit is None:
-        if isinstance(cutoff, int | float) and not isinstance(cutoff, bool) and 1 < cutoff <= MAX_CYCLES:
+        if isinstance(cutoff, int | float) and not isinstance(cutoff, bool) and cutoff > 1:
             raise ConfigError(
-                f"cutoff is {cutoff:g}; choose 0 to 1, a share of the native side, or give cutoff_reference as well "
+                f"cutoff is {said(cutoff)}; choose 0 to 1, a share of the native side, or give cutoff_reference as well "
                 f'("cycles": 0 to {MAX_CYCLES:g})'
             )
         dials["cutoff_reference"] = FamConfig().cutoff_reference

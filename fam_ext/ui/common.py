@@ -6,9 +6,7 @@ from collections.abc import Mapping, Sequence
 from typing import Any
 
 import gradio as gr
-from PIL import Image
 
-from fam_ext.metadata import exif
 from fam_ext.options.field import PAGE
 from fam_ext.options.presets import BUILTIN, DEFAULT
 from fam_ext.options.resolve import options_at
@@ -70,14 +68,3 @@ def choices_of(component: Any) -> list[Any] | None:  # noqa: ANN401
     if choices is None:
         return None
     return [entry[1] if isinstance(entry, tuple | list) else entry for entry in choices]
-
-
-def infotext_of(image: Image.Image | None) -> str:
-    """Return the infotext that a picture carries, "" where there is none."""
-    if image is None:
-        return ""
-    text = image.info.get("parameters")
-    if isinstance(text, str):
-        return text
-    block = image.info.get("exif")
-    return (exif.user_comment(block) if isinstance(block, bytes) else None) or ""

@@ -12,11 +12,12 @@ from PIL import Image
 
 from fam_ext.core.config import FamConfig
 from fam_ext.errors import FamError
+from fam_ext.metadata.loaded import infotext_of_image
 from fam_ext.options import resolve
 from fam_ext.options.field import PAGE, options_of
 from fam_ext.options.job import WEBUI, Job, RendererChoice
 from fam_ext.options.resolve import options_at
-from fam_ext.ui.common import COMMON_ROWS, PAGE_VALUES, infotext_of, page_words
+from fam_ext.ui.common import COMMON_ROWS, PAGE_VALUES, page_words
 from fam_ext.ui.compare import compare_html, sentence_html, status_html, upright
 from fam_ext.ui.host import TAB_ID, TabHost, TabParts
 from fam_ext.ui.parts import build_part
@@ -172,7 +173,7 @@ def _latest_results(options: Job, done: list[dict[str, Any]]) -> tuple[Any, ...]
         path = Path(options.places.output) / row["output"]
         try:
             with Image.open(path) as image:
-                text = infotext_of(image)
+                text = infotext_of_image(image)
                 image.draft("RGB", (512, 512))
                 thumbnail = upright(image)
         except OSError:

@@ -21,11 +21,12 @@ from fam_ext.metadata.infotext import (
     readable_fields,
     request_value,
 )
+from fam_ext.metadata.loaded import infotext_of_image
 from fam_ext.options import resolve
 from fam_ext.options.presets import PresetStore
 from fam_ext.options.request import HiresRequest
 from fam_ext.options.resolve import SAMPLING
-from fam_ext.ui.common import choices_of, infotext_of, page_words
+from fam_ext.ui.common import choices_of, page_words
 from fam_ext.ui.compare import compare_html, sentence_html, upright
 from fam_ext.ui.dials import dial_values
 from fam_ext.ui.host import TAB_ID, TabHost, TabParts
@@ -132,7 +133,7 @@ def bind_picture(
         return [sentence_html(_describe(infotext)), *_values_from(infotext, common, dials)]
 
     def loaded(image: Image.Image | None, infotext: str) -> list[Any]:
-        text = infotext_of(image)
+        text = "" if image is None else infotext_of_image(image)
         if not text:
             note = "" if image is None else f"{image.width} x {image.height} px; it carries no infotext, write a prompt"
             return [gr.update(), sentence_html(note), *(gr.update() for _ in fields)]

@@ -15,7 +15,8 @@ from fam_ext.metadata.infotext import Infotext, format_infotext, to_fields
 from fam_ext.options.presets import PresetStore
 from fam_ext.options.table import FIELDS
 from fam_ext.ui.accordion import build_accordion
-from fam_ext.ui.tab import Made, TabHost, build_tab, labels_and_ids
+from fam_ext.ui.host import Made, TabHost
+from fam_ext.ui.tab import build_tab, labels_and_ids
 
 STYLE = Path(__file__).parents[2] / "style.css"
 

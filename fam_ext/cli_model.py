@@ -101,7 +101,10 @@ def generate(
     folder = _folder(output)
 
     from fam_ext import standalone
+    from fam_ext.demo.names import note_on
 
+    if model is None and (note := note_on(prompt)):
+        say(note, err=True)
     host = standalone.load_pipeline(
         model,
         device=device,
@@ -218,6 +221,17 @@ def demo_export(
 
     for path in export_webui(webui, model=model, layout=layout):
         say(str(path))
+
+
+@demo_app.command("names")
+def demo_names() -> None:
+    """List what the embedded model was taught, and how a prompt for it is written."""
+    from fam_ext.demo.names import names
+
+    known = names()
+    say(f'A prompt is "{known.form}".')
+    for title, words in known.lists.items():
+        say(f"\n{len(words)} {title}:\n{', '.join(words)}")
 
 
 @bench_app.command("cost")

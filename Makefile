@@ -27,7 +27,7 @@ gpu: $(TEST_READY)
 
 # a hundred thousand odd inputs, drawn anew each time
 fuzz: $(TEST_READY)
-	FAM_FUZZ=100000 $(TESTS) tests/jobs/test_fuzz.py
+	FAM_FUZZ=100000 $(TESTS) tests/jobs/test_fuzz.py tests/jobs/test_fuzz_writers.py
 
 lint: $(TEST_READY)
 	$(BIN)/ruff format --check .

@@ -35,6 +35,10 @@ class UnsupportedSamplerError(FamError, ValueError):
     """The sampler is unknown, or Frequency Modulation cannot act on its state exactly."""
 
 
+class UnsupportedScheduleError(UnsupportedSamplerError):
+    """The schedule is unknown; the sampler is not."""
+
+
 class NonFiniteLatentError(FamError):
     """The latent became NaN or infinite; nothing is saved."""
 

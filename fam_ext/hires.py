@@ -17,12 +17,12 @@ from fam_ext.core.config import FamConfig
 from fam_ext.core.guide import GuideReport, HiresGuide, NativeRecord, seeded_noise
 from fam_ext.core.schedule import NoiseLevel, Size
 from fam_ext.errors import NonFiniteLatentError, PictureError, UsageError
-from fam_ext.hosts.base import Host, Modify, Prompt, unmodified
+from fam_ext.hosts.base import Host, Modify, Prompt, Sampler, unmodified
 from fam_ext.methods.ablation import SkipResidual
+from fam_ext.methods.catalog import METHODS
 
 log = logging.getLogger(__name__)
 
-METHODS = ("fam", "direct", "direct-from-native", "skip-residual")
 GRID = 8
 FLAT = 1e-3
 """Widest range of pixel values, of 0 to 1, in a picture of one flat colour."""
@@ -52,6 +52,8 @@ class Sampling:
     schedule: str = "Automatic"
     cfg_scale: float = 7.0
     clip_skip: int | None = None
+    timestep_spacing: str | None = None
+    """"leading", "trailing" or "linspace": how few steps are spread over the trained ones; None: the model's own."""
 
     @property
     def words(self) -> Prompt:
@@ -116,7 +118,7 @@ def upscale(
     _check_size(size, native.image)
 
     start = 1.0 if method == "direct" else config.start
-    sampler = host.sampler(sampling.sampler, sampling.schedule, sampling.steps, seeds=[sampling.seed], start=start)
+    sampler = _sampler(host, sampling, start=start)
     guide = HiresGuide(
         config if method == "fam" else config.replace(am=False, fm=False),
         native=native.latent,
@@ -152,7 +154,7 @@ def generate_native(
     """Return a picture made from text at native `size` (height, width; multiples of 8), its run recorded for AM."""
     callbacks = callbacks or Callbacks()
     _check_multiples(size)
-    sampler = host.sampler(sampling.sampler, sampling.schedule, sampling.steps, seeds=[sampling.seed])
+    sampler = _sampler(host, sampling)
     noise = seeded_noise((host.latent_channels, *(side // GRID for side in size)), [sampling.seed], salt=NATIVE_SALT)
     noise = noise.to(host.device)
     record = NativeRecord()
@@ -166,6 +168,17 @@ def generate_native(
             noise * sampler.levels[0].scale, model, modify=keep, step=callbacks.step, cancelled=callbacks.cancelled
         )
     return Native(_decoded(host, latent, tile=tile), latent, record)
+
+
+def _sampler(host: Host, sampling: Sampling, *, start: float = 1.0) -> Sampler:
+    return host.sampler(
+        sampling.sampler,
+        sampling.schedule,
+        sampling.steps,
+        seeds=[sampling.seed],
+        start=start,
+        spacing=sampling.timestep_spacing,
+    )
 
 
 def to_tensor(image: Image.Image) -> Tensor:

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import hashlib
 import json
 import logging
 import os
@@ -19,19 +18,23 @@ from fam_ext import hires
 from fam_ext.core.schedule import Size
 from fam_ext.errors import OutOfMemoryError, UnsupportedModelError, UsageError, is_out_of_memory
 from fam_ext.hosts.diffusers_host import OFFLOADS, DiffusersHost
-from fam_ext.hosts.diffusers_samplers import split_name
+from fam_ext.hosts.diffusers_samplers import spacing_that_runs, split_name
 from fam_ext.hosts.prompts import split_extra_networks
 from fam_ext.jobs.contract import Progress, Rendered
 from fam_ext.metadata.infotext import to_fields
 from fam_ext.options.request import HiresRequest
+from fam_ext.weights import weights_hash
 
 log = logging.getLogger(__name__)
 
 DTYPES = {"float32": torch.float32, "float16": torch.float16, "bfloat16": torch.bfloat16}
-DEVICES = ("cpu", "cuda", "mps")
 SUPPORTED = "SD1.5, SD2.1 and SDXL"
 MAX_NOTED_TAGS = 5
 MAX_NOTED_NAME = 60
+SHORT_HASH = 10
+"""Digits of a model's SHA-256 that the WebUI writes."""
+OWN_VAE = ("None", "Automatic")
+"""The WebUI's words for the checkpoint's own VAE, and for it where no file lies beside it: the only one that runs."""
 PICKLES = (".ckpt", ".pt", ".pth", ".bin")
 
 # key in the checkpoint -> what it is; the first that is there decides
@@ -55,10 +58,7 @@ def demo_model() -> Path:
 def weights_tag(path: str | os.PathLike[str] | None = None) -> str:
     """Return eight hexadecimal digits of the SHA-256 of a model's weights; `path` as for `load_pipeline`."""
     source = demo_model() if path is None else Path(path)
-    digest = hashlib.sha256()
-    for file in [source] if source.is_file() else sorted(source.glob("*/*.safetensors")):
-        digest.update(file.read_bytes())
-    return digest.hexdigest()[:8]
+    return weights_hash(source)[:8]
 
 
 def load_pipeline(
@@ -69,6 +69,7 @@ def load_pipeline(
     loras: Sequence[tuple[str, float]] = (),
     config: str | os.PathLike[str] | None = None,
     offload: str = "none",
+    clip_l_skip: bool = False,
 ) -> DiffusersHost:
     """Return a model ready to render: a diffusers folder, one `.safetensors` checkpoint, or None: the embedded model.
 
@@ -76,6 +77,7 @@ def load_pipeline(
     is float16 on a GPU, float32 elsewhere. `loras` are (file, weight). `config` is a diffusers folder of the same
     architecture, from which a single file takes its settings and tokenizers when no hub can be reached.
     `offload` keeps what rests in main memory: "model" one network at a time on the device, "sequential" one layer.
+    `clip_l_skip` lets a clip skip act on SDXL's CLIP-L, as the WebUI's setting "Clip skip SDXL" does.
     Raises `UnsupportedModelError` naming what the file is, `UsageError` for a device or dtype that is not there.
     """
     began = time.perf_counter()
@@ -95,7 +97,15 @@ def load_pipeline(
             _add_lora(pipe, file, weight)
         if offload == "none":
             pipe.to(target)
-        return DiffusersHost(pipe, name=name, device=target, dtype=precision, offload=offload)
+        return DiffusersHost(
+            pipe,
+            name=name,
+            device=target,
+            dtype=precision,
+            offload=offload,
+            clip_l_skip=clip_l_skip,
+            weights_hash=lambda: weights_hash(source),
+        )
 
     name = "fluent-tiny (embedded)" if path is None else source.stem
     host = _guarded(load)
@@ -117,8 +127,15 @@ class DiffusersRenderer:
         dtype: str | None = None,
         loras: Sequence[tuple[str, float]] = (),
         offload: str = "none",
+        clip_l_skip: bool = False,
     ) -> None:
-        self._loading: dict[str, Any] = {"device": device, "dtype": dtype, "loras": loras, "offload": offload}
+        self._loading: dict[str, Any] = {
+            "device": device,
+            "dtype": dtype,
+            "loras": loras,
+            "offload": offload,
+            "clip_l_skip": clip_l_skip,
+        }
         self._model = model
         self._host: DiffusersHost | None = None
 
@@ -166,9 +183,10 @@ def load_renderer(
     dtype: str | None = None,
     loras: Sequence[tuple[str, float]] = (),
     offload: str = "none",
+    clip_l_skip: bool = False,
 ) -> DiffusersRenderer:
     """Return a renderer on `model` (see `load_pipeline`), loaded when it is first used."""
-    return DiffusersRenderer(model, device=device, dtype=dtype, loras=loras, offload=offload)
+    return DiffusersRenderer(model, device=device, dtype=dtype, loras=loras, offload=offload, clip_l_skip=clip_l_skip)
 
 
 def generate(
@@ -218,6 +236,7 @@ def request_sampling(request: HiresRequest) -> hires.Sampling:
         schedule=request.schedule,
         cfg_scale=request.cfg_scale,
         clip_skip=request.clip_skip,
+        timestep_spacing=request.timestep_spacing,
     )
 
 
@@ -225,6 +244,8 @@ def what_was_left_out(request: HiresRequest, host: DiffusersHost) -> tuple[str, 
     """Return a sentence for each part of the prompts that `host` did not see: <lora:...> tags, words past its limit."""
     prompt, tags = split_extra_networks(request.prompt)
     notes: list[str] = []
+    if request.vae not in (None, *OWN_VAE):
+        notes.append(f"VAE {request.vae[:MAX_NOTED_NAME]} was not loaded; the model's own was used")
     if tags:
         names = [f"{kind} {name[:MAX_NOTED_NAME]}" for kind, name, _ in tags[:MAX_NOTED_TAGS]]
         more = f" and {len(tags) - MAX_NOTED_TAGS} more" if len(tags) > MAX_NOTED_TAGS else ""
@@ -241,15 +262,20 @@ def what_ran(done: hires.Upscaled, request: HiresRequest, host: DiffusersHost) -
     sampler, schedule = split_name(request.sampler, request.schedule)
     ran = {
         "FAM method": done.method,
-        "FAM steps": str(done.steps),
+        "FAM steps": str(request.steps),
         "FAM sampler": sampler,
         "FAM schedule": schedule,
         "FAM CFG scale": f"{request.cfg_scale:g}",
         "FAM seed": str(request.seed),
         "FAM model": host.name,
+        "FAM VAE": OWN_VAE[0],
     }
     if request.clip_skip is not None and host.has_clip_skip:
         ran["FAM clip skip"] = str(request.clip_skip)
+    if (spacing := spacing_that_runs(sampler, schedule, request.timestep_spacing)) is not None:
+        ran["FAM timestep spacing"] = spacing
+    if weights := host.weights_hash():
+        ran["FAM model hash"] = weights[:SHORT_HASH]
     acted = done.method == "fam" and (done.report.fm_calls > 0 or bool(done.report.am_calls))
     if acted:
         config = request.config.replace(fm=done.report.fm_calls > 0, am=bool(done.report.am_calls))
@@ -313,11 +339,22 @@ def _from_folder(folder: Path, dtype: torch.dtype) -> Any:  # noqa: ANN401
     if not weights:
         raise UnsupportedModelError(f"{folder.name} has no .safetensors weights; pickled weights are not loaded")
     options: dict[str, Any] = {"dtype": dtype, "local_files_only": True, "use_safetensors": True}
-    if all(".fp16." in file.name for file in weights):
+    # diffusers takes the plain files of a part that has no such variant
+    if any(files and all(".fp16." in name for name in files) for files in map(_weights_in, folder.iterdir())):
         options["variant"] = "fp16"
     if kind != "StableDiffusionXLPipeline":
         options |= {"safety_checker": None, "requires_safety_checker": False}
-    return getattr(diffusers, kind).from_pretrained(folder, **options)
+    try:
+        return getattr(diffusers, kind).from_pretrained(folder, **options)
+    except OSError as error:
+        raise UnsupportedModelError(
+            f"{folder.name} lacks a part or its .safetensors weights ({str(error).splitlines()[0][:200]}); pickled"
+            " weights are not loaded: give a whole pipeline, saved as safetensors"
+        ) from error
+
+
+def _weights_in(folder: Path) -> list[str]:
+    return [file.name for file in folder.glob("*.safetensors")] if folder.is_dir() else []
 
 
 def _from_file(file: Path, dtype: torch.dtype, config: str | os.PathLike[str] | None) -> Any:  # noqa: ANN401

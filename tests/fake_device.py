@@ -41,13 +41,16 @@ def grad_as_before(mode, *error):
 
 
 class Factories(TorchFunctionMode):
-    """torch.tensor(..., device=there) never reaches a dispatch mode: made here and copied, as a GPU does."""
+    """What never reaches a dispatch mode: torch.tensor(..., device=there) is made here and copied, as a GPU does, and
+    `tolist` is a copy back."""
 
     def __torch_function__(self, function, kinds, args=(), kwargs=None):
         kwargs = dict(kwargs or {})
         if function in (torch.tensor, torch.as_tensor) and kwargs.get("device") is not None:
             device = torch.device(kwargs.pop("device"))
             return function(*args, **kwargs).to(device)
+        if function is torch.Tensor.tolist and isinstance(args[0], Elsewhere):
+            return args[0].cpu().tolist()
         return function(*args, **kwargs)
 
 
@@ -94,7 +97,8 @@ class FakeDevice(TorchDispatchMode):
             if far and (near or not there):
                 into = isinstance(args[0], Elsewhere) and function is aten.copy_.default
                 self.counts["to_device" if into else "to_host"] += 1
-                if not into and not kwargs.get("non_blocking"):
+                waits = not (kwargs.get("non_blocking") or (function is aten.copy_.default and args[2:] == (True,)))
+                if not into and waits:
                     self.counts["sync"] += 1
             elif near:
                 self.counts["to_device"] += 1

@@ -11,10 +11,12 @@ from pathlib import Path
 import pytest
 
 from fam_ext import cli
+from fam_ext.cli import upscale
 from fam_ext.core.config import FamConfig
 from fam_ext.jobs import run as engine
+from fam_ext.jobs.events import Summary
 from fam_ext.jobs.journal import POISON
-from fam_ext.jobs.run import RendererSpec, Summary
+from fam_ext.jobs.renderers import RendererSpec
 from fam_ext.metadata.infotext import parse
 from fam_ext.metadata.pictures import read_header
 from tests.jobs.fakes import FakeSpec, make_folder, make_picture, outputs, strays
@@ -117,10 +119,10 @@ def test_the_summary_says_what_helps_each_kind_of_failure(tmp_path: Path, capsys
         (["upscale", "IN", "-o", "OUT", "--attention", "2"], "attention is 2"),
         (["upscale", "IN", "-o", "OUT", "--start", "0"], "start is 0"),
         (["upscale", "IN", "-o", "OUT", "--size", "big"], "--size is 'big'"),
-        (["upscale", "IN", "-o", "OUT", "--format", "gif"], "format is 'gif'"),
+        (["upscale", "IN", "-o", "OUT", "--format", "gif"], "--format is 'GIF'; choose PNG"),
         (["upscale", "IN", "-o", "OUT", "--rule", "seed"], "FIELD=RULE"),
         (["upscale", "IN", "-o", "OUT", "--rule", "seed=prefix"], "does not fit seed"),
-        (["upscale", "IN", "-o", "OUT", "--prompt-rule", "prefix"], "needs --prompt"),
+        (["upscale", "IN", "-o", "OUT", "--prompt-rule", "prefix"], "--prompt-rule is prefix; give prompt"),
         (["upscale", "IN", "-o", "OUT", "--set", "colour=red"], "--set is"),
         (["upscale", "IN", "-o", "OUT", "--name", "{prompt}"], "name pattern"),
         (["upscale", "IN", "-o", "OUT", "--timeout", "0"], "timeout is 0"),
@@ -128,24 +130,24 @@ def test_the_summary_says_what_helps_each_kind_of_failure(tmp_path: Path, capsys
         (["upscale", "IN", "-o", "OUT", "--max-input-megapixels", "nan"], "--max-input-megapixels is nan; choose"),
         (["upscale", "IN", "-o", "OUT", "--max-input-megapixels", "-1"], "--max-input-megapixels is -1"),
         (["upscale", "IN", "-o", "OUT", "--max-input-megapixels", "0"], "--max-input-megapixels is 0"),
-        (["upscale", "IN", "-o", "OUT", "--max-megapixels", "inf"], "max_megapixels is inf"),
-        (["upscale", "IN", "-o", "OUT", "--max-megapixels", "nan"], "max_megapixels is nan"),
+        (["upscale", "IN", "-o", "OUT", "--max-megapixels", "inf"], "--max-megapixels is inf"),
+        (["upscale", "IN", "-o", "OUT", "--max-megapixels", "nan"], "--max-megapixels is nan"),
         (["upscale", "IN", "-o", "OUT", "--scale", "nan"], "scale is nan"),
         (["upscale", "IN", "-o", "OUT", "--scale", "inf"], "scale is inf"),
         (["upscale", "IN", "-o", "OUT", "--timeout", "inf"], "timeout is inf"),
         (["upscale", "IN", "-o", "OUT", "--timeout", "nan"], "timeout is nan"),
         (["upscale", "IN", "-o", "OUT", "--workers", "-1"], "workers is -1"),
         (["upscale", "IN", "-o", "OUT", "--workers", "100000"], "workers is 100000"),
-        (["upscale", "IN", "-o", "OUT", "--ray-gpus", "nan"], "ray_gpus is nan"),
-        (["upscale", "IN", "-o", "OUT", "--ray-gpus", "-1"], "ray_gpus is -1"),
+        (["upscale", "IN", "-o", "OUT", "--ray-gpus", "nan"], "--ray-gpus is nan"),
+        (["upscale", "IN", "-o", "OUT", "--ray-gpus", "-1"], "--ray-gpus is -1"),
         (["upscale", "IN", "-o", "OUT", "--retries", "-1"], "retries is -1"),
         (["upscale", "IN", "-o", "OUT", "--lora", "a.safetensors:nan"], "--lora is"),
         (["upscale", "IN", "-o", "OUT", "--lora", "a.safetensors:inf"], "--lora is"),
         (["upscale", "IN", "-o", "OUT", "--cutoff", "nan"], "cutoff is nan"),
-        (["upscale", "IN", "-o", "OUT", "--cfg-scale", "inf"], "cfg_scale is inf"),
-        (["upscale", "IN", "-o", "OUT", "--size", "0x99999999999"], "size is 99999999999"),
-        (["upscale", "IN", "-o", "OUT", "--max-side", "0"], "max_side is 0"),
-        (["upscale", "IN", "-o", "OUT", "--first", "0"], "first is 0"),
+        (["upscale", "IN", "-o", "OUT", "--cfg-scale", "inf"], "--cfg-scale is inf"),
+        (["upscale", "IN", "-o", "OUT", "--size", "0x99999999999"], "the size is 0x99999999999"),
+        (["upscale", "IN", "-o", "OUT", "--max-side", "3"], "--max-side is 3"),
+        (["upscale", "IN", "-o", "OUT", "--first", "-1"], "--first is -1"),
         (["upscale", "IN", "-o", "OUT", "--progress", "loud"], "loud"),
         (["retry-failed", "IN"], "no journal"),
         (["report", "IN"], "no journal"),
@@ -180,8 +182,8 @@ def test_options_reach_the_plan(tmp_path: Path, capsys) -> None:
     assert row["prompt"] == "new"
     (row,) = planned(capsys, *base, "--prompt", "cat=>dog", "--prompt-rule", "replace", "--format", "webp")
     assert (row["prompt"], row["output"]) == ("a dog", "a.webp")
-    (row,) = planned(capsys, *base, "--size", "100x100")
-    assert row["target"] == "96x48"
+    (row,) = planned(capsys, *base, "--size", "150x150")
+    assert row["target"] == "144x72"
     (row,) = planned(capsys, *base, "--size", "104x96", "--exact-size")
     assert row["target"] == "104x96"
     (row,) = planned(capsys, *base, "--preset", "paper")
@@ -200,7 +202,7 @@ def test_options_reach_the_plan(tmp_path: Path, capsys) -> None:
             FamConfig(cutoff=0.5, attention=0.2),
         ),
         (
-            ["--cutoff", "16", "--set", "am_window=1 to 0.5"],
+            ["--cutoff", "16", "--cutoff-reference", "cycles", "--set", "am_window=1 to 0.5"],
             FamConfig(cutoff=16, cutoff_reference="cycles", start=0.7, am_window=(1.0, 0.5)),
         ),
         (
@@ -212,16 +214,18 @@ def test_options_reach_the_plan(tmp_path: Path, capsys) -> None:
 def test_fam_options_reach_the_config(tmp_path: Path, capsys, monkeypatch, words, expected) -> None:
     make_folder(tmp_path / "in", 1)
     seen = []
-    monkeypatch.setattr(cli, "run_job", lambda options, *a, **k: seen.append(options) or Summary())
+    monkeypatch.setattr("fam_ext.cli.upscale.run_job", lambda options, *a, **k: seen.append(options) or Summary())
     run(capsys, "upscale", tmp_path / "in", "-o", tmp_path / "out", *words)
-    assert seen[0].config == expected
+    assert seen[0].picture.config == expected
 
 
 @pytest.mark.parametrize("offload", ["none", "model", "sequential"])
 def test_offload_reaches_the_renderer(tmp_path: Path, capsys, monkeypatch, offload: str) -> None:
     make_folder(tmp_path / "in", 1)
     seen = []
-    monkeypatch.setattr(cli, "run_job", lambda options, spec, **k: seen.append(spec.arguments) or Summary())
+    monkeypatch.setattr(
+        "fam_ext.cli.upscale.run_job", lambda options, spec, **k: seen.append(spec.arguments) or Summary()
+    )
     words = [] if offload == "none" else ["--offload", offload]
     run(capsys, "upscale", tmp_path / "in", "-o", tmp_path / "out", *words)
     assert seen[0]["offload"] == offload
@@ -315,7 +319,7 @@ def test_presets_are_listed_saved_and_shared(tmp_path: Path, capsys) -> None:
 def test_ctrl_c_finishes_nothing_half_way(tmp_path: Path) -> None:
     make_folder(tmp_path / "in", 6)
     code = (
-        "import sys; from fam_ext.jobs.run import RendererSpec;"
+        "import sys; from fam_ext.jobs.renderers import RendererSpec;"
         "from tests.jobs.fakes import Fast; RendererSpec.build = lambda self: Fast(0.4, 8);"
         "from fam_ext.cli import main; main(sys.argv[1:])"
     )
@@ -361,7 +365,7 @@ def test_no_other_module_walks_the_files() -> None:
         text = path.read_text(encoding="utf-8")
         for word in ("os.walk(", "os.scandir(", "walk_files("):
             assert word not in text, f"{relative} walks files by itself"
-    assert engine.run_job is cli.run_job
+    assert engine.run_job is upscale.run_job
     assert os.sep
 
 
@@ -378,7 +382,8 @@ def test_a_method_that_is_asked_for_beats_the_preset_s(tmp_path: Path, capsys) -
 def test_a_closed_stdout_is_no_traceback_and_ends_no_batch(tmp_path: Path) -> None:
     make_folder(tmp_path / "in", 3)
     code = (
-        "from fam_ext import cli; from fam_ext.jobs.run import RendererSpec; from tests.jobs.fakes import FakeSpec\n"
+        "from fam_ext import cli; from fam_ext.jobs.renderers import RendererSpec\n"
+        "from tests.jobs.fakes import FakeSpec\n"
         "RendererSpec.build = lambda self: FakeSpec('Fast').build()\n"
         f"cli.main(['upscale', {str(tmp_path / 'in')!r}, '-o', {str(tmp_path / 'out')!r}])"
     )
@@ -390,3 +395,20 @@ def test_a_closed_stdout_is_no_traceback_and_ends_no_batch(tmp_path: Path) -> No
     os.close(writing)
     assert (done.returncode, done.stderr) == (0, "")
     assert len(list((tmp_path / "out").glob("*.png"))) == 3
+
+
+@pytest.mark.skipif(sys.platform != "linux", reason="/dev/full")
+@pytest.mark.parametrize("shell", [">&-", ">/dev/full", ">&- 2>&-"])
+def test_a_batch_does_not_end_for_a_stdout_that_is_closed_or_full(tmp_path: Path, shell: str) -> None:
+    source, output = make_folder(tmp_path / "in", 3), tmp_path / "out"
+    program = (
+        "import sys; from fam_ext.jobs.renderers import RendererSpec; from tests.jobs.fakes import Fast;"
+        "RendererSpec.build = lambda self: Fast(); from fam_ext.cli import main; main(sys.argv[1:])"
+    )
+    base = ("upscale", str(source), "-o", str(output))
+    for words, code in ((base, 0), ((*base, "--dry-run"), 1 if "full" in shell else 0)):
+        command = ["sh", "-c", f'"$@" {shell}', "sh", sys.executable, "-c", program, *words]
+        done = subprocess.run(command, cwd=ROOT, stderr=subprocess.PIPE, text=True)
+        assert done.returncode == code and "Traceback" not in done.stderr, done.stderr
+        assert done.stderr.startswith("error: the output cannot be used (No space") or not code
+    assert len(outputs(output)) == 3

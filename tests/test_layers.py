@@ -39,7 +39,7 @@ ALLOWED = {
     "ui": {"gradio", "PIL", "fam_ext.core.config", "fam_ext.options", "fam_ext.jobs", "fam_ext.metadata", "fam_ext.ui"},
 }
 # a host's own library, inside functions only
-HOSTS = {"torch", "fam_ext.core", "fam_ext.methods", "fam_ext.hosts"}
+HOSTS = {"torch", "fam_ext.core", "fam_ext.methods", "fam_ext.samplers", "fam_ext.hosts"}
 LAZY = {
     "hosts": {
         "accelerate",

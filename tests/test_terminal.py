@@ -7,9 +7,10 @@ from pathlib import Path
 
 import pytest
 
-from fam_ext import cli, terminal
+from fam_ext import terminal
+from fam_ext.cli import progress
 from fam_ext.errors import RenderError
-from fam_ext.jobs.run import Event
+from fam_ext.jobs.events import Event
 from tests.jobs.fakes import Fast, make_picture
 from tests.test_cli import run
 
@@ -29,7 +30,7 @@ class Rude(Fast):
 @pytest.mark.skipif(sys.platform == "win32", reason="names that Windows cannot hold")
 @pytest.mark.parametrize("view", ["plain", "json", "live"])
 def test_a_job_prints_no_control_character(tmp_path: Path, capsys, monkeypatch, view: str) -> None:
-    monkeypatch.setattr("fam_ext.jobs.run.RendererSpec.build", lambda spec: Rude())
+    monkeypatch.setattr("fam_ext.jobs.renderers.RendererSpec.build", lambda spec: Rude())
     make_picture(tmp_path / "in" / "a\x1b[31m[/b].png", f"cat {ESC}", Sampler=f"Euler {ESC}")
     make_picture(tmp_path / "in" / "b.png")
     code, out, err = run(capsys, "upscale", tmp_path / "in", "-o", tmp_path / f"out{ESC}", "--progress", view)
@@ -58,7 +59,7 @@ def test_an_error_prints_no_control_character(tmp_path: Path, capsys) -> None:
 
 
 def test_a_live_view_takes_any_name(capsys) -> None:
-    with cli._LiveView() as view:
+    with progress._LiveView() as view:
         view.event(Event("step", key="a[/b]\x1b.png", step=1, steps=2, total=1))
         view.event(Event("failed", key="a[/b]\x1b.png", message=ESC, failed=1, total=1))
     assert ESC not in capsys.readouterr().out

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import math
+from functools import lru_cache
 from typing import Any, cast
 
 import torch
@@ -62,10 +63,12 @@ def modulate_spatial(latent: Tensor, reference: Tensor, mask: Tensor) -> Tensor:
     return (z + p_h @ (reference.to(wide) - z) @ p_w).to(latent.dtype)
 
 
+@lru_cache(maxsize=64)
 def _frequencies(side: int, device: torch.device | str | None) -> Tensor:
-    """Return the whole-number frequencies 0, 1, .. 2, 1 (side,) of a line, without their sign."""
-    position = torch.arange(side, device=device)
-    return torch.minimum(position, side - position)
+    """Return the whole-number frequencies 0, 1, .. 2, 1 (side,) of a line, without their sign. Shared: made once."""
+    with torch.inference_mode(False):  # what is cached must not be an inference tensor, which autograd can't use later
+        position = torch.arange(side, device=device)
+        return torch.minimum(position, side - position)
 
 
 def _circulant(spectrum: Tensor) -> Tensor:

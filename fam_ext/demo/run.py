@@ -10,11 +10,14 @@ from PIL import Image
 
 from fam_ext.compare import Cell, contact_sheet, structure_psnr
 from fam_ext.errors import RenderError
-from fam_ext.jobs.plan import PlanOptions, with_preset
-from fam_ext.jobs.run import Control, Listener, RendererSpec, RunOptions, run_job
+from fam_ext.jobs.events import Control, Listener
+from fam_ext.jobs.renderers import RendererSpec
+from fam_ext.jobs.run import run_job
 from fam_ext.jobs.walk import natural_key
 from fam_ext.metadata import pictures
-from fam_ext.options.presets import BUILTIN, DEFAULT
+from fam_ext.options import resolve
+from fam_ext.options.job import STANDALONE, Job, RendererChoice, RunRule
+from fam_ext.options.presets import PresetStore
 
 SCALE = 2.0
 METHODS = {"fam": "FAM at 2x", "direct": "direct inference at 2x"}
@@ -25,20 +28,17 @@ def samples() -> Path:
     return Path(__file__).parent / "samples"
 
 
-def demo_options(output: Path, method: str, count: int) -> PlanOptions:
+def demo_options(output: Path, method: str, count: int) -> Job:
     """Return the plan of one half of the demo: the first `count` samples at 2x by `method`, each with its own prompt,
     seed, sampler and steps."""
-    defaults, rules = with_preset(BUILTIN[DEFAULT], {})
-    return PlanOptions(
-        inputs=(str(samples()),),
-        output=str(output / method),
-        scale=SCALE,
-        config=BUILTIN[DEFAULT].config,
-        settings=defaults,
-        rules=rules,
-        method=method,
-        first=count,
-    )
+    words = {
+        "inputs": (str(samples()),),
+        "output": str(output / method),
+        "scale": SCALE,
+        "method": method,
+        "first": count,
+    }
+    return resolve.job(words, preset_of=PresetStore().get, renderer=RendererChoice(STANDALONE))
 
 
 def run_demo(
@@ -56,7 +56,7 @@ def run_demo(
     for method, title in METHODS.items():
         say(f"{title}: {output / method}")
         summary = run_job(
-            demo_options(output, method, count), RendererSpec(), run=RunOptions(), control=control, on_event=listen
+            demo_options(output, method, count), RendererSpec(), run=RunRule(), control=control, on_event=listen
         )
         if summary.failed or summary.stopped or summary.pending:
             raise RenderError(f"the demo ended early ({summary.stopped or 'see the report'}); run it again to go on")

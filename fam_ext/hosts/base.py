@@ -2,17 +2,20 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable
-from contextlib import AbstractContextManager
+import logging
+from collections.abc import Callable, Generator
+from contextlib import AbstractContextManager, contextmanager
 from dataclasses import dataclass
-from typing import Protocol
+from typing import Any, Protocol
 
 import torch
 from torch import Tensor
 
 from fam_ext.core.guide import HiresGuide
 from fam_ext.core.schedule import NoiseLevel, Size
-from fam_ext.errors import NonFiniteLatentError
+from fam_ext.errors import FamError
+
+logger = logging.getLogger(__name__)
 
 Model = Callable[[Tensor, NoiseLevel], Tensor]
 """(latent in unit variance (B, C, H, W), its level) -> the network's guided output (epsilon or v), same shape."""
@@ -35,35 +38,76 @@ class Prompt:
     clip_skip: int | None = None
 
 
-class FiniteWatch:
-    """Says once a step whether the state is finite, without keeping a CUDA device waiting: the answer of one step is
-    read at the next, or at `finish`."""
+class LateChecks:
+    """Questions to a device that keep nobody waiting: on CUDA the answers of one step are read at the next, or at
+    `finish`; elsewhere at once. One copy a step, whatever is asked."""
 
     def __init__(self) -> None:
-        self._pending: tuple[Tensor, torch.cuda.Event | None, str] | None = None
+        self._asked: list[tuple[Tensor, FamError]] = []
+        self._sent: tuple[Tensor, Any, list[FamError]] | None = None
 
-    def look(self, latent: Tensor, message: str) -> None:
-        """Note `latent` (any shape); raises `NonFiniteLatentError(message)`, on CUDA at the next call."""
+    def expect(self, answer: Tensor, error: FamError) -> None:
+        """Ask, with the next `send`, whether `answer` (one boolean) is true; `error` is raised where it is not."""
+        self._asked.append((answer, error))
+
+    def send(self) -> None:
+        """Raise for what was sent before, then send off what was asked since."""
         self.finish()
-        answer, event = torch.isfinite(latent).all(), None
-        if latent.device.type == "cuda":
-            answer = torch.empty((), dtype=torch.bool, pin_memory=True).copy_(answer, non_blocking=True)
-            event = torch.cuda.Event()
-            event.record(torch.cuda.current_stream(latent.device))
-        self._pending = answer, event, message
+        asked, self._asked = self._asked, []
+        if not asked:
+            return
+        answers = torch.stack([answer for answer, _ in asked])
+        record_event = EVENTS.get(answers.device.type)
+        if record_event is None:
+            near, event = answers.cpu(), None
+        else:
+            near = torch.empty_like(answers, device="cpu", pin_memory=torch.cuda.is_available())
+            near.copy_(answers, non_blocking=True)
+            event = record_event(answers.device)
+        self._sent = near, event, [error for _, error in asked]
         if event is None:
             self.finish()
 
     def finish(self) -> None:
-        """Raise for the last state that was looked at."""
-        if self._pending is None:
+        """Raise for what was sent last."""
+        if self._sent is None:
             return
-        answer, event, message = self._pending
-        self._pending = None
+        answers, event, errors = self._sent
+        self._sent = None
         if event is not None:
             event.synchronize()
-        if not bool(answer):
-            raise NonFiniteLatentError(message)
+        for holds, error in zip(answers.tolist(), errors, strict=True):
+            if not holds:
+                raise error
+
+
+def _cuda_event(device: torch.device) -> torch.cuda.Event:
+    event = torch.cuda.Event()
+    event.record(torch.cuda.current_stream(device))
+    return event
+
+
+EVENTS: dict[str, Callable[[torch.device], Any]] = {"cuda": _cuda_event}
+"""By type of device, what gives an event that tells when the device has come this far."""
+
+
+@contextmanager
+def replaced(owner: Any, name: str, make: Callable[[Any], Any]) -> Generator[None, None, None]:  # noqa: ANN401
+    """While open, the instance attribute `owner.name` is `make(what it was)`; afterwards it is what it was."""
+    had = name in owner.__dict__
+    previous = getattr(owner, name)
+    ours = make(previous)
+    setattr(owner, name, ours)
+    try:
+        yield
+    finally:
+        if owner.__dict__.get(name) is not ours:
+            # somebody wrapped ours and has not let go: their wrapper stays, ours passes through (it is closed)
+            logger.warning("%s.%s was replaced while FAM was active and stays so", type(owner).__name__, name)
+        elif had:
+            setattr(owner, name, previous)
+        else:
+            delattr(owner, name)
 
 
 class Sampler(Protocol):
@@ -109,8 +153,17 @@ class Host(Protocol):
         """Return the images of `latents`; tiled like `encode`."""
         ...
 
-    def sampler(self, name: str, schedule: str, steps: int, *, seeds: list[int], start: float = 1.0) -> Sampler:
-        """Return a sampler that begins at the first level with rho <= `start`.
+    def sampler(
+        self,
+        name: str,
+        schedule: str,
+        steps: int,
+        *,
+        seeds: list[int],
+        start: float = 1.0,
+        spacing: str | None = None,
+    ) -> Sampler:
+        """Return a sampler that begins at the first level with rho <= `start`; `spacing` as in `hires.Sampling`.
 
         Raises `UnsupportedSamplerError` for one that is unknown or whose state FM cannot reach.
         """

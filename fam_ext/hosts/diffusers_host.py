@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Generator
+from collections.abc import Callable, Generator
 from contextlib import AbstractContextManager, contextmanager, nullcontext
 from typing import Any
 
@@ -36,8 +36,14 @@ class DiffusersHost:
         device: torch.device,
         dtype: torch.dtype,
         offload: str = "none",
+        clip_l_skip: bool = False,
+        weights_hash: Callable[[], str] = lambda: "",
     ) -> None:
         self.pipe = pipe
+        self.clip_l_skip = clip_l_skip
+        """The WebUI's setting "Clip skip SDXL": on SDXL "Clip skip" acts on CLIP-L alone; without it on nothing."""
+        self.weights_hash = weights_hash
+        """Gives the SHA-256 of the model's weights, 64 hexadecimal digits; read when it is asked for."""
         if pipe.vae.dtype == torch.float16 and getattr(pipe.vae.config, "force_upcast", False):
             pipe.vae.to(torch.float32)
         _offload(pipe, device, offload)
@@ -53,8 +59,8 @@ class DiffusersHost:
 
     @property
     def has_clip_skip(self) -> bool:
-        """Whether "Clip skip" acts: as in the WebUI, it means nothing for SDXL and for OpenCLIP."""
-        return not self.is_sdxl and not is_open_clip(self.pipe.text_encoder)
+        """Whether "Clip skip" acts: as in the WebUI, it means nothing for OpenCLIP, nor for SDXL unless asked."""
+        return self.clip_l_skip if self.is_sdxl else not is_open_clip(self.pipe.text_encoder)
 
     def cut_note(self, prompt: str) -> str | None:
         """Return the sentence about what of `prompt` the text encoder is not shown; None where it is shown all."""
@@ -106,11 +112,18 @@ class DiffusersHost:
     # --- sampling
 
     def sampler(
-        self, name: str, schedule: str, steps: int, *, seeds: list[int], start: float = 1.0
+        self,
+        name: str,
+        schedule: str,
+        steps: int,
+        *,
+        seeds: list[int],
+        start: float = 1.0,
+        spacing: str | None = None,
     ) -> DiffusersSampler:
-        """Return a sampler by its usual name; raises `UnsupportedSamplerError`."""
+        """Return a sampler by its usual name; raises `UnsupportedSamplerError`. `spacing` None is the model's own."""
         training = dict(self.pipe.scheduler.config)
-        return DiffusersSampler(training, name, schedule, steps=steps, seeds=seeds, start=start)
+        return DiffusersSampler(training, name, schedule, steps=steps, seeds=seeds, start=start, spacing=spacing)
 
     @contextmanager
     def model(
@@ -203,11 +216,13 @@ class DiffusersHost:
         pooled: list[Tensor] = []
         force_zeros = bool(self.pipe.config.get("force_zeros_for_empty_prompt"))
         for index, (text, skip) in enumerate(texts):
+            if self.clip_l_skip and skip is None:
+                skip = 1  # what the WebUI's setting takes without a word: CLIP-L's last layer
             first, _ = encode_prompt(
                 text, self.pipe.tokenizer, self.pipe.text_encoder, chunks=chunks, clip_skip=skip, penultimate=True
             )
             second, pool = encode_prompt(
-                text, self.pipe.tokenizer_2, self.pipe.text_encoder_2, chunks=chunks, clip_skip=skip, penultimate=True
+                text, self.pipe.tokenizer_2, self.pipe.text_encoder_2, chunks=chunks, penultimate=True
             )
             keep = 0 if force_zeros and index < negatives and not text else 1
             rows.append(torch.cat([first, second], dim=-1) * keep)

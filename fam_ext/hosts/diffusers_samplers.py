@@ -11,8 +11,15 @@ import torch
 from torch import Tensor
 
 from fam_ext.core.schedule import NoiseLevel
-from fam_ext.errors import Cancelled, UnsupportedSamplerError, UsageError
-from fam_ext.hosts.base import FiniteWatch, Model, Modify, unmodified
+from fam_ext.errors import (
+    Cancelled,
+    NonFiniteLatentError,
+    UnsupportedSamplerError,
+    UnsupportedScheduleError,
+    UsageError,
+)
+from fam_ext.hosts.base import LateChecks, Model, Modify, unmodified
+from fam_ext.samplers.names import MOST_STEPS, most_steps
 
 # name -> (diffusers class, options, schedule that "Automatic" means); variance exploding where VE holds the class
 SCHEDULERS: dict[str, tuple[str, dict[str, Any], str]] = {
@@ -50,8 +57,6 @@ TRAINING = (
     "rescale_betas_zero_snr",
 )
 LMS_ORDER = 4
-MAX_STEPS = 999
-MAX_LCM_STEPS = 50  # the distilled model knows 50 timesteps
 
 
 def split_name(name: str, schedule: str) -> tuple[str, str]:
@@ -73,7 +78,7 @@ def split_name(name: str, schedule: str) -> tuple[str, str]:
     if schedule in ("", "Automatic"):
         schedule = SCHEDULERS[name][2]
     if schedule not in SCHEDULES:
-        raise UnsupportedSamplerError(f"schedule {schedule!r} is unknown; choose one of {', '.join(SCHEDULES)}")
+        raise UnsupportedScheduleError(f"schedule {schedule!r} is unknown; choose one of {', '.join(SCHEDULES)}")
     if SCHEDULES[schedule] and SCHEDULERS[name][0] in (
         "DDIMScheduler",
         "EulerAncestralDiscreteScheduler",
@@ -85,6 +90,12 @@ def split_name(name: str, schedule: str) -> tuple[str, str]:
     return name, schedule
 
 
+def spacing_that_runs(name: str, schedule: str, spacing: str | None) -> str | None:
+    """Return the asked timestep spacing where it acts on this sampler and schedule, resolved by `split_name`; None
+    where the model's own runs, LCM's fixed timesteps, or what the schedule's name says."""
+    return None if name == "LCM" or schedule == "SGM Uniform" else spacing
+
+
 class DiffusersSampler:
     """One run of a diffusers scheduler; see `hosts.base.Sampler`.
 
@@ -92,13 +103,23 @@ class DiffusersSampler:
     """
 
     def __init__(
-        self, training: dict[str, Any], name: str, schedule: str, *, steps: int, seeds: list[int], start: float = 1.0
+        self,
+        training: dict[str, Any],
+        name: str,
+        schedule: str,
+        *,
+        steps: int,
+        seeds: list[int],
+        start: float = 1.0,
+        spacing: str | None = None,
     ) -> None:
-        if not 1 <= steps <= MAX_STEPS:
-            raise UsageError(f"steps is {steps}; choose 1 to {MAX_STEPS}")
+        if not 1 <= steps <= MOST_STEPS:
+            raise UsageError(f"steps is {steps}; choose 1 to {MOST_STEPS}")
         self.name, self.schedule = split_name(name, schedule)
-        if self.name == "LCM" and steps > MAX_LCM_STEPS:
-            raise UsageError(f"steps is {steps}; choose 1 to {MAX_LCM_STEPS} with LCM (4 to 8 are usual)")
+        if steps > most_steps(self.name):
+            raise UsageError(f"steps is {steps}; choose 1 to {most_steps(self.name)} with {self.name}")
+        if spacing is not None:
+            training = training | {"timestep_spacing": spacing}
         self._schedulers = [_make(self.name, self.schedule, training, seed) for seed in seeds]
         self._streams = [torch.Generator().manual_seed((seed * 1_000_003 + 7) % 2**63) for seed in seeds]
         for scheduler in self._schedulers:
@@ -120,7 +141,7 @@ class DiffusersSampler:
     ) -> Tensor:
         """Return the clean latent (B, C, H, W) from `latent` at `levels[0]`; contract in `hosts.base.Sampler`."""
         first, done = self._schedulers[0], 0
-        order, last, watch = _order(first), len(first.timesteps) - 1, FiniteWatch()
+        order, last, checks = _order(first), len(first.timesteps) - 1, LateChecks()
         for scheduler in self._schedulers:
             if hasattr(scheduler, "set_begin_index"):
                 scheduler.set_begin_index(self._first)
@@ -146,16 +167,19 @@ class DiffusersSampler:
                     for row, (scheduler, stream) in enumerate(zip(self._schedulers, self._streams, strict=True))
                 ]
             )
-            watch.look(
-                latent,
-                f"the latent is not finite after step {done + 1} of {len(self.levels)} with {self.name};"
-                " use --dtype float32, or another sampler",
-            )
+            checks.expect(torch.isfinite(latent).all(), self._not_finite(done + 1))
+            checks.send()
             if stage == order - 1 or index == last:
                 done += 1
                 step(done, len(self.levels))
-        watch.finish()
+        checks.finish()
         return latent
+
+    def _not_finite(self, step: int) -> NonFiniteLatentError:
+        return NonFiniteLatentError(
+            f"the latent is not finite after step {step} of {len(self.levels)} with {self.name};"
+            " use --dtype float32, or another sampler"
+        )
 
 
 def _make(name: str, schedule: str, training: dict[str, Any], seed: int) -> Any:  # noqa: ANN401

@@ -6,13 +6,11 @@ put back in `finally`, last in first out.
 
 from __future__ import annotations
 
-import logging
 import math
 from collections.abc import Callable, Generator, Iterator
 from contextlib import ExitStack, contextmanager
 from dataclasses import dataclass, field
 from typing import Any
-from weakref import WeakKeyDictionary
 
 import torch
 from torch import Tensor, nn
@@ -22,17 +20,14 @@ from fam_ext.core.guide import HiresGuide, NativePassDone, NativeRecord
 from fam_ext.core.schedule import NoiseLevel, Size
 from fam_ext.errors import (
     AlreadyGuidedError,
-    ConfigError,
     NonFiniteLatentError,
     UnsupportedModelError,
     UnsupportedSamplerError,
 )
-from fam_ext.hosts.base import FiniteWatch
+from fam_ext.hosts.base import LateChecks, replaced
+from fam_ext.hosts.ldm_levels import NUM_TRAIN_TIMESTEPS, SigmaReader, level_at
 from fam_ext.hosts.sites import Site, select_sites
 
-logger = logging.getLogger(__name__)
-
-NUM_TRAIN_TIMESTEPS = 1000
 NOT_FINITE = "the hires latent has values that are not finite; use --no-half, --upcast-sampling or another VAE"
 
 ONE_CALL = frozenset(
@@ -61,6 +56,8 @@ TWO_CALLS = frozenset(
 )
 """Sampler functions that call it with the state, report the step, and call it again with an estimate."""
 OTHERS = frozenset(("plms", "sample_dpm_fast", "sample_dpm_adaptive"))
+FOLLOWING = (ONE_CALL | TWO_CALLS) - {"restart_sampler"}
+"""Sampler functions whose states stand at the schedule's own levels, one after the other."""
 _ADAPTIVE_CALLS = 3  # order 3: one call with the state and two with estimates, whether the step is taken or not
 
 
@@ -128,25 +125,6 @@ def rows_of(network_input: Tensor, latent: Tensor) -> Tensor:
     pictures = latent.flatten(1).float().to(rows.device)
     pictures = pictures / pictures.norm(dim=1, keepdim=True).clamp(min=1e-12)
     return (rows @ pictures.T).argmax(dim=1)
-
-
-@contextmanager
-def replaced(owner: Any, name: str, make: Callable[[Any], Any]) -> Generator[None, None, None]:  # noqa: ANN401
-    """While open, the instance attribute `owner.name` is `make(what it was)`; afterwards it is what it was."""
-    had = name in owner.__dict__
-    previous = getattr(owner, name)
-    ours = make(previous)
-    setattr(owner, name, ours)
-    try:
-        yield
-    finally:
-        if owner.__dict__.get(name) is not ours:
-            # somebody wrapped ours and has not let go: their wrapper stays, ours passes through (it is closed)
-            logger.warning("%s.%s was replaced while FAM was active and stays so", type(owner).__name__, name)
-        elif had:
-            setattr(owner, name, previous)
-        else:
-            delattr(owner, name)
 
 
 @contextmanager
@@ -344,47 +322,25 @@ def function_name(sampler: Any) -> str:  # noqa: ANN401
     return getattr(sampler.func, "__name__", str(sampler.funcname))
 
 
-def level_at(sampler: Any, sigma: float) -> NoiseLevel:  # noqa: ANN401
-    """Return the level of what the sampler calls sigma: a sigma in k-diffusion, a timestep in the DDIM family."""
-    denoiser = sampler.model_wrap_cfg
-    known = _levels.setdefault(denoiser, {})
-    if sigma not in known:
-        known[sigma] = _new_level(denoiser, sigma)
-    return known[sigma]
-
-
-# the level of each sigma costs two waits for the device; a sampler has its own denoiser, and asks for few
-_levels: WeakKeyDictionary[Any, dict[float, NoiseLevel]] = WeakKeyDictionary()
-
-
-def _new_level(denoiser: Any, sigma: float) -> NoiseLevel:  # noqa: ANN401
-    inner = denoiser.inner_model
-    if hasattr(inner, "sigma_to_t"):
-        tensor = torch.tensor([sigma], device=inner.log_sigmas.device, dtype=torch.float32)
-        return NoiseLevel(float(inner.sigma_to_t(tensor, quantize=False)[0]), 1.0, sigma)
-    abar = float(denoiser.alphas[int(sigma)])
-    return NoiseLevel(sigma, math.sqrt(abar), math.sqrt(1 - abar))
-
-
 @contextmanager
 def guided_sampler(sampler: Any, guide: HiresGuide, *, position: Position) -> Generator[None, None, None]:  # noqa: ANN401
     """While open, FM acts on the sampler's own latent before each model call, and `position` follows it."""
     calls = StateCalls(function_name(sampler), steps=guide.steps, label=_label(sampler))
-    watch = FiniteWatch()
+    checks = LateChecks()
 
-    def before_call(latent: Tensor, level: NoiseLevel) -> None:
-        if tuple(latent.shape[-2:]) != guide.target_size:
-            return
-        watch.look(latent, NOT_FINITE)
-        if calls.is_state(latent):
+    def before_call(latent: Tensor, level: NoiseLevel, is_state: bool) -> None:
+        checks.expect(torch.isfinite(latent).all(), NonFiniteLatentError(NOT_FINITE))
+        checks.send()
+        if is_state:
             modulated = guide.modulate(latent, level)
             if modulated is not latent:
                 latent.copy_(modulated)
         position.latent, position.level = latent, level
 
-    with _watched(sampler, before_call, calls):
+    with _watched(sampler, before_call, calls, checks, size=guide.target_size):
         try:
             yield
+            checks.finish()
         finally:
             position.latent = position.level = None
 
@@ -396,27 +352,37 @@ def recorded_sampler(sampler: Any, record: NativeRecord) -> Generator[None, None
     if function not in ONE_CALL | TWO_CALLS | OTHERS:
         yield  # no record: the hires pass falls back on replay
         return
-    calls = StateCalls(function, steps=NUM_TRAIN_TIMESTEPS)
+    calls, checks = StateCalls(function, steps=NUM_TRAIN_TIMESTEPS), LateChecks()
     if function == "sample_dpm_fast":  # without its number of calls, every call counts
-        calls.function = "sample_euler"
+        calls.function = "every call"
 
-    def before_call(latent: Tensor, level: NoiseLevel) -> None:
-        if calls.is_state(latent):
+    def before_call(latent: Tensor, level: NoiseLevel, is_state: bool) -> None:
+        checks.send()
+        if is_state:
             record.add(latent, level)
 
-    with _watched(sampler, before_call, calls):
+    with _watched(sampler, before_call, calls, checks):
         yield
+        checks.finish()
 
 
 @contextmanager
 def _watched(
     sampler: Any,  # noqa: ANN401
-    before_call: Callable[[Tensor, NoiseLevel], None],
+    before_call: Callable[[Tensor, NoiseLevel, bool], None],
     calls: StateCalls,
+    checks: LateChecks,
+    *,
+    size: Size | None = None,
 ) -> Generator[None, None, None]:
+    """While open, `before_call(latent, level, is_state)` precedes each model call at latent `size` (None: at any)."""
+    reader = SigmaReader(sampler, checks if calls.function in FOLLOWING else None)
+
     def watch_forward(previous: Callable[..., Any]) -> Callable[..., Any]:
         def forward(x: Tensor, sigma: Tensor, *args: Any, **kwargs: Any) -> Any:  # noqa: ANN401
-            before_call(x, level_at(sampler, float(sigma.flatten()[0])))
+            if size is None or tuple(x.shape[-2:]) == size:
+                is_state = calls.is_state(x)
+                before_call(x, level_at(sampler, reader.read(sigma, is_state=is_state)), is_state)
             return previous(x, sigma, *args, **kwargs)
 
         return forward
@@ -429,6 +395,7 @@ def _watched(
         return callback_state
 
     with (
+        reader.listening(),
         replaced(sampler.model_wrap_cfg, "forward", watch_forward),
         replaced(sampler, "callback_state", watch_step),
     ):
@@ -437,61 +404,6 @@ def _watched(
 
 def _label(sampler: Any) -> str | None:  # noqa: ANN401
     return getattr(getattr(sampler, "config", None), "name", None)
-
-
-# --- the schedule
-
-
-@dataclass(frozen=True)
-class Schedule:
-    """The part of the host's schedule that a pass runs: what its sampler must be handed."""
-
-    steps: int
-    """To pass as `steps`."""
-    calls: int
-    """Steps that the sampler takes."""
-    method: str
-    """The sampler's method that gives the schedule, and what it shall give."""
-    give: Callable[[Any, int], Tensor]
-
-
-def schedule_from(sampler: Any, p: Any, *, steps: int, start: float) -> Schedule:  # noqa: ANN401
-    """Return the tail of the host's own schedule of `steps` steps that begins at the first level with rho <= `start`.
-
-    The host cuts its schedule by the denoising strength, and in the DDIM family it begins one step lower than it adds
-    noise for; here the noise is added for the very level that the first call stands at. Raises `ConfigError` where
-    `start` leaves no step.
-    """
-    if hasattr(sampler, "get_sigmas"):
-        sigmas = sampler.get_sigmas(p, steps)
-        kept = [index for index, sigma in enumerate(sigmas.tolist()) if _rho(sampler, sigma) <= start]
-        tail = sigmas[kept[0] :] if start < 1 else sigmas
-        calls = len(tail) - 1
-        if calls < 1 or tail[0] <= 0:
-            raise _no_step(start, steps)
-
-        def give_sigmas(p: Any, total: int) -> Tensor:  # noqa: ANN401
-            # the host takes the last `calls` + 1 of what it asked for
-            return torch.cat([tail[:1].repeat(max(total - calls, 0)), tail])
-
-        return Schedule(calls, calls, "get_sigmas", give_sigmas)
-    timesteps = sampler.get_timesteps(p, steps)
-    tail = timesteps[timesteps <= start * NUM_TRAIN_TIMESTEPS]
-    if len(tail) < 2:
-        raise _no_step(start, steps)
-    # The host adds noise for timesteps[steps - 1] and runs timesteps[: steps - 1], last to first, but for the first of
-    # them, which is only where it ends. Without a call there FM would leave the last state alone, and what the network
-    # adds at its last call would stay: 0 stands below it, as in diffusers' DDIM.
-    given = torch.cat([torch.zeros_like(tail[:1]), tail, tail[-1:]])
-    return Schedule(len(given), len(tail), "get_timesteps", lambda p, total: given)
-
-
-def _rho(sampler: Any, sigma: float) -> float:  # noqa: ANN401
-    return level_at(sampler, sigma).timestep / NUM_TRAIN_TIMESTEPS if sigma > 0 else 0.0
-
-
-def _no_step(start: float, steps: int) -> ConfigError:
-    return ConfigError(f"start is {start} and leaves no step of {steps}; choose a higher start or more steps")
 
 
 def check_finite(latent: Tensor) -> None:

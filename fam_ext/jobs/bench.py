@@ -22,9 +22,10 @@ from PIL import Image, PngImagePlugin
 from fam_ext.jobs import make
 from fam_ext.jobs.contract import Progress, Rendered
 from fam_ext.jobs.journal import Journal
-from fam_ext.jobs.plan import PlanOptions, plan_file
-from fam_ext.jobs.run import RunOptions, run_job
+from fam_ext.jobs.plan import plan_file
+from fam_ext.jobs.run import run_job
 from fam_ext.jobs.walk import walk
+from fam_ext.options.job import Job, RunRule
 from fam_ext.options.request import HiresRequest
 
 PLAN_SECONDS, PLAN_MEGABYTES = 60.0, 250.0
@@ -108,10 +109,10 @@ def _in_child(target: Callable[..., dict[str, float]], *arguments: Any) -> dict[
 
 
 def _measure_plan(source: str, output: str) -> dict[str, float]:
-    options = PlanOptions((source,), output, recursive=True)
+    options = Job.of((source,), output, recursive=True)
     began = time.perf_counter()
     with Journal(output) as journal:
-        counts = journal.plan(walk(options), options, plan_file)
+        counts = journal.plan(walk(options.places), options, plan_file)
     return {
         "seconds": time.perf_counter() - began,
         "cpu": time.process_time(),
@@ -140,7 +141,7 @@ def _mark_done(output: str) -> None:
 
 
 def _measure_resume(source: str, output: str) -> dict[str, float]:
-    options = PlanOptions((source,), output, recursive=True)
+    options = Job.of((source,), output, recursive=True)
     began = time.perf_counter()
 
     def never() -> NoOp:
@@ -158,7 +159,7 @@ def _measure_resume(source: str, output: str) -> dict[str, float]:
 
 def _measure_run(source: str, output: str) -> dict[str, float]:
     """Return the engine's milliseconds a file, beyond reading, decoding, rendering and encoding the pictures."""
-    options = PlanOptions((source,), output, recursive=True)
+    options = Job.of((source,), output, recursive=True)
     renderer = NoOp()
     spent = _Clock()
     load, pack = make.load, make.pack
@@ -166,7 +167,7 @@ def _measure_run(source: str, output: str) -> dict[str, float]:
     make.pack = spent.timed(pack)
     try:
         began = time.perf_counter()
-        summary = run_job(options, lambda: renderer, run=RunOptions(report=False))
+        summary = run_job(options, lambda: renderer, run=RunRule(report=False))
         whole = time.perf_counter() - began
     finally:
         make.load, make.pack = load, pack
@@ -201,7 +202,7 @@ class _Clock:
 
 def _measure_overlap(source: str, output: str, render_seconds: float, io_seconds: float) -> dict[str, float]:
     """Return wall time over the renderer's alone, with slow reading and writing around each picture."""
-    options = PlanOptions((source,), output, recursive=True)
+    options = Job.of((source,), output, recursive=True)
     renderer = NoOp(render_seconds)
     load, pack = make.load, make.pack
 
@@ -215,7 +216,7 @@ def _measure_overlap(source: str, output: str, render_seconds: float, io_seconds
     make.load, make.pack = slow(load), slow(pack)
     try:
         began = time.perf_counter()
-        summary = run_job(options, lambda: renderer, run=RunOptions(report=False))
+        summary = run_job(options, lambda: renderer, run=RunRule(report=False))
         whole = time.perf_counter() - began
     finally:
         make.load, make.pack = load, pack

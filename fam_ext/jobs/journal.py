@@ -21,13 +21,10 @@ from typing import Any, cast
 
 from fam_ext.errors import FamError, OutputError, UsageError
 from fam_ext.jobs.lock import FileLock, NoLocksError, is_held
-from fam_ext.jobs.plan import (
-    Planned,
-    PlanOptions,
-    alternatives,
-    fold,
-)
+from fam_ext.jobs.names import alternatives, fold
+from fam_ext.jobs.plan import Planned
 from fam_ext.jobs.walk import STATE_FOLDER, Candidate
+from fam_ext.options.job import Job
 from fam_ext.options.request import HiresRequest
 
 log = logging.getLogger(__name__)
@@ -465,7 +462,7 @@ class Journal:
     def plan(
         self,
         candidates: Iterator[Candidate],
-        options: PlanOptions,
+        options: Job,
         plan_file: Callable[..., Planned],
         *,
         on_count: Callable[[PlanCounts], None] = lambda counts: None,
@@ -482,7 +479,7 @@ class Journal:
             db.execute("DELETE FROM items WHERE state = 'failed' AND request IS NULL AND key LIKE '%/'")
             # keys are unique within a walk: an empty journal of our own need not be asked for each
             fresh = self._memory and db.execute("SELECT 1 FROM items LIMIT 1").fetchone() is None
-        numbered = enumerate(candidates if options.first is None else islice(candidates, options.first))
+        numbered = enumerate(candidates if options.places.first is None else islice(candidates, options.places.first))
         while batch := list(islice(numbered, _BATCH)):
             looked = 0
             while looked < len(batch):
@@ -504,7 +501,7 @@ class Journal:
                     break
             if cancelled():
                 break
-        if options.overwrite:
+        if options.output.overwrite:
             self._spare_sources(counts)
         with self._transaction():
             self._set("planning", False)
@@ -514,7 +511,7 @@ class Journal:
     def _decide(
         self,
         candidate: Candidate,
-        options: PlanOptions,
+        options: Job,
         fingerprint: str,
         index: int,
         plan_file: Callable[..., Planned],
@@ -555,7 +552,7 @@ class Journal:
                     (to_db(candidate.path), *marks, row[0]),
                 )
                 return lambda: _run(self._db, *seen)
-            if there and not options.overwrite:
+            if there and not options.output.overwrite:
                 counts.kept += 1
                 counts.kept_keys.add(candidate.key)
                 return lambda: None
@@ -610,7 +607,7 @@ class Journal:
         planned: Planned,
         settings_hash: str,
         fingerprint: str,
-        options: PlanOptions,
+        options: Job,
         ranks: _Ranks,
         counts: PlanCounts,
         row: Sequence[Any] | None,
@@ -673,7 +670,7 @@ class Journal:
             self._db.execute(f"UPDATE items SET {names} WHERE id = ?", (*values.values(), row[0]))
 
     def _place(
-        self, candidate: Candidate, planned: Planned, options: PlanOptions, row: Sequence[Any] | None
+        self, candidate: Candidate, planned: Planned, options: Job, row: Sequence[Any] | None
     ) -> tuple[str | None, str | None]:
         """Return the output's name, with the reason to skip it, or None with the problem."""
         wanted = fold(planned.output)
@@ -689,7 +686,7 @@ class Journal:
                 return name, None
             if _same_file(target, candidate.path):
                 return None, IS_OWN_SOURCE
-            return name, None if options.overwrite else EXISTS
+            return name, None if options.output.overwrite else EXISTS
         return None, "no free name was found; choose another name pattern"
 
     # --- work -----------------------------------------------------------------------------------------------------

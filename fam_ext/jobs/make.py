@@ -22,13 +22,15 @@ from fam_ext.errors import (
     OutputError,
     PictureError,
     UnsupportedSamplerError,
+    UnsupportedScheduleError,
 )
 from fam_ext.jobs.contract import Progress, Rendered, Renderer
 from fam_ext.jobs.journal import EXISTS, IS_SOURCE, Item, Journal, output_sentence, stops_the_job, sync_folder
-from fam_ext.jobs.plan import MIN_SIDE, PlanOptions
+from fam_ext.jobs.size import enlarged_note, enlarged_size
 from fam_ext.jobs.walk import check_allowed
 from fam_ext.metadata import pictures
 from fam_ext.metadata.infotext import Infotext, add, format_infotext, format_value, parse, request_value
+from fam_ext.options.job import Job
 from fam_ext.options.request import HiresRequest
 from fam_ext.options.table import BY_NAME, REQUEST_FIELDS
 
@@ -66,18 +68,18 @@ class Packed:
     seconds: float
 
 
-def load(item: Item, options: PlanOptions) -> Loaded:
+def load(item: Item, options: Job) -> Loaded:
     """Return the decoded picture. Raises `PictureError`, one sentence."""
     try:
-        check_allowed(item.source, options)  # once more: it may have become a link since the plan
+        check_allowed(item.source, options.places)  # once more: it may have become a link since the plan
         return load_bytes(_read(item.source), item, options)
     except MemoryError:
         raise PictureError(TOO_LARGE) from None
 
 
-def load_bytes(data: bytes, item: Item, options: PlanOptions) -> Loaded:
+def load_bytes(data: bytes, item: Item, options: Job) -> Loaded:
     """Return the picture decoded from its file's bytes. Raises `PictureError`, one sentence."""
-    picture = pictures.decode(data, max_pixels=options.max_input_pixels, first_frame=options.first_frame)
+    picture = pictures.decode(data, max_pixels=options.places.max_input_pixels, first_frame=options.places.first_frame)
     if item.native != (0, 0) and picture.header.size != item.native:
         raise PictureError("the file changed after it was planned; run the command again")
     return Loaded(picture, hashlib.sha256(data).hexdigest())
@@ -119,15 +121,16 @@ def draw(renderer: Renderer, loaded: Loaded, item: Item, progress: Progress) -> 
                 raise
             request, note = step
             notes.append(note)
+        except UnsupportedScheduleError:
+            if "schedule" not in item.taken or request.schedule == "Automatic":
+                raise
+            notes.append(f"schedule {request.schedule} is not offered; Automatic was used")
+            request = dataclasses.replace(request, schedule="Automatic")
         except UnsupportedSamplerError:
-            if "schedule" in item.taken and request.schedule != "Automatic":
-                notes.append(f"schedule {request.schedule} is not offered; Automatic was used")
-                request = dataclasses.replace(request, schedule="Automatic")
-                continue
             if "sampler" not in item.taken or request.sampler == FALLBACK_SAMPLER:
                 raise
             notes.append(f"sampler {request.sampler} is not offered; {FALLBACK_SAMPLER} was used")
-            request = dataclasses.replace(request, sampler=FALLBACK_SAMPLER, schedule="Automatic")
+            request = dataclasses.replace(request, sampler=FALLBACK_SAMPLER)
     height, width = request.size
     if rendered.image.size != (width, height):
         raise PictureError(f"the renderer returned {rendered.image.size}, not {width} x {height} px; report this")
@@ -135,13 +138,12 @@ def draw(renderer: Renderer, loaded: Loaded, item: Item, progress: Progress) -> 
 
 
 def enlarged(image: Image.Image) -> tuple[Image.Image, list[str]]:
-    """Return a picture with at least MIN_SIDE px a side, which a latent needs, and a note where it was smaller."""
-    factor = MIN_SIDE / min(image.size)
-    if factor <= 1:
+    """Return a picture of the least size that a latent needs, and a note where it was smaller."""
+    native = (image.height, image.width)
+    height, width = enlarged_size(native)
+    if (height, width) == native:
         return image, []
-    width, height = (max(MIN_SIDE, round(side * factor)) for side in image.size)
-    note = f"enlarged from {image.width} x {image.height} to {width} x {height} px first, the least size"
-    return image.resize((width, height), Image.Resampling.LANCZOS), [note]
+    return image.resize((width, height), Image.Resampling.LANCZOS), [enlarged_note(native)]
 
 
 def ready(build: Callable[[], Renderer]) -> Renderer:
@@ -183,18 +185,18 @@ def _tile(request: HiresRequest, tile: int) -> int | None:
     return tile if max(request.size) > tile and (not request.tile or request.tile > tile) else None
 
 
-def pack(loaded: Loaded, drawn: Drawn, item: Item, options: PlanOptions) -> Packed:
+def pack(loaded: Loaded, drawn: Drawn, item: Item, options: Job) -> Packed:
     """Return the finished file's bytes, metadata included. Equal inputs give equal bytes. Raises `PictureError`."""
     header = loaded.picture.header
-    text = None if options.strip_metadata else describe(header, drawn, item)
+    text = None if options.output.strip_metadata else describe(header, drawn, item)
     encoded = pictures.encode(
         drawn.rendered.image,
         item.format,
         origin=header,
         alpha=loaded.picture.alpha,
         infotext=text,
-        strip=options.strip_metadata,
-        quality=options.quality,
+        strip=options.output.strip_metadata,
+        quality=options.output.quality,
     )
     return Packed(
         encoded.data,
@@ -218,7 +220,12 @@ def describe(header: pictures.Header, drawn: Drawn, item: Item) -> str:
                 ran[spec.key] = str(value)
         elif spec.name == "size":
             ran[spec.key] = format_value(spec, value)
-        elif spec.host_key is not None and spec.name not in ("model", "vae"):
+        elif spec.name == "clip_skip" and spec.key not in ran:
+            continue  # it did not act
+        elif spec.name == "vae":
+            if (own.params.get("VAE") or "None") == ran.get(spec.key):
+                del ran[spec.key]  # the picture's own text says it already, or that there was none
+        elif spec.host_key is not None and spec.name != "model":
             if spec.name in ("sampler", "schedule") and spec.key in ran:
                 value = ran[spec.key]  # as resolved: "Automatic" is what was asked, not what ran
             if value is None or request_value({spec.host_key: own.params.get(spec.host_key, "")}, spec.name) == value:
@@ -242,7 +249,7 @@ def _settings(request: HiresRequest) -> Mapping[str, str]:
     return settings | {"Size": f"{request.size[1]}x{request.size[0]}"}
 
 
-def write(journal: Journal, item: Item, packed: Packed, options: PlanOptions) -> None:
+def write(journal: Journal, item: Item, packed: Packed, options: Job) -> None:
     """Put the file in its place and journal it: temporary file, fsync, journal `saving`, rename, journal `done`.
 
     A process killed between any two of these resumes with nothing lost and nothing done twice. Raises `OutputError`
@@ -257,12 +264,12 @@ def write(journal: Journal, item: Item, packed: Packed, options: PlanOptions) ->
             target.parent.mkdir(parents=True, exist_ok=True)
             journal.temporary.mkdir(parents=True, exist_ok=True)
             journal.places.add(target.parent)
-        if not options.overwrite and os.path.lexists(target) and _differs(target, packed.data):
+        if not options.output.overwrite and os.path.lexists(target) and _differs(target, packed.data):
             raise PictureError(EXISTS)
-        if options.overwrite and journal.is_source(target):
+        if options.output.overwrite and journal.is_source(target):
             raise PictureError(IS_SOURCE)
         _write_synced(temporary, packed.data)
-        if options.keep_times:
+        if options.output.keep_times:
             status = os.stat(item.source)
             os.utime(temporary, ns=(status.st_atime_ns, status.st_mtime_ns))
         journal.saving(

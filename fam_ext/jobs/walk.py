@@ -22,6 +22,7 @@ from fam_ext.metadata import pictures
 
 STATE_FOLDER = ".fam-hires"
 HIDDEN = "hidden"
+NO_FILES = "pipes, sockets or devices"
 LINKS = "links that lead outside the input folder or into the output"
 _FOREIGN_FOLDERS = ("__macosx", "@eadir", "#recycle", "$recycle.bin", "system volume information", "lost+found")
 _FOREIGN_FILES = ("thumbs.db", "ehthumbs.db", "desktop.ini", "icon\r")
@@ -138,7 +139,7 @@ def walk(places: Places, left_out: Counter[str] | None = None) -> Iterator[Candi
     """
     walker = _Walk(places, Counter() if left_out is None else left_out)
     several = len(places.inputs) > 1
-    labels: set[str] = set()
+    labels: dict[str, int] = {}
     for entry in places.inputs:
         path = Path(entry)
         if path.is_dir():
@@ -148,14 +149,18 @@ def walk(places: Places, left_out: Counter[str] | None = None) -> Iterator[Candi
             yield walker.single(path, _label(path.name, labels))
 
 
-def _label(name: str, labels: set[str]) -> str:
-    """Return `name`, or the first numbered form of it that no earlier input has: a, a-2, and a-2-2 for a real a-2."""
+def _label(name: str, labels: dict[str, int]) -> str:
+    """Return `name`, or the first numbered form of it that no earlier input has: a, a-2, and a-2-2 for a real a-2.
+
+    `labels` holds those that are taken, each with the last number that was given to its name.
+    """
     stem, dot, suffix = name.rpartition(".")
-    label, number = name, 1
+    label, number = name, labels.get(name, 1)
     while label in labels:
         number += 1
         label = f"{stem}-{number}.{suffix}" if dot else f"{name}-{number}"
-    labels.add(label)
+    labels[name] = number
+    labels.setdefault(label, 1)
     return label
 
 
@@ -271,7 +276,9 @@ class _Walk:
             problem = _os_sentence("file", error)
             return (Candidate(key, entry.path, problem=problem) if self._wanted(key) else None), False
         if not stat.S_ISREG(status.st_mode):
-            return None, stat.S_ISDIR(status.st_mode)
+            is_folder = stat.S_ISDIR(status.st_mode)
+            self.left_out[NO_FILES] += not is_folder
+            return None, is_folder
         if not self._wanted(key):
             return None, False
         if entry.is_symlink():

@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
+import functools
 import html
+import itertools
 import json
 import re
 from collections.abc import Iterable
@@ -12,11 +14,26 @@ from typing import Any, cast
 from fam_ext.metadata import exif
 
 MAX_TEXT = 8 << 20
+MAX_READ = 1000
+"""Texts of a file that are looked at for settings; all are carried over."""
 MAX_DEPTH = 64
 """Deepest JSON that is read."""
+_MAX_JSON = 4 << 20
+_MAX_BRACKETS = 200_000
+"""Most lists and objects of a JSON text: each takes a hundred bytes, however short it is written."""
+_MAX_XMP = 2 << 20
+_XMP_NAMES = (
+    *("dc:description", "exif:UserComment", "dc:title", "xmp:CreatorTool", "comfy:prompt", "comfy:workflow"),
+    *(f"xmp:{name}" for name in ("prompt", "negative_prompt", "sampler", "steps", "cfg_scale", "seed", "agent")),
+)
 _XMP_ITEM = re.compile(r"<rdf:li[^>]{0,200}>([^<]*)</rdf:li>")
-_XMP_TOOL = re.compile(r'xmp:CreatorTool="([^"]{0,200})"')
-_BRACKETS = re.compile(r'"(?:\\.|[^"\\])*"|[\[\]{}]')
+_PREFIX = re.compile(r"\s*(prompt|workflow)\s*:\s*(?=\{)", re.IGNORECASE)
+_PROFILE = "Raw profile type "
+# keys of a JSON object that holds a file's texts as its values, as converters and NovelAI's WebP write it
+_PACKED = (
+    *("parameters", "prompt", "workflow", "invokeai_metadata", "invokeai_graph", "sd-metadata", "Dream"),
+    *("generation_data", "extraMetadata", "Comment", "Software", "Description", "Source"),
+)
 
 
 @dataclass(frozen=True)
@@ -24,10 +41,27 @@ class Text:
     """One text of a file."""
 
     place: str
-    """"PNG", "EXIF", "XMP" or "JPEG comment"."""
+    """"PNG", "EXIF", "XMP", "JPEG comment" or "pixels"."""
     key: str
     """The chunk's keyword, the tag's or the property's name."""
     value: str
+
+    @functools.cached_property
+    def parsed(self) -> object | None:
+        """The JSON value in the text, None when it is no JSON."""
+        return loaded(self.value)
+
+    @property
+    def object(self) -> dict[str, Any] | None:
+        """The JSON object in the text, None when there is none."""
+        value = self.parsed
+        return cast("dict[str, Any]", value) if isinstance(value, dict) else None
+
+    @property
+    def is_json(self) -> bool:
+        """Whether the text is a JSON document, which is never a prompt; also one too deep or damaged to read."""
+        bare = self.value.strip()
+        return bare[:1] + bare[-1:] in ("{}", "[]") and (self.parsed is not None or '":' in bare)
 
 
 class Texts(tuple[Text, ...]):
@@ -45,59 +79,98 @@ class Texts(tuple[Text, ...]):
         """Return the JSON object under the first key that holds one."""
         for key in keys:
             for text in reversed(self):
-                if text.key == key:
-                    found = json_object(text.value)
-                    if found is not None:
-                        return found
+                if text.key == key and text.object is not None:
+                    return text.object
         return None
 
 
-def collect(chunks: Iterable[tuple[str, str]], block: bytes | None, xmp: bytes | None, comment: bytes | None) -> Texts:
-    """Return every text of a file from its parts: PNG's (keyword, value) pairs, EXIF, XMP, JPEG's comment."""
-    found = [Text("PNG", key, value) for key, value in chunks if key != "XML:com.adobe.xmp"]
+def collect(
+    chunks: Iterable[tuple[str, str]],
+    block: bytes | None,
+    xmp: bytes | None,
+    comment: bytes | None,
+    *,
+    hidden: str | None = None,
+) -> Texts:
+    """Return every text of a file from its parts: PNG's (keyword, value) pairs, EXIF, XMP, JPEG's comment, and the one
+    `hidden` in its pixels, which stands for an EXIF comment."""
+    rows = list(chunks)
+    found = [Text("PNG", key, value) for key, value in rows if key != "XML:com.adobe.xmp"]
+    profiles = {key.rpartition(" ")[2].casefold(): value for key, value in rows if key.startswith(_PROFILE)}
+    block = block or _profile(profiles.get("exif") or profiles.get("app1", ""))
+    xmp = xmp or _profile(profiles.get("xmp", ""))
     if block is not None:
         found += [Text("EXIF", *_prefixed(name, value)) for name, value in exif.texts(block)]
     if xmp is not None:
         found += [Text("XMP", key, value) for key, value in _xmp_texts(xmp)]
     if comment:
-        key, separator, value = comment.partition(b"\x00")
-        if separator and value.strip(b"\x00") and key.isascii() and len(key) < 80:
-            found.append(Text("JPEG comment", key.decode("ascii"), exif.decode_plain(value)))
-        else:
-            found.append(Text("JPEG comment", "Comment", exif.decode_plain(comment)))
-    return Texts(text for text in found if text.value.strip() and len(text.value) <= MAX_TEXT)
+        found.append(Text("JPEG comment", *jpeg_comment(comment)))
+    if hidden is not None:
+        found.append(Text("pixels", "UserComment", hidden))
+    told = (text for text in found if text.value.strip() and len(text.value) <= MAX_TEXT)
+    found = list(itertools.islice(told, MAX_READ))
+    return Texts([*found, *(inner for text in found for inner in _unpacked(text))])
+
+
+def _profile(text: str) -> bytes | None:
+    """Return the bytes that ImageMagick keeps as hexadecimal digits: a name, a length, the digits on lines of their
+    own."""
+    try:
+        return bytes.fromhex(text.strip().split("\n", 2)[2]) or None
+    except (ValueError, IndexError):
+        return None
+
+
+def jpeg_comment(comment: bytes) -> tuple[str, str]:
+    """Return a JPEG comment's key and text: stable-diffusion.cpp writes `parameters`, a zero byte and its text."""
+    key, separator, value = comment.partition(b"\x00")
+    if separator and value.strip(b"\x00") and key.isascii() and 0 < len(key) < 80:
+        return key.decode("ascii"), exif.decode_plain(value)
+    return "Comment", exif.decode_plain(comment)
+
+
+def _unpacked(text: Text) -> list[Text]:
+    """Return the texts that a JSON object in an EXIF or JPEG comment holds under the keys of PNG's texts."""
+    if text.place == "PNG" or "Comment" not in text.key or text.object is None:
+        return []
+    found: list[Text] = []
+    for key in _PACKED:
+        value = text.object.get(key)
+        if isinstance(value, dict) and value:
+            value = json.dumps(value)
+        # a prompt of its own is the object's word, not a text of the file
+        if isinstance(value, str) and (key not in ("prompt", "workflow") or value.lstrip().startswith("{")):
+            found.append(Text(text.place, key, value))
+    return found
 
 
 def _prefixed(name: str, value: str) -> tuple[str, str]:
     """ComfyUI writes `prompt:{...}` and `workflow:{...}` into Make, Model and their neighbours."""
-    key, separator, rest = value[:9].partition(":")
-    if separator and key.casefold() in ("prompt", "workflow") and (rest + value[9:10]).lstrip().startswith("{"):
-        return key.casefold(), value[len(key) + 1 :]
-    return name, value
+    match = _PREFIX.match(value[:200])
+    return (match.group(1).casefold(), value[match.end() :]) if match is not None else (name, value)
 
 
 def _xmp_texts(xmp: bytes) -> list[tuple[str, str]]:
-    packet = xmp[:MAX_TEXT].decode("utf-8", "replace")
-    found: list[tuple[str, str]] = []
-    for name in ("dc:description", "exif:UserComment", "dc:title", "xmp:CreatorTool"):
-        start = packet.find(f"<{name}")
-        end = packet.find(f"</{name}>", start) if start >= 0 else -1
-        if end < 0:
-            continue
-        inner = packet[start:end]
+    packet = xmp[:_MAX_XMP].decode("utf-8", "replace")
+    found = ((name, _xmp_value(packet, name)) for name in _XMP_NAMES)
+    # "comfy:prompt" is ComfyUI's chunk; "xmp:prompt" keeps its name
+    return [(name.removeprefix("comfy:"), value) for name, value in found if value]
+
+
+def _xmp_value(packet: str, name: str) -> str:
+    """Return a property's text, written as an element or as an attribute; "" when there is none."""
+    start = re.search(rf"<{name}[\s>]", packet)
+    end = packet.find(f"</{name}>", start.start()) if start is not None else -1
+    if start is not None and end >= 0:
+        inner = packet[start.end() - 1 : end]
         item = _XMP_ITEM.search(inner)
         text = item.group(1) if item is not None else inner.partition(">")[2]
-        found.append((name, html.unescape(text).strip()))
-    tool = _XMP_TOOL.search(packet)
-    if tool is not None:
-        found.append(("xmp:CreatorTool", html.unescape(tool.group(1))))
-    return found
-
-
-def is_json(text: str) -> bool:
-    """Return whether the text is a JSON document, which is never a prompt; also one too deep or damaged to read."""
-    bare = text.strip()
-    return bare[:1] + bare[-1:] in ("{}", "[]") and (loaded(bare) is not None or '":' in bare)
+        return html.unescape(text.replace("<![CDATA[", "").replace("]]>", "")).strip()
+    attribute = re.search(rf"\s{name}\s?=\s?([\"'])", packet)
+    if attribute is None:
+        return ""
+    end = packet.find(attribute.group(1), attribute.end())
+    return html.unescape(packet[attribute.end() : end]).strip() if end >= 0 else ""
 
 
 def json_object(text: str) -> dict[str, Any] | None:
@@ -107,17 +180,25 @@ def json_object(text: str) -> dict[str, Any] | None:
 
 
 def loaded(text: str) -> object | None:
-    """Return the JSON value in the text, None when it is no JSON, too long or deeper than MAX_DEPTH."""
+    """Return the JSON value in the text, None when it is no JSON, too large or deeper than MAX_DEPTH."""
     bare = text.strip().strip("\x00")
-    if bare[:1] not in ("{", "[") or len(bare) > MAX_TEXT:
+    if bare[:1] not in ("{", "[") or len(bare) > _MAX_JSON or bare.count("{") + bare.count("[") > _MAX_BRACKETS:
         return None
-    depth = 0
-    for match in _BRACKETS.finditer(bare):
-        mark = match.group()
-        depth += (mark in "[{") - (mark in "]}") if len(mark) == 1 else 0
-        if depth > MAX_DEPTH:
-            return None
     try:
-        return cast("object", json.loads(bare))
+        value = cast("object", json.loads(bare))
     except (ValueError, RecursionError):
         return None
+    level: list[object] = [value]
+    for _ in range(MAX_DEPTH + 1):
+        level = [inner for outer in level for inner in _within(outer)]
+        if not level:
+            return value
+    return None
+
+
+def _within(value: object) -> list[object]:
+    """Return the lists and objects directly within a JSON value."""
+    if isinstance(value, dict):
+        value = list(cast("dict[str, object]", value).values())
+    rows = cast("list[object]", value) if isinstance(value, list) else []
+    return [row for row in rows if isinstance(row, dict | list)]

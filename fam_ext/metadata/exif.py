@@ -135,7 +135,7 @@ def texts(exif: bytes) -> list[tuple[str, str]]:
     for entries in tables:
         for entry in entries:
             name = _TEXT_TAGS.get(entry.tag)
-            length = _SIZES.get(entry.kind, 0) * entry.count
+            length = VALUE_SIZES.get(entry.kind, 0) * entry.count
             if name is None or not 0 < length <= budget:
                 continue
             budget -= length
@@ -157,6 +157,8 @@ def decode_plain(raw: bytes) -> str:
     for mark, codec in _MARKS:
         if raw.startswith(mark):
             return raw[len(mark) :].decode(codec, "replace").strip("\x00")
+    if len(raw) > 3 and 3 * raw.count(0) > len(raw) and raw.strip(b"\x00").count(0):
+        return _decode_unicode(raw, big_endian=True).strip("\x00")  # UTF-16 that nobody marked
     raw = raw.rstrip(b"\x00")
     try:
         return raw.decode("utf-8").strip("\x00")
@@ -309,7 +311,8 @@ def _pack(order: str, entries: list[_Entry], following: int) -> bytes:
     return struct.pack(order + "H", len(ordered)) + body + struct.pack(order + "I", following)
 
 
-_SIZES = {1: 1, 2: 1, 3: 2, 4: 4, 5: 8, 6: 1, 7: 1, 8: 2, 9: 4, 10: 8, 11: 4, 12: 8}
+VALUE_SIZES = {1: 1, 2: 1, 3: 2, 4: 4, 5: 8, 6: 1, 7: 1, 8: 2, 9: 4, 10: 8, 11: 4, 12: 8}
+"""Bytes of one value by its TIFF kind."""
 _INTEROP_POINTER = 0xA005
 GPS_POINTER = 0x8825
 
@@ -332,7 +335,7 @@ def transplant(tiff_file: bytes, exif: bytes) -> bytes:
             continue
         inner: list[_Entry] = []
         for entry in _table(source, _pointer(source, pointer))[0]:
-            length = _SIZES.get(entry.kind, 0) * entry.count
+            length = VALUE_SIZES.get(entry.kind, 0) * entry.count
             if length == 0 or entry.tag == _INTEROP_POINTER:
                 continue
             value = entry.value

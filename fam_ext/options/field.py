@@ -12,6 +12,8 @@ from fam_ext.errors import ConfigError
 
 MAX_CHARS = 1 << 20
 """Characters that a text may have; what a model reads of a prompt is the renderer's to say."""
+MOST_STEPS = 150
+"""Of any sampler, at every door, as the WebUI's slider has it; a picture that says more runs with these, and a note."""
 MAX_SIDE = 32768
 """Longest side of a target, px."""
 CLI, PAGE, API, SCRIPT, XYZ, INFOTEXT = "cli", "page", "api", "script", "xyz", "infotext"
@@ -59,8 +61,12 @@ class Option:
     """What says None at a door whose parts always have a value (0: no limit)."""
     own: bool = False
     """A picture's metadata may bring it; a rule says what then counts."""
+    preset: bool = False
+    """A preset may bring it."""
     key: str = ""
     """Infotext key: `FAM ` and then only word characters, space, - and /."""
+    page: str = ""
+    """The label on the page, where it says more than `label`."""
     host_key: str | None = None
     """The WebUI's own infotext key for the same thing, read where ours is absent."""
     flags: tuple[str, ...] = ()

@@ -20,7 +20,7 @@ from fam_ext.options.request import REQUEST
 
 VERSION = 1
 DEFAULT = "balanced"
-SETTINGS = ("steps", "sampler", "schedule", "cfg_scale", "method")
+SETTINGS = tuple(spec.name for spec in REQUEST.values() if spec.preset)
 CUSTOM = "custom"
 """What a preset box says when the dials are no preset's; so no preset has this name."""
 _MAX_BYTES = 1 << 20
@@ -107,7 +107,7 @@ BUILTIN: Mapping[str, Preset] = {
             "For LCM, Turbo and Lightning models: the pull of FM does not depend on the number of steps, "
             "which begin at the noisiest timestep.",
             FamConfig(cutoff=32.0, cutoff_reference="cycles", start=0.7, step_invariant=True),
-            {"steps": 8, "sampler": "LCM", "schedule": "SGM Uniform", "cfg_scale": 1.5},
+            {"steps": 8, "sampler": "LCM", "schedule": "SGM Uniform", "cfg_scale": 1.5, "timestep_spacing": "trailing"},
         ),
     )
 }

@@ -11,7 +11,19 @@ from typing import Any
 from fam_ext.core.config import FamConfig
 from fam_ext.errors import ConfigError
 from fam_ext.methods.catalog import METHODS
-from fam_ext.options.field import API, CLI, EVERY_JOB, INFOTEXT, Checked, Option, check, option, options_of, said
+from fam_ext.options.field import (
+    API,
+    CLI,
+    EVERY_JOB,
+    INFOTEXT,
+    MOST_STEPS,
+    Checked,
+    Option,
+    check,
+    option,
+    options_of,
+    said,
+)
 
 MAX_SEED = 2**64 - 1
 _ENCODE = json.JSONEncoder(ensure_ascii=False).encode
@@ -44,7 +56,15 @@ class HiresRequest(Checked):
     )
     """(height, width)"""
     prompt: str = _setting(
-        "", "text", "Prompt", "What the picture shows.", "FAM prompt", host_key="Prompt", own=True, flags=("-p",)
+        "",
+        "text",
+        "Prompt",
+        "What the picture shows.",
+        "FAM prompt",
+        host_key="Prompt",
+        own=True,
+        flags=("--prompt", "-p"),
+        page="Prompt (for files without, or the rule's text)",
     )
     negative_prompt: str = _setting(
         "",
@@ -54,6 +74,7 @@ class HiresRequest(Checked):
         "FAM negative prompt",
         host_key="Negative prompt",
         own=True,
+        page="Negative prompt (for files without, or the rule's text)",
         flags=("--negative", "-n"),
     )
     seed: int = _setting(
@@ -66,6 +87,7 @@ class HiresRequest(Checked):
         high=MAX_SEED,
         step=1,
         host_key="Seed",
+        page="Seed (-1: random)",
         own=True,
     )
     steps: int = _setting(
@@ -75,13 +97,22 @@ class HiresRequest(Checked):
         "Sampler steps of the whole schedule.",
         "FAM steps",
         low=1,
-        high=150,
+        high=MOST_STEPS,
         step=1,
         host_key="Steps",
         own=True,
+        preset=True,
     )
     sampler: str = _setting(
-        "DDIM", "name", "Sampler", "Sampler by its usual name.", "FAM sampler", host_key="Sampler", own=True
+        "DDIM",
+        "name",
+        "Sampler",
+        "Sampler by its usual name.",
+        "FAM sampler",
+        host_key="Sampler",
+        own=True,
+        preset=True,
+        page="Sampling method",
     )
     schedule: str = _setting(
         "Automatic",
@@ -91,6 +122,7 @@ class HiresRequest(Checked):
         "FAM schedule",
         host_key="Schedule type",
         own=True,
+        preset=True,
     )
     cfg_scale: float = _setting(
         7.0,
@@ -103,6 +135,7 @@ class HiresRequest(Checked):
         step=0.5,
         host_key="CFG scale",
         own=True,
+        preset=True,
     )
     method: str = _setting(
         "fam",
@@ -112,6 +145,7 @@ class HiresRequest(Checked):
         "residual.",
         "FAM method",
         panel="method",
+        preset=True,
         doors=(CLI, API, INFOTEXT),
         choices=tuple(METHODS),
     )
@@ -153,6 +187,20 @@ class HiresRequest(Checked):
         optional=True,
         host_key="Clip skip",
         own=True,
+    )
+    timestep_spacing: str | None = _setting(
+        None,
+        "choice",
+        "Timestep spacing",
+        "How few steps are spread over the trained ones: leading, trailing (begins at the noisiest: Lightning, Turbo, "
+        "LCM) or linspace; empty: the model's own.",
+        "FAM timestep spacing",
+        doors=(CLI, API, INFOTEXT),
+        choices=("leading", "trailing", "linspace"),
+        optional=True,
+        own=True,
+        preset=True,
+        since=True,
     )
     tile: int | None = _setting(
         None,

@@ -8,34 +8,37 @@ from __future__ import annotations
 import re
 from collections.abc import Mapping
 
+from fam_ext.options.field import MOST_STEPS
+
 # canonical name (A1111's) -> other spellings: k-diffusion, ComfyUI, diffusers, InvokeAI, NovelAI, AI Horde
 _SAMPLERS: Mapping[str, str] = {
-    "DDIM": "ddim|k_ddim|ddim_v3|DDIMScheduler|DDIM Trailing|DDIM CFG++",
+    "DDIM": "ddim|k_ddim|ddim_v3|DDIMScheduler|DDIM CFG++",
     "DDPM": "ddpm|DDPMScheduler",
-    "Euler": "euler|k_euler|euler_discrete|EulerDiscreteScheduler|euler_cfg_pp|Euler Trailing|euler flow match",
+    "Euler": "euler|k_euler|euler_discrete|EulerDiscreteScheduler|euler_cfg_pp|euler flow match",
     "Euler a": "euler_a|euler_ancestral|k_euler_a|k_euler_ancestral|EulerAncestralDiscreteScheduler|Euler Ancestral|"
-    "euler_ancestral_cfg_pp|Euler A Trailing",
+    "euler_ancestral_cfg_pp|Euler A Substep",
     "Heun": "heun|k_heun|HeunDiscreteScheduler|heunpp2",
     "LMS": "lms|k_lms|LMSDiscreteScheduler",
-    "DPM2": "dpm2|dpm_2|k_dpm_2|kdpm_2|KDPM2DiscreteScheduler",
+    "DPM2": "dpm2|KDPM2|dpm_2|k_dpm_2|kdpm_2|KDPM2DiscreteScheduler",
     "DPM2 a": "dpm2_a|dpm_2_a|dpm_2_ancestral|k_dpm_2_a|k_dpm_2_ancestral|kdpm_2_a|KDPM2AncestralDiscreteScheduler",
     "DPM fast": "dpm_fast|k_dpm_fast",
     "DPM adaptive": "dpm_adaptive|k_dpm_adaptive",
     "DPM++ 2S a": "dpmpp_2s_a|dpmpp_2s_ancestral|k_dpmpp_2s_a|k_dpmpp_2s_ancestral|DPM++ 2S Ancestral|dpm++2s_a",
     "DPM++ 2M": "dpmpp_2m|k_dpmpp_2m|dpm++2m|dpm++2mv2|DPMSolverMultistepScheduler|dpmpp_2m_cfg_pp|"
-    "dpm_solver_multistep|dpmpp",
-    "DPM++ SDE": "dpmpp_sde|dpmpp_sde_gpu|k_dpmpp_sde|DPMSolverSDEScheduler|DPM++ SDE Trailing",
+    "dpm_solver_multistep|dpmpp|dpm_solver_stability|dpm_solver|k_dpm_solver|dpmpp_2",
+    "DPM++ SDE": "dpmpp_sde|dpmpp_sde_gpu|k_dpmpp_sde|DPMSolverSDEScheduler|DPM SDE|DPM++ SDE Substep",
     "DPM++ 2M SDE": "dpmpp_2m_sde|dpmpp_2m_sde_gpu|k_dpmpp_2m_sde|dpmpp_2m_sde_heun",
     "DPM++ 3M SDE": "dpmpp_3m_sde|dpmpp_3m_sde_gpu|k_dpmpp_3m_sde",
     "DPM++ 2S": "dpmpp_2s|DPMSolverSinglestepScheduler",
-    "UniPC": "uni_pc|unipc|uni_pc_bh2|UniPCMultistepScheduler|UniPC Trailing",
+    "UniPC": "uni_pc|unipc|uni_pc_bh2|UniPCMultistepScheduler|unipc_snr|unipc_snr_2|unipc_tu|unipc_tu_2|unipc_tq",
     "LCM": "lcm|k_lcm|LCMScheduler|lcm_custom_noise",
-    "TCD": "tcd|TCDScheduler|TCD Trailing",
+    "TCD": "tcd|TCDScheduler",
     "PLMS": "plms|pndm|k_plms|PNDMScheduler",
     "DEIS": "deis|DEISMultistepScheduler",
     "Restart": "restart",
     "iPNDM": "ipndm|ipndm_v",
-    "RES multistep": "res_multistep|res_multistep_cfg_pp|res_multistep_ancestral",
+    "RES 2S": "res_2s",
+    "RES multistep": "res_multistep|res_2m|res_multistep_cfg_pp|res_multistep_ancestral",
     "ER SDE": "er_sde",
     "SA Solver": "sa_solver|SASolverScheduler",
 }
@@ -46,11 +49,11 @@ _SCHEDULES: Mapping[str, str] = {
     "Exponential": "exponential",
     "Polyexponential": "polyexponential|poly_exponential",
     "Uniform": "uniform",
-    "SGM Uniform": "sgm_uniform|trailing",
+    "SGM Uniform": "sgm_uniform|trailing|sgm",
     "Simple": "simple",
     "DDIM": "ddim_uniform|ddim",
     "KL Optimal": "kl_optimal",
-    "Align Your Steps": "ays|align_your_steps|align your steps",
+    "Align Your Steps": "ays|align_your_steps|AYS SDXL|AYS SD1",
     "Beta": "beta",
     "Turbo": "turbo",
     "Linear Quadratic": "linear_quadratic",
@@ -75,7 +78,6 @@ ONE_SCHEDULE = ("DDIM", "Euler a", "LCM")
 """Samplers with one schedule only, in diffusers as in their papers."""
 MAX_STEPS: Mapping[str, int] = {"LCM": 50}
 """The distilled model knows 50 timesteps."""
-MOST_STEPS = 999
 FALLBACK = "DPM++ 2M"
 _NEAREST: Mapping[str, str] = {
     "DPM2": "Heun",
@@ -104,7 +106,8 @@ def _table(names: Mapping[str, str]) -> dict[str, str]:
 
 _SAMPLER_BY_SPELLING = _table(_SAMPLERS)
 _SCHEDULE_BY_SPELLING = _table(_SCHEDULES)
-_SUFFIXES = ("karras", "exponential", "polyexponential", "sgmuniform", "simple", "normal", "beta", "ays", "turbo")
+# "dpmpp_2m_karras", "Euler Ancestral Karras", "euler_a discrete": a schedule behind the sampler's name
+_SUFFIXES = sorted(set(_SCHEDULE_BY_SPELLING) - {"", "auto", "automatic", "default", "none"}, key=len, reverse=True)
 
 
 def schedule(name: str) -> str | None:
@@ -115,10 +118,11 @@ def schedule(name: str) -> str | None:
 def sampler(name: str) -> tuple[str, str | None] | None:
     """Return (sampler, schedule) for any program's spelling; None when unknown. "dpmpp_2m_karras" names both;
     InvokeAI's "euler_k" is Euler with Karras."""
-    folded = _fold(name)
+    # ComfyUI's first names, and RES4LYF's "multistep/res_2m"
+    folded = _fold(name.rpartition("/")[2]).removeprefix("sample")
     if folded in _SAMPLER_BY_SPELLING:
         return _SAMPLER_BY_SPELLING[folded], None
-    for suffix in sorted(_SUFFIXES, key=len, reverse=True):
+    for suffix in _SUFFIXES:
         stem = folded.removesuffix(suffix)
         if stem != folded and stem in _SAMPLER_BY_SPELLING:
             return _SAMPLER_BY_SPELLING[stem], _SCHEDULE_BY_SPELLING[suffix]

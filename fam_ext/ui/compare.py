@@ -103,10 +103,16 @@ def status_html(job: Mapping[str, Any]) -> str:
         words.append(f"{duration(job['eta_seconds'])} left")
     bar = f'<div class="fam-bar"><div style="width: {100 * share:.1f}%"></div></div>'
     rows = [
-        (row["key"], _STATE_LABELS.get(row["state"], row["state"]), _seconds(row["seconds"]), row["message"])
+        (
+            row["key"],
+            row["program"],
+            _STATE_LABELS.get(row["state"], row["state"]),
+            _seconds(row["seconds"]),
+            row["message"],
+        )
         for row in reversed(job["rows"])
     ]
-    table = table_html(("file", "state", "time", "message"), rows, element_id="fam_hires_status_table")
+    table = table_html(("file", "program", "state", "time", "message"), rows, element_id="fam_hires_status_table")
     error = sentence_html(job["error"], kind="error") if job["error"] else ""
     return f'{bar}<p class="fam-status">{html.escape(", ".join(words))}</p>{error}{table}'
 

@@ -11,6 +11,7 @@ from fam_ext.core.config import FamConfig
 from fam_ext.options.field import Option
 from fam_ext.options.presets import CUSTOM, Preset
 from fam_ext.options.table import BY_NAME, CONFIG_FIELDS
+from fam_ext.ui.parts import build_part
 
 MAIN = ("cutoff", "attention", "start", "fm", "am", "upsample")
 """Fields that stand at the top; the rest folds under "More dials"."""
@@ -122,19 +123,12 @@ def _dial(field: Option, part: int | None, value: Any, *, elem_id: Callable[[str
 
 
 def _component(field: Option, part: int | None, value: Any, *, elem_id: Callable[[str], str]) -> Any:  # noqa: ANN401
-    common: dict[str, Any] = {
-        "label": dial_label(field, part),
-        "value": value,
-        "info": field.help,
-        "elem_id": elem_id(dial_id(field, part)),
-        "interactive": True,
-    }
-    if field.kind == "bool":
-        return gr.Checkbox(**common)
-    if field.kind == "choice":
-        return gr.Dropdown(choices=list(field.choices), **common)
-    if field.kind in ("text", "name"):
-        return gr.Textbox(max_lines=1, **common)
+    common: dict[str, Any] = {"label": dial_label(field, part), "info": field.help, "interactive": True}
+    name = elem_id(dial_id(field, part))
     if field.name == "cutoff":  # a share of 0 to 1, or up to hundreds of cycles: no slider serves both
-        return gr.Number(step=field.step, **common)  # FamConfig names the range, which depends on the reference
-    return gr.Slider(minimum=field.low, maximum=field.high, step=field.step, **common)
+        return gr.Number(value=value, elem_id=name, step=field.step, **common)
+    if field.kind == "window":
+        return gr.Slider(0, 1, value, step=field.step, elem_id=name, **common)
+    if field.kind == "name":
+        common["max_lines"] = 1
+    return build_part(field, name, value, **common)

@@ -7,7 +7,7 @@ import logging
 import os
 import tempfile
 import time
-from collections.abc import Callable, Iterator, Mapping
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
@@ -17,8 +17,9 @@ from PIL import Image
 
 from fam_ext.core.config import FamConfig
 from fam_ext.errors import FamError, UsageError
-from fam_ext.jobs.plan import DEFAULT_MAX_MEGAPIXELS, PlanOptions, Rule, check_native, resolve, target_size
-from fam_ext.metadata import pictures
+from fam_ext.jobs.make import enlarged
+from fam_ext.jobs.settings import request_for
+from fam_ext.jobs.size import check_native, target_size
 from fam_ext.metadata.infotext import (
     Infotext,
     format_infotext,
@@ -28,17 +29,46 @@ from fam_ext.metadata.infotext import (
     request_value,
     to_preset,
 )
-from fam_ext.options.presets import CUSTOM, Preset, PresetStore, read, write
+from fam_ext.metadata.loaded import infotext_of_image
+from fam_ext.options import resolve
+from fam_ext.options.field import PAGE, options_of
+from fam_ext.options.job import WEBUI, Job, RendererChoice
+from fam_ext.options.presets import BUILTIN, CUSTOM, DEFAULT, Preset, PresetStore, read, write
 from fam_ext.options.request import HiresRequest
+from fam_ext.options.resolve import SAMPLING, options_at
 from fam_ext.ui.compare import compare_html, sentence_html, status_html, upright
 from fam_ext.ui.dials import bind_preset_box, build_dials, dial_values, preset_of, read_dials
-from fam_ext.ui.folder import AS_INPUT, PROMPT_RULES, SETTING_NAMES, folder_options, model_rules, plan_pages, question
+from fam_ext.ui.folder import plan_pages, question
+from fam_ext.ui.parts import build_part
 
 logger = logging.getLogger(__name__)
 
 TAB_ID = "fam_hires"
 NO_PRESET = CUSTOM
 LOADED_MODEL = "the one that is loaded"
+FOLDER_ROWS: tuple[tuple[str, ...], ...] = (
+    ("input",),
+    ("output",),
+    ("pattern", "recursive", "first"),
+    ("prompt_rule", "prompt"),
+    ("negative_rule", "negative_prompt"),
+    ("own_settings", "own_model"),
+    ("max_side", "max_megapixels"),
+    ("format", "name", "overwrite"),
+)
+COMMON_ROWS: tuple[tuple[str, ...], ...] = (
+    ("scale", "width", "height"),
+    ("upscaler", "sampler", "schedule"),
+    ("steps", "cfg_scale", "seed"),
+    ("model",),
+)
+"""Where the options stand that both modes use; one that has no place stands below the folder's."""
+PAGE_VALUES: Mapping[str, Any] = {**BUILTIN[DEFAULT].settings, "negative_rule": "take", "own_settings": True}
+"""What the page shows first where the option has no default of its own."""
+_PLACEHOLDERS = {
+    "output": {"placeholder": "empty: beside the input folder"},
+    "pattern": {"placeholder": "*.png, *.jpg"},
+}
 _POLL_SECONDS = 0.5
 
 
@@ -61,7 +91,7 @@ class TabHost:
 
     store: PresetStore
     batches: Any
-    """`fam_ext.webui.batches.Batches` or its like."""
+    """`fam_ext.jobs.batches.Batches` or its like."""
     generate: Callable[[Image.Image, HiresRequest, str], Made]
     """(native picture, request, upscaler) -> the finished pictures. Raises `FamError`s."""
     samplers: Callable[[], list[str]]
@@ -69,7 +99,7 @@ class TabHost:
     upscalers: Callable[[], list[str]]
     models: Callable[[], list[str]]
     config: FamConfig = field(default_factory=FamConfig)
-    check_places: Callable[[PlanOptions], PlanOptions] = lambda options: options
+    check_places: Callable[[Job], Job] = lambda options: options
     """Returns the job with its folders in full; raises a `FamError` where the server does not let the page run it."""
     folders_note: str = ""
     """Why folders cannot be chosen freely; empty where they can."""
@@ -126,7 +156,7 @@ def build_tab(host: TabHost) -> TabParts:
     gallery.select(_selected_text, inputs=[texts], outputs=[result_infotext], show_progress=False, api_name=False)
     _bind_picture(host, picture, common, dials, parts, shown_infotext, compare, log)
     _bind_folder(host, folder, common, dials, parts, compare, status)
-    _bind_presets(host, presets, dials, common, picture)
+    _bind_presets(host, presets, dials, {**common, "own_settings": folder["own_settings"]}, picture)
     host.paste_fields(picture["image"], _paste_fields(picture, common, dials))
     return parts
 
@@ -168,44 +198,14 @@ def _folder_inputs(host: TabHost) -> dict[str, Any]:
     def name(part: str) -> dict[str, Any]:
         return {"elem_id": f"{TAB_ID}_folder_{part}"}
 
-    parts["input"] = gr.Textbox(label="Input folder", visible=free, **name("input"))
-    parts["output"] = gr.Textbox(
-        label="Output folder", placeholder="empty: beside the input folder", visible=free, **name("output")
-    )
-    with gr.Row():
-        parts["pattern"] = gr.Textbox(label="File pattern", placeholder="*.png, *.jpg", **name("pattern"))
-        parts["recursive"] = gr.Checkbox(label="Also folders inside", value=False, **name("recursive"))
-        parts["first"] = gr.Number(label="Trial: first N files (0: all)", value=0, precision=0, **name("first"))
-    with gr.Row():
-        parts["prompt_rule"] = gr.Dropdown(
-            label="Prompt from metadata", choices=list(PROMPT_RULES), value="take", **name("prompt_rule")
-        )
-        parts["prompt"] = gr.Textbox(label="Prompt (for files without, or the rule's text)", **name("prompt"))
-    with gr.Row():
-        parts["negative_rule"] = gr.Dropdown(
-            label="Negative prompt from metadata", choices=list(PROMPT_RULES), value="take", **name("negative_rule")
-        )
-        parts["negative_prompt"] = gr.Textbox(
-            label="Negative prompt (for files without, or the rule's text)", **name("negative_prompt")
-        )
-    with gr.Row():
-        parts["own_settings"] = gr.Checkbox(
-            label="Take sampler, steps, CFG and seed from each file", value=True, **name("own_settings")
-        )
-        parts["own_model"] = gr.Checkbox(label="Take the checkpoint from each file", value=False, **name("own_model"))
-    with gr.Row():
-        parts["max_side"] = gr.Number(label="Max side (px, 0: no limit)", value=0, precision=0, **name("max_side"))
-        parts["max_megapixels"] = gr.Number(
-            label="Max size (MP, 0: no limit)", value=DEFAULT_MAX_MEGAPIXELS, **name("max_megapixels")
-        )
-    with gr.Row():
-        parts["format"] = gr.Dropdown(
-            label="Output format", choices=[AS_INPUT, *pictures.FORMATS], value=AS_INPUT, **name("format")
-        )
-        parts["name"] = gr.Textbox(label="Output name", value="{stem}", **name("name"))
-        parts["overwrite"] = gr.Checkbox(
-            label="Replace outputs made with other settings", value=False, **name("overwrite")
-        )
+    known = {spec.name: spec for spec in options_at(PAGE) if spec not in options_of(FamConfig)}
+    rest = [name for name in known if name not in sum((*FOLDER_ROWS, *COMMON_ROWS), ()) and name != "preset"]
+    for row in (*FOLDER_ROWS, *((name,) for name in rest)):
+        with gr.Row():
+            for part in row:
+                hidden = {"visible": free} if part in ("input", "output") else {}
+                more = {**hidden, **_PLACEHOLDERS.get(part, {}), **name(part)}
+                parts[part] = build_part(known[part], value=PAGE_VALUES.get(part), **more)
     with gr.Row():
         parts["list"] = gr.Button("List (dry run)", elem_id=f"{TAB_ID}_list")
         parts["start"] = gr.Button("Start", variant="primary", elem_id=f"{TAB_ID}_start")
@@ -226,23 +226,23 @@ def _common_inputs(host: TabHost) -> dict[str, Any]:
     def name(part: str) -> dict[str, Any]:
         return {"elem_id": f"{TAB_ID}_{part}"}
 
-    def choice(label: str, part: str, choices: list[str], wanted: str) -> Any:  # noqa: ANN401
-        value = wanted if wanted in choices else (choices[0] if choices else None)
-        return gr.Dropdown(label=label, choices=choices, value=value, **name(part))
-
-    with gr.Row():
-        parts["scale"] = gr.Slider(label="Scale", minimum=1, maximum=4, step=0.05, value=2, **name("scale"))
-        parts["width"] = gr.Number(label="Target width (px, 0: by scale)", value=0, precision=0, **name("width"))
-        parts["height"] = gr.Number(label="Target height (px, 0: by scale)", value=0, precision=0, **name("height"))
-    with gr.Row():
-        parts["upscaler"] = choice("Upscaler", "upscaler", host.upscalers(), "Lanczos")
-        parts["sampler"] = choice("Sampling method", "sampler", host.samplers(), "DPM++ 2M")
-        parts["schedule"] = choice("Schedule type", "schedule", host.schedules(), "Automatic")
-    with gr.Row():
-        parts["steps"] = gr.Slider(label="Steps", minimum=1, maximum=150, step=1, value=20, **name("steps"))
-        parts["cfg_scale"] = gr.Slider(label="CFG scale", minimum=1, maximum=30, step=0.5, value=7, **name("cfg_scale"))
-        parts["seed"] = gr.Number(label="Seed (-1: random)", value=-1, precision=0, **name("seed"))
-    parts["model"] = choice("Checkpoint", "model", [LOADED_MODEL, *host.models()], LOADED_MODEL)
+    known = {spec.name: spec for spec in options_at(PAGE)}
+    lists = {
+        "upscaler": host.upscalers(),
+        "sampler": host.samplers(),
+        "schedule": host.schedules(),
+        "model": [LOADED_MODEL, *host.models()],
+    }
+    for row in COMMON_ROWS:
+        with gr.Row():
+            for part in row:
+                wanted = PAGE_VALUES.get(part) or known[part].default or known[part].off
+                more: dict[str, Any] = {"maximum": 4} if part == "scale" else {}
+                if part in lists:
+                    choices = lists[part]
+                    wanted = wanted if wanted in choices else (choices[0] if choices else None)
+                    more = {"choices": choices}
+                parts[part] = build_part(known[part], value=wanted, **more, **name(part))
     parts["model"].do_not_save_to_config = True
     return parts
 
@@ -284,50 +284,28 @@ def _preset_inputs(host: TabHost) -> dict[str, Any]:
 
 
 def infotext_of(image: Image.Image | None) -> str:
-    """Return the infotext that a picture carries, "" where there is none."""
-    if image is None:
-        return ""
-    text = image.info.get("parameters")
-    if isinstance(text, str):
-        return text
-    from fam_ext.metadata import exif
-
-    block = image.info.get("exif")
-    return (exif.user_comment(block) if isinstance(block, bytes) else None) or ""
+    """Return the infotext that a picture carries, what another program wrote as infotext, "" where there is none."""
+    return "" if image is None else infotext_of_image(image)
 
 
-def picture_request(image: Image.Image, infotext: str, values: Mapping[str, Any], config: FamConfig) -> HiresRequest:
+def page_words(values: Mapping[str, Any], dials: Sequence[Any]) -> dict[str, Any]:
+    """Return the words of a job that the page's parts say: by name, the dials by their places."""
+    words = {**values, **read_dials(dials)}
+    if words.get("model") == LOADED_MODEL:
+        words["model"] = None
+    return words
+
+
+def picture_request(image: Image.Image, infotext: str, words: Mapping[str, Any], store: PresetStore) -> HiresRequest:
     """Return the request for one picture. Raises `ConfigError`, `UsageError` or `PictureError`, one sentence."""
     native = (image.height, image.width)
-    check_native(native)
-    width, height = int(values["width"] or 0), int(values["height"] or 0)
-    if bool(width) != bool(height):
-        raise UsageError("width and height go together; give both in pixels, or 0 for both to use the scale")
-    seed = int(values["seed"] if values["seed"] is not None else -1)
-    settings = {
-        "sampler": values["sampler"],
-        "schedule": values["schedule"] or "Automatic",
-        "steps": int(values["steps"]),
-        "cfg_scale": float(values["cfg_scale"]),
-        "seed": seed if seed >= 0 else time.time_ns() % (1 << 32),
-    }
-    model = None if values["model"] in (None, "", LOADED_MODEL) else values["model"]
-    options = PlanOptions(
-        inputs=("picture",),
-        output="",
-        scale=float(values["scale"]),
-        size=(height, width) if width else None,
-        config=config,
-        # as a folder's files: prompts and clip skip are the picture's, checkpoint and VAE where that is asked for
-        rules={
-            **{name: Rule("override", settings[name]) for name in SETTING_NAMES},
-            **model_rules(model, own=bool(values["own_model"])),
-        },
-    )
-    target, reason = target_size(native, options)
+    # as a folder's file, but for the settings, which are the page's: what the picture has was taken into them
+    options = resolve.job({**words, "input": "picture", "own_settings": False}, preset_of=store.get)
+    target, reason = target_size(native, options.size)
+    check_native(native, target)
     if reason is not None:
         raise UsageError(f"{reason}; choose a larger scale or target")
-    return resolve(parse(infotext), target, options)[0]
+    return request_for(parse(infotext), target, options.picture)[0]
 
 
 def _bind_picture(
@@ -354,14 +332,21 @@ def _bind_picture(
         if image is None:
             raise UsageError("there is no picture; drop one in, or send one from another tab")
         values = dict(zip(names, rest[: len(names)], strict=True))
-        config = FamConfig.from_dict(read_dials(rest[len(names) :]))
         image, shown = upright(image), infotext or ""
-        request = picture_request(image, shown, values, config)
+        request = picture_request(image, shown, page_words(values, rest[len(names) :]), host.store)
+        image, notes = enlarged(image)
         made = host.generate(image, request, values["upscaler"])
         slider = compare_html(image, made.images[0]) if made.images else ""
         words = made.infotext.replace("&", "&amp;").replace("<", "&lt;").replace("\n", "<br>\n")
         texts = [made.infotext] * len(made.images)
-        return made.images, texts, made.infotext, f"<p>{words}</p>", slider, sentence_html(made.comments)
+        return (
+            made.images,
+            texts,
+            made.infotext,
+            f"<p>{words}</p>",
+            slider,
+            sentence_html("; ".join(filter(None, (*notes, made.comments)))),
+        )
 
     outputs = [parts.gallery, parts.texts, parts.result_infotext, shown_infotext, compare, log]
     picture["generate"].click(
@@ -413,14 +398,14 @@ def _describe(infotext: str) -> str:
 
 
 def _infotext_outputs(common: dict[str, Any], dials: list[Any]) -> list[Any]:
-    return [common[name] for name in ("sampler", "schedule", "steps", "cfg_scale", "seed")] + dials
+    return [common[name] for name in SAMPLING] + dials
 
 
 def _values_from(infotext: str, common: dict[str, Any], dials: list[Any]) -> list[Any]:
     """Return updates for `_infotext_outputs`: what the infotext says, and nothing where it is silent."""
     params = parse(infotext).params
     updates: list[Any] = []
-    for name in ("sampler", "schedule", "steps", "cfg_scale", "seed"):
+    for name in SAMPLING:
         value = request_value(params, name)
         choices = _choices(common[name])
         fits = value is not None and (choices is None or value in choices)
@@ -468,7 +453,7 @@ def _paste_fields(
 
     return [
         (picture["infotext"], text_of),
-        *((common[name], common_value(name)) for name in ("sampler", "schedule", "steps", "cfg_scale", "seed")),
+        *((common[name], common_value(name)) for name in SAMPLING),
         *((component, dial(index)) for index, component in enumerate(dials)),
     ]
 
@@ -488,13 +473,11 @@ def _bind_folder(
     own = [name for name, part in folder.items() if not isinstance(part, gr.Button)]
     names = [*own, *common]
 
-    def options_of(rest: tuple[Any, ...]) -> PlanOptions:
+    def options_of(rest: tuple[Any, ...]) -> Job:
         values = dict(zip(names, rest[: len(names)], strict=True))
-        if values["model"] == LOADED_MODEL:
-            values["model"] = ""
-        config = FamConfig.from_dict(read_dials(rest[len(names) :]))
-        options = folder_options(values, config, default_output=host.default_output(values["input"] or ""))
-        return host.check_places(options)
+        words = page_words(values, rest[len(names) :])
+        words["output"] = values["output"] or host.default_output(values["input"] or "")
+        return host.check_places(resolve.job(words, preset_of=host.store.get, renderer=RendererChoice(WEBUI)))
 
     def listed(*rest: Any) -> Iterator[str]:  # noqa: ANN401
         try:
@@ -570,13 +553,13 @@ def _bind_folder(
         folder[name].click(say(action), inputs=[], outputs=[], show_progress=False, api_name=False, queue=False)
 
 
-def _latest_results(options: PlanOptions, done: list[dict[str, Any]]) -> tuple[Any, ...]:
+def _latest_results(options: Job, done: list[dict[str, Any]]) -> tuple[Any, ...]:
     """Return the gallery of the last finished pictures, their infotexts, the first one's, and the slider of the very
     last picture."""
     shown: list[Image.Image] = []
     texts: list[str] = []
     for row in reversed(done[-12:]):
-        path = Path(options.output) / row["output"]
+        path = Path(options.places.output) / row["output"]
         try:
             with Image.open(path) as image:
                 text = infotext_of(image)
@@ -591,10 +574,10 @@ def _latest_results(options: PlanOptions, done: list[dict[str, Any]]) -> tuple[A
         texts.append(text)
     slider: Any = ""
     if done:
-        source = Path(options.inputs[0])
+        source = Path(options.places.inputs[0])
         before = source / done[-1]["key"] if source.is_dir() else source
         try:
-            with Image.open(before) as native, Image.open(Path(options.output) / done[-1]["output"]) as result:
+            with Image.open(before) as native, Image.open(Path(options.places.output) / done[-1]["output"]) as result:
                 slider = compare_html(native, result)
         except OSError:
             slider = gr.update()
@@ -614,6 +597,7 @@ def _bind_presets(
 ) -> None:
     note, listing = presets["note"], presets["preset"]
     setting_names = ("sampler", "schedule", "steps", "cfg_scale")
+    own_settings = common["own_settings"]
 
     def choices(value: str) -> Any:  # noqa: ANN401
         return gr.update(choices=[NO_PRESET, *host.store.names()], value=value)
@@ -628,17 +612,18 @@ def _bind_presets(
     def use(name: str) -> list[Any]:
         targets = [*dials, *(common[key] for key in setting_names)]
         if name == NO_PRESET:
-            return [gr.update() for _ in [note, *targets]]
+            return [gr.update() for _ in [note, own_settings, *targets]]
         try:
             preset = host.store.get(name)
         except FamError as error:
-            return [sentence_html(str(error), kind="error"), *(gr.update() for _ in targets)]
+            return [sentence_html(str(error), kind="error"), *(gr.update() for _ in [own_settings, *targets])]
         updates = [gr.update(value=value) for value in dial_values(preset.config)]
         for key in setting_names:
             value = preset.settings.get(key)
             known = _choices(common[key])
             updates.append(gr.update(value=value) if value and (known is None or value in known) else gr.update())
-        return [sentence_html(preset.description), *updates]
+        # as at every door: an overriding preset's settings are for every file
+        return [sentence_html(preset.description), gr.update(value=not preset.overrides), *updates]
 
     def settings(values: tuple[Any, ...]) -> dict[str, Any]:
         found: dict[str, Any] = dict(zip(setting_names, values, strict=True))
@@ -697,8 +682,10 @@ def _bind_presets(
     values = [*dials, *(common[key] for key in setting_names)]
     asked = gr.State("")  # the preset that a second press replaces
     bind_preset_box(listing, dials, lambda: _presets(host), refresh=presets["refresh"])
-    listing.input(use, inputs=[listing], outputs=[note, *values], show_progress=False, api_name=False)
-    presets["load"].click(use, inputs=[listing], outputs=[note, *values], show_progress=False, api_name=False)
+    listing.input(use, inputs=[listing], outputs=[note, own_settings, *values], show_progress=False, api_name=False)
+    presets["load"].click(
+        use, inputs=[listing], outputs=[note, own_settings, *values], show_progress=False, api_name=False
+    )
     presets["save"].click(
         save,
         inputs=[asked, presets["name"], *values],

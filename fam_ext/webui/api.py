@@ -2,8 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable
-from dataclasses import replace
+from collections.abc import Callable, Mapping
 from pathlib import Path
 from secrets import compare_digest
 from typing import Any
@@ -13,42 +12,57 @@ from fastapi.security import HTTPBasic, HTTPBasicCredentials
 
 from fam_ext import __version__
 from fam_ext.core.config import FamConfig
-from fam_ext.errors import FamError, UsageError
+from fam_ext.errors import ConfigError, FamError, UsageError
 from fam_ext.jobs import report
-from fam_ext.jobs.plan import PlanOptions
+from fam_ext.jobs.batches import Batches
+from fam_ext.options import resolve
+from fam_ext.options.field import API, SCRIPT, options_of, pick, said
+from fam_ext.options.job import WEBUI, Job, RendererChoice
 from fam_ext.options.presets import BUILTIN, DEFAULT, PresetStore
-from fam_ext.options.table import CONFIG_FIELDS, json_schema
-from fam_ext.ui.folder import folder_options, folder_schema
-from fam_ext.webui.arguments import named
-from fam_ext.webui.batches import Batches
+from fam_ext.options.resolve import options_at
+from fam_ext.options.table import json_schema
 
 PREFIX = "/fam-hires/v1"
-FAM_DEFAULTS = BUILTIN[DEFAULT].config.to_dict()
-"""What the API takes for a field that is left out, without a preset."""
+DEFAULTS = BUILTIN[DEFAULT]
+"""What every door takes for a field that is left out."""
 _REPORTS = {"json": ("report.json", "application/json"), "csv": ("report.csv", "text/csv")}
 
 
 def job_schema() -> dict[str, Any]:
-    """Return the JSON Schema of POST /jobs: a folder job's fields, and `fam` as the hires script takes it."""
-    schema = folder_schema()
+    """Return the JSON Schema of POST /jobs: a folder job's fields, and `fam` as the hires script takes it. FAM's fields
+    may stand in the job as well."""
+    schema = json_schema(spec for spec in options_at(API) if spec not in options_of(FamConfig))
+    for name, value in DEFAULTS.settings.items():
+        schema["properties"][name]["default"] = value
     schema["properties"]["fam"] = fam_schema()
+    schema["properties"] |= fam_schema()["properties"]
+    schema["required"] = ["input"]
     return schema
 
 
 def fam_schema() -> dict[str, Any]:
     """Return the JSON Schema of the one dict that the hires script takes in `alwayson_scripts`."""
-    schema = json_schema(CONFIG_FIELDS)
-    for name, value in FAM_DEFAULTS.items():
+    schema = json_schema(options_at(SCRIPT))
+    for name, value in DEFAULTS.config.to_dict().items():
         schema["properties"][name]["default"] = list(value) if isinstance(value, tuple) else value
     schema["properties"]["cutoff"]["description"] += (
         " Without cutoff_reference in the same object it is a share of the native side, 0 to 1."
     )
-    schema["properties"] = {
-        "enabled": {"type": "boolean", "default": True, "description": "false leaves FAM off."},
-        "preset": {"type": "string", "description": "A preset's name: the values of the fields that are left out."},
-        **schema["properties"],
-    }
     return schema
+
+
+def job_words(body: Mapping[str, Any]) -> dict[str, Any]:
+    """Return the words of POST /jobs: its fields, and those of its `fam`. Raises a `FamError` where one is in both."""
+    words = dict(body)
+    fam = words.pop("fam", {})
+    if not isinstance(fam, Mapping):
+        raise UsageError(f"fam is {said(fam)}; choose an object of named fields")
+    for name in fam:
+        if name in words:
+            raise ConfigError(f"{said(name)} is given twice; give it in the job or in fam")
+    pick(words, [spec.name for spec in options_at(API)] + ["rules", "include"], "a folder job")
+    pick(fam, [spec.name for spec in options_at(SCRIPT)], "FAM Hires")
+    return {**words, **fam}
 
 
 def add_routes(
@@ -56,7 +70,7 @@ def add_routes(
     *,
     store: Callable[[], PresetStore],
     batches: Batches,
-    check: Callable[[PlanOptions], PlanOptions],
+    check: Callable[[Job], Job],
     default_output: Callable[[str], str],
     credentials: str | None,
 ) -> None:
@@ -78,17 +92,12 @@ def add_routes(
 
     def post_job(body: dict[str, Any] = Body(...)) -> dict[str, Any]:  # noqa: B008
         """Start a folder job; answers with its id. One runs at a time."""
-        with_fam = dict(body)
         try:
-            fam = with_fam.pop("fam", {})
-            if not isinstance(fam, dict):
-                raise UsageError(f"fam is {fam!r}; choose an object of named fields")
-            fields, enabled = named(fam, store=store())
-            source = with_fam.get("input", "")
-            output = default_output(source if isinstance(source, str) else "")
-            options = folder_options(with_fam, FamConfig.from_dict(fields), default_output=output)
-            if not enabled:
-                options = replace(options, method="direct-from-native")
+            words = job_words(body)
+            if not words.get("output"):
+                source = words.get("input", "")
+                words["output"] = default_output(source if isinstance(source, str) else "")
+            options = resolve.job(words, preset_of=store().get, renderer=RendererChoice(WEBUI))
             return batches.start(check(options)).to_json()
         except FamError as error:
             raise _unanswerable(error) from None
@@ -125,7 +134,7 @@ def add_routes(
         if kind not in _REPORTS:
             raise HTTPException(422, detail=f"kind is {kind!r}; choose json or csv")
         name, media_type = _REPORTS[kind]
-        path = report.place(Path(batch.options.output), name)
+        path = report.place(Path(batch.options.places.output), name)
         if not batch.over or not path.is_file():
             raise HTTPException(409, detail=f"job {job_id} has no report yet; ask again when it has ended")
         return FileResponse(path, media_type=media_type)

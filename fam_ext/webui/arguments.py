@@ -6,10 +6,10 @@ from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any
 
-from fam_ext.core.config import MAX_CYCLES, FamConfig
+from fam_ext.core.config import FamConfig
 from fam_ext.errors import ConfigError
-from fam_ext.options.presets import CUSTOM, DEFAULT, PresetStore
-from fam_ext.options.table import CONFIG_FIELDS
+from fam_ext.options import resolve
+from fam_ext.options.presets import CUSTOM, PresetStore
 from fam_ext.ui.dials import PARTS, dial_values, read_dials
 
 XYZ_ATTRIBUTE = "_fam_xyz"
@@ -35,7 +35,8 @@ def read_arguments(args: Sequence[Any], xyz: Mapping[str, Any], *, store: Preset
     """
     by_name = bool(args) and isinstance(args[0], Mapping)
     if by_name:
-        fields, enabled = named(args[0], store=store)
+        config, enabled = resolve.script(args[0], preset_of=store.get)
+        fields = config.to_dict()
     elif args:
         fields, enabled = _positional(args, store=store, page=page)
     else:
@@ -45,7 +46,7 @@ def read_arguments(args: Sequence[Any], xyz: Mapping[str, Any], *, store: Preset
         name = overrides.pop("preset", None)
         if name is not None:
             fields = store.get(name).config.to_dict()
-        fields, enabled = with_values(fields, overrides), True
+        fields, enabled = resolve.config_of(overrides, FamConfig.from_dict(fields)).to_dict(), True
     return Asked(enabled, FamConfig.from_dict(fields) if enabled else FamConfig(), by_name)
 
 
@@ -65,37 +66,3 @@ def _positional(args: Sequence[Any], *, store: PresetStore, page: FamConfig) -> 
         raise ConfigError(f"preset is {preset!r}; choose from {', '.join(store.names())}")
     config = store.get(preset).config
     return (config.to_dict() if dials == dial_values(page) else read_dials(dials)), args[0]
-
-
-def with_values(base: Mapping[str, Any], values: Mapping[str, Any]) -> dict[str, Any]:
-    """Return `base` with `values`. A cut-off that comes without its unit is the paper's c, a share of the native side:
-    it never takes the unit of another number."""
-    fields = {**base, **values}
-    if "cutoff" in values and "cutoff_reference" not in values:
-        fields["cutoff_reference"] = FamConfig().cutoff_reference
-        cutoff = values["cutoff"]
-        if isinstance(cutoff, int | float) and not isinstance(cutoff, bool) and 1 < cutoff <= MAX_CYCLES:
-            raise ConfigError(
-                f"cutoff is {cutoff!r}; choose 0 to 1, a share of the native side, or give cutoff_reference as well "
-                f'("cycles": 0 to {MAX_CYCLES:g})'
-            )
-    return fields
-
-
-def named(values: Mapping[str, Any], *, store: PresetStore) -> tuple[dict[str, Any], bool]:
-    """Return (fields, enabled) of the API's dict. Raises `ConfigError` for a field that there is not.
-
-    What is left out has the value of `preset`, and without one of the default preset.
-    """
-    fields = dict(values)
-    enabled = fields.pop("enabled", True)
-    if not isinstance(enabled, bool):
-        raise ConfigError(f"enabled is {enabled!r}; choose true or false")
-    preset = fields.pop("preset", DEFAULT)
-    if not isinstance(preset, str):
-        raise ConfigError(f"preset is {preset!r}; choose from {', '.join(store.names())}")
-    known = [field.name for field in CONFIG_FIELDS]
-    for name in fields:
-        if name not in known:
-            raise ConfigError(f"{name} is not a field of FAM Hires; choose from enabled, preset, {', '.join(known)}")
-    return with_values(store.get(preset).config.to_dict(), fields), enabled

@@ -2,14 +2,13 @@
 
 from __future__ import annotations
 
-from dataclasses import replace
 from pathlib import Path
 
 from modules import shared
 from modules.paths_internal import data_path
 
 from fam_ext.errors import UsageError
-from fam_ext.jobs.plan import PlanOptions
+from fam_ext.options.job import Job
 
 _OUTPUT_OPTIONS = (
     "outdir_samples",
@@ -55,12 +54,12 @@ def folders_note() -> str:
     return ""
 
 
-def check_places(options: PlanOptions) -> PlanOptions:
+def check_places(options: Job) -> Job:
     """Return the job with its folders in full. Raises `UsageError` where this WebUI does not let its page or API name
     them."""
     if shared.cmd_opts.hide_ui_dir_config:
         raise UsageError("folders cannot be chosen, for this WebUI runs with --hide-ui-dir-config; use its gallery")
-    places = [_real(place) for place in (*options.inputs, options.output)]
+    places = [_real(place) for place in (*options.places.inputs, options.places.output)]
     for resolved in places if _is_remote() else []:
         if not any(root == resolved or root in resolved.parents for root in _allowed):
             raise UsageError(
@@ -70,7 +69,7 @@ def check_places(options: PlanOptions) -> PlanOptions:
     *inputs, output = map(str, places)
     # a link inside a folder must not lead out of what may be named
     allowed = tuple(map(str, _allowed)) if _is_remote() else ()
-    return replace(options, inputs=tuple(inputs), output=output, allowed=allowed)
+    return options.replace(inputs=tuple(inputs), output=output, allowed=allowed)
 
 
 def default_output(source: str) -> str:

@@ -8,33 +8,35 @@ from contextlib import closing, contextmanager
 from typing import Any
 
 import modules.scripts
-from modules import call_queue, devices, errors, infotext_utils, sd_models, sd_samplers, sd_schedulers, sd_vae, shared
+from modules import call_queue, devices, errors, infotext_utils, sd_samplers, sd_schedulers, sd_vae, shared
 from modules.processing import Processed, StableDiffusionProcessingTxt2Img, process_images
 from PIL import Image
 
 from fam_ext.errors import (
     Cancelled,
-    ConfigError,
     FamError,
     NonFiniteLatentError,
     OutOfMemoryError,
     RenderError,
     Skipped,
     UnsupportedSamplerError,
+    UnsupportedScheduleError,
     UsageError,
     is_out_of_memory,
 )
 from fam_ext.jobs.contract import Progress, Rendered
-from fam_ext.jobs.plan import PlanOptions
 from fam_ext.metadata.infotext import parse
+from fam_ext.options.job import Job, PictureRule
 from fam_ext.options.request import HiresRequest
 from fam_ext.options.table import VERSION_KEY
-from fam_ext.ui.folder import upscaler_of
 from fam_ext.webui.kept import own_random_state, reload_model, settings_kept
-from fam_ext.webui.session import PROGRESS_ATTRIBUTE, check_model
+from fam_ext.webui.known import check_known, check_model, checkpoint, schedules, upscalers
+from fam_ext.webui.session import PROGRESS_ATTRIBUTE
 
 TITLE = "fam hires"
 DEFAULT_UPSCALER = "Lanczos"
+_SAID = {"Model": "FAM model", "Model hash": "FAM model hash", "VAE": "FAM VAE"}
+"""What the WebUI's own infotext says about the model that ran, and the key under which a file takes it over."""
 RENDER_JOB = "fam-hires"
 """What the WebUI's state says while a folder job renders."""
 
@@ -69,8 +71,9 @@ class WebUIRenderer:
         if VERSION_KEY not in params and _wants_fam(request):
             raise RenderError("the WebUI made the picture without FAM; see its console")
         ran = {key: value for key, value in params.items() if key.startswith("FAM ")}
-        if "Model" in params:
-            ran["FAM model"] = params["Model"]
+        ran |= {ours: params[key] for key, ours in _SAID.items() if key in params}
+        if request.clip_skip is not None and _has_clip_skip(shared.sd_model):
+            ran["FAM clip skip"] = str(request.clip_skip)
         notes = tuple(line for line in processed.comments.splitlines() if line)
         seconds = time.perf_counter() - began
         return Rendered(processed.images[0].convert("RGB"), ran, seconds=seconds, notes=notes)
@@ -79,6 +82,13 @@ class WebUIRenderer:
         """Leave the WebUI with the checkpoint and VAE of its settings; between pictures the last one's stay loaded."""
         with call_queue.queue_lock:
             reload_model()
+
+
+def _has_clip_skip(model: Any) -> bool:  # noqa: ANN401
+    """Return whether "Clip skip" acts, which the WebUI writes for every model."""
+    if getattr(model, "is_sdxl", False):
+        return bool(shared.opts.sdxl_clip_l_skip)
+    return not getattr(model, "is_sd2", False)
 
 
 def _wants_fam(request: HiresRequest) -> bool:
@@ -112,37 +122,24 @@ def hires_from_picture(
     return processed
 
 
-def check_job(options: PlanOptions) -> None:
+def check_job(options: Job) -> None:
     """Raise a `FamError` where the job names a model, upscaler, sampler, schedule or site that this WebUI has not."""
-    _known("upscaler", upscaler_of(options), upscalers())
-    rules = options.rules
+    check_known("upscaler", options.renderer.upscaler, upscalers())
+    rules = options.picture.rules
     if (rule := rules.get("sampler")) is not None:
-        _known("sampler", rule.value, [sampler.name for sampler in sd_samplers.all_samplers])
+        check_known("sampler", rule.value, sd_samplers.all_samplers_map)
     if (rule := rules.get("schedule")) is not None:
-        _known("schedule", rule.value, [schedule.label for schedule in sd_schedulers.schedulers])
+        check_known("schedule", rule.value, schedules())
     model = rules["model"].value if "model" in rules else None
     if model is not None:
-        _checkpoint(model)
-    elif options.method == "fam" and options.config.am and options.config.attention > 0:
-        check_model(shared.sd_model, options.config)
+        checkpoint(model)
+    elif steers_attention(options.picture):
+        check_model(shared.sd_model, options.picture.config)
 
 
-def _known(name: str, value: str, choices: list[str]) -> None:
-    if value not in choices:
-        raise ConfigError(f"{name} is {value!r}; choose from {', '.join(choices)}")
-
-
-def upscalers() -> list[str]:
-    """Return the names of the WebUI's latent and pixel upscalers."""
-    return [*shared.latent_upscale_modes, *(upscaler.name for upscaler in shared.sd_upscalers)]
-
-
-def _checkpoint(name: str) -> str:
-    """Return the title of the checkpoint that `name` means. Raises `UsageError`."""
-    found = sd_models.get_closet_checkpoint_match(name)
-    if found is None:
-        raise UsageError(f"model is {name!r}; choose from {', '.join(sd_models.checkpoint_tiles(use_short=True))}")
-    return found.title
+def steers_attention(picture: PictureRule) -> bool:
+    """Return whether AM is asked for."""
+    return picture.fixed.get("method", "fam") == "fam" and picture.config.am and picture.config.attention > 0
 
 
 def _processing(image: Image.Image, request: HiresRequest, *, upscaler: str) -> StableDiffusionProcessingTxt2Img:
@@ -152,6 +149,10 @@ def _processing(image: Image.Image, request: HiresRequest, *, upscaler: str) -> 
     if not any(sampler.name == request.sampler for sampler in sd_samplers.all_samplers):
         raise UnsupportedSamplerError(
             f"sampler is {request.sampler!r}; choose one that this WebUI offers, such as DPM++ 2M"
+        )
+    if request.schedule not in sd_schedulers.schedulers_map:
+        raise UnsupportedScheduleError(
+            f"schedule is {request.schedule!r}; choose one that this WebUI offers, such as Karras"
         )
     height, width = request.size
     native = _whole_latents(image)
@@ -180,6 +181,8 @@ def _processing(image: Image.Image, request: HiresRequest, *, upscaler: str) -> 
     p.txt2img_upscale = True
     p.firstpass_image = native
     p.scripts = modules.scripts.scripts_txt2img
+    if request.timestep_spacing not in (None, "trailing" if request.schedule == "SGM Uniform" else None):
+        p.comment(f"timestep spacing {request.timestep_spacing} is not the WebUI's to choose; use a schedule type")
     if request.vae is not None and not _has_vae(request.vae):
         p.comment(f"VAE {request.vae} is not in this WebUI; that of its settings was used")
     p.script_args = tuple(script_arguments({"enabled": True, **config.to_dict()}))
@@ -200,7 +203,7 @@ def _has_vae(name: str | None) -> bool:
 def _overrides(request: HiresRequest) -> dict[str, Any]:
     overrides: dict[str, Any] = {"save_images_before_highres_fix": False}
     if request.model is not None:
-        overrides["sd_model_checkpoint"] = _checkpoint(request.model)
+        overrides["sd_model_checkpoint"] = checkpoint(request.model)
     # always, for the WebUI keeps the last picture's loaded where none is named
     overrides["sd_vae"] = request.vae if _has_vae(request.vae) else shared.opts.sd_vae
     if request.clip_skip is not None:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -18,10 +19,14 @@ from fam_ext.metadata.infotext import is_fam, readable_fields, to_fields
 from fam_ext.options.presets import BUILTIN, DEFAULT, PresetStore
 from fam_ext.options.table import VERSION_KEY
 from fam_ext.ui.accordion import NO_PRESET, TITLE, build_accordion
-from fam_ext.ui.dials import PARTS, dial_values
+from fam_ext.ui.dials import PARTS, dial_values, preset_of
+from fam_ext.webui.answers import go_on, stopping
 from fam_ext.webui.arguments import XYZ_ATTRIBUTE, read_arguments
-from fam_ext.webui.session import before_sampling, begin, close, session_of, stopping
+from fam_ext.webui.generation import PRESET_KEY, before_sampling, begin
+from fam_ext.webui.known import checkpoint
+from fam_ext.webui.session import close, session_of
 
+_MODEL_ATTRIBUTE = "_fam_model"
 PRESETS_FOLDER = Path(data_path) / "fam-hires" / "presets"
 
 
@@ -36,6 +41,15 @@ def default_config() -> FamConfig:
         return store().get(getattr(shared.opts, "fam_default_preset", DEFAULT)).config
     except FamError:
         return BUILTIN[DEFAULT].config
+
+
+def preset_name(config: FamConfig, fam_args: Sequence[Any] = ()) -> str | None:
+    """Return the name of the preset whose dials `config` is, of two equal ones that which was asked for; else None."""
+    first = fam_args[0] if fam_args else None
+    asked = first.get("preset") if isinstance(first, Mapping) else next(iter(fam_args[1:2]), None)
+    presets = store()
+    found = preset_of(dial_values(config), map(presets.get, sorted(presets.names(), key=lambda name: name != asked)))
+    return None if found == NO_PRESET else found
 
 
 class FamHiresScript(scripts.Script):
@@ -63,8 +77,16 @@ class FamHiresScript(scripts.Script):
                 elem_id=lambda part: f"{elem_id}_{part}",
             )
         self.infotext_fields = paste_fields(components)
-        self.paste_field_names = list(to_fields(FamConfig())) + [field.key for field, part in PARTS if not part]
+        self.paste_field_names = [
+            *to_fields(FamConfig()),
+            PRESET_KEY,
+            *(field.key for field, part in PARTS if not part),
+        ]
         return components
+
+    def before_process(self, p: Any, *fam_args: Any) -> None:  # noqa: ANN401
+        # the WebUI drops a checkpoint that it has not, and takes its own instead
+        setattr(p, _MODEL_ATTRIBUTE, p.override_settings.get("sd_model_checkpoint"))
 
     def process(self, p: Any, *fam_args: Any) -> None:  # noqa: ANN401
         with stopping(p):
@@ -80,7 +102,9 @@ class FamHiresScript(scripts.Script):
                     raise UsageError(f"{message} (enable_hr)")
                 p.comment(message)
                 return
-            begin(p, asked.config)
+            if (model := getattr(p, _MODEL_ATTRIBUTE, None)) is not None:
+                checkpoint(model)
+            begin(p, asked.config, preset=preset_name(asked.config, fam_args))
 
     def process_before_every_sampling(self, p: Any, *fam_args: Any, **sampling: Any) -> None:  # noqa: ANN401
         with stopping(p, sampling=True):
@@ -94,6 +118,7 @@ class FamHiresScript(scripts.Script):
     def postprocess(self, p: Any, processed: Any, *fam_args: Any) -> None:  # noqa: ANN401
         with stopping(p):
             session_done(p)
+        go_on(p)
 
 
 def session_done(p: Any) -> None:  # noqa: ANN401
@@ -117,6 +142,11 @@ def paste_fields(components: list[Any]) -> list[Any]:
             gr.Warning(f"FAM Hires: {problem}; the other values were set")
         return VERSION_KEY in params
 
+    def chosen(params: dict[str, Any]) -> str | None:
+        config = config_of(params)
+        # the dials say what was meant: a preset of that name may be another's here, or be gone
+        return None if config is None else preset_name(config, [True, params.get(PRESET_KEY)]) or NO_PRESET
+
     def dial(index: int) -> Any:  # noqa: ANN401
         def read(params: dict[str, Any]) -> Any:  # noqa: ANN401
             config = config_of(params)
@@ -126,6 +156,6 @@ def paste_fields(components: list[Any]) -> list[Any]:
 
     return [
         PasteField(enabled, enable),
-        PasteField(preset, lambda params: NO_PRESET if is_fam(params) else None),
+        PasteField(preset, chosen),
         *(PasteField(component, dial(index)) for index, component in enumerate(dials)),
     ]

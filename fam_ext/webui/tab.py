@@ -10,16 +10,16 @@ from modules.infotext_utils import ParamBinding, PasteField
 from modules.ui_components import ToolButton
 from PIL import Image
 
+from fam_ext.jobs.batches import Batches
 from fam_ext.jobs.contract import Progress
-from fam_ext.jobs.plan import PlanOptions
+from fam_ext.options.job import Job
 from fam_ext.options.request import HiresRequest
 from fam_ext.ui.accordion import TITLE
-from fam_ext.ui.folder import upscaler_of
 from fam_ext.ui.tab import TAB_ID, Made, TabHost, build_tab
-from fam_ext.webui.batches import Batches
 from fam_ext.webui.kept import reload_model
+from fam_ext.webui.known import upscalers
 from fam_ext.webui.places import check_places, default_output, folders_note
-from fam_ext.webui.renderer import RENDER_JOB, WebUIRenderer, check_job, hires_from_picture, upscalers
+from fam_ext.webui.renderer import RENDER_JOB, WebUIRenderer, check_job, hires_from_picture
 from fam_ext.webui.script import default_config, store
 
 SEND_LABEL = "Send to FAM Hires"
@@ -28,15 +28,15 @@ _GALLERIES = {"txt2img_send_to_extras": "txt2img", "img2img_send_to_extras": "im
 _PNG_INFO_BUTTON = "extras_tab"
 
 
-def _make_renderer(options: PlanOptions) -> WebUIRenderer:
-    return WebUIRenderer(upscaler=upscaler_of(options))
+def _make_renderer(options: Job) -> WebUIRenderer:
+    return WebUIRenderer(upscaler=options.renderer.upscaler)
 
 
 batches = Batches(_make_renderer)
 """The folder jobs of this WebUI; they outlive a reload of the page."""
 
 
-def check(options: PlanOptions) -> PlanOptions:
+def check(options: Job) -> Job:
     """Return the job with its folders in full. Raises a `FamError` where its folders are not allowed, or it names what
     this WebUI has not."""
     placed = check_places(options)

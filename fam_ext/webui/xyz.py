@@ -8,12 +8,14 @@ from typing import Any
 from modules import scripts
 
 from fam_ext.core.config import FamConfig
-from fam_ext.errors import ConfigError
+from fam_ext.errors import ConfigError, FamError
 from fam_ext.metadata.infotext import parse_value
 from fam_ext.options.field import Option
+from fam_ext.options.resolve import config_of
 from fam_ext.options.table import CONFIG_FIELDS
+from fam_ext.webui.answers import refuse_axis
 from fam_ext.webui.arguments import XYZ_ATTRIBUTE
-from fam_ext.webui.session import answer_of
+from fam_ext.webui.known import check_model
 
 PREFIX = "[FAM] "
 
@@ -46,26 +48,51 @@ def axes(module: Any, preset_names: Callable[[], list[str]]) -> list[Any]:  # no
     return options
 
 
-def _type(field: Option) -> Callable[[str], Any]:
+class _Number:
+    """Reads a number as the plot's own axes do: to what equals `float` it gives its ranges too ("0.1-0.5 (+0.1)")."""
+
+    def __eq__(self, other: object) -> bool:
+        return other is float
+
+    __hash__ = None  # pyright: ignore[reportAssignmentType]
+
+    def __call__(self, value: Any) -> Any:  # noqa: ANN401
+        return _read(float, value)
+
+
+def _read(read: Callable[[Any], Any], value: Any) -> Any:  # noqa: ANN401
+    """Return what `value` means, and itself where it means nothing: `confirm`, which knows p, refuses it."""
+    try:
+        return read(value)
+    except (KeyError, ValueError, ConfigError):
+        return value
+
+
+def _type(field: Option) -> Any:  # noqa: ANN401
     if field.kind == "float":
-        return float
-    if field.kind == "bool":
-        return _boolean
-    if field.kind == "window":
-        return lambda text: parse_value(field, text)
+        return _Number()
+    if field.kind in ("bool", "window"):
+        read = _boolean if field.kind == "bool" else lambda text: parse_value(field, text)
+        return lambda value: _read(read, value)
     return str
 
 
+def words_of(name: str, value: Any) -> dict[str, Any]:  # noqa: ANN401
+    """Return the named fields that one value of an axis means: a cut-off may have its unit beside it ("20 cycles")."""
+    if name == "cutoff" and isinstance(value, str):
+        number, _, unit = value.strip().partition(" ")
+        return {"cutoff": _read(float, number), **({"cutoff_reference": unit.strip()} if unit else {})}
+    return {name: value}
+
+
 def _boolean(text: str) -> bool:
-    if text.strip().lower() not in ("true", "false"):
-        raise ConfigError(f"the value is {text!r}; choose True or False")
-    return text.strip().lower() == "true"
+    return {"true": True, "false": False}[text.strip().lower()]
 
 
 def _apply(name: str) -> Callable[[Any, Any, Any], None]:
     def apply(p: Any, x: Any, xs: Any) -> None:  # noqa: ANN401
         # a new dict: the plot's cells share the attributes of one p
-        setattr(p, XYZ_ATTRIBUTE, {**getattr(p, XYZ_ATTRIBUTE, {}), name: x})
+        setattr(p, XYZ_ATTRIBUTE, {**getattr(p, XYZ_ATTRIBUTE, {}), **words_of(name, x)})
 
     return apply
 
@@ -76,12 +103,13 @@ def _confirm(field: Option) -> Callable[[Any, list[Any]], None]:
     def confirm(p: Any, xs: list[Any]) -> None:  # noqa: ANN401
         given = getattr(p, XYZ_ATTRIBUTE, {})
         for value in xs:
-            # a cut-off's unit may be another axis's: then either unit's range will do
-            unit = {"cutoff_reference": "cycles"} if field.name == "cutoff" and value > 1 else {}
             try:
-                FamConfig.from_dict({**FamConfig().to_dict(), **given, **unit, field.name: value})
-            except ConfigError as error:
-                raise answer_of(p, error) from None
+                config = config_of({**given, **words_of(field.name, value)}, FamConfig())
+                if field.name == "am_sites":
+                    check_model(p.sd_model, config)
+            except FamError as error:
+                refuse_axis(p, xs, error)
+                return
 
     return confirm
 
@@ -93,4 +121,5 @@ def _confirm_preset(p: Any, xs: list[str]) -> None:  # noqa: ANN401
         try:
             store().get(name)
         except ConfigError as error:
-            raise answer_of(p, error) from None
+            refuse_axis(p, xs, error)
+            return

@@ -16,30 +16,42 @@ CONTEXT = 16
 
 
 def unet(kind="sd15", *, in_channels=4):
-    """Return a UNet of ldm's own class with the blocks of SD1.5 or SDXL, random throughout."""
-    from ldm.modules.diffusionmodules.openaimodel import UNetModel
+    """Return a UNet of ldm's own class with the blocks of SD1.5 or SDXL, or for "small" as few as there can be.
 
+    Random throughout.
+    """
+    from ldm.modules.diffusionmodules import openaimodel
+
+    openaimodel.timestep_embedding = timestep_embedding
     layout = {
         "sd15": {"attention_resolutions": (4, 2, 1), "channel_mult": (1, 2, 4, 4), "transformer_depth": 1},
         "sdxl": {"attention_resolutions": (4, 2), "channel_mult": (1, 2, 4), "transformer_depth": 1},
+        "small": {"attention_resolutions": (2,), "channel_mult": (1, 2), "transformer_depth": 1, "num_res_blocks": 1},
     }[kind]
     torch.manual_seed(0)
-    network = UNetModel(
+    network = openaimodel.UNetModel(
         image_size=8,
         in_channels=in_channels,
         out_channels=4,
         model_channels=32,
-        num_res_blocks=2,
         num_heads=4,
         use_spatial_transformer=True,
         context_dim=CONTEXT,
         legacy=False,
-        **layout,
+        **{"num_res_blocks": 2} | layout,
     )
     for parameter in network.parameters():
         if parameter.dim() > 1 and not parameter.any():  # zero_module: without this, nothing shows in the output
             nn.init.normal_(parameter, std=0.5 / math.sqrt(parameter[0].numel()))
     return network.eval().requires_grad_(False)
+
+
+def timestep_embedding(timesteps, dim, max_period=10000, repeat_only=False):
+    """ldm's, made on the device of `timesteps` as in the WebUI."""
+    half = dim // 2
+    frequencies = torch.exp(torch.arange(half, device=timesteps.device) * (-math.log(max_period) / half))
+    angles = timesteps[:, None].float() * frequencies
+    return torch.cat([torch.cos(angles), torch.sin(angles)], dim=-1)
 
 
 def k_diffusion():
@@ -53,6 +65,8 @@ def k_diffusion():
         sys.modules.update({"k_diffusion": package, "k_diffusion.utils": utils})
         package.utils = utils
         package.sampling = importlib.import_module("k_diffusion.sampling")
+        # as the WebUI, whose schedules stay on the CPU
+        package.sampling.to_d = lambda x, sigma, denoised: (x - denoised) / sigma
     return sys.modules["k_diffusion.sampling"], importlib.import_module("k_diffusion.external")
 
 
@@ -105,15 +119,14 @@ class Sampler:
     def callback_state(self, info):
         self.reported += 1
 
-    def run(self, x, sigmas=None):
+    def run(self, x, sigmas=None, **more):
         """Sample as the WebUI does, from the noisy latent `x`."""
-        sigmas = self.sigmas if sigmas is None else sigmas
-        more = {}
+        sigmas = self.get_sigmas(None, len(self.sigmas) - 1) if sigmas is None else sigmas
         if self.funcname == "sample_dpm_fast":
-            more = {"sigma_min": sigmas[-2], "sigma_max": sigmas[0], "n": len(sigmas) - 1}
+            more |= {"sigma_min": sigmas[-2], "sigma_max": sigmas[0], "n": len(sigmas) - 1}
         elif self.funcname == "sample_dpm_adaptive":
-            more = {"sigma_min": sigmas[-2], "sigma_max": sigmas[0]}
+            more |= {"sigma_min": sigmas[-2], "sigma_max": sigmas[0]}
         else:
-            more = {"sigmas": sigmas}
+            more["sigmas"] = sigmas
         torch.manual_seed(7)
         return self.func(self.model_wrap_cfg, x, callback=self.callback_state, disable=True, **more)

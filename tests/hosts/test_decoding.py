@@ -14,8 +14,8 @@ from fam_ext.core.guide import HiresGuide
 from fam_ext.core.schedule import NoiseLevel
 from fam_ext.errors import NonFiniteLatentError
 from fam_ext.hosts.diffusers_host import DiffusersHost
-from fam_ext.jobs.plan import PlanOptions
 from fam_ext.jobs.run import run_job
+from fam_ext.options.job import Job
 from fam_ext.standalone import DiffusersRenderer
 from tests.hosts import toys
 
@@ -57,7 +57,7 @@ def test_in_a_folder_it_fails_alone_and_is_not_saved(monkeypatch, tmp_path):
     renderer = DiffusersRenderer()
     renderer._host = broken(monkeypatch, "square")
     settings = {"steps": 2}
-    options = PlanOptions(inputs=(str(tmp_path / "in"),), output=str(tmp_path / "out"), scale=2, settings=settings)
+    options = Job.of(inputs=(str(tmp_path / "in"),), output=str(tmp_path / "out"), scale=2, settings=settings)
     summary = run_job(options, lambda: renderer)
     assert (summary.done, summary.failed) == (1, 1)
     assert [file.name for file in (tmp_path / "out").rglob("*.png")] == ["good.png"]

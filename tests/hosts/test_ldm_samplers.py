@@ -6,7 +6,7 @@ import torch
 from fam_ext.core.config import FamConfig
 from fam_ext.core.guide import HiresGuide, NativeRecord
 from fam_ext.errors import ConfigError, UnsupportedSamplerError
-from fam_ext.hosts import ldm
+from fam_ext.hosts import ldm, ldm_levels
 from tests.hosts import ldm_toys
 
 pytestmark = [
@@ -148,7 +148,7 @@ def test_levels_of_both_families():
 def test_the_schedule_is_the_host_s_own_from_start_on(start):
     sampler = ldm_toys.Sampler("sample_euler")
     full = sampler.get_sigmas(None, 12)
-    schedule = ldm.schedule_from(sampler, None, steps=12, start=start)
+    schedule = ldm_levels.schedule_from(sampler, None, steps=12, start=start)
     for denoising in (start, 0.999):  # the host asks for more and takes the last calls + 1
         total = int(schedule.steps / min(denoising, 0.999))
         given = schedule.give(None, total)[total - schedule.steps :]
@@ -169,7 +169,7 @@ class Ddim:
 
 @pytest.mark.parametrize("start", [1.0, 0.6])
 def test_the_ddim_family_begins_where_its_noise_was_added(start):
-    schedule = ldm.schedule_from(Ddim(), None, steps=20, start=start)
+    schedule = ldm_levels.schedule_from(Ddim(), None, steps=20, start=start)
     given = schedule.give(None, 0)
     noise_level, run_over = given[schedule.steps - 1], given[: schedule.steps - 1]
     assert noise_level == run_over[-1] == (951 if start == 1 else 551)
@@ -179,4 +179,4 @@ def test_the_ddim_family_begins_where_its_noise_was_added(start):
 
 def test_a_start_that_leaves_no_step_is_answered():
     with pytest.raises(ConfigError, match=r"start is 0\.01"):
-        ldm.schedule_from(Ddim(), None, steps=3, start=0.01)
+        ldm_levels.schedule_from(Ddim(), None, steps=3, start=0.01)

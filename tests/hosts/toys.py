@@ -64,23 +64,26 @@ def sd_unet(context=32, **changes):
     )
 
 
-def sdxl_unet():
+def sdxl_unet(**changes):
     """SDXL's blocks at toy width: up_blocks.0 is the first with attention."""
     torch.manual_seed(3)
     return UNet2DConditionModel(
-        sample_size=8,
-        block_out_channels=(8, 16, 32),
-        down_block_types=("DownBlock2D", "CrossAttnDownBlock2D", "CrossAttnDownBlock2D"),
-        up_block_types=("CrossAttnUpBlock2D", "CrossAttnUpBlock2D", "UpBlock2D"),
-        transformer_layers_per_block=(1, 2, 3),
-        norm_num_groups=4,
-        cross_attention_dim=80,  # 32 + 48, as 768 + 1280
-        attention_head_dim=(2, 4, 4),
-        use_linear_projection=True,
-        addition_embed_type="text_time",
-        addition_time_embed_dim=8,
-        projection_class_embeddings_input_dim=48 + 6 * 8,
-        layers_per_block=2,
+        **{
+            "sample_size": 8,
+            "block_out_channels": (8, 16, 32),
+            "down_block_types": ("DownBlock2D", "CrossAttnDownBlock2D", "CrossAttnDownBlock2D"),
+            "up_block_types": ("CrossAttnUpBlock2D", "CrossAttnUpBlock2D", "UpBlock2D"),
+            "transformer_layers_per_block": (1, 2, 3),
+            "norm_num_groups": 4,
+            "cross_attention_dim": 80,  # 32 + 48, as 768 + 1280
+            "attention_head_dim": (2, 4, 4),
+            "use_linear_projection": True,
+            "addition_embed_type": "text_time",
+            "addition_time_embed_dim": 8,
+            "projection_class_embeddings_input_dim": 48 + 6 * 8,
+            "layers_per_block": 2,
+        }
+        | changes
     )
 
 

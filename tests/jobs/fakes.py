@@ -9,11 +9,13 @@ from pathlib import Path
 
 from PIL import Image, PngImagePlugin
 
-from fam_ext.errors import Cancelled, OutOfMemoryError, UnsupportedSamplerError
+from fam_ext.errors import Cancelled, OutOfMemoryError, UnsupportedSamplerError, UnsupportedScheduleError
 from fam_ext.jobs.contract import Progress, Rendered, Renderer
-from fam_ext.jobs.plan import PlanOptions
-from fam_ext.jobs.run import RendererSpec
+from fam_ext.jobs.renderers import RendererSpec
 from fam_ext.metadata.infotext import to_fields
+from fam_ext.options import resolve
+from fam_ext.options.job import WEBUI, Job, RendererChoice
+from fam_ext.options.presets import PresetStore
 from fam_ext.options.request import HiresRequest
 
 
@@ -78,6 +80,8 @@ class Odd(Fast):
                 os._exit(9)
         if request.sampler == "LMS":
             raise UnsupportedSamplerError("sampler LMS is not offered; choose DDIM")
+        if request.schedule == "Beta":
+            raise UnsupportedScheduleError("schedule Beta is not offered; choose Karras")
         return super().render(image, request, progress)
 
 
@@ -94,7 +98,7 @@ def infotext(prompt: str, seed: int, **more: str) -> str:
 
 
 def make_picture(
-    path: Path, prompt: str = "a cat", seed: int = 1, size: tuple[int, int] = (24, 16), **more: str
+    path: Path, prompt: str = "a cat", seed: int = 1, size: tuple[int, int] = (48, 32), **more: str
 ) -> None:
     path.parent.mkdir(parents=True, exist_ok=True)
     noise = random.Random(seed).randbytes(size[0] * size[1] * 3)
@@ -110,8 +114,13 @@ def make_folder(folder: Path, count: int) -> Path:
     return folder
 
 
-def options(source: Path, output: Path, **more) -> PlanOptions:
-    return PlanOptions(inputs=(str(source),), output=str(output), **more)
+def page_job(words: dict[str, object]) -> Job:
+    """Return the job that words of the page or the API mean."""
+    return resolve.job(words, preset_of=PresetStore().get, renderer=RendererChoice(WEBUI))
+
+
+def options(source: Path, output: Path, **more) -> Job:
+    return Job.of(inputs=(str(source),), output=str(output), **more)
 
 
 def outputs(folder: Path) -> dict[str, bytes]:

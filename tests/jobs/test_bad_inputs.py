@@ -13,7 +13,8 @@ import pytest
 from PIL import Image
 
 from fam_ext.jobs.journal import Journal
-from fam_ext.jobs.run import RunOptions, run_job
+from fam_ext.jobs.run import run_job
+from fam_ext.options.job import RunRule
 from tests.jobs.fakes import Fast, infotext, make_picture, options, outputs, strays
 
 
@@ -111,7 +112,7 @@ def test_hundreds_of_bad_inputs(tmp_path: Path) -> None:
 
     output = tmp_path / "out"
     events = []
-    summary = run_job(options(source, output, recursive=True), Fast, run=RunOptions(retries=0), on_event=events.append)
+    summary = run_job(options(source, output, recursive=True), Fast, run=RunRule(retries=0), on_event=events.append)
 
     assert sorted(str(path) for path in source.iterdir()) == before
     assert summary.stopped is None

@@ -13,21 +13,23 @@ import pytest
 from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 
-from fam_ext.core.config import FamConfig
 from fam_ext.errors import ConfigError, FamError
 from fam_ext.hosts.prompts import parse_emphasis, split_extra_networks
 from fam_ext.jobs import plan
 from fam_ext.jobs.journal import _request
-from fam_ext.jobs.plan import PlanOptions, Rule, output_name
-from fam_ext.jobs.run import kept_renderer
+from fam_ext.jobs.names import output_name
+from fam_ext.jobs.renderers import kept_renderer
 from fam_ext.jobs.walk import natural_key, shown
+from fam_ext.options.field import API
+from fam_ext.options.job import Job, Rule
 from fam_ext.options.presets import BUILTIN, Preset
 from fam_ext.options.request import HiresRequest, check_value
+from fam_ext.options.resolve import options_at
 from fam_ext.options.table import BY_NAME, REQUEST_FIELDS
-from fam_ext.ui.folder import FOLDER_FIELDS, folder_options
+from tests.jobs.fakes import page_job
 
-TESTS = 9
-INPUTS = int(os.environ.get("FAM_FUZZ", "2250"))
+TESTS = 12
+INPUTS = int(os.environ.get("FAM_FUZZ", "3000"))
 fuzz = settings(
     max_examples=-(-INPUTS // TESTS),
     derandomize="FAM_FUZZ" not in os.environ,
@@ -86,7 +88,7 @@ def changed(base: dict[str, object]) -> st.SearchStrategy[dict[str, object]]:
 
 
 PRESET = BUILTIN["few-step"].to_json()
-OPTIONS = PlanOptions(("in",), "out", size=(512, 512), rules={"seed": Rule("override", 3)}).to_json()
+OPTIONS = Job.of(("in",), "out", size=(512, 512), rules={"seed": Rule("override", 3)}).to_json()
 REQUEST = HiresRequest((64, 64), "a cat", clip_skip=2).to_json()
 
 
@@ -119,19 +121,19 @@ def test_request_values(name: str, value: object) -> None:
 
 
 @fuzz
-@given(st.dictionaries(st.sampled_from(sorted(FOLDER_FIELDS)), values, max_size=3))
+@given(st.dictionaries(st.sampled_from(sorted(spec.name for spec in options_at(API))), values, max_size=3))
 def test_api_jobs(words: dict[str, object]) -> None:
-    job = answered(lambda: folder_options({"input": "/in", **words}, FamConfig()))
-    if isinstance(job, PlanOptions):
-        assert PlanOptions.from_json(json.loads(json.dumps(job.to_json()))) == job
+    job = answered(lambda: page_job({"input": "/in", **words}))
+    if isinstance(job, Job):
+        assert Job.from_json(json.loads(json.dumps(job.to_json()))) == job
 
 
 @fuzz
 @given(st.one_of(values, changed(OPTIONS)))
 def test_stored_options(data: object) -> None:
-    job = answered(lambda: PlanOptions.from_json(data))  # type: ignore[arg-type]
-    if isinstance(job, PlanOptions):
-        assert answered(lambda: job.fingerprint) and list(job.every_rule)
+    job = answered(lambda: Job.from_json(data))  # type: ignore[arg-type]
+    if isinstance(job, Job):
+        assert answered(lambda: job.fingerprint) and list(job.picture.every_rule)
 
 
 @fuzz
@@ -156,10 +158,10 @@ def test_stored_renderers(kept: object) -> None:
     st.text(marks.filter(lambda mark: mark not in "/\x00"), min_size=1, max_size=300),
 )
 def test_names(pattern: str, name: str) -> None:
-    job = answered(lambda: PlanOptions(("in",), "out", name=pattern))
-    if not isinstance(job, PlanOptions):
+    job = answered(lambda: Job.of(("in",), "out", name=pattern))
+    if not isinstance(job, Job):
         return
-    made = answered(lambda: output_name(f"sub/{name}.png", HiresRequest((64, 64)), (32, 32), "PNG", job, 7))
+    made = answered(lambda: output_name(f"sub/{name}.png", HiresRequest((64, 64)), (32, 32), "PNG", pattern, 7))
     if made is None:
         return
     assert isinstance(made, str)

@@ -11,15 +11,17 @@ from pathlib import Path
 import pytest
 
 from fam_ext.jobs import report
+from fam_ext.jobs.events import Control
 from fam_ext.jobs.journal import Journal
-from fam_ext.jobs.run import Control, RunOptions, run_job
+from fam_ext.jobs.run import run_job
+from fam_ext.options.job import RunRule
 from tests.jobs.fakes import Fast, make_folder, make_picture, options, outputs, strays
 
 PROGRAM = """
 import sys, time
 from fam_ext import cli
 from fam_ext.jobs import report
-from fam_ext.jobs.run import RendererSpec
+from fam_ext.jobs.renderers import RendererSpec
 from tests.jobs.fakes import Fast
 
 def slow(path):
@@ -51,8 +53,7 @@ def test_one_ctrl_c_stops_the_report(tmp_path: Path, number: int) -> None:
     upscale = ("upscale", source, "-o", output, "--progress", "plain")
     process = start(tmp_path, 0.25, *upscale)
     assert process.stdout is not None
-    while process.stdout.readline() != "thumbnail\n":
-        pass
+    assert "thumbnail\n" in iter(process.stdout.readline, "")
     process.send_signal(number)
     began = time.monotonic()
     out, err = process.communicate(timeout=60)
@@ -77,8 +78,7 @@ def test_ctrl_c_stops_the_command_that_writes_the_report(tmp_path: Path) -> None
     before = (tmp_path / "out" / "report.html").read_bytes()
     process = start(tmp_path, 0.25, "report", tmp_path / "out")
     assert process.stdout is not None
-    while process.stdout.readline() != "thumbnail\n":
-        pass
+    assert "thumbnail\n" in iter(process.stdout.readline, "")
     process.send_signal(signal.SIGINT)
     _, err = process.communicate(timeout=5)
     assert process.returncode == 130 and "Traceback" not in err and "interrupted" in err
@@ -103,7 +103,7 @@ def test_a_process_that_ended_before_the_report_leaves_it_to_the_next(tmp_path: 
     source, output = make_folder(tmp_path / "in", 1), tmp_path / "out"
     run_job(options(source, output), Fast)
     make_picture(source / "new.png", "new", 9)
-    run_job(options(source, output), Fast, run=RunOptions(report=False))  # as if it had been killed
+    run_job(options(source, output), Fast, run=RunRule(report=False))  # as if it had been killed
     run_job(options(source, output), Fast)
     assert "new.png" in (output / "report.html").read_text()
 
@@ -121,3 +121,30 @@ def test_a_cancelled_job_reports_what_it_made_without_drawing(tmp_path: Path, mo
     monkeypatch.setattr(report, "_thumbnail", never)
     assert run_job(options(source, output), Fast, control=control, on_event=stop).exit_code == 130
     assert json.loads((output / "report.json").read_text())["counts"]["done"] == 1
+
+
+@pytest.mark.slow
+@pytest.mark.skipif(sys.platform == "win32", reason="signals")
+@pytest.mark.parametrize("seconds", [0, 0.4, 2])
+def test_a_terminals_ctrl_c_reaches_workers_that_load(tmp_path: Path, seconds: float) -> None:
+    """A terminal sends it to all of a job's processes; the real renderer, which takes seconds to load."""
+    source, output = make_folder(tmp_path / "in", 3), tmp_path / "out"
+    words = ("upscale", source, "-o", output, "--steps", "1", "--workers", "2", "--progress", "json")
+    process = subprocess.Popen(
+        [sys.executable, "-m", "fam_ext.cli", *map(str, words)],
+        cwd=Path(__file__).parents[2],
+        env={**os.environ, "OMP_NUM_THREADS": "1"},
+        stdout=subprocess.PIPE,
+        stderr=subprocess.PIPE,
+        text=True,
+        start_new_session=True,
+    )
+    assert process.stdout is not None
+    assert any('"started"' in line for line in iter(process.stdout.readline, ""))
+    time.sleep(seconds)
+    os.killpg(process.pid, signal.SIGINT)
+    began = time.monotonic()
+    out, err = process.communicate(timeout=60)
+    assert "Traceback" not in err and err.startswith("stopping:") and process.returncode == 130
+    assert time.monotonic() - began < 15
+    assert json.loads(out.splitlines()[-1])["pending"] == 3 and strays(output) == []

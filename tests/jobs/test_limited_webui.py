@@ -38,7 +38,7 @@ def test_links_do_not_lead_out_of_the_allowed_folders(tmp_path: Path, places: Mo
     (source / "far.png").symlink_to(tmp_path / "private" / "far.png")
     (source / "private").symlink_to(tmp_path / "private", target_is_directory=True)
     job = places.check_places(options(source, tmp_path / "outputs" / "made", recursive=True))
-    found = {candidate.key: plan_file(candidate, job).problem for candidate in walk(job)}
+    found = {candidate.key: plan_file(candidate, job).problem for candidate in walk(job.places)}
     assert found == {"far.png": OUTSIDE, "near.png": None}
     with pytest.raises(UsageError, match="outside this WebUI's output folders"):
         places.check_places(options(source / "private", tmp_path / "outputs" / "made"))

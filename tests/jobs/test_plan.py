@@ -7,7 +7,6 @@ import sys
 import time
 import unicodedata
 from contextlib import closing
-from dataclasses import replace
 from pathlib import Path
 
 import pytest
@@ -18,31 +17,25 @@ from PIL import Image
 from fam_ext.core.config import FamConfig
 from fam_ext.errors import ConfigError, PictureError, UsageError
 from fam_ext.jobs.journal import Journal
-from fam_ext.jobs.plan import (
-    Planned,
-    PlanOptions,
-    Rule,
-    plan_file,
-    safe_name,
-    target_size,
-    with_preset,
-)
+from fam_ext.jobs.names import safe_name
+from fam_ext.jobs.plan import Planned, plan_file
+from fam_ext.jobs.size import target_size
 from fam_ext.jobs.walk import Candidate, natural_key, walk
 from fam_ext.metadata.infotext import Infotext, format_params, to_fields
-from fam_ext.options.presets import BUILTIN
+from fam_ext.options.job import STANDALONE, Job, RendererChoice, Rule, SizeRule
 from fam_ext.options.request import HiresRequest
-from tests.jobs.fakes import make_picture, options
+from tests.jobs.fakes import infotext, make_picture, options, page_job
 
 
 def planned(path: Path, **more):
     plan = options(path, path.parent.parent / "out", **more)
-    return [plan_file(candidate, plan) for candidate in walk(plan)]
+    return [plan_file(candidate, plan) for candidate in walk(plan.places)]
 
 
 def names(source: Path, output: Path, **more) -> dict[str, str]:
     plan = options(source, output, **more)
     with Journal(output, memory=True) as journal:
-        journal.plan(walk(plan), plan, plan_file)
+        journal.plan(walk(plan.places), plan, plan_file)
         return {item.key: item.output for item in journal.items()}
 
 
@@ -54,7 +47,7 @@ def test_natural_order_recursion_and_patterns(tmp_path: Path) -> None:
     source = tmp_path / "in"
 
     def keys(**more) -> list[str]:
-        return [candidate.key for candidate in walk(options(source, tmp_path / "out", **more))]
+        return [candidate.key for candidate in walk(options(source, tmp_path / "out", **more).places)]
 
     assert keys() == ["a2.png", "a10.png"]
     assert keys(recursive=True) == ["a2.png", "a10.png", "b/c1.png", "b/no.jpg", "b/d/c2.png"]
@@ -71,7 +64,7 @@ def test_symlink_loops_end(tmp_path: Path) -> None:
     make_picture(tmp_path / "in" / "a.png")
     (tmp_path / "in" / "loop").symlink_to(tmp_path / "in", target_is_directory=True)
     plan = options(tmp_path / "in", tmp_path / "out", recursive=True)
-    assert [candidate.key for candidate in walk(plan)] == ["a.png"]
+    assert [candidate.key for candidate in walk(plan.places)] == ["a.png"]
 
 
 def test_the_pictures_own_settings_win_over_defaults(tmp_path: Path) -> None:
@@ -108,6 +101,18 @@ def test_a_sidecar_speaks_for_a_picture_without_metadata(tmp_path: Path) -> None
     assert (second.request.prompt, second.request.steps) == ("only words", 30)
 
 
+@pytest.mark.parametrize("codec", ["utf-8", "utf-8-sig", "utf-16", "latin-1"])
+def test_a_sidecar_of_another_program_and_encoding(tmp_path: Path, codec: str) -> None:
+    (tmp_path / "in").mkdir()
+    Image.new("RGB", (64, 64)).save(tmp_path / "in" / "a.jpg")
+    lines = ("Prompt: a café", "Negative Prompt: fog", "Seed: 4", "Stable Diffusion model: x", "Steps: 9")
+    (tmp_path / "in" / "a.txt").write_bytes("\n".join((*lines, "Sampler: euler_a", "Guidance Scale: 3")).encode(codec))
+    (found,) = planned(tmp_path / "in")
+    request = found.request
+    assert (request.prompt, request.negative_prompt, request.seed, request.steps) == ("a café", "fog", 4, 9)
+    assert (request.sampler, request.cfg_scale, found.program) == ("Euler a", 3.0, "Easy Diffusion")
+
+
 @pytest.mark.parametrize(
     ("rule", "prompt"),
     [
@@ -128,12 +133,15 @@ def test_prompt_rules(tmp_path: Path, rule: Rule, prompt: str) -> None:
 
 def test_the_paper_preset_beats_metadata_but_not_the_user(tmp_path: Path) -> None:
     make_picture(tmp_path / "in" / "a.png", "a cat", 7)
-    defaults, rules = with_preset(BUILTIN["paper"], {"steps": Rule("override", 12)})
-    (plan,) = planned(tmp_path / "in", settings=defaults, rules=rules)
-    assert (plan.request.steps, plan.request.sampler, plan.request.cfg_scale) == (12, "DDIM", 7.5)
-    defaults, rules = with_preset(BUILTIN["balanced"], {})
-    (plan,) = planned(tmp_path / "in", settings=defaults, rules=rules)
-    assert (plan.request.steps, plan.request.sampler) == (20, "Euler a")
+
+    def request(**words: object) -> HiresRequest:
+        job = page_job({"input": str(tmp_path / "in"), **words})
+        return plan_file(next(walk(job.places)), job).request
+
+    paper = request(preset="paper", steps=12)
+    assert (paper.steps, paper.sampler, paper.cfg_scale) == (12, "DDIM", 7.5)
+    balanced = request(preset="balanced")
+    assert (balanced.steps, balanced.sampler) == (20, "Euler a")
 
 
 def test_fam_settings_of_the_picture_are_taken_when_asked(tmp_path: Path) -> None:
@@ -148,10 +156,10 @@ def test_fam_settings_of_the_picture_are_taken_when_asked(tmp_path: Path) -> Non
 
 
 def test_old_sampler_names_are_split(tmp_path: Path) -> None:
-    from fam_ext.jobs.plan import resolve
+    from fam_ext.jobs.settings import request_for
 
     found = Infotext("x", "", {"Sampler": "DPM++ 2M Karras", "Steps": "20", "Seed": "1"})
-    request, _ = resolve(found, (64, 64), options(tmp_path / "a", tmp_path / "b"))
+    request, _ = request_for(found, (64, 64), options(tmp_path / "a", tmp_path / "b").picture)
     assert (request.sampler, request.schedule) == ("DPM++ 2M", "Karras")
 
 
@@ -162,13 +170,13 @@ def test_old_sampler_names_are_split(tmp_path: Path) -> None:
         ((512, 768), {"scale": 1.5}, (768, 1152)),
         ((250, 333), {}, (504, 664)),
         ((512, 768), {"size": (1024, 1024)}, (680, 1024)),
-        ((512, 768), {"size": (1000, 1000), "fit": "exact"}, (1000, 1000)),
+        ((512, 768), {"size": (1000, 1000), "exact_size": True}, (1000, 1000)),
         ((1024, 2048), {"scale": 4, "max_side": 4096}, (2048, 4096)),
         ((1024, 1024), {"scale": 4, "max_megapixels": 4.0}, (2000, 2000)),
     ],
 )
 def test_target_sizes(native, more, target) -> None:
-    assert target_size(native, PlanOptions(("a",), "b", **more)) == (target, None)
+    assert target_size(native, SizeRule(**more)) == (target, None)
 
 
 @given(
@@ -178,8 +186,8 @@ def test_target_sizes(native, more, target) -> None:
     st.one_of(st.none(), st.floats(0.1, 64)),
 )
 def test_sizes_are_multiples_of_8_within_the_caps(native, scale, max_side, max_megapixels) -> None:
-    plan = PlanOptions(("a",), "b", scale=scale, max_side=max_side, max_megapixels=max_megapixels)
-    target, skip = target_size(native, plan)
+    plan = Job.of(("a",), "b", scale=scale, max_side=max_side, max_megapixels=max_megapixels)
+    target, skip = target_size(native, plan.size)
     assert target[0] % 8 == target[1] % 8 == 0
     assert min(target) >= 8
     assert skip is not None or target[0] * target[1] > native[0] * native[1]
@@ -216,11 +224,11 @@ def test_the_tree_is_mirrored_and_several_folders_stay_apart(tmp_path: Path) -> 
     make_picture(tmp_path / "one" / "sub" / "a.png")
     make_picture(tmp_path / "two" / "sub" / "a.png")
     make_picture(tmp_path / "b.png")
-    plan = PlanOptions(
+    plan = Job.of(
         (str(tmp_path / "one"), str(tmp_path / "two"), str(tmp_path / "b.png")), str(tmp_path / "out"), recursive=True
     )
     with Journal(tmp_path / "out", memory=True) as journal:
-        journal.plan(walk(plan), plan, plan_file)
+        journal.plan(walk(plan.places), plan, plan_file)
         assert [item.output for item in journal.items()] == ["one/sub/a.png", "two/sub/a.png", "b.png"]
     assert not (tmp_path / "out").exists()
 
@@ -228,7 +236,7 @@ def test_the_tree_is_mirrored_and_several_folders_stay_apart(tmp_path: Path) -> 
 def test_name_patterns(tmp_path: Path) -> None:
     make_picture(tmp_path / "in" / "sub" / "a.png", "x", 7)
     made = names(tmp_path / "in", tmp_path / "out", recursive=True, name="{stem}-{width}x{height}-s{seed}-{index:03d}")
-    assert made == {"sub/a.png": "sub/a-48x32-s7-000.png"}
+    assert made == {"sub/a.png": "sub/a-96x64-s7-000.png"}
 
 
 @pytest.mark.parametrize(
@@ -236,7 +244,7 @@ def test_name_patterns(tmp_path: Path) -> None:
 )
 def test_patterns_that_reach_too_far_are_refused(pattern: str) -> None:
     with pytest.raises(ConfigError, match="pattern"):
-        PlanOptions(("a",), "b", name=pattern)
+        Job.of(("a",), "b", name=pattern)
 
 
 @pytest.mark.parametrize("pattern", ["../{stem}", "/etc/{stem}", "../../{stem}", "con/{stem}", "a/../../{stem}"])
@@ -266,7 +274,7 @@ def test_request_and_options_round_trip(tmp_path: Path) -> None:
     given_options = options(
         tmp_path / "in", tmp_path / "out", size=(512, 256), rules={"prompt": Rule("prefix", "x")}, include=("*.png",)
     )
-    assert PlanOptions.from_json(given_options.to_json()) == given_options
+    assert Job.from_json(given_options.to_json()) == given_options
 
 
 @pytest.mark.parametrize(
@@ -278,15 +286,15 @@ def test_request_and_options_round_trip(tmp_path: Path) -> None:
         ({"rules": {"colour": Rule("take")}}, "colour"),
         ({"rules": {"seed": Rule("prefix", "1")}}, "prefix does not fit seed"),
         ({"quality": 0}, "quality is 0"),
-        ({"fit": "crop"}, "fit is 'crop'"),
+        ({"fit": "crop"}, "'fit' is not an option of a job"),
         ({"first": 0}, "first is 0"),
     ],
 )
 def test_bad_options_are_named(more, says: str) -> None:
     with pytest.raises(ConfigError, match=says):
-        PlanOptions(("a",), "b", **more)
+        Job.of(("a",), "b", **more)
     with pytest.raises(UsageError, match="no input"):
-        PlanOptions((), "b")
+        Job.of((), "b")
     with pytest.raises(ConfigError, match="rule is"):
         Rule("maybe")
 
@@ -297,7 +305,7 @@ def test_a_jpeg_too_wide_for_its_format_is_named(tmp_path: Path) -> None:
     (plan,) = planned(tmp_path / "in")
     assert "16383" in plan.problem
     with pytest.raises(PictureError, match="too large"):
-        target_size((4000, 40000), PlanOptions(("a",), "b", max_megapixels=None))
+        target_size((4000, 40000), SizeRule(max_megapixels=None))
 
 
 def test_files_of_one_size_are_neighbours(tmp_path: Path) -> None:
@@ -305,7 +313,7 @@ def test_files_of_one_size_are_neighbours(tmp_path: Path) -> None:
         make_picture(tmp_path / "in" / f"{number}.png", size=(side, side))
     plan = options(tmp_path / "in", tmp_path / "out")
     with Journal(tmp_path / "out") as journal:
-        journal.plan(walk(plan), plan, plan_file)
+        journal.plan(walk(plan.places), plan, plan_file)
         order = []
         while (item := journal.claim()) is not None:
             order.append(item.key)
@@ -314,7 +322,7 @@ def test_files_of_one_size_are_neighbours(tmp_path: Path) -> None:
 
 def test_planning_imports_no_torch() -> None:
     code = (
-        "import sys, fam_ext.jobs.run, fam_ext.jobs.workers, fam_ext.cli;"
+        "import sys, fam_ext.jobs.run, fam_ext.cli;"
         "bad = [m for m in ('torch', 'gradio', 'diffusers', 'ray', 'numpy', 'rich.progress') if m in sys.modules];"
         "sys.exit(str(bad) if bad else 0)"
     )
@@ -326,8 +334,8 @@ def test_no_two_files_share_a_key_when_a_real_name_looks_numbered(tmp_path: Path
     folders = [tmp_path / "x" / "a", tmp_path / "y" / "a", tmp_path / "z" / "a-2"]
     for folder in folders:
         make_picture(folder / "one.png")
-    job = PlanOptions(inputs=tuple(map(str, folders)), output=str(tmp_path / "out"))
-    assert [candidate.key for candidate in walk(job)] == ["a/one.png", "a-2/one.png", "a-2-2/one.png"]
+    job = Job.of(inputs=tuple(map(str, folders)), output=str(tmp_path / "out"))
+    assert [candidate.key for candidate in walk(job.places)] == ["a/one.png", "a-2/one.png", "a-2-2/one.png"]
 
 
 def test_names_sort_by_their_numbers(tmp_path: Path) -> None:
@@ -347,17 +355,15 @@ def test_names_sort_by_their_numbers(tmp_path: Path) -> None:
 def test_the_default_target_is_capped_and_says_so(tmp_path: Path) -> None:
     # 25 MP of one colour: a small file that would become 100 MP at 2x, 400 MP at 4x
     Image.new("1", (5000, 5000)).save(tmp_path / "a.png")
-    large = plan_file(next(walk(PlanOptions((str(tmp_path),), "b"))), PlanOptions((str(tmp_path),), "b"))
+    large = plan_file(next(walk(Job.of((str(tmp_path),), "b").places)), Job.of((str(tmp_path),), "b"))
     assert large.request is not None and large.request.size == (8000, 8000)
     assert large.notes == ("the target is capped at 64 MP (--max-megapixels)",)
     for more, size in (({"max_megapixels": None}, 10000), ({"max_megapixels": 81.0}, 9000), ({"max_side": 6000}, 6000)):
-        options = PlanOptions((str(tmp_path),), "b", **more)
-        planned = plan_file(next(walk(options)), options)
+        options = Job.of((str(tmp_path),), "b", **more)
+        planned = plan_file(next(walk(options.places)), options)
         assert planned.request is not None and planned.request.size == (size, size)
         assert bool(planned.notes) == (size == 9000)
-    assert target_size((8000, 8000), PlanOptions(("a",), "b"))[1] == (
-        "8000 x 8000 px is as large as --max-megapixels 64 allows"
-    )
+    assert target_size((8000, 8000), SizeRule())[1] == ("8000 x 8000 px is as large as --max-megapixels 64 allows")
 
 
 def test_planning_never_holds_the_journal_while_it_reads(tmp_path: Path) -> None:
@@ -375,14 +381,14 @@ def test_planning_never_holds_the_journal_while_it_reads(tmp_path: Path) -> None
     plan = options(source, tmp_path / "out")
     with Journal(tmp_path / "out") as journal:
         for _ in range(2):
-            counts = journal.plan(walk(plan), plan, slow)
+            counts = journal.plan(walk(plan.places), plan, slow)
             assert (counts.files, counts.new + journal.counts()["pending"] > 0) == (4, True)
             assert journal.counts()["pending"] == 4
-            plan = replace(plan, scale=3.0)
+            plan = plan.replace(scale=3.0)
 
 
 def test_equal_names_are_settled_in_linear_time(tmp_path: Path) -> None:
-    plan = PlanOptions((str(tmp_path),), str(tmp_path / "out"), name="same", scale=2.0)
+    plan = Job.of((str(tmp_path),), str(tmp_path / "out"), name="same", scale=2.0)
     request = HiresRequest((64, 64))
 
     def planned(candidate, options, *, index):
@@ -397,6 +403,26 @@ def test_equal_names_are_settled_in_linear_time(tmp_path: Path) -> None:
         assert names == ["same.png", *(f"same-{number}.png" for number in range(2, 2001))]
         # other settings: each keeps its name
         began = time.process_time()
-        journal.plan(iter(files), replace(plan, scale=3.0), planned)
+        journal.plan(iter(files), plan.replace(scale=3.0), planned)
         assert time.process_time() - began < 3
         assert [item.output for item in journal.items()] == names
+
+
+def test_one_limit_on_steps_at_every_door(tmp_path: Path) -> None:
+    from fam_ext.hosts.diffusers_samplers import DiffusersSampler
+    from fam_ext.options.table import BY_NAME
+    from fam_ext.samplers.names import MOST_STEPS
+
+    assert BY_NAME["steps"].high == MOST_STEPS
+    with pytest.raises(ConfigError, match=f"steps is 151; choose .* to {MOST_STEPS}"):
+        HiresRequest((64, 64), steps=MOST_STEPS + 1)
+    with pytest.raises(UsageError, match=f"steps is 151; choose 1 to {MOST_STEPS}"):
+        DiffusersSampler({}, "Euler", "Uniform", steps=MOST_STEPS + 1, seeds=[1])
+    for sampler, most in (("Euler", MOST_STEPS), ("LCM", 50)):
+        (tmp_path / sampler).mkdir()
+        Image.new("RGB", (64, 64)).save(tmp_path / sampler / "a.png")
+        text = infotext("x", 1).replace("Steps: 20, Sampler: Euler a", f"Steps: 400, Sampler: {sampler}")
+        (tmp_path / sampler / "a.txt").write_text(text)
+        (plan,) = planned(tmp_path / sampler, renderer=RendererChoice(STANDALONE))
+        assert plan.request is not None and plan.request.steps == most
+        assert f"{most} is used" in str(plan.notes) or f"{most} are used" in str(plan.notes)

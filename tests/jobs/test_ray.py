@@ -7,7 +7,8 @@ import pytest
 
 from fam_ext.errors import LoadError
 from fam_ext.jobs.journal import Journal
-from fam_ext.jobs.run import RunOptions, run_job
+from fam_ext.jobs.run import run_job
+from fam_ext.options.job import RunRule
 from tests.jobs.fakes import FakeSpec, Fast, make_picture, options, outputs, strays
 
 ray = pytest.importorskip("ray")
@@ -32,7 +33,7 @@ def test_two_actors_share_the_work_and_a_lost_item_is_made_elsewhere(tmp_path: P
     summary = run_job(
         options(source, tmp_path / "two"),
         FakeSpec("Odd"),
-        run=RunOptions(ray="local", workers=2, ray_gpus=0, retries=2),
+        run=RunRule(ray="local", workers=2, ray_gpus=0, retries=2),
     )
     assert marker.exists()
     assert (summary.done, summary.failed) == (6, 0)
@@ -54,7 +55,7 @@ def test_an_actor_that_dies_while_loading_ends_the_job_once(tmp_path: Path, monk
         run_job(
             options(tmp_path / "in", tmp_path / "out"),
             FakeSpec("DiesLoading"),
-            run=RunOptions(ray="local", workers=1, ray_gpus=0, retries=2),
+            run=RunRule(ray="local", workers=1, ray_gpus=0, retries=2),
             on_event=events.append,
         )
     assert not [event for event in events if event.kind in ("failed", "retry")]

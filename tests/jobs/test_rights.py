@@ -6,7 +6,7 @@ import stat
 import pytest
 from PIL import Image
 
-from fam_ext.cli_model import _write_new
+from fam_ext.cli.model import _write_new
 from fam_ext.demo.export import export_checkpoint
 from fam_ext.jobs.run import run_job
 from fam_ext.options.presets import BUILTIN, write

@@ -7,8 +7,9 @@ import pytest
 from fam_ext.errors import PictureError
 from fam_ext.jobs.journal import Item
 from fam_ext.jobs.make import load
-from fam_ext.jobs.plan import PlanOptions, plan_file
+from fam_ext.jobs.plan import plan_file
 from fam_ext.jobs.walk import walk
+from fam_ext.options.job import Job
 from tests.jobs.fakes import make_picture, options
 
 
@@ -26,7 +27,7 @@ def test_no_link_leads_out_of_the_allowed_folders(tmp_path):
     (root / "near.png").symlink_to(tmp_path / "in-too" / "a.png")
     make_picture(tmp_path / "in-too" / "a.png")
     job = options(root, tmp_path / "out", recursive=True, allowed=(os.path.realpath(root),))
-    found = {planned.candidate.key: planned for planned in (plan_file(one, job) for one in walk(job))}
+    found = {planned.candidate.key: planned for planned in (plan_file(one, job) for one in walk(job.places))}
     good = {key for key, planned in found.items() if planned.problem is None}
     assert good == {"whole.png", "inner.png", "texted.png"}
     assert found["texted.png"].request.prompt == "a cat" and found["texted.png"].candidate.sidecar is None
@@ -49,5 +50,5 @@ def test_a_file_that_becomes_a_link_is_not_read(tmp_path):
 
 def test_roots_travel_and_change_no_fingerprint(tmp_path):
     job = options(tmp_path, tmp_path / "out", allowed=("/a",))
-    assert PlanOptions.from_json(job.to_json()) == job
+    assert Job.from_json(job.to_json()) == job
     assert job.fingerprint == options(tmp_path, tmp_path / "out").fingerprint

@@ -13,14 +13,16 @@ from PIL import Image
 from fam_ext.core.config import FamConfig
 from fam_ext.errors import UnsupportedModelError, UnsupportedSamplerError, UsageError
 from fam_ext.jobs import make
+from fam_ext.jobs.events import Control
 from fam_ext.jobs.journal import Journal
-from fam_ext.jobs.plan import Rule
-from fam_ext.jobs.run import Control, RunOptions, retry_failed, run_job
+from fam_ext.jobs.run import retry_failed, run_job
+from fam_ext.metadata.formats import SUFFIXES
 from fam_ext.metadata.infotext import from_fields, parse, undo
-from fam_ext.metadata.pictures import can_write, normal_format, read_header
+from fam_ext.metadata.pictures import can_write, read_header
+from fam_ext.options.job import STANDALONE, RendererChoice, Rule, RunRule
 from tests.jobs.fakes import SPEC, Fast, Odd, infotext, make_folder, make_picture, options, outputs, strays
 
-QUICK = RunOptions(retries=0)
+QUICK = RunRule(retries=0)
 
 
 def test_a_folder_is_upscaled_with_each_files_own_settings(tmp_path: Path) -> None:
@@ -34,7 +36,7 @@ def test_a_folder_is_upscaled_with_each_files_own_settings(tmp_path: Path) -> No
     assert renderer.seen[1].negative_prompt == "dark"
     assert (renderer.seen[1].steps, renderer.seen[1].sampler, renderer.seen[1].cfg_scale) == (20, "Euler a", 6.5)
     header = read_header(tmp_path / "out" / "picture 1.png")
-    assert header.size == (32, 48)
+    assert header.size == (64, 96)
     assert undo(header.infotext) == infotext("picture 1", 1)
     assert from_fields(parse(header.infotext).params) == config
     assert strays(tmp_path / "out") == []
@@ -74,7 +76,7 @@ def test_other_settings_keep_the_outputs_unless_overwrite(tmp_path: Path) -> Non
     assert outputs(tmp_path / "out") == first
     summary = run_job(options(source, tmp_path / "out", scale=3, overwrite=True), Fast)
     assert summary.done == 2
-    assert read_header(tmp_path / "out" / "picture 0.png").size == (48, 72)
+    assert read_header(tmp_path / "out" / "picture 0.png").size == (96, 144)
     again = Fast()
     run_job(options(source, tmp_path / "out", scale=3, overwrite=True), lambda: again)
     assert again.seen == []
@@ -109,7 +111,7 @@ def test_one_bad_file_fails_alone_and_is_retried(tmp_path: Path) -> None:
 def test_retries_have_a_limit(tmp_path: Path) -> None:
     make_picture(tmp_path / "in" / "a.png", "raise", 1)
     events = []
-    run_job(options(tmp_path / "in", tmp_path / "out"), Odd, run=RunOptions(retries=2), on_event=events.append)
+    run_job(options(tmp_path / "in", tmp_path / "out"), Odd, run=RunRule(retries=2), on_event=events.append)
     assert [event.kind for event in events].count("retry") == 2
     assert [event.kind for event in events].count("failed") == 1
 
@@ -117,7 +119,7 @@ def test_retries_have_a_limit(tmp_path: Path) -> None:
 def test_stop_on_error_leaves_the_rest_in_the_queue(tmp_path: Path) -> None:
     make_picture(tmp_path / "in" / "a.png", "raise", 1)
     make_picture(tmp_path / "in" / "b.png", "fine", 2)
-    run = RunOptions(retries=0, stop_on_error=True)
+    run = RunRule(retries=0, stop_on_error=True)
     summary = run_job(options(tmp_path / "in", tmp_path / "out"), Odd, run=run)
     assert (summary.done, summary.failed, summary.pending) == (0, 1, 1)
     assert run_job(options(tmp_path / "in", tmp_path / "out"), Fast).done == 2
@@ -152,6 +154,30 @@ def test_an_unknown_sampler_from_metadata_is_replaced_but_not_one_asked_for(tmp_
     forced = options(tmp_path / "in", tmp_path / "out2", rules={"sampler": Rule("override", "LMS")})
     with pytest.raises(UnsupportedSamplerError, match="LMS"):
         run_job(forced, Odd, run=QUICK)
+
+
+def test_an_unknown_sampler_keeps_its_schedule_and_an_unknown_schedule_its_sampler(tmp_path: Path) -> None:
+    from PIL import PngImagePlugin
+
+    make_picture(tmp_path / "in" / "a.png", "x", 1)
+    picture = tmp_path / "in" / "a.png"
+    image = Image.open(picture)
+    for number, (asked, ran) in enumerate(
+        [
+            (("LMS", "Exponential"), ("DPM++ 2M", "Exponential")),
+            (("Euler", "Beta"), ("Euler", "Automatic")),
+            (("LMS", "Beta"), ("DPM++ 2M", "Automatic")),
+        ]
+    ):
+        info = PngImagePlugin.PngInfo()
+        own = f"x\nSteps: 4, Sampler: {asked[0]}, Schedule type: {asked[1]}, CFG scale: 7, Seed: 1"
+        info.add_text("parameters", own)
+        image.save(picture, pnginfo=info)
+        output = tmp_path / f"out{number}"
+        assert run_job(options(tmp_path / "in", output), Odd, run=QUICK).done == 1
+        params = parse(read_header(output / "a.png").infotext).params
+        named = params.get("FAM sampler", asked[0]), params.get("FAM schedule", asked[1])
+        assert named == ran
 
 
 def test_a_comparison_method_is_not_labelled_fam(tmp_path: Path) -> None:
@@ -223,7 +249,7 @@ def test_pause_holds_until_resume(tmp_path: Path) -> None:
 def test_timeout_fails_the_hanging_picture_alone(tmp_path: Path) -> None:
     make_picture(tmp_path / "in" / "a.png", "hang", 1)
     make_picture(tmp_path / "in" / "b.png", "fine", 2)
-    summary = run_job(options(tmp_path / "in", tmp_path / "out"), Odd, run=RunOptions(timeout=0.5))
+    summary = run_job(options(tmp_path / "in", tmp_path / "out"), Odd, run=RunRule(timeout=0.5))
     assert (summary.done, summary.failed) == (1, 1)
     with Journal(tmp_path / "out") as journal:
         assert "more than 0.5 s" in next(journal.items(state="failed")).error
@@ -257,7 +283,7 @@ def test_a_second_process_is_refused_and_may_join(tmp_path: Path) -> None:
     joined = threading.Event()
 
     def second() -> None:
-        summaries.append(run_job(options(source, tmp_path / "out"), lambda: renderers[1], run=RunOptions(join=True)))
+        summaries.append(run_job(options(source, tmp_path / "out"), lambda: renderers[1], run=RunRule(join=True)))
 
     thread = threading.Thread(target=second)
 
@@ -276,14 +302,14 @@ def test_a_second_process_is_refused_and_may_join(tmp_path: Path) -> None:
     assert all(renderer.seen for renderer in renderers)
     for path in outputs(tmp_path / "out"):
         header = read_header(tmp_path / "out" / path)
-        assert (header.size, parse(header.infotext).params["FAM method"]) == ((32, 48), "fam")
+        assert (header.size, parse(header.infotext).params["FAM method"]) == ((64, 96), "fam")
     assert strays(tmp_path / "out") == []
 
 
 def test_worker_processes_share_the_work(tmp_path: Path) -> None:
     source = make_folder(tmp_path / "in", 5)
     run_job(options(source, tmp_path / "one"), Fast)
-    summary = run_job(options(source, tmp_path / "two"), SPEC, run=RunOptions(workers=2))
+    summary = run_job(options(source, tmp_path / "two"), SPEC, run=RunRule(workers=2))
     assert summary.done == 5
     assert outputs(tmp_path / "two") == outputs(tmp_path / "one")
     assert strays(tmp_path / "two") == []
@@ -296,7 +322,7 @@ def test_a_lost_worker_and_a_hanging_one_are_replaced(tmp_path: Path, monkeypatc
     for number, prompt in enumerate(["die once", "fine", "die always", "hang", "raise"]):
         make_picture(source / f"{number}.png", prompt, number)
     spec = type(SPEC)("Odd")
-    summary = run_job(options(source, tmp_path / "out"), spec, run=RunOptions(workers=2, timeout=3))
+    summary = run_job(options(source, tmp_path / "out"), spec, run=RunRule(workers=2, timeout=3))
     assert (summary.done, summary.failed) == (2, 3)
     with Journal(tmp_path / "out") as journal:
         errors = {item.key: item.error for item in journal.items(state="failed")}
@@ -347,7 +373,7 @@ def test_reading_and_saving_overlap_with_rendering(tmp_path: Path, monkeypatch) 
     run_job(
         options(source, tmp_path / "out"),
         lambda: Fast(0.15),
-        run=RunOptions(report=False),
+        run=RunRule(report=False),
         on_event=lambda event: events.append((time.monotonic(), event.kind)),
     )
     began = next(when for when, kind in events if kind == "started")
@@ -362,7 +388,7 @@ def test_every_format_with_alpha_and_rotation(tmp_path: Path) -> None:
     exif = Image.Exif()
     exif[0x0112] = 6
     for number, suffix in enumerate(["png", "jpg", "webp", "avif", "tif", "bmp"]):
-        if can_write(normal_format(suffix)) is not None:
+        if can_write(SUFFIXES["." + suffix]) is not None:
             continue
         alpha = suffix not in ("jpg", "bmp")
         image = Image.new("RGBA" if alpha else "RGB", (48, 32), (200, 40 * number, 30, 120)[: 4 if alpha else 3])
@@ -384,13 +410,17 @@ def test_every_format_with_alpha_and_rotation(tmp_path: Path) -> None:
             assert undo(header.infotext) == infotext("a sidecar", int(path[1]))
 
 
+def model(name: str) -> RendererChoice:
+    return RendererChoice(STANDALONE, f"{name}.safetensors")
+
+
 def test_another_model_is_another_picture(tmp_path: Path) -> None:
     source = make_folder(tmp_path / "in", 1)
-    run_job(options(source, tmp_path / "out", renderer='["one.safetensors", []]'), Fast)
+    run_job(options(source, tmp_path / "out", renderer=model("one")), Fast)
     again = Fast()
-    kept = run_job(options(source, tmp_path / "out", renderer='["two.safetensors", []]'), lambda: again)
+    kept = run_job(options(source, tmp_path / "out", renderer=model("two")), lambda: again)
     assert (kept.done, kept.kept) == (0, 1) and again.seen == []
-    made = run_job(options(source, tmp_path / "out", renderer='["two.safetensors", []]', overwrite=True), Fast)
+    made = run_job(options(source, tmp_path / "out", renderer=model("two"), overwrite=True), Fast)
     assert made.done == 1
 
 
@@ -432,7 +462,7 @@ def test_a_worker_that_dies_while_loading_ends_the_job_once(tmp_path: Path, retr
         run_job(
             options(source, tmp_path / "out"),
             type(SPEC)("DiesLoading"),
-            run=RunOptions(workers=2, retries=retries),
+            run=RunRule(workers=2, retries=retries),
             on_event=events.append,
         )
     assert not [event for event in events if event.kind in ("failed", "retry")]

@@ -8,12 +8,12 @@ import pytest
 
 from fam_ext.jobs import make, report
 from fam_ext.jobs.journal import IS_OWN_SOURCE, IS_SOURCE, Journal
-from fam_ext.jobs.plan import PlanOptions
 from fam_ext.jobs.run import retry_failed, run_job
+from fam_ext.options.job import Job
 from tests.jobs.fakes import Fast, make_picture, options
 
 
-def run(plan: PlanOptions) -> tuple[object, list[tuple[str, str]]]:
+def run(plan: Job) -> tuple[object, list[tuple[str, str]]]:
     lines: list[tuple[str, str]] = []
     summary = run_job(
         plan,
@@ -37,7 +37,7 @@ def test_another_source_is_not_replaced_through_a_pattern(tmp_path: Path) -> Non
     for name in ("x-7.png", "y.png"):
         make_picture(tmp_path / "here" / name, name, 7)
     before = {path.name: path.read_bytes() for path in (tmp_path / "here").iterdir()}
-    plan = PlanOptions(
+    plan = Job.of(
         (str(tmp_path / "here" / "y.png"), str(tmp_path / "here" / "x-7.png")),
         str(tmp_path / "here"),
         name="x-{seed}",
@@ -67,7 +67,7 @@ def test_a_source_is_not_replaced_through_a_link(tmp_path: Path, kind: str) -> N
         (tmp_path / "in" / "a.png").symlink_to(target)
     before, kept = (tmp_path / "in" / "a.png").read_bytes(), os.lstat(target)
     sources = (str(tmp_path / "in" / "a.png"), str(tmp_path / "in" / "b.png"))
-    summary, lines = run(PlanOptions(sources, str(tmp_path / "out"), overwrite=True))
+    summary, lines = run(Job.of(sources, str(tmp_path / "out"), overwrite=True))
     assert lines == [("b.png", IS_SOURCE)] and (summary.done, summary.failed) == (1, 1)
     assert (tmp_path / "in" / "a.png").read_bytes() == before
     assert (os.lstat(target).st_ino, os.path.islink(target)) == (kept.st_ino, kind != "hard link")

@@ -13,8 +13,9 @@ from PIL import Image, PngImagePlugin
 from fam_ext.errors import ConfigError, UsageError
 from fam_ext.jobs import report
 from fam_ext.jobs.journal import Journal
-from fam_ext.jobs.plan import Rule
-from fam_ext.jobs.run import RunOptions, kept_renderer, retry_failed, run_job
+from fam_ext.jobs.renderers import kept_renderer
+from fam_ext.jobs.run import retry_failed, run_job
+from fam_ext.options.job import Rule, RunRule
 from fam_ext.options.request import HiresRequest
 from tests.jobs.fakes import Fast, Odd, make_picture, options
 
@@ -187,7 +188,7 @@ def test_a_renderer_that_cannot_be_loaded_ends_the_job_once(tmp_path: Path) -> N
             raise MemoryError
 
     with pytest.raises(UsageError, match="cannot be loaded"):
-        run_job(options(tmp_path / "in", tmp_path / "out"), Unloadable, run=RunOptions(retries=3))
+        run_job(options(tmp_path / "in", tmp_path / "out"), Unloadable, run=RunRule(retries=3))
     with Journal(tmp_path / "out") as journal:
         assert journal.counts()["pending"] == 3
 
@@ -207,7 +208,7 @@ def test_the_folder_is_synced_between_rename_and_journal(tmp_path: Path, monkeyp
         monkeypatch.setattr(place, name, call)
     rename = os.replace
     monkeypatch.setattr(os, "replace", lambda *pair: (seen.append("replace"), rename(*pair)))
-    run_job(options(tmp_path / "in", tmp_path / "out"), Fast, run=RunOptions(report=False))
+    run_job(options(tmp_path / "in", tmp_path / "out"), Fast, run=RunRule(report=False))
     assert seen == ["_write_synced", "saving", "replace", "sync_folder", "done"]
 
 
@@ -238,7 +239,7 @@ def test_recovery_syncs_the_folder_before_the_journal(tmp_path: Path, monkeypatc
     from fam_ext.jobs import journal as journals
 
     make_picture(tmp_path / "in" / "a.png")
-    run_job(options(tmp_path / "in", tmp_path / "out"), Fast, run=RunOptions(report=False))
+    run_job(options(tmp_path / "in", tmp_path / "out"), Fast, run=RunRule(report=False))
     picture = tmp_path / "out" / "a.png"
     state = tmp_path / "out" / ".fam-hires"
     if not renamed:
@@ -265,7 +266,7 @@ def test_recovery_syncs_the_folder_before_the_journal(tmp_path: Path, monkeypatc
 
 def test_a_webui_job_is_not_drawn_with_another_model(tmp_path: Path) -> None:
     make_picture(tmp_path / "in" / "a.png", "raise")
-    run_job(options(tmp_path / "in", tmp_path / "out"), Odd, run=RunOptions(retries=0))  # a renderer of this process
+    run_job(options(tmp_path / "in", tmp_path / "out"), Odd, run=RunRule(retries=0))  # a renderer of this process
     with pytest.raises(UsageError, match=r"drawn in the WebUI.*start the same folders there again"):
         retry_failed(str(tmp_path / "out"))
     with sqlite3.connect(tmp_path / "out" / ".fam-hires" / "journal.sqlite3") as database:

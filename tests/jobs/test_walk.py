@@ -8,9 +8,10 @@ import pytest
 from PIL import Image
 
 from fam_ext.errors import UsageError
-from fam_ext.jobs.plan import PlanOptions, plan_file
+from fam_ext.jobs.plan import plan_file
 from fam_ext.jobs.run import run_job
-from fam_ext.jobs.walk import HIDDEN, LINKS, check_places, is_within, left_out_line, walk
+from fam_ext.jobs.walk import HIDDEN, LINKS, _label, check_places, is_within, left_out_line, walk
+from fam_ext.options.job import Job
 from tests.jobs.fakes import Fast, make_picture, options
 
 pytestmark = pytest.mark.skipif(os.name == "nt", reason="links")
@@ -18,8 +19,8 @@ pytestmark = pytest.mark.skipif(os.name == "nt", reason="links")
 
 def keys(source: Path, output: Path, **more) -> list[str]:
     plan = options(source, output, recursive=True, **more)
-    check_places(plan)
-    return [candidate.key for candidate in walk(plan)]
+    check_places(plan.places)
+    return [candidate.key for candidate in walk(plan.places)]
 
 
 def test_hidden_files_are_left_out_and_counted(tmp_path: Path) -> None:
@@ -27,7 +28,7 @@ def test_hidden_files_are_left_out_and_counted(tmp_path: Path) -> None:
         make_picture(tmp_path / "in" / name)
     left: Counter[str] = Counter()
     plan = options(tmp_path / "in", tmp_path / "out", recursive=True)
-    assert [candidate.key for candidate in walk(plan, left)] == ["a.png", "sub/d.png"]
+    assert [candidate.key for candidate in walk(plan.places, left)] == ["a.png", "sub/d.png"]
     assert left[HIDDEN] == 3
     assert keys(tmp_path / "in" / ".b.png", tmp_path / "out") == [".b.png"]  # named, so wanted
 
@@ -43,7 +44,7 @@ def test_a_link_upward_never_grows_the_plan(tmp_path: Path) -> None:
         run_job(options(source, output, recursive=True), Fast)
     assert sorted(path.name for path in output.glob("**/*.png")) == ["a.png"]
     left: Counter[str] = Counter()
-    list(walk(options(source, output, recursive=True), left))
+    list(walk(options(source, output, recursive=True).places, left))
     assert left[LINKS] == 2
 
 
@@ -68,9 +69,9 @@ def test_the_output_is_no_input_under_any_name(tmp_path: Path) -> None:
         assert keys(tmp_path / "in", output) == ["a.png"]
     (tmp_path / "inside").symlink_to("in/new", target_is_directory=True)
     with pytest.raises(UsageError, match="lies inside the input"):
-        check_places(options(tmp_path / "in", tmp_path / "inside"))
+        check_places(options(tmp_path / "in", tmp_path / "inside").places)
     with pytest.raises(UsageError, match="lies inside the output"):
-        check_places(options(tmp_path / "in", tmp_path))
+        check_places(options(tmp_path / "in", tmp_path).places)
     assert is_within(tmp_path / "alias" / "x", tmp_path / "out") and not is_within(tmp_path / "out2", tmp_path / "out")
 
 
@@ -82,16 +83,16 @@ def test_links_to_files_are_followed_unless_folders_are_limited(tmp_path: Path) 
     (tmp_path / "in" / "near.txt").symlink_to(tmp_path / "secret.txt")
     (tmp_path / "in" / "also.png").symlink_to(tmp_path / "in" / "near.png")
     free = options(tmp_path / "in", tmp_path / "out")
-    assert [candidate.problem for candidate in walk(free)] == [None] * 3
+    assert [candidate.problem for candidate in walk(free.places)] == [None] * 3
     limited = options(tmp_path / "in", tmp_path / "out", allowed=(str(tmp_path / "in"), str(tmp_path / "out")))
-    also, far, near = (plan_file(candidate, limited) for candidate in walk(limited))
+    also, far, near = (plan_file(candidate, limited) for candidate in walk(limited.places))
     assert (
         far.request is None
         and far.problem == "it is a link that leads outside the allowed folders; put the picture itself there"
     )
     assert near.request is not None and near.candidate.sidecar is None
     assert also.request is not None
-    assert PlanOptions.from_json(limited.to_json()) == limited
+    assert Job.from_json(limited.to_json()) == limited
 
 
 def test_other_kinds_are_counted_on_one_line_and_droppings_are_not(tmp_path: Path) -> None:
@@ -104,7 +105,7 @@ def test_other_kinds_are_counted_on_one_line_and_droppings_are_not(tmp_path: Pat
     Image.new("RGB", (24, 16)).save(source / "sub" / "c.png")
     plan = options(source, tmp_path / "out", recursive=True)
     left: Counter[str] = Counter()
-    assert [candidate.key for candidate in walk(plan, left)] == ["a.png", "sub/c.png"]
+    assert [candidate.key for candidate in walk(plan.places, left)] == ["a.png", "sub/c.png"]
     assert left_out_line(left) == "5 left out: .gif, .psd, 1 hidden, 1 without a suffix"
     events = []
     summary = run_job(plan, Fast, on_event=events.append)
@@ -113,8 +114,24 @@ def test_other_kinds_are_counted_on_one_line_and_droppings_are_not(tmp_path: Pat
     assert planned.notes == ("1 of 2 carry no prompt: give --prompt, or .txt files", summary.left_out)
     assert "from A1111" in (tmp_path / "out" / "report.html").read_text()
     again: Counter[str] = Counter()
-    list(walk(options(source, tmp_path / "out", include=("*.png",)), again))
+    list(walk(options(source, tmp_path / "out", include=("*.png",)).places, again))
     assert left_out_line(again) == "1 left out: 1 hidden"
     assert left_out_line(Counter()) == ""
     many = Counter({f".k{number}": 1 for number in range(300)})
     assert left_out_line(many).endswith(".k103, .k104, 292 more kinds")
+
+
+def test_many_equal_inputs_are_labelled_in_linear_time() -> None:
+    class Asked(dict[str, int]):
+        count = 0
+
+        def __contains__(self, name: object) -> bool:
+            self.count += 1
+            return super().__contains__(name)
+
+    labels = Asked()
+    made = [_label("a.png", labels) for _ in range(3000)]
+    assert made[:3] == ["a.png", "a-2.png", "a-3.png"] and len(set(made)) == 3000
+    assert labels.count < 4 * 3000  # each number was tried again for each: 4.5 million
+    more = [_label(name, labels) for name in ("b-2", "b", "b", "b", "a-2.png", "b-2")]
+    assert more == ["b-2", "b", "b-3", "b-4", "a-2-2.png", "b-2-2"]

@@ -9,6 +9,7 @@ from hypothesis import strategies as st
 
 from fam_ext.core.config import FamConfig
 from fam_ext.errors import ConfigError
+from fam_ext.metadata.dissect import unquote
 from fam_ext.metadata.infotext import (
     Infotext,
     add,
@@ -21,7 +22,6 @@ from fam_ext.metadata.infotext import (
     request_value,
     to_fields,
     undo,
-    unquote,
 )
 from fam_ext.options.table import CONFIG_FIELDS
 
@@ -35,6 +35,10 @@ unit = st.floats(0, 1)
 windows = st.tuples(unit, unit).map(lambda pair: (max(pair), min(pair)))
 
 
+def is_site(text: str) -> bool:
+    return bool(text.strip()) and text.isprintable() and text != "False"
+
+
 @st.composite
 def configs(draw):
     reference = draw(st.sampled_from(CHOICES["cutoff_reference"]))
@@ -45,7 +49,11 @@ def configs(draw):
         am=draw(st.booleans()),
         fm_window=draw(windows),
         am_window=draw(windows),
-        am_sites=draw(st.text(min_size=1, max_size=30).filter(lambda text: text.strip() and text.isprintable())),
+        am_sites=draw(
+            st.text(min_size=1, max_size=30).filter(
+                lambda text: text.strip() and text.isprintable() and text != "False"
+            )
+        ),
         am_interp=draw(st.sampled_from(CHOICES["am_interp"])),
         am_source=draw(st.sampled_from(CHOICES["am_source"])),
         cutoff_reference=reference,
@@ -192,3 +200,64 @@ def test_parse_takes_linear_time(text: str) -> None:
 def test_settings_stand_where_a_known_key_is_followed_by_others(text, prompt, negative, seed) -> None:
     found = parse(text)
     assert (found.prompt, found.negative_prompt, request_value(found.params, "seed")) == (prompt, negative, seed)
+
+
+WORDS = ("a red barn, evening", "fog, letters")
+LINE = "Steps: 21, Sampler: Euler a, CFG scale: 5.5, Seed: 777, Size: 64x48"
+TEXTS = {
+    "SD.Next of 2023": "prompt: a red barn, evening\nNegative prompt: fog, letters\n"
+    "Version: aa62f6d, Pipeline: Original,\nSteps: 21 | Seed: 777 | Sampler: Euler a | CFG scale: 5.5 | Size: 64x48 | "
+    "Parser: Full parser | Operations: | Hires upscale: 2",
+    "Easy Diffusion's .txt": "Prompt: a red barn, evening\nNegative Prompt: fog, letters\nSeed: 777\n"
+    "Stable Diffusion model: sd-v1-4\nClip Skip: False\nVAE model: None\nSampler: Euler a\nWidth: 64\n"
+    "Height: 48\nSteps: 21\nGuidance Scale: 5.5\nLoRA model: None",
+    "Easy Diffusion's first .txt": "a red barn, evening\nWidth: 64\nHeight: 48\nSeed: 777\nSteps: 21\n"
+    "Guidance Scale: 5.5\nPrompt Strength: 0.8\nUse Face Correction: None\nUse Upscaling: None\nSampler: Euler a\n"
+    "Negative Prompt: fog, letters\nStable Diffusion model: sd-v1-4",
+    "one setting a line": "a red barn, evening\nNegative prompt: fog, letters\nSteps: 21, \nSampler: Euler a, \n"
+    "CFG scale: 5.5, \nSeed: 777, \nSize: 64x48, \nModel: demo",
+    "settings over two lines": "a red barn, evening\nNegative prompt: fog, letters\n"
+    "Steps: 21, Sampler: Euler a, Size: 64x48\nCFG scale: 5.5, Seed: 777, Version: v1.5.1",
+    "on one line": f"a red barn, evening. Negative prompt: fog, letters. {LINE}",
+    "under a heading": f"Positive prompt: a red barn, evening\nNegative prompt: fog, letters\n{LINE}",
+    "behind a word": f"parameters: a red barn, evening\nNegative prompt: fog, letters\n{LINE}",
+    "in capitals": f"a red barn, evening\nNEGATIVE PROMPT: fog, letters\n{LINE.upper().replace('EULER A', 'Euler a')}",
+    "more lines after it": f"a red barn, evening\nNegative prompt: fog, letters\n{LINE}\n"
+    "Template: a {red|blue} barn\n\nWildcard prompt: __barn__\nNegative Template: fog",
+    "a value with a line break": f"a red barn, evening\nNegative prompt: fog, letters\n{LINE}, Wildcard: first\n"
+    "second, Version: v1",
+}
+
+
+@pytest.mark.parametrize("name", TEXTS)
+def test_texts_as_programs_write_them(name: str) -> None:
+    found = parse(TEXTS[name])
+    assert (found.prompt.rstrip("."), found.negative_prompt.rstrip(".")) == WORDS
+    given = found.params.get("CFG scale", found.params.get("Guidance Scale"))
+    assert (found.params["Steps"], found.params["Sampler"], found.params["Seed"], given) == (
+        "21",
+        "Euler a",
+        "777",
+        "5.5",
+    )
+
+
+@pytest.mark.parametrize(
+    "prose",
+    [
+        "Seed: 5, blue sky, a lawn",
+        "a poster that says Steps: 3, Size: big",
+        "size: huge\nmodel: a girl in red\nversion: two",
+        "Camera: Canon, Lens: 50 mm, Exposure: 1/60",
+    ],
+)
+def test_prose_with_colons_is_a_prompt(prose: str) -> None:
+    assert parse(f"{prose}\nNegative prompt: fog\n{LINE}").prompt == prose
+    assert parse(prose).params == {}
+
+
+@pytest.mark.parametrize("line", ["Sampler: Euler, Seed: 5, CFG scale: 7", "Steps: 20.5, Sampler: Euler, Seed: 5"])
+def test_our_own_steps_begin_no_settings(line: str) -> None:
+    made = add(f"a cat\n{line}", {"FAM version": "1", "FAM steps": "30", "FAM sampler": "DDIM"})
+    assert parse(made).params["FAM version"] == "1" and parse(made).params["Seed"] == "5"
+    assert parse(made).prompt == "a cat"

@@ -13,10 +13,21 @@ from PIL import Image, ImageCms, ImageFile, PngImagePlugin
 
 from fam_ext.core.config import FamConfig
 from fam_ext.errors import PictureError
-from fam_ext.jobs.plan import PlanOptions, plan_file
+from fam_ext.jobs.plan import plan_file
 from fam_ext.jobs.walk import walk
+from fam_ext.metadata.containers import MAX_READ
 from fam_ext.metadata.infotext import add, parse, to_fields, undo
-from fam_ext.metadata.pictures import FORMATS, PREFERRED_SUFFIX, can_write, decode, encode, format_of, read_header
+from fam_ext.metadata.pictures import (
+    FORMATS,
+    PREFERRED_SUFFIX,
+    Header,
+    can_write,
+    decode,
+    encode,
+    format_of,
+    read_header,
+)
+from fam_ext.options.job import Job
 
 INFOTEXT = 'a "cat", ünï 猫\nNegative prompt: dog\nSteps: 20, Sampler: Euler a, CFG scale: 7, Seed: 5, Size: 24x16'
 SRGB = ImageCms.ImageCmsProfile(ImageCms.createProfile("sRGB")).tobytes()
@@ -388,7 +399,53 @@ def test_heic_is_read_where_its_plugin_is(tmp_path: Path, monkeypatch) -> None:
     assert loaded.image.size == (24, 16)
     assert (loaded.header.format, loaded.header.infotext) == ("HEIF", INFOTEXT)
     (tmp_path / "a.heic").write_bytes(HEIF)
-    plan = PlanOptions((str(tmp_path / "a.heic"),), str(tmp_path / "out"))
-    planned = plan_file(next(walk(plan)), plan)
+    plan = Job.of((str(tmp_path / "a.heic"),), str(tmp_path / "out"))
+    planned = plan_file(next(walk(plan.places)), plan)
     assert (planned.format, planned.output, planned.problem) == ("PNG", "a.png", None)
     assert [format_of(name) for name in ("a.HEIC", "a.heif", "a.jxl")] == ["HEIF", "HEIF", "JXL"]
+
+
+def test_a_damaged_exif_block_costs_a_tiff_no_infotext() -> None:
+    block = Image.Exif()
+    block[0x8769] = {0x9003: "2020:01:01 00:00:00", 0x927C: b"maker" * 20}
+    block[0x8825] = {1: "N", 2: (1.0, 2.0, 3.0)}
+    notes = 0
+    for place in range(14, len(block.tobytes())):
+        damaged = bytearray(block.tobytes())
+        damaged[place] = 1
+        origin = Header("JPEG", (16, 16), exif=bytes(damaged))
+        made = encode(picture(16, 16), "TIFF", origin=origin, infotext=INFOTEXT)
+        assert read_header(made.data).infotext == INFOTEXT, place
+        notes += "could not be carried over" in str(made.notes)
+    assert notes  # some were past carrying
+
+
+def test_of_very_many_texts_few_are_looked_at_and_all_are_kept() -> None:
+    info = PngImagePlugin.PngInfo()
+    info.add_text("parameters", INFOTEXT.encode("ascii", "ignore").decode())
+    for number in range(20_000):
+        info.add_text(f"key {number}", "a word")
+    header = read_header(file_of("PNG", pnginfo=info))
+    assert len(header.places) == MAX_READ and header.settings()[1] == "parameters"
+    made = encode(picture(), "PNG", origin=header, infotext="new")
+    assert len(read_header(made.data).texts) == len(header.texts) + 1
+
+
+@pytest.mark.parametrize("target", [name for name in WRITABLE if name != "BMP"])
+@pytest.mark.parametrize("comment", [b"hello, K\xc3\xb6ln", b"parameters\x00" + INFOTEXT.encode() + b"\x00"])
+def test_a_jpeg_s_comment_stays_in_every_format_and_ours_is_read_first(target: str, comment: bytes) -> None:
+    origin = decode(file_of("JPEG", comment=comment)).header
+    before = [text.value for text in origin.places]
+    ours = add(origin.own_text or "a lake", to_fields(FamConfig(cutoff=0.3)), settings={"Steps": "30", "Seed": "1"})
+    header = read_header(encode(picture(), target, origin=origin, infotext=ours).data)
+    assert header.infotext == ours
+    assert all(any(old in text.value for text in header.places) for old in before)
+
+
+def test_png_texts_that_a_format_cannot_hold_are_named() -> None:
+    info = PngImagePlugin.PngInfo()
+    info.add_text("parameters", "first words")
+    info.add_text("parameters", INFOTEXT)
+    origin = read_header(file_of("PNG", pnginfo=info))
+    notes = encode(picture(), "WEBP", origin=origin, infotext=f"{INFOTEXT}, FAM version: 1").notes
+    assert "not kept: parameters" in notes[0]

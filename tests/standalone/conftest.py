@@ -7,8 +7,8 @@ from fam_ext.hosts.diffusers_host import DiffusersHost
 from tests.hosts import toys
 
 
-def as_host(pipe):
-    return DiffusersHost(pipe, name="toy", device=torch.device("cpu"), dtype=torch.float32)
+def as_host(pipe, **more):
+    return DiffusersHost(pipe, name="toy", device=torch.device("cpu"), dtype=torch.float32, **more)
 
 
 @pytest.fixture(scope="session")

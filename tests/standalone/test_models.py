@@ -1,7 +1,10 @@
 """Models as the WebUI takes them: what the prompt becomes, and which networks are refused by name."""
 
+import hashlib
 import json
+import tracemalloc
 
+import diffusers
 import pytest
 import torch
 from diffusers import (
@@ -11,6 +14,7 @@ from diffusers import (
     LCMScheduler,
 )
 from PIL import Image
+from PIL.PngImagePlugin import PngInfo
 
 from fam_ext import standalone
 from fam_ext.core.config import FamConfig
@@ -18,12 +22,13 @@ from fam_ext.errors import UnsupportedModelError
 from fam_ext.hosts.base import Prompt
 from fam_ext.hosts.diffusers_samplers import SCHEDULERS
 from fam_ext.jobs.contract import Progress
-from fam_ext.jobs.plan import PlanOptions
 from fam_ext.jobs.run import run_job
-from fam_ext.metadata.infotext import parse
+from fam_ext.metadata.infotext import parse, request_value
 from fam_ext.metadata.pictures import read_header
+from fam_ext.options.job import Job
 from fam_ext.options.presets import BUILTIN
 from fam_ext.options.request import HiresRequest
+from fam_ext.weights import weights_hash
 from tests.hosts import toys
 
 from .conftest import as_host
@@ -75,6 +80,28 @@ def test_schedulers_of_other_families_are_refused_by_name(tmp_path, scheduler):
 def test_a_folder_with_fp16_files_alone_loads(tmp_path):
     toys.sdxl_pipeline().save_pretrained(tmp_path, variant="fp16")
     assert standalone.load_pipeline(tmp_path, device="cpu").is_sdxl
+
+
+@pytest.mark.parametrize("part", ["unet", "vae", "text_encoder"])
+def test_one_part_with_fp16_files_alone_loads(tmp_path, part):
+    toys.sd_pipeline().save_pretrained(tmp_path)
+    for file in (tmp_path / part).glob("*.safetensors"):
+        file.rename(file.with_name(file.name.replace(".safetensors", ".fp16.safetensors")))
+    assert standalone.load_pipeline(tmp_path, device="cpu").name == tmp_path.name
+
+
+def test_a_part_that_is_pickled_is_one_sentence(tmp_path):
+    toys.sd_pipeline().save_pretrained(tmp_path)
+    weights = tmp_path / "vae" / "diffusion_pytorch_model.safetensors"
+    weights.rename(weights.with_suffix(".bin"))
+    with pytest.raises(UnsupportedModelError, match=r"lacks a part.*pickled weights are not loaded"):
+        standalone.load_pipeline(tmp_path, device="cpu")
+
+
+def test_no_weights_have_no_hash(tmp_path):
+    for place in (tmp_path, tmp_path / "gone"):
+        with pytest.raises(UnsupportedModelError, match=r"has no \.safetensors weights"):
+            standalone.weights_tag(place)
 
 
 @pytest.mark.parametrize(
@@ -159,7 +186,7 @@ def test_what_the_network_was_not_shown_is_a_note_of_the_picture(tmp_path, sd_ho
     Image.new("RGB", (64, 64)).save(tmp_path / "a.png")
     prompt = "<lora:detail:1>" + "<hypernet:x>" * 9 + "cat " * 5000
     settings = {"prompt": prompt, "negative_prompt": "dog " * 5000, "steps": 2, "sampler": "DPM++ 2M", "clip_skip": 2}
-    options = PlanOptions((str(tmp_path / "a.png"),), str(tmp_path / "out"), scale=1.5, settings=settings)
+    options = Job.of((str(tmp_path / "a.png"),), str(tmp_path / "out"), scale=1.5, settings=settings)
 
     class OnHost:
         name = "host"
@@ -179,8 +206,6 @@ def test_what_the_network_was_not_shown_is_a_note_of_the_picture(tmp_path, sd_ho
 
 @pytest.mark.parametrize(("asked", "written"), [("Automatic", "Karras"), ("Uniform", None), ("Karras", None)])
 def test_a_schedule_of_the_pictures_own_text_that_did_not_run_is_corrected(tmp_path, sd_host, asked, written):
-    from PIL.PngImagePlugin import PngInfo
-
     info, text = PngInfo(), f"a cat\nSteps: 2, Sampler: DPM++ 2M, Schedule type: {asked}, CFG scale: 7, Seed: 1"
     info.add_text("parameters", text)
     Image.new("RGB", (64, 64)).save(tmp_path / "a.png", pnginfo=info)
@@ -191,10 +216,21 @@ def test_a_schedule_of_the_pictures_own_text_that_did_not_run_is_corrected(tmp_p
         def render(self, image, request, progress):
             return standalone.render_on(sd_host, image, request, progress)
 
-    options = PlanOptions((str(tmp_path / "a.png"),), str(tmp_path / "out"), scale=1.5)
+    options = Job.of((str(tmp_path / "a.png"),), str(tmp_path / "out"), scale=1.5)
     assert run_job(options, OnHost).done == 1
     ran = parse(read_header(tmp_path / "out" / "a.png").infotext).params
     assert ran.get("FAM schedule") == written
+
+
+def test_clip_skip_acts_on_clip_l_alone_where_the_webuis_setting_says_so(sdxl_host):
+    told = as_host(toys.sdxl_pipeline(), clip_l_skip=True)
+    width = told.pipe.text_encoder.config.hidden_size
+    plain, skipped = (contexts(told, Prompt("a cat", "x", skip))[0] for skip in (None, 3))
+    assert not torch.allclose(plain[..., :width], skipped[..., :width])
+    assert torch.equal(plain[..., width:], skipped[..., width:])
+    usual = contexts(sdxl_host, Prompt("a cat", "x"))[0]
+    # as in the WebUI: the setting alone takes the last layer, 2 is SDXL's own
+    assert torch.equal(contexts(told, Prompt("a cat", "x", 2))[0], usual) and not torch.equal(plain, usual)
 
 
 def test_clip_skip_is_written_where_it_acts(sd_host, sdxl_host):
@@ -202,3 +238,97 @@ def test_clip_skip_is_written_where_it_acts(sd_host, sdxl_host):
     picture = Image.new("RGB", (64, 64))
     assert standalone.render_on(sd_host, picture, request, Progress()).ran["FAM clip skip"] == "2"
     assert "FAM clip skip" not in standalone.render_on(sdxl_host, picture, request, Progress()).ran
+
+
+class OnHost:
+    """Renders on a loaded host, as a job's renderer."""
+
+    name = "host"
+
+    def __init__(self, host):
+        self.host = host
+
+    def render(self, image, request, progress):
+        return standalone.render_on(self.host, image, request, progress)
+
+
+def job(tmp_path, host, text=None, **settings):
+    """Return the parameters of the file that a job makes from a picture with `text` as its own infotext."""
+    info = PngInfo()
+    if text is not None:
+        info.add_text("parameters", text)
+    Image.new("RGB", (64, 64)).save(tmp_path / "a.png", pnginfo=info)
+    settings = {"steps": 2, "sampler": "DPM++ 2M"} | settings
+    options = Job.of((str(tmp_path / "a.png"),), str(tmp_path / "out"), scale=1.5, settings=settings)
+    assert run_job(options, lambda: OnHost(host)).done == 1
+    return parse(read_header(tmp_path / "out" / "a.png").infotext).params
+
+
+def test_a_clip_skip_that_did_not_act_is_not_written(tmp_path, sdxl_host):
+    assert "FAM clip skip" not in job(tmp_path, sdxl_host, clip_skip=2)
+
+
+def test_what_ran_names_the_weights_and_the_vae(tmp_path):
+    toys.sd_pipeline().save_pretrained(tmp_path / "model")
+    host = standalone.load_pipeline(tmp_path / "model", device="cpu")
+    ran = job(tmp_path, host, "a cat\nSteps: 2, Sampler: DPM++ 2M, CFG scale: 7, Seed: 1, VAE: other.safetensors")
+    assert ran["FAM model hash"] == standalone.weights_tag(tmp_path / "model") + ran["FAM model hash"][8:]
+    assert len(ran["FAM model hash"]) == 10
+    assert ran["FAM VAE"] == "None"  # the WebUI's word for the checkpoint's own
+    (tmp_path / "again").mkdir()
+    assert "FAM VAE" not in job(tmp_path / "again", host)  # no word of a VAE, and no other ran
+    request = HiresRequest(size=(96, 96), steps=2, vae="other.safetensors")
+    notes = standalone.render_on(host, Image.new("RGB", (64, 64)), request, Progress()).notes
+    assert notes == ("VAE other.safetensors was not loaded; the model's own was used",)
+
+
+def test_a_checkpoints_hash_is_the_webuis(tmp_path):
+    file = tmp_path / "model.safetensors"
+    file.write_bytes(bytes(3 << 20) + b"x")
+    assert weights_hash(file) == hashlib.sha256(file.read_bytes()).hexdigest()
+
+
+def test_weights_are_hashed_in_pieces_and_once(tmp_path, monkeypatch):
+    file, opened = tmp_path / "model.safetensors", []
+    file.write_bytes(bytes(5 << 20))
+    own = type(file).open
+    monkeypatch.setattr(type(file), "open", lambda path, mode: opened.append(mode) or own(path, mode))
+    tracemalloc.start()
+    first = weights_hash(file)
+    assert tracemalloc.get_traced_memory()[1] < 3 << 20
+    tracemalloc.stop()
+    assert weights_hash(file) == first and opened == ["rb"]
+    file.write_bytes(bytes(4 << 20))
+    assert weights_hash(file) != first and opened == ["rb", "wb", "rb"]
+
+
+@pytest.mark.parametrize("spacing", ["leading", "trailing", "linspace"])
+@pytest.mark.parametrize("sampler", sorted(set(SCHEDULERS) - {"LCM"}))
+def test_a_spacing_is_diffusers_own_and_is_written(sd_host, sampler, spacing):
+    ours = sd_host.sampler(sampler, "Uniform", 4, seeds=[1], spacing=spacing)
+    kind = getattr(diffusers, SCHEDULERS[sampler][0])
+    theirs = kind.from_config({**dict(sd_host.pipe.scheduler.config), "timestep_spacing": spacing})
+    theirs.set_timesteps(4)
+    assert ours.levels[0].timestep == float(theirs.timesteps[0])
+    assert (ours.levels[0].timestep == 999) == (spacing != "leading")
+
+
+def test_a_spacing_is_written_where_it_ran(tmp_path, sd_host):
+    text = "a cat\nSteps: 2, Sampler: Euler, Schedule type: Uniform, CFG scale: 7, Seed: 1"
+    (tmp_path / "again").mkdir()
+    assert "FAM timestep spacing" not in job(tmp_path, sd_host, text)
+    assert job(tmp_path / "again", sd_host, text, timestep_spacing="trailing")["FAM timestep spacing"] == "trailing"
+    request = HiresRequest(size=(96, 96), steps=2, sampler="LCM", timestep_spacing="trailing")
+    picture = Image.new("RGB", (64, 64))
+    assert "FAM timestep spacing" not in standalone.render_on(sd_host, picture, request, Progress()).ran
+
+
+def test_the_few_step_preset_asks_for_trailing_timesteps():
+    settings = BUILTIN["few-step"].settings
+    assert settings["timestep_spacing"] == "trailing"
+
+
+def test_the_steps_written_are_the_schedules_so_that_they_can_be_read_again(sd_host):
+    request = HiresRequest(size=(96, 96), steps=4, sampler="Euler", config=FamConfig(start=0.5))
+    ran = standalone.render_on(sd_host, Image.new("RGB", (64, 64)), request, Progress()).ran
+    assert (request_value(ran, "steps"), ran["FAM start"]) == (4, "0.5")

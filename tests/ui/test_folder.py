@@ -6,13 +6,12 @@ import pytest
 from PIL import Image
 from PIL.PngImagePlugin import PngInfo
 
-from fam_ext.core.config import FamConfig
 from fam_ext.errors import Skipped, UsageError
+from fam_ext.jobs.batches import Batches
 from fam_ext.jobs.journal import Journal
 from fam_ext.ui.compare import status_html
-from fam_ext.ui.folder import folder_options, plan_pages, question
-from fam_ext.webui.batches import Batches
-from tests.jobs.fakes import Fast, make_folder
+from fam_ext.ui.folder import plan_pages, question
+from tests.jobs.fakes import Fast, make_folder, page_job
 
 
 class SkipsOne(Fast):
@@ -38,7 +37,7 @@ def ended(batches, options):
 def test_a_skipped_file_is_skipped_and_made_by_the_next_run(tmp_path):
     renderer = SkipsOne()
     batches = Batches(lambda options: renderer)
-    options = folder_options({"input": str(make_folder(tmp_path / "in", 3))}, FamConfig())
+    options = page_job({"input": str(make_folder(tmp_path / "in", 3))})
     job = ended(batches, options)
     assert (job["state"], job["done"], job["failed"], job["skipped"]) == ("done", 2, 0, 1)
     rows = {row["key"]: (row["state"], row["message"]) for row in job["rows"]}
@@ -46,7 +45,7 @@ def test_a_skipped_file_is_skipped_and_made_by_the_next_run(tmp_path):
     assert "done: 2 done, 1 skipped" in status_html(job)
     # what was missing is in the table, the journal and the report
     assert rows["picture 0.png"] == ("done", "Lora not found: x")
-    with Journal(options.output, memory=True) as journal:
+    with Journal(options.places.output, memory=True) as journal:
         assert {item.key: item.notes for item in journal.items()}["picture 0.png"] == ("Lora not found: x",)
     assert "Lora not found: x" in (tmp_path / "in-fam" / "report.html").read_text()
     again = ended(batches, options)
@@ -55,28 +54,28 @@ def test_a_skipped_file_is_skipped_and_made_by_the_next_run(tmp_path):
 
 def test_the_plan_of_other_settings_shows_them_and_what_is_kept(tmp_path):
     values = {"input": str(make_folder(tmp_path / "in", 3)), "prompt_rule": "suffix", "prompt": ", soft"}
-    ended(Batches(lambda options: Fast()), folder_options(values, FamConfig()))
-    same = list(plan_pages(folder_options(values, FamConfig())))[-1]
+    ended(Batches(lambda options: Fast()), page_job(values))
+    same = list(plan_pages(page_job(values)))[-1]
     assert "3 files, 0 to do, 3 done" in same and "kept" not in same
-    other = list(plan_pages(folder_options({**values, "prompt": ", hard", "scale": 4}, FamConfig())))[-1]
+    other = list(plan_pages(page_job({**values, "prompt": ", hard", "scale": 4})))[-1]
     assert "3 files, 0 to do, 3 kept: made with other settings (tick Replace outputs" in other
     assert other.count("<td>kept: made with other settings</td>") == 3
-    assert "picture 1, hard" in other and "picture 1, soft" not in other and "96 x 64" in other
+    assert "picture 1, hard" in other and "picture 1, soft" not in other and "192 x 128" in other
 
 
 def test_the_list_names_what_it_left_out(tmp_path):
     source = make_folder(tmp_path / "in", 2)
     (source / "picture 0.txt").write_text("its own prompt")
     whole = {"input": str(source)}
-    assert "left out" not in list(plan_pages(folder_options(whole, FamConfig())))[-1]
+    assert "left out" not in list(plan_pages(page_job(whole)))[-1]
     for name in ("notes.txt", "film.mp4", ".hidden.png"):
         (source / name).write_bytes(b"x")
     make_folder(source / "inside", 1)
-    said = list(plan_pages(folder_options(whole, FamConfig())))[-1]
+    said = list(plan_pages(page_job(whole)))[-1]
     assert "left out" in said and all(name in said for name in ("notes.txt", "film.mp4", "inside/"))
-    inner = list(plan_pages(folder_options({**whole, "recursive": True}, FamConfig())))[-1]
+    inner = list(plan_pages(page_job({**whole, "recursive": True})))[-1]
     assert "inside/picture 0.png" in inner and "inside/," not in inner
-    trial = list(plan_pages(folder_options({**whole, "pattern": "*1.png"}, FamConfig())))[-1]
+    trial = list(plan_pages(page_job({**whole, "pattern": "*1.png"})))[-1]
     assert "1 files, 1 to do" in trial and "picture 0.png" in trial
 
 
@@ -91,14 +90,14 @@ def test_the_list_shows_program_and_notes_and_start_has_a_question(tmp_path):
         Image.new("RGB", (64, 48)).save(source / name, pnginfo=info)
     (source / "beside.txt").write_text("a chair")
     values = {"input": str(source)}
-    listed = list(plan_pages(folder_options(values, FamConfig())))[-1]
+    listed = list(plan_pages(page_job(values)))[-1]
     assert "<th>program</th><th>notes</th>" in listed
     assert "<td>Forge</td><td>seed -1 says that it was drawn at random" in listed
     assert "1 of 3 carry no prompt" in listed
-    assert question(folder_options(values, FamConfig())).startswith("1 of 3 carry no prompt: write one")
-    assert question(folder_options({**values, "prompt": "a table"}, FamConfig())) == ""
+    assert question(page_job(values)).startswith("1 of 3 carry no prompt: write one")
+    assert question(page_job({**values, "prompt": "a table"})) == ""
     assert not (tmp_path / "in-fam").exists()
     with pytest.raises(UsageError, match="does not exist"):
-        question(folder_options({"input": str(tmp_path / "none")}, FamConfig()))
+        question(page_job({"input": str(tmp_path / "none")}))
     (source / "bare.png").unlink()
-    assert question(folder_options(values, FamConfig())) == ""
+    assert question(page_job(values)) == ""

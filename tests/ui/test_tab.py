@@ -41,6 +41,27 @@ def test_labels_and_ids_are_as_they_were(tmp_path):
     assert found == SNAPSHOT.read_text()
 
 
+def test_a_small_picture_is_taken_where_its_target_allows():
+    program = """
+from PIL import Image
+from fam_ext.core.config import FamConfig
+from fam_ext.errors import PictureError
+from fam_ext.ui.tab import picture_request
+
+values = dict(width=0, height=0, sampler="Euler", schedule="", steps=9, cfg_scale=5, seed=1, model="", own_model=False)
+for scale in (2, 8):
+    try:
+        print(picture_request(Image.new("RGB", (9, 12)), "", {**values, "scale": scale}, FamConfig()).size)
+    except PictureError as error:
+        print(error)
+"""
+    done = subprocess.run(
+        [PYTHON, "-W", "ignore", "-c", program], cwd=REPOSITORY, capture_output=True, text=True, check=True
+    )
+    refused, size = done.stdout.splitlines()
+    assert refused.startswith("9 x 12 px is too small") and size == "(96, 72)"
+
+
 @pytest.fixture(scope="module")
 def home(tmp_path_factory):
     return tmp_path_factory.mktemp("home")

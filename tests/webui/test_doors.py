@@ -2,7 +2,7 @@
 
 import pytest
 
-from tests.webui.server import TITLE
+from tests.webui.server import TITLE, encoded
 
 
 def pixels_of(server, *args):
@@ -61,3 +61,42 @@ def test_a_cutoff_without_its_unit_is_a_share(server):
     assert fam["FAM cutoff"] == "0.25" and "FAM cutoff reference" not in fam
     fam = pixels_of(server, {"preset": "balanced", "cutoff": 20, "cutoff_reference": "cycles"}).fam
     assert fam["FAM cutoff"] == "20" and fam["FAM cutoff reference"] == "cycles"
+
+
+@pytest.mark.parametrize(
+    ("fields", "words"),
+    [
+        ({"hr_upscaler": "Magic"}, ["hr_upscaler", "'Magic'", "Lanczos", "Latent"]),
+        ({"hr_upscaler": ""}, ["hr_upscaler", "''", "Lanczos"]),
+        ({"hr_sampler_name": "Magic"}, ["sampler", "'Magic'", "Euler"]),
+        ({"hr_scheduler": "Magic"}, ["hr_scheduler", "'Magic'", "Karras"]),
+        ({"hr_checkpoint_name": "Magic"}, ["hr_checkpoint_name", "'Magic'", "fluent-tiny"]),
+        ({"override_settings": {"sd_model_checkpoint": "Magic"}}, ["model", "'Magic'", "fluent-tiny"]),
+        ({"steps": -1}, ["steps is -1", "at least 1"]),
+        ({"hr_second_pass_steps": -1}, ["hr_second_pass_steps is -1", "at least 0"]),
+    ],
+)
+def test_what_this_webui_has_not_is_refused_before_anything_runs(server, fields, words):
+    before = len(server.log())
+    answer = server.generate({}, **fields)
+    assert answer.status == 422 and all(word in answer.error for word in words), answer.error
+    said = server.log()[before:]
+    assert "Traceback" not in said and "it/s" not in said, said
+
+
+def test_pictures_of_several_sizes_in_one_batch_are_refused(server, native_picture):
+    pictures = [encoded(native_picture), encoded(native_picture.resize((80, 64)))]
+    answer = server.generate({}, tab="img2img", init_images=pictures, batch_size=2, width=128, height=128)
+    assert answer.status == 422 and "64 x 64 and 80 x 64" in answer.error, answer.error
+
+
+def test_a_script_that_samples_in_fams_place_is_no_plain_picture(server, native_picture):
+    arguments = next(
+        entry["args"]
+        for entry in server.ask("/sdapi/v1/script-info")[1]
+        if entry["name"] == "img2img alternative test" and entry["is_img2img"]
+    )
+    fields = {"init_images": [encoded(native_picture)], "width": 128, "height": 128}
+    values = [argument["value"] for argument in arguments]
+    answer = server.generate({}, tab="img2img", script_name="img2img alternative test", script_args=values, **fields)
+    assert answer.status != 200 and "sampled past FAM" in answer.error

@@ -316,7 +316,7 @@ def test_an_axis_of_cutoffs_has_the_unit_that_it_says(server):
     alone = plotted(server, ("[FAM] Cutoff c", "0.2, 0.4", []))
     assert ["FAM cutoff: 0.2" in alone.infotexts[1], "FAM cutoff: 0.4" in alone.infotexts[2]] == [True, True]
     assert "FAM cutoff reference" not in "".join(alone.infotexts)
-    cycles = plotted(server, ("[FAM] Cutoff c", "16, 24", []), ("[FAM] Cutoff reference", "", ["cycles"]))
+    cycles = plotted(server, ("[FAM] Cutoff c", "16 cycles, 24 cycles", []))
     assert all("FAM cutoff reference: cycles" in text for text in cycles.infotexts[1:3])
     assert ["FAM cutoff: 16" in cycles.infotexts[1], "FAM cutoff: 24" in cycles.infotexts[2]] == [True, True]
 
@@ -327,11 +327,30 @@ def test_an_axis_of_cutoffs_has_the_unit_that_it_says(server):
         (("[FAM] Cutoff c", "0.5, 900", []), ["cutoff is 900", "512"]),
         (("[FAM] Start (rho)", "0.7, 3", []), ["start is 3"]),
         (("[FAM] Preset", "", ["paper", "none"]), ["'none'", "balanced"]),
+        (("[FAM] Cutoff c", "0.5, abc", []), ["cutoff is 'abc'"]),
+        (("[FAM] Attention Modulation", "", ["maybe"]), ["am is 'maybe'"]),
+        (("[FAM] AM window (rho)", "soon", []), ["am_window is 'soon'"]),
+        (("[FAM] AM sites", "no.such.*", []), ["no.such.*", "output_blocks"]),
     ],
 )
 def test_an_axis_with_a_value_that_cannot_be_is_refused_at_once(server, axis, words):
+    before = len(server.log())
     answer = plotted(server, axis)
     assert answer.status == 422 and all(word in answer.error for word in words), answer.error
+    assert "Traceback" not in server.log()[before:]
+
+
+def test_an_axis_of_numbers_may_be_a_range(server):
+    texts = plotted(server, ("[FAM] Cutoff c", "0.1-0.3 (+0.2)", [])).infotexts
+    assert ["FAM cutoff: 0.1," in texts[1], "FAM cutoff: 0.3" in texts[2]] == [True, True]
+
+
+def test_a_cell_that_cannot_be_leaves_the_others_and_is_one_line(server):
+    before = len(server.log())
+    answer = plotted(server, ("[FAM] Preset", "", ["paper", "balanced"]), ("Sampler", "", ["UniPC", "Euler"]))
+    said = server.log()[before:]
+    assert answer.status == 200 and "Traceback" not in said and said.count("state of sampler UniPC") == 2, said
+    assert [("FAM version" in (text or "")) for text in answer.infotexts[1:5]] == [False, False, True, True]
 
 
 def test_x_y_z_axes(server, check_off):

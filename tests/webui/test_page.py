@@ -1,6 +1,7 @@
 """The page of the real WebUI in Chromium: what a user sees and clicks."""
 
 import contextlib
+import json
 import shutil
 import time
 
@@ -110,6 +111,49 @@ def test_paste_restores_the_dials(page):
     page.click("#txt2img_fam_hires_more .label-wrap")
     assert page.input_value("#txt2img_fam_hires_am_window_start input[type=number]") == "0.9"
     assert page.input_value("#txt2img_fam_hires_am_window_end input[type=number]") == "0.2"
+
+
+def test_a_preset_travels_in_the_infotext_and_its_dials_without_it(page, server):
+    file = server.data / "fam-hires" / "presets" / "my own.json"
+    file.parent.mkdir(parents=True, exist_ok=True)
+    file.write_text(json.dumps({"version": 1, "name": "my own", "fam": {"cutoff": 0.3, "start": 0.8}}))
+    made = server.generate({"preset": "my own"})
+    assert made.fam["FAM preset"] == "my own" and made.fam["FAM cutoff"] == "0.3"
+    assert "FAM preset" not in server.generate({"preset": "my own", "start": 0.9}).fam
+
+    def pasted():
+        page.fill("#txt2img_prompt textarea", made.infotexts[0])
+        page.click("#paste")
+        page.wait_for_function("gradioApp().querySelector('#txt2img_prompt textarea').value === 'a red apple'")
+        page.wait_for_function("gradioApp().querySelector('#txt2img_fam_hires_cutoff input').value === '0.3'")
+        time.sleep(1)
+        assert page.input_value("#txt2img_fam_hires_start input[type=number]") == "0.8"
+        return page.input_value("#txt2img_fam_hires_preset input")
+
+    page.click("#txt2img_fam_hires .label-wrap >> nth=0")
+    page.click("#txt2img_fam_hires_preset_refresh")
+    assert pasted() == "my own"
+    # the same name with other dials, or none of that name
+    file.write_text(json.dumps({"version": 1, "name": "my own", "fam": {"cutoff": 0.7}}))
+    assert pasted() == "custom"
+    file.unlink()
+    assert pasted() == "custom"
+
+
+def test_a_plot_that_cannot_be_is_one_line(page, server):
+    set_small(page)
+    page.click("#txt2img_hr-visible-checkbox")
+    page.click("#script_list input >> nth=0")
+    page.click("#script_list li:has-text('X/Y/Z plot')")
+    page.click("#script_txt2img_xyz_plot_x_type input")
+    page.click("li:has-text('[FAM] Cutoff c')")
+    page.fill("#script_txt2img_xyz_plot_x_values textarea", "0.5, 900")
+    before = len(server.log())
+    infotext, log = generate(page)
+    said = server.log()[before:]
+    assert log.startswith("cutoff is 900") and "512" in log and not infotext.strip()
+    assert said.count("cutoff is 900") == 1 and "Traceback" not in said
+    assert page.locator("#txt2img_gallery img").count() == 0
 
 
 def test_a_preset_sets_the_dials(page):

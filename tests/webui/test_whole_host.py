@@ -155,3 +155,27 @@ def test_equal_requests_give_equal_pictures_whatever_ran_before(probed, native_p
     probed.generate(seed=77)
     probed.generate(tab="img2img", init_images=[encoded(native_picture)], width=128, seed=5)
     assert probed.generate({"start": 0.7, "upsample": "pixel_bicubic"}, **fields).pixels == first
+
+
+def test_reload_ui_leaves_the_host_as_it_was_and_a_jobs_end_known(probed, browser, native_picture, tmp_path):
+    folder = folder_of(tmp_path / "in", native_picture, [", Clip skip: 2, Model: tiny-sd15"])
+    plain, guided = probed.generate().pixels, probed.generate({}).pixels
+    body = {"input": str(folder), "own_model": True}
+    job = wait(probed, probed.ask(f"{ROUTE}/jobs", body)[1]["id"])
+    before, started = state(probed, random=False), probed.log().count("Startup time:")
+    page = browser.new_page(viewport={"width": 1500, "height": 1400})
+    page.set_default_timeout(120_000)
+    page.goto(probed.url, wait_until="domcontentloaded")
+    page.click("#tabs > div > button:has-text('Settings')")
+    page.click("#settings_restart_gradio")
+    while probed.log().count("Startup time:") == started:
+        time.sleep(0.2)
+    after = state(probed, random=False)
+    assert after.pop("flags")[1:] == before.pop("flags")[1:]  # the WebUI's own button asks for an interrupt as well
+    assert after == before
+    assert (probed.generate().pixels, probed.generate({}).pixels) == (plain, guided)
+    assert probed.ask(f"{ROUTE}/jobs/{job['id']}")[1] == job
+    page.goto(probed.url, wait_until="domcontentloaded")
+    page.wait_for_function("typeof switch_to_fam_hires === 'function' && gradioApp().querySelector('#tab_fam_hires')")
+    page.close()
+    assert not any(said in probed.log() for said in ("Error executing callback", "Error running", "Error loading"))

@@ -9,7 +9,22 @@ import logging
 from collections.abc import Callable
 
 from fam_ext.metadata.containers import Text, Texts
-from fam_ext.metadata.programs import comfyui, json_forms, webui
+from fam_ext.metadata.programs import (
+    breadboard,
+    civitai,
+    comfyui,
+    common,
+    drawthings,
+    easydiffusion,
+    fooocus,
+    invokeai,
+    midjourney,
+    mochi,
+    novelai,
+    swarmui,
+    tensorart,
+    webui,
+)
 from fam_ext.metadata.programs.base import Settings
 
 log = logging.getLogger(__name__)
@@ -18,25 +33,29 @@ Read = Callable[[Texts], "Settings | None"]
 # the order says which text counts: our own and the WebUI's settings line first (Draw Things writes an
 # imitation of it beside its own JSON), guesses by common names last
 READERS: tuple[tuple[str, Read], ...] = (
-    ("Draw Things", json_forms.draw_things),
+    ("Draw Things", drawthings.read),
     ("infotext", webui.read),
-    ("SwarmUI", json_forms.swarm),
-    ("InvokeAI", json_forms.invoke),
-    ("NovelAI", json_forms.novelai),
-    ("Fooocus", json_forms.fooocus),
+    ("SwarmUI", swarmui.read),
+    ("InvokeAI", invokeai.read),
+    ("NovelAI", novelai.read),
+    ("Tensor.Art", tensorart.read),
+    ("Civitai", civitai.read),
+    ("Fooocus", fooocus.read),
     ("ComfyUI", comfyui.read),
-    ("Mochi Diffusion", json_forms.mochi),
-    ("Easy Diffusion", json_forms.easy_diffusion),
-    ("JSON", json_forms.plain_object),
+    ("Mochi Diffusion", mochi.read),
+    ("Midjourney", midjourney.read),
+    ("Breadboard", breadboard.read),
+    ("Easy Diffusion", easydiffusion.read),
+    ("JSON", common.read),
 )
 
 
 def read(texts: Texts) -> Settings | None:
     """Return the settings of the program that wrote them, None when no text says any. Never raises.
 
-    A text with settings beats one without, wherever it stands.
+    A text with settings and a prompt beats one without the one or the other, wherever it stands.
     """
-    spare: Settings | None = None
+    best: tuple[int, Settings] | None = None
     for name, reader in READERS:
         try:
             found = reader(texts)
@@ -45,10 +64,13 @@ def read(texts: Texts) -> Settings | None:
             continue
         if found is None:
             continue
-        if found.steps is not None or found.sampler is not None or found.seed is not None:
-            return found
-        spare = spare or found
-    return spare
+        made = found.steps is not None or found.sampler is not None or found.seed is not None
+        rank = 2 * made + bool(found.prompt)
+        if best is None or rank > best[0]:
+            best = rank, found
+        if rank == 3:
+            break
+    return best[1] if best is not None else None
 
 
 def read_text(text: str) -> Settings | None:

@@ -2,15 +2,21 @@
 
 from __future__ import annotations
 
+import itertools
 import math
 import re
 from collections.abc import Mapping
 from dataclasses import dataclass, field
+from typing import Any, cast
 
 from fam_ext.metadata.infotext import Infotext, number
 from fam_ext.samplers import names
 
 _MAX_PROMPT = 1 << 20
+_MAX_LORAS = 32
+_NO_FILE = ("none", "default", "automatic", "default (model)", "baked vae")
+_LORA = re.compile(r"<lora:([^:<>\n]{1,200}):([^:<>\n]{1,40})[^<>\n]{0,80}>")
+_SEED = re.compile(r"\s*(-?[0-9]{1,400}|0x[0-9a-f]{1,32})(?:\.0{1,8})?\s*", re.IGNORECASE)
 
 
 @dataclass(frozen=True)
@@ -87,13 +93,17 @@ def real(value: object) -> float | None:
 
 
 def seed(value: object) -> tuple[int | None, tuple[str, ...]]:
-    """Return the seed within 0 to 2^64 and a note when it was wrapped; -1 was drawn by the program and not kept."""
-    if isinstance(value, str) and re.fullmatch(r"\s*-?[0-9]{1,40}\s*", value):
-        value = int(value)
+    """Return the seed within 0 to 2^64 and a note when it was wrapped, or is none; -1 was drawn by the program and
+    not kept."""
+    if isinstance(value, str):
+        digits = _SEED.fullmatch(value)
+        if digits is not None:
+            value = int(digits.group(1), 16 if "x" in digits.group(1).casefold() else 10)
     if isinstance(value, float) and math.isfinite(value) and value.is_integer():
         value = int(value)
     if not isinstance(value, int) or isinstance(value, bool):
-        return None, ()
+        said = value not in (None, "", [])
+        return None, (f"seed {str(value)[:24]!r} is no whole number, another is used",) if said else ()
     if 0 <= value < 2**64:
         return value, ()
     if value < 0:
@@ -104,15 +114,91 @@ def seed(value: object) -> tuple[int | None, tuple[str, ...]]:
 def named(sampler: object, schedule: object = None) -> tuple[str | None, str | None]:
     """Return sampler and schedule in their usual spelling."""
     own, plan = text(sampler), text(schedule)
-    if not own:
+    if not own or own.casefold() in ("none", "default"):
         return None, (names.schedule(plan) or plan if plan else None)
     return names.usual(own[:80], plan[:80] if plan else None)
 
 
 def base_name(value: object) -> str | None:
     """Return a model's name without its folder and a checkpoint's suffix."""
-    name = text(value)
-    if not name:
+    name = file_name(value)
+    if name is None:
         return None
     name = re.split(r"[\\/]", name)[-1]
     return re.sub(r"\.(safetensors|ckpt|pt|gguf|bin)$", "", name, flags=re.IGNORECASE)[:200] or None
+
+
+def file_name(value: object) -> str | None:
+    """Return a file's name as the program wrote it; None for a program's word for none."""
+    if isinstance(value, dict):  # ComfyUI-Custom-Scripts
+        value = cast("dict[str, Any]", value).get("content")
+    name = text(value)
+    return None if not name or name.casefold() in _NO_FILE else name
+
+
+def own_prompt(value: object) -> str | None:
+    """Return a prompt as `text` does; None for the word that savers write where nobody gave them one."""
+    found = text(value)
+    return None if found is not None and found.casefold() in ("unknown", "undefined", "null", "none") else found
+
+
+def loras_of(prompt: str | None) -> tuple[str, ...]:
+    """Return the LoRAs that a prompt names, as "name:strength"."""
+    found = itertools.islice(_LORA.finditer(prompt or ""), _MAX_LORAS)
+    return tuple(f"{match.group(1)}:{match.group(2)}" for match in found)
+
+
+def size_of(value: object) -> tuple[int, int] | None:
+    """Return (height, width) of "512x768", "512 x 768" or "(512, 768)", which name the width first."""
+    match = re.match(r"\s*\(?\s*([0-9]{1,6})\s{0,3}[x,]\s{0,3}([0-9]{1,6})", value) if isinstance(value, str) else None
+    return (int(match.group(2)), int(match.group(1))) if match is not None else None
+
+
+def first(values: Mapping[str, Any], *names: str) -> object:
+    """Return the value of the first name that is there."""
+    return next((values[name] for name in names if name in values), None)
+
+
+def inner(value: object) -> dict[str, Any]:
+    """Return an object within a JSON object; empty when it is none."""
+    return cast("dict[str, Any]", value) if isinstance(value, dict) else {}
+
+
+def from_values(
+    program: str,
+    place: str,
+    values: Mapping[str, Any],
+    *,
+    prompt: object,
+    negative: object,
+    cfg: object,
+    sampler: object,
+    schedule: object = None,
+    model: object = None,
+    vae: object = None,
+    clip_skip: object = None,
+    notes: tuple[str, ...] = (),
+) -> Settings:
+    """Return the settings in a program's values; seed, steps and size go by the names that all of them use."""
+    drawn, wrapped = seed(first(values, "seed", "Seed"))
+    name, plan = named(sampler, schedule)
+    height = whole(first(values, "height", "Height"), 1 << 20)
+    width = whole(first(values, "width", "Width"), 1 << 20)
+    words = own_prompt(prompt)
+    return Settings(
+        program,
+        words,
+        own_prompt(negative),
+        drawn,
+        whole(first(values, "steps", "Steps", "num_inference_steps"), 100_000),
+        name,
+        plan,
+        real(cfg),
+        (height, width) if height and width else size_of(first(values, "size", "resolution")),
+        base_name(model),
+        file_name(vae),
+        whole(clip_skip, 100),
+        loras_of(words),
+        (*notes, *wrapped),
+        place,
+    )

@@ -2,12 +2,26 @@
 
 from __future__ import annotations
 
+import re
 from collections.abc import Mapping
 
-from fam_ext.metadata.containers import Text, Texts, is_json
-from fam_ext.metadata.infotext import Infotext, dissect
-from fam_ext.metadata.programs.base import Settings, base_name, named, real, seed, text, whole
+from fam_ext.metadata.containers import Text, Texts
+from fam_ext.metadata.dissect import MARKERS, Infotext, dissect
+from fam_ext.metadata.programs.base import (
+    Settings,
+    base_name,
+    first,
+    loras_of,
+    named,
+    own_prompt,
+    real,
+    seed,
+    size_of,
+    text,
+    whole,
+)
 from fam_ext.options.table import VERSION_KEY
+from fam_ext.samplers import names
 
 _KEYS = (
     *("parameters", "Parameters", "UserComment", "exif:UserComment", "Comment", "Description"),
@@ -19,10 +33,12 @@ def read(texts: Texts) -> Settings | None:
     """Return the settings of the last text that has a settings line, else those of a `parameters` without one."""
     last = {(item.place, item.key): item for item in texts}  # of equal keys the last
     ordered = [item for key in _KEYS for item in last.values() if item.key == key]
-    rest = [item for item in last.values() if item.key not in _KEYS]
+    ordered += [item for item in last.values() if item.key not in _KEYS]
+    # what we wrote counts before what we found: a JPEG's comment stays beside our EXIF comment
+    ordered.sort(key=lambda item: not any(f"{key}: " in item.value for key in MARKERS))
     plain: Settings | None = None
-    for item in [*ordered, *rest]:
-        if is_json(item.value):
+    for item in ordered:
+        if item.is_json:
             continue
         found, trailing, has_settings = dissect(item.value)
         if has_settings:
@@ -37,43 +53,51 @@ def from_infotext(item: Text, found: Infotext, trailing: tuple[str, ...]) -> Set
     """Return the settings in an infotext that was taken apart."""
     params = found.params
     number, notes = seed(params.get("Seed"))
-    sampler, schedule = named(params.get("Sampler"), params.get("Schedule type"))
-    version = params.get("Version", "")
-    steps = params.get("Steps", "")
-    prompt, negative = text(found.prompt), text(found.negative_prompt)
+    sampler, schedule = _names(params)
+    prompt, negative = own_prompt(found.prompt), own_prompt(found.negative_prompt)
     if item.key == "dc:description" and negative == "" and prompt is not None and "\n-" in prompt:
         prompt, _, negative = prompt.rpartition("\n-")  # Draw Things
-    cfg = params.get("CFG scale", params.get("Guidance Scale", params.get("Guidance scale")))
     return Settings(
-        _program(params, version),
+        _program(params),
         prompt,
         negative,
         number,
-        whole(steps.split("/")[0], 100_000),
+        whole(params.get("Steps", "").split("/")[0], 100_000),
         sampler,
         schedule,
-        real(cfg),
-        model=base_name(params.get("Model")),
-        vae=text(params.get("VAE")),
-        clip_skip=whole(params.get("Clip skip"), 100),
-        notes=(*notes, *(f"not used: {line[:200]}" for line in trailing[:4])),
-        place=f"{item.place} {item.key}",
-        infotext=item.value,
-        params=params,
+        real(first(params, "CFG scale", "Guidance Scale", "Guidance scale")),
+        size_of(params.get("Size")),
+        base_name(first(params, "Model", "Stable Diffusion model")),
+        text(first(params, "VAE", "VAE model")),
+        whole(params.get("Clip skip"), 100),
+        loras_of(prompt),
+        (*notes, *(f"not used: {line[:200]}" for line in trailing[:4])),
+        f"{item.place} {item.key}",
+        item.value,
+        params,
     )
 
 
-def _program(params: Mapping[str, str], version: str) -> str:
+def _names(params: Mapping[str, str]) -> tuple[str | None, str | None]:
+    scheduler = params.get("Scheduler", "")
+    # SD.Next's is diffusers' class for a sampler, and its schedule has a key of its own
+    is_sampler = names.sampler(scheduler) is not None
+    sigmas = names.schedule(params["Sampler sigma"]) if "Sampler sigma" in params else None
+    schedule = params.get("Schedule type") or (sigmas if is_sampler or not scheduler else scheduler)
+    return named(params.get("Sampler") or (scheduler if is_sampler else None), schedule)
+
+
+def _program(params: Mapping[str, str]) -> str:
+    version = params.get("Version", "")
     if "Civitai resources" in params:
         return "Civitai"
-    if "stable-diffusion.cpp" in version:
-        return "stable-diffusion.cpp"
-    if version.startswith("ComfyUI"):
-        return "ComfyUI"
+    for name in ("stable-diffusion.cpp", "ComfyUI", "Fooocus"):
+        if name in version:
+            return name
     if params.get("App") == "SD.Next" or "Operations" in params or "Parser" in params:
         return "SD.Next"
-    if version[:1] == "f" and version[1:2].isdigit():
+    if version in ("neo", "classic") or re.match(r"f\d", version) is not None:
         return "Forge"
-    if VERSION_KEY in params:
-        return "FAM Hires"
-    return "A1111"
+    if "Stable Diffusion model" in params:
+        return "Easy Diffusion"
+    return "FAM Hires" if VERSION_KEY in params else "A1111"

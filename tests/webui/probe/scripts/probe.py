@@ -6,7 +6,7 @@ import random
 
 import numpy as np
 import torch
-from modules import script_callbacks, sd_samplers_cfg_denoiser, sd_vae, shared
+from modules import script_callbacks, scripts, sd_samplers, sd_samplers_cfg_denoiser, sd_vae, shared
 
 
 def _hash(value):
@@ -24,13 +24,24 @@ def _hooks(model):
     return found
 
 
+def _axes():
+    """The X/Y/Z plot's axes: what adds to them once must not do so again when the page is built anew."""
+    (plot,) = (entry.module for entry in scripts.scripts_data if entry.script_class.__module__ == "xyz_grid.py")
+    return [option.label for option in plot.axis_options]
+
+
 def state():
     return {
         "opts": {name: repr(value) for name, value in sorted(shared.opts.data.items())},
         "model": shared.sd_model.sd_checkpoint_info.title,
         "vae": str(sd_vae.loaded_vae_file),
         "hooks": _hooks(shared.sd_model),
-        "denoiser": id(sd_samplers_cfg_denoiser.CFGDenoiser.forward),
+        "denoiser": sd_samplers_cfg_denoiser.CFGDenoiser.forward.__qualname__,
+        "samplers": [sampler.name for sampler in sd_samplers.all_samplers],
+        "upscalers": [upscaler.name for upscaler in shared.sd_upscalers],
+        "callbacks": {name: len(found) for name, found in script_callbacks.callback_map.items()},
+        "scripts": [script.title() for script in scripts.scripts_txt2img.scripts + scripts.scripts_img2img.scripts],
+        "axes": _axes(),
         "flags": [shared.state.interrupted, shared.state.skipped, shared.state.job],
         "random": [_hash(torch.get_rng_state().tolist()), _hash(np.random.get_state()), _hash(random.getstate())],
     }

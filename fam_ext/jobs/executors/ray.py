@@ -11,11 +11,12 @@ from pathlib import Path
 from typing import Any
 
 from fam_ext.errors import Cancelled, UsageError
+from fam_ext.jobs import make
 from fam_ext.jobs.contract import Progress, Renderer
+from fam_ext.jobs.executors.workers import START_SECONDS, died_loading, portable, work_on
 from fam_ext.jobs.journal import Item
-from fam_ext.jobs.plan import PlanOptions
-from fam_ext.jobs.run import RendererSpec, RunOptions
-from fam_ext.jobs.workers import START_SECONDS, died_loading, portable
+from fam_ext.jobs.renderers import RendererSpec
+from fam_ext.options.job import Job, RunRule
 
 log = logging.getLogger(__name__)
 
@@ -35,15 +36,13 @@ def _ray() -> Any:  # noqa: ANN401  # an optional package without types for us
 class RenderActor:
     """One renderer in one Ray worker. Loads its model before the first item and keeps it."""
 
-    def __init__(self, spec: RendererSpec, options: PlanOptions) -> None:
+    def __init__(self, spec: RendererSpec, options: Job) -> None:
         self._spec = spec
         self._options = options
         self._renderer: Renderer | None = None
         self._cancelled = False
 
     def _ready(self) -> Renderer:
-        from fam_ext.jobs import make
-
         if self._renderer is None:
             self._renderer = make.ready(self._spec.build)
         return self._renderer
@@ -59,16 +58,11 @@ class RenderActor:
     def work(self, item: Item, data: bytes | None) -> tuple[str, Any]:
         """Return ("made", Packed) or ("failed", error). `data` is the source's bytes; None = read it from a shared
         file system."""
-        from fam_ext.jobs import make
-
         try:
             if self._cancelled:
                 raise Cancelled("the job was cancelled")
-            renderer = self._ready()
-            loaded = make.load_bytes(data, item, self._options) if data is not None else make.load(item, self._options)
             progress = Progress(cancelled=lambda: self._cancelled)
-            drawn = make.draw(renderer, loaded, item, progress)
-            return "made", make.pack(loaded, drawn, item, self._options)
+            return "made", work_on(self._ready(), item, self._options, progress, data=data)
         except Exception as error:
             return "failed", portable(error)
 
@@ -91,7 +85,7 @@ class RaySlots:
     """`Slots` over Ray actors. The driver alone writes the journal and the files; an actor that is lost gives its
     item back."""
 
-    def __init__(self, spec: RendererSpec, options: PlanOptions, run: RunOptions) -> None:
+    def __init__(self, spec: RendererSpec, options: Job, run: RunRule) -> None:
         ray = self._ray = _ray()
         self._spec = spec
         self._options = options
@@ -116,7 +110,7 @@ class RaySlots:
             self._started_here = True
         self._actors = [self._start() for _ in range(self._count(run))]
 
-    def _count(self, run: RunOptions) -> int:
+    def _count(self, run: RunRule) -> int:
         if run.workers:
             return run.workers
         resources = self._ray.cluster_resources()

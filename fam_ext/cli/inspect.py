@@ -10,10 +10,12 @@ from typing import Annotated, Any
 import typer
 
 from fam_ext.errors import FamError, UsageError
-from fam_ext.jobs.plan import PlanOptions, plan_file, with_preset
+from fam_ext.jobs.plan import plan_file
 from fam_ext.jobs.walk import shown, walk
 from fam_ext.metadata import pictures
 from fam_ext.options import presets as preset_store
+from fam_ext.options import resolve
+from fam_ext.options.job import STANDALONE, RendererChoice
 
 _SHOWN = ("prompt", "negative", "seed", "steps", "sampler", "schedule", "cfg", "model", "vae", "clip_skip", "loras")
 _RUNS = ("prompt", "negative_prompt", "seed", "steps", "sampler", "schedule", "cfg_scale", "method")
@@ -60,11 +62,9 @@ def describe(path: Path, preset: str) -> dict[str, Any]:
         found = {name: getattr(reading, name) for name in _SHOWN}
         values |= {"program": reading.program, "where": reading.place}
         values["found"] = {name: value for name, value in found.items() if value not in (None, "", ())}
-    defaults, rules = with_preset(preset_store.PresetStore().get(preset), {})
-    options = PlanOptions(
-        inputs=(str(path),), output=str(path.parent / "out"), settings=defaults, rules=rules, standalone=True
-    )
-    planned = plan_file(next(iter(walk(options))), options)
+    words = {"inputs": (str(path),), "output": str(path.parent / "out"), "preset": preset}
+    options = resolve.job(words, preset_of=preset_store.PresetStore().get, renderer=RendererChoice(STANDALONE))
+    planned = plan_file(next(iter(walk(options.places))), options)
     values |= {"notes": list(planned.notes), "error": planned.problem}
     if planned.origin == "sidecar":
         values["where"] = f"{path.stem}.txt"

@@ -2,50 +2,32 @@
 
 from __future__ import annotations
 
+import contextlib
 import logging
 import multiprocessing
 import os
 import signal
+import sys
 import threading
 import time
-from collections.abc import Iterator
+from collections.abc import Generator, Iterator
 from dataclasses import dataclass
+from multiprocessing import resource_tracker
 from multiprocessing.connection import Connection, wait
 from typing import Any
 
-from fam_ext.errors import Cancelled, LoadError, RenderError
+from fam_ext.errors import Cancelled
 from fam_ext.jobs import make
 from fam_ext.jobs.contract import Progress, Renderer
+from fam_ext.jobs.executors.workers import START_SECONDS, died_loading, portable, work_on
 from fam_ext.jobs.journal import Item
-from fam_ext.jobs.plan import PlanOptions
-from fam_ext.jobs.run import RendererSpec
+from fam_ext.jobs.renderers import RendererSpec
+from fam_ext.options.job import Job, RunRule
 
 log = logging.getLogger(__name__)
 
-START_SECONDS = 600.0
-"""How long a worker may take to start and to load its model, beside a picture's own time limit."""
 WORKER_VARIABLE = "FAM_HIRES_WORKER"
 """In a worker's environment: its number, 0 to N-1."""
-
-
-def work_on(renderer: Renderer, item: Item, options: PlanOptions, progress: Progress) -> make.Packed:
-    """Return one item's finished bytes: the whole way but the writing, which is the driver's."""
-    loaded = make.load(item, options)
-    return make.pack(loaded, make.draw(renderer, loaded, item, progress), item, options)
-
-
-def portable(error: BaseException) -> BaseException:
-    """Return an error that another process can read: its module may not exist there, or not be picklable."""
-    if type(error).__module__ in ("fam_ext.errors", "builtins") and len(error.args) <= 1:
-        return error
-    return RenderError(make.sentence(error))
-
-
-def died_loading(reason: str) -> LoadError:
-    """Return the error of a worker that ended before its model was ready: every picture would end it again."""
-    return LoadError(
-        f"{reason} while it loaded the model; check the model, the memory and the device, or choose fewer --workers"
-    )
 
 
 def devices() -> list[str]:
@@ -62,7 +44,7 @@ def devices() -> list[str]:
         return []
 
 
-def _worker(connection: Connection, spec: RendererSpec, options: PlanOptions, number: int, visible: str | None) -> None:
+def _worker(connection: Connection, spec: RendererSpec, options: Job, number: int, visible: str | None) -> None:
     """The worker's main loop. Ends when the driver's end of the pipe closes, whatever it is doing."""
     signal.signal(signal.SIGINT, signal.SIG_IGN)  # Ctrl-C is the driver's
     os.environ[WORKER_VARIABLE] = str(number)
@@ -119,15 +101,29 @@ class _Worker:
     """Whether its model is loaded."""
 
 
+@contextlib.contextmanager
+def _ctrl_c_held() -> Generator[None]:
+    """Let processes start that Ctrl-C, which a terminal sends to all, does not reach; ours comes when this is over."""
+    if sys.platform == "win32":
+        yield
+        return
+    resource_tracker.ensure_running()  # by itself it would lift the mask
+    before = signal.pthread_sigmask(signal.SIG_BLOCK, {signal.SIGINT})
+    try:
+        yield
+    finally:
+        signal.pthread_sigmask(signal.SIG_SETMASK, before)
+
+
 class ProcessSlots:
     """`Slots` over local processes, one a GPU where there are several."""
 
-    def __init__(self, spec: RendererSpec, options: PlanOptions, count: int) -> None:
+    def __init__(self, spec: RendererSpec, options: Job, run: RunRule) -> None:
         self._context = multiprocessing.get_context("spawn")
         self._spec = spec
         self._options = options
         self._devices = devices()
-        self._workers = [self._start(number) for number in range(count)]
+        self._workers = [self._start(number) for number in range(run.workers)]
 
     def _start(self, number: int) -> _Worker:
         ours, theirs = self._context.Pipe()
@@ -138,7 +134,8 @@ class ProcessSlots:
             name=f"fam-worker-{number}",
             daemon=True,
         )
-        process.start()
+        with _ctrl_c_held():
+            process.start()
         theirs.close()
         return _Worker(number, process, ours)
 
@@ -186,8 +183,11 @@ class ProcessSlots:
             yield kind, item, value
 
     def cancel(self) -> None:
-        """Ask every worker to drop its item."""
+        """Ask every worker to drop its item; one that still loads its model would not hear, and ends."""
         for worker in self._workers:
+            if not worker.warm:
+                worker.process.kill()
+                continue
             try:
                 worker.connection.send(None)
             except OSError:

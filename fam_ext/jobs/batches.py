@@ -1,4 +1,4 @@
-"""Folder jobs that run beside the page: one at a time, watched and stopped from the tab and the API. No host."""
+"""Folder jobs that run beside a page: one at a time, watched and stopped from the tab and the API. No host."""
 
 from __future__ import annotations
 
@@ -13,11 +13,12 @@ from typing import Any
 
 from fam_ext.errors import FamError, UsageError
 from fam_ext.jobs.contract import Renderer
+from fam_ext.jobs.events import Control, Event, Summary
 from fam_ext.jobs.journal import Journal
 from fam_ext.jobs.make import sentence
-from fam_ext.jobs.plan import PlanOptions
-from fam_ext.jobs.run import Control, Event, RunOptions, Summary, run_job
-from fam_ext.jobs.walk import check_places
+from fam_ext.jobs.plan import check_job
+from fam_ext.jobs.run import run_job
+from fam_ext.options.job import Job, RunRule
 
 logger = logging.getLogger(__name__)
 
@@ -36,6 +37,7 @@ class Row:
     message: str = ""
     seconds: float | None = None
     output: str = ""
+    program: str = ""
 
 
 @dataclass
@@ -43,7 +45,7 @@ class Batch:
     """One job and what is known of it. Written by its own thread, read from any."""
 
     id: str
-    options: PlanOptions
+    options: Job
     control: Control = field(default_factory=Control)
     rows: dict[str, Row] = field(default_factory=dict[str, Row])
     last: Event = field(default_factory=lambda: Event("planning"))
@@ -80,8 +82,8 @@ class Batch:
         return {
             "id": self.id,
             "state": self.state,
-            "input": list(self.options.inputs),
-            "output": self.options.output,
+            "input": list(self.options.places.inputs),
+            "output": self.options.places.output,
             "done": last.done,
             "failed": last.failed,
             "skipped": last.skipped,
@@ -101,14 +103,14 @@ class Batch:
 class Batches:
     """The jobs of this process. One runs at a time: there is one model."""
 
-    def __init__(self, make_renderer: Callable[[PlanOptions], Renderer]) -> None:
+    def __init__(self, make_renderer: Callable[[Job], Renderer]) -> None:
         self._make_renderer = make_renderer
         self._jobs: dict[str, Batch] = {}
         self._mutex = threading.Lock()
 
-    def start(self, options: PlanOptions) -> Batch:
+    def start(self, options: Job) -> Batch:
         """Start a job and return it. Raises `UsageError` where one is running, or the places cannot be used."""
-        check_places(options)
+        check_job(options)
         with self._mutex:
             running = self.active()
             if running is not None:
@@ -150,7 +152,7 @@ class Batches:
             summary = run_job(
                 batch.options,
                 build,
-                run=RunOptions(retries=0),
+                run=RunRule(retries=0),
                 control=batch.control,
                 on_event=lambda event: _note(batch, event),
             )
@@ -166,9 +168,9 @@ class Batches:
 
 def _note_unreadable(batch: Batch) -> None:
     """Add the files that failed before they were begun: their headers could not be read."""
-    with Journal(batch.options.output, memory=True) as journal:
+    with Journal(batch.options.places.output, memory=True) as journal:
         for item in journal.items(state="failed", limit=MAX_ROWS):
-            batch.rows.setdefault(item.key, Row(item.key, "failed", item.error or ""))
+            batch.rows.setdefault(item.key, Row(item.key, "failed", item.error or "", program=item.program or ""))
 
 
 def _note(batch: Batch, event: Event) -> None:
@@ -177,11 +179,13 @@ def _note(batch: Batch, event: Event) -> None:
         batch.step = event.step, event.steps
     elif event.kind == "started":
         batch.current, batch.step = event.key, (0, event.steps)
-        batch.rows[event.key] = Row(event.key, "running", output=event.output)
+        batch.rows[event.key] = Row(event.key, "running", output=event.output, program=event.program)
     elif event.kind in _ENDED:
         message = event.message or "; ".join(event.notes)
         batch.rows.pop(event.key, None)  # the newest last
-        batch.rows[event.key] = Row(event.key, _ENDED[event.kind], message, event.seconds or None, event.output)
+        batch.rows[event.key] = Row(
+            event.key, _ENDED[event.kind], message, event.seconds or None, event.output, event.program
+        )
     elif event.kind == "ended":
         batch.current = ""
         for row in batch.rows.values():

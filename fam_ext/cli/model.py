@@ -16,12 +16,21 @@ from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
 
+from fam_ext.cli.options import takes
+from fam_ext.cli.upscale import renderer_of
+from fam_ext.core.config import FamConfig
 from fam_ext.errors import OutputError, UsageError
 from fam_ext.jobs.contract import Progress
+from fam_ext.jobs.settings import request_for
 from fam_ext.metadata import pictures
+from fam_ext.metadata.infotext import Infotext
 from fam_ext.methods.catalog import METHODS
-from fam_ext.options import presets as preset_store
+from fam_ext.options import resolve
+from fam_ext.options.field import CLI, options_of
+from fam_ext.options.job import RendererChoice
+from fam_ext.options.presets import PresetStore
 from fam_ext.options.request import HiresRequest
+from fam_ext.options.resolve import options_at
 from fam_ext.terminal import say
 
 if TYPE_CHECKING:
@@ -30,128 +39,77 @@ if TYPE_CHECKING:
 demo_app = typer.Typer(help="The embedded model: see it work, export it to a WebUI.", no_args_is_help=True)
 bench_app = typer.Typer(help="Measure on this machine.", no_args_is_help=True)
 
-Model = Annotated[
-    str | None, typer.Option("--model", "-m", help="Diffusers folder or .safetensors; default: the embedded model.")
-]
-Device = Annotated[str | None, typer.Option(help="cpu, cuda, cuda:1, mps; default: the best there is.")]
-Dtype = Annotated[str | None, typer.Option(help="float32, float16 or bfloat16.")]
-Offload = Annotated[
-    str, typer.Option(help="none; model: one network at a time on the device; sequential: one layer at a time.")
-]
-Lora = Annotated[list[str] | None, typer.Option(help="LoRA file, or FILE:WEIGHT (repeatable).")]
 ModelConfig = Annotated[
     str | None,
     typer.Option(help="Diffusers folder of the same architecture, for a .safetensors file where no hub is reached."),
 ]
 
-
-def register(app: typer.Typer) -> None:
-    """Add this module's commands to `app`."""
-    app.command()(generate)
-    app.command()(compare)
-    app.add_typer(demo_app, name="demo")
-    app.add_typer(bench_app, name="bench")
+_AT_CLI = options_at(CLI)
+_RENDERER = [spec for spec in _AT_CLI if spec in options_of(RendererChoice)]
+_MADE = [spec for spec in _AT_CLI if spec in (*options_of(HiresRequest), *options_of(FamConfig))]
+_SIZES = [spec for spec in _AT_CLI if spec.name in ("scale", "size")]
+_PRESET = [spec for spec in _AT_CLI if spec.name == "preset"]
 
 
+@takes([*_SIZES, *_MADE, *_PRESET, *_RENDERER])
 def generate(
     prompt: Annotated[str, typer.Argument(help="What the picture shows.")],
     output: Annotated[str, typer.Option("--output", "-o", help="Folder for the pictures; made if needed.")] = "out",
-    scale: Annotated[float, typer.Option("--scale", "-s", help="Target side / native side.")] = 2.0,
-    size: Annotated[str | None, typer.Option(help="Target WxH in px instead of --scale.")] = None,
-    negative: Annotated[str, typer.Option("--negative", "-n", help="Negative prompt.")] = "",
     count: Annotated[int, typer.Option(help="How many pictures, with seeds counting up.")] = 1,
-    seed: Annotated[int | None, typer.Option(help="First seed; default: from the clock.")] = None,
-    steps: Annotated[int | None, typer.Option(help="Sampler steps of each pass.")] = None,
-    sampler: Annotated[str | None, typer.Option(help="Sampler by its usual name.")] = None,
-    schedule: Annotated[str | None, typer.Option(help="Schedule type.")] = None,
-    cfg_scale: Annotated[float | None, typer.Option(help="Guidance scale.")] = None,
-    preset: Annotated[str, typer.Option(help="Named settings; see `fam-hires presets list`.")] = preset_store.DEFAULT,
-    method: Annotated[
-        str | None,
-        typer.Option(help=f"{', '.join(METHODS)} (the others are comparisons); default: the preset's, or fam."),
-    ] = None,
-    no_fm: Annotated[bool, typer.Option("--no-fm", help="Frequency Modulation off.")] = False,
-    no_am: Annotated[bool, typer.Option("--no-am", help="Attention Modulation off.")] = False,
-    cutoff: Annotated[float | None, typer.Option(help="c, or cycles per picture; see `upscale --help`.")] = None,
-    cutoff_reference: Annotated[str | None, typer.Option(help="native, target or cycles.")] = None,
-    attention: Annotated[float | None, typer.Option(help="lambda: share of the native attention map, 0 to 1.")] = None,
-    start: Annotated[float | None, typer.Option(help="Where the pass begins in rho, up to 1.")] = None,
     keep_native: Annotated[bool, typer.Option("--keep-native", help="Write the native picture too.")] = False,
-    model: Model = None,
     model_config: ModelConfig = None,
-    lora: Lora = None,
-    device: Device = None,
-    dtype: Dtype = None,
-    offload: Offload = "none",
-    low_memory: Annotated[
-        bool,
-        typer.Option("--low-memory", help="Guidance in halves, native queries and keys in main memory: slower."),
-    ] = False,
+    *,
+    said: dict[str, Any],
 ) -> None:
-    """Make a picture from text: native first, then its high-resolution pass. Existing files are never replaced."""
-    from fam_ext.cli import fam_config, lora_entry, parse_size
+    """Make a picture from text: native first, then its high-resolution pass. Existing files are never replaced.
 
-    chosen = preset_store.PresetStore().get(preset)
-    changes = {"cutoff_reference": cutoff_reference, "attention": attention, "start": start}
-    config = fam_config(chosen.config, changes, cutoff, no_fm, no_am, [])
-    given = {"steps": steps, "sampler": sampler, "schedule": schedule, "cfg_scale": cfg_scale, "method": method}
-    settings = dict(chosen.settings) | {name: value for name, value in given.items() if value is not None}
+    The seed is drawn from the clock where none is given.
+    """
     if count < 1:
         raise UsageError(f"--count is {count}; choose at least 1")
+    renderer = renderer_of(said)
+    words = {"prompt": prompt, "seed": int(time.time()) % 2**31, **_words(said)}
+    job = resolve.job({**words, "inputs": ["text"]}, preset_of=PresetStore().get)
     folder = _folder(output)
 
     from fam_ext import standalone
     from fam_ext.demo.names import note_on
 
-    if model is None and (note := note_on(prompt)):
+    if renderer.model is None and (note := note_on(prompt)):
         say(note, err=True)
-    host = standalone.load_pipeline(
-        model,
-        device=device,
-        dtype=dtype,
-        loras=[lora_entry(entry) for entry in lora or []],
-        config=model_config,
-        offload=offload,
-    )
-    side = round(host.native_side * scale / 8) * 8
-    target = (side, side) if size is None else parse_size(size)
-    first = seed if seed is not None else int(time.time()) % 2**31
+    host = _load(renderer, model_config)
+    side = round(host.native_side * job.size.scale / 8) * 8
+    first = request_for(Infotext(), job.size.size or (side, side), job.picture)[0]
     for number in range(count):
-        request = HiresRequest(
-            size=target,
-            prompt=prompt,
-            negative_prompt=negative,
-            seed=first + number,
-            config=config,
-            low_memory=low_memory,
-            **settings,
-        )
+        request = dataclasses.replace(first, seed=first.seed + number)
         with _steps(f"seed {request.seed}") as progress:
             rendered, native = standalone.generate(host, request, progress=progress)
         for note in rendered.notes:
             typer.echo(note, err=True)
         name = f"{request.seed}-{_slug(prompt)}"
         path = _write_new(folder, name, rendered.image, _infotext(request, rendered.ran))
-        say(f"{path} ({target[1]}x{target[0]}) in {rendered.seconds:.1f} s")
+        say(f"{path} ({request.size[1]}x{request.size[0]}) in {rendered.seconds:.1f} s")
         if keep_native:
             say(str(_write_new(folder, f"{name}-native", native, None)))
 
 
+def _words(said: dict[str, Any]) -> dict[str, Any]:
+    """Return what was said of the picture: without the renderer's options."""
+    return {name: value for name, value in said.items() if name not in {spec.name for spec in _RENDERER}}
+
+
+@takes([*(spec for spec in _SIZES if spec.name == "scale"), *_MADE, *_PRESET, *_RENDERER])
 def compare(
     picture: Annotated[str, typer.Argument(help="A picture; its prompt and settings come from its metadata.")],
     output: Annotated[str, typer.Option("--output", "-o", help="The sheet to write (PNG).")] = "compare.png",
-    scale: Annotated[float, typer.Option("--scale", "-s", help="Target side / native side.")] = 2.0,
     methods: Annotated[str, typer.Option(help="Comma-separated; each of " + ", ".join(METHODS))] = "direct,fam",
-    preset: Annotated[str, typer.Option(help="Named settings of FAM.")] = preset_store.DEFAULT,
-    prompt: Annotated[str | None, typer.Option("--prompt", "-p", help="Prompt, if the picture has none.")] = None,
-    model: Model = None,
     model_config: ModelConfig = None,
-    device: Device = None,
-    dtype: Dtype = None,
+    *,
+    said: dict[str, Any],
 ) -> None:
     """Make one picture by several methods and put them side by side: native, plain resize, then each method."""
     from fam_ext.compare import Cell, contact_sheet, structure_psnr
-    from fam_ext.jobs.plan import PlanOptions, Rule, plan_file, with_preset
+    from fam_ext.jobs.plan import plan_file
     from fam_ext.jobs.walk import walk
 
     names = [name.strip() for name in methods.split(",") if name.strip()]
@@ -161,21 +119,18 @@ def compare(
     target = Path(output).expanduser()
     if target.exists():
         raise OutputError(f"{target} exists; choose another --output")
-    chosen = preset_store.PresetStore().get(preset)
-    rules = {"prompt": Rule("take", prompt)} if prompt is not None else {}
-    defaults, resolved = with_preset(chosen, rules)
+    renderer = renderer_of(said)
     path = Path(picture).expanduser()
-    options = PlanOptions(
-        (str(path),), str(target.parent), scale=scale, config=chosen.config, settings=defaults, rules=resolved
-    )
-    planned = plan_file(next(walk(options)), options)
+    words = {**_words(said), "inputs": [str(path)], "output": str(target.parent)}
+    options = resolve.job(words, preset_of=PresetStore().get, renderer=renderer)
+    planned = plan_file(next(walk(options.places)), options)
     if planned.request is None:
         raise UsageError(f"{path.name}: {planned.problem}")
     native = pictures.decode(path.read_bytes()).image
 
     from fam_ext import standalone
 
-    host = standalone.load_pipeline(model, device=device, dtype=dtype, config=model_config)
+    host = _load(renderer, model_config)
     height, width = planned.request.size
     cells = [Cell(native, f"{native.width}x{native.height}"), Cell(native.resize((width, height)), "bicubic")]
     for name in names:
@@ -197,7 +152,7 @@ def demo_run(
     count: Annotated[int, typer.Option("--pictures", help="How many of the sample pictures.")] = 4,
 ) -> None:
     """Upscale the sample folder by FAM and by direct inference with the embedded model, and show them side by side."""
-    from fam_ext.cli import View, watched
+    from fam_ext.cli.progress import View, watched
     from fam_ext.demo.run import run_demo
 
     began = time.perf_counter()
@@ -235,22 +190,43 @@ def demo_names() -> None:
 
 
 @bench_app.command("cost")
+@takes(_RENDERER)
 def bench_cost(
-    model: Model = None,
     model_config: ModelConfig = None,
-    device: Device = None,
-    dtype: Dtype = None,
     scales: Annotated[str, typer.Option(help="Comma-separated.")] = "2,3",
     steps: Annotated[int, typer.Option(help="Sampler steps timed per method.")] = 4,
     repeats: Annotated[int, typer.Option(help="Rounds; methods take turns, the median counts.")] = 3,
+    *,
+    said: dict[str, Any],
 ) -> None:
     """Time and peak memory of FAM beside direct inference, on your model and device."""
-    from fam_ext import standalone
     from fam_ext.bench import cost_table
 
-    host = standalone.load_pipeline(model, device=device, dtype=dtype, config=model_config)
+    host = _load(renderer_of(said), model_config)
     for line in cost_table(host, [float(scale) for scale in scales.split(",")], steps=steps, repeats=repeats):
         say(line)
+
+
+@bench_app.command("jobs")
+def bench_jobs(
+    files: Annotated[int, typer.Option(help="Size of the large folder.")] = 100_000,
+    folder: Annotated[Path | None, typer.Option(help="Where to work; default: the system's temporary place.")] = None,
+    as_json: Annotated[bool, typer.Option("--json", help="Print JSON at the end.")] = False,
+) -> None:
+    """Measure the batch engine: plan, resume, overhead a file, overlap with the renderer."""
+    from fam_ext.jobs import bench
+
+    measures = bench.run(large=files, small=min(1000, files), folder=folder, say=lambda line: say(line, err=as_json))
+    if as_json:
+        say(bench.as_json(measures))
+    raise typer.Exit(0 if all(measure.met for measure in measures) else 1)
+
+
+def _load(renderer: RendererChoice, config: str | None) -> Any:  # noqa: ANN401  # a host: torch is imported here
+    from fam_ext import standalone
+
+    arguments = renderer.arguments
+    return standalone.load_pipeline(arguments.pop("model"), **arguments, config=config)
 
 
 # --- small parts --------------------------------------------------------------------------------------------------

@@ -1,0 +1,90 @@
+"""The `fam-hires` command. Planning and help import no torch; a model is loaded when the first picture needs it."""
+
+from __future__ import annotations
+
+import logging
+import os
+import sqlite3
+import sys
+import time
+from collections.abc import Sequence
+from typing import Annotated
+
+import typer
+
+from fam_ext import __version__
+from fam_ext.cli import inspect, model, report, upscale
+from fam_ext.cli.presets import presets_app
+from fam_ext.cli.progress import Interrupted, clock, handling, interrupted, silence
+from fam_ext.errors import FamError, OutputError
+from fam_ext.jobs.walk import shown
+from fam_ext.terminal import PlainFormatter, say
+
+app = typer.Typer(
+    name="fam-hires",
+    help="Pictures at 2x to 4x a Stable Diffusion model's size, by FAM Diffusion (CVPR 2025).",
+    no_args_is_help=True,
+    add_completion=False,
+    rich_markup_mode="rich",
+    pretty_exceptions_enable=False,
+)
+app.command()(upscale.upscale)
+app.command()(model.generate)
+app.command()(model.compare)
+app.command()(inspect.inspect)
+app.command()(report.report)
+app.command("retry-failed")(report.retry)
+app.add_typer(presets_app, name="presets")
+app.add_typer(model.demo_app, name="demo")
+app.add_typer(model.bench_app, name="bench")
+
+USAGE_EXIT = 2
+FAILED_EXIT = 1
+INTERRUPTED_EXIT = 130
+
+
+@app.callback()
+def _root(
+    version: Annotated[bool, typer.Option("--version", help="Print the version and exit.")] = False,
+    verbose: Annotated[bool, typer.Option("--verbose", "-v", help="Log what the parts do.")] = False,
+) -> None:
+    handler = logging.StreamHandler()
+    handler.setFormatter(PlainFormatter("%(name)s: %(message)s"))
+    logging.basicConfig(level=logging.INFO if verbose else logging.WARNING, handlers=[handler])
+    if version:
+        say(__version__)
+        raise typer.Exit
+
+
+def main(arguments: Sequence[str] | None = None) -> None:
+    """Run the command and exit with its code. An error a user can answer is one line on stderr."""
+    began = time.monotonic()
+    if sys.stdout is None:  # closed by who started us
+        sys.stdout = open(os.devnull, "w", encoding="utf-8")  # noqa: SIM115  # for as long as the process lives
+    try:
+        with handling(interrupted):
+            app(args=list(arguments) if arguments is not None else None)
+    except BrokenPipeError:
+        silence()
+        sys.exit(FAILED_EXIT)
+    except OutputError as error:
+        _exit_with(error, FAILED_EXIT)
+    except sqlite3.Error as error:
+        what = f"the journal is damaged ({error}); move the output's .fam-hires folder away, then existing outputs are"
+        _exit_with(OutputError(f"{what} kept and the rest is made"), FAILED_EXIT)
+    except FamError as error:
+        _exit_with(error, USAGE_EXIT)
+    except OSError as error:
+        silence()
+        place = "the output" if error.filename is None else shown(error.filename)
+        _exit_with(
+            OutputError(f"{place} cannot be used ({error.strerror}); check its disk and permissions"), FAILED_EXIT
+        )
+    except (Interrupted, KeyboardInterrupt):
+        say(f"interrupted after {clock(time.monotonic() - began)}; nothing is left half-written", err=True)
+        sys.exit(INTERRUPTED_EXIT)
+
+
+def _exit_with(error: FamError, code: int) -> None:
+    say(f"error: {' '.join(str(error).split())}", err=True)
+    sys.exit(code)

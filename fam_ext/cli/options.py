@@ -1,0 +1,151 @@
+"""Command-line options drawn from the options' table: their flags, help, and what was said with them."""
+
+from __future__ import annotations
+
+import inspect
+from collections.abc import Callable, Iterable, Iterator, Mapping
+from contextlib import contextmanager
+from typing import Annotated, Any
+
+import typer
+
+from fam_ext.errors import ConfigError, UsageError
+from fam_ext.metadata.infotext import parse_value
+from fam_ext.options.field import PANELS, Option
+from fam_ext.options.job import WORDS
+from fam_ext.options.table import CONFIG_FIELDS
+
+_TYPES: Mapping[str, Any] = {"int": int, "float": float, "texts": list[str], "paths": list[str]}
+
+
+def takes(options: Iterable[Option]) -> Callable[[Callable[..., None]], Callable[..., None]]:
+    """Return a decorator that adds `options` to a command's parameters and calls it with `said`: their values by name,
+    those that were given alone."""
+    table = list(options)
+
+    def decorate(function: Callable[..., None]) -> Callable[..., None]:
+        own = [
+            parameter
+            for parameter in inspect.signature(function, eval_str=True).parameters.values()
+            if parameter.name != "said"
+        ]
+        taken = {parameter.name for parameter in own}
+        added = [_parameter(spec) for spec in table if spec.name not in taken]
+
+        def command(**values: Any) -> None:  # noqa: ANN401
+            said: dict[str, Any] = {}
+            for spec in table:
+                value = values.pop(spec.name) if spec.name not in taken else None
+                if value is not None and value is not False:  # a switch that was not given is False
+                    said[spec.name] = _read(spec, value)
+            with in_flags(table):
+                function(**values, said=said)
+
+        # the command's own first: they are its arguments; keyword only, so that any order of defaults will do
+        parameters = [parameter.replace(kind=inspect.Parameter.KEYWORD_ONLY) for parameter in (*own, *added)]
+        command.__name__, command.__doc__ = function.__name__, function.__doc__
+        command.__annotations__ = {parameter.name: parameter.annotation for parameter in parameters}
+        setattr(command, "__signature__", inspect.Signature(parameters))  # noqa: B010  # what typer reads
+        return command
+
+    return decorate
+
+
+def flag(spec: Option) -> str:
+    """Return an option's long name: `--` and the name, of a switch that is on by default `--no-`."""
+    plain = f"--{'no-' if spec.inverted else ''}{spec.name.replace('_', '-')}"
+    return next((name for name in spec.flags if name.startswith("--")), plain)
+
+
+def _parameter(spec: Option) -> inspect.Parameter:
+    text = f"Off: {spec.help[0].lower()}{spec.help[1:]}" if spec.inverted else spec.help
+    if spec.choices and not all(choice in text for choice in spec.choices):
+        text += f" One of {', '.join(spec.choices)}."
+    if spec.own and spec.name not in WORDS:
+        text += " For all, instead of each picture's own."
+    elif spec.default not in (None, "", (), False, True):
+        default = spec.default
+        shown = (
+            " to ".join(map(str, default))
+            if isinstance(default, tuple)
+            else f"{default:g}"
+            if isinstance(default, float)
+            else str(default)
+        )
+        text += f" [default: {shown}]"
+    names = [flag(spec), *(name for name in spec.flags if not name.startswith("--"))]
+    more: dict[str, Any] = {"help": text, "show_default": False, "rich_help_panel": PANELS[spec.panel]}
+    if spec.kind == "bool":
+        return _keyword(spec.name, bool, typer.Option(*names, **more), False)
+    kind = _TYPES.get(spec.kind, str)
+    return _keyword(spec.name, kind | None, typer.Option(*names, **more), None)
+
+
+def _keyword(name: str, kind: Any, option: Any, default: Any) -> inspect.Parameter:  # noqa: ANN401
+    annotation = Annotated[kind, option]
+    return inspect.Parameter(name, inspect.Parameter.KEYWORD_ONLY, default=default, annotation=annotation)
+
+
+def _read(spec: Option, value: Any) -> Any:  # noqa: ANN401
+    if spec.kind == "bool":
+        return not spec.default
+    if spec.kind == "size":
+        return parse_size(value)
+    if spec.kind == "window":
+        start, _, end = value.replace(",", " to ").partition(" to ")
+        try:
+            return float(start), float(end)
+        except ValueError:
+            raise UsageError(f"{flag(spec)} is {value!r}; write two numbers in rho, as 1,0.4") from None
+    return tuple(value) if isinstance(value, list) else value
+
+
+@contextmanager
+def in_flags(options: Iterable[Option]) -> Iterator[None]:
+    """Let an error about an option name it as it stands on the command line."""
+    try:
+        yield
+    except (ConfigError, UsageError) as error:
+        name, _, rest = str(error).partition(" ")
+        spec = next((spec for spec in options if spec.name == name), None)
+        if spec is None:
+            raise
+        raise type(error)(f"{flag(spec)} {rest}") from None
+
+
+def parse_size(text: str) -> tuple[int, int]:
+    """Return (height, width) of WIDTHxHEIGHT. Raises `UsageError`."""
+    width, separator, height = text.lower().replace(" ", "").partition("x")
+    try:
+        if not separator:
+            raise ValueError
+        return int(height), int(width)
+    except ValueError:
+        raise UsageError(f"--size is {text!r}; write WIDTHxHEIGHT in px, as 1024x1536") from None
+
+
+def parse_rules(entries: Iterable[str]) -> dict[str, str]:
+    """Return the rules by field of FIELD=RULE entries. Raises `UsageError`."""
+    rules: dict[str, str] = {}
+    for entry in entries:
+        name, separator, kind = entry.partition("=")
+        if not separator:
+            raise UsageError(f"--rule is {entry!r}; write FIELD=RULE, as seed=take")
+        rules[name] = kind
+    return rules
+
+
+def parse_dials(entries: Iterable[str]) -> dict[str, Any]:
+    """Return FAM's fields of FIELD=VALUE entries, values as in infotext. Raises `UsageError` or `ConfigError`."""
+    dials: dict[str, Any] = {}
+    for entry in entries:
+        name, separator, text = entry.partition("=")
+        spec = next((field for field in CONFIG_FIELDS if field.name == name), None)
+        if not separator or spec is None:
+            names = ", ".join(field.name for field in CONFIG_FIELDS)
+            raise UsageError(f"--set is {entry!r}; write FIELD=VALUE with one of {names}")
+        value = parse_value(spec, text)
+        if spec.kind == "bool" and text.strip().lower() not in ("true", "false"):
+            raise ConfigError(f"{name} is {text!r}; choose true or false")
+        dials[name] = (not value if spec.inverted else value) if spec.kind == "bool" else value
+    return dials

@@ -1,0 +1,194 @@
+"""`fam-hires upscale`: pictures and folders, each with its own words; and what it would do."""
+
+from __future__ import annotations
+
+import csv
+import os
+import sys
+from collections import Counter
+from enum import Enum
+from typing import TYPE_CHECKING, Annotated, Any
+
+import typer
+
+from fam_ext.cli.options import parse_dials, parse_rules, takes
+from fam_ext.cli.progress import View, clock, watched
+from fam_ext.errors import ConfigError
+from fam_ext.jobs.renderers import RendererSpec
+from fam_ext.jobs.run import run_job, wordless_line
+from fam_ext.jobs.walk import shown
+from fam_ext.options import resolve
+from fam_ext.options.field import CLI, PANELS, options_of
+from fam_ext.options.job import STANDALONE, Job, RendererChoice, RunRule
+from fam_ext.options.presets import PresetStore
+from fam_ext.options.resolve import options_at
+from fam_ext.terminal import as_json, plain, say
+
+if TYPE_CHECKING:
+    from fam_ext.jobs.journal import Item, Journal
+
+
+class TableFormat(str, Enum):
+    """How a plan is printed."""
+
+    table = "table"
+    json = "json"
+    csv = "csv"
+
+
+_RENDERER = [spec.name for spec in options_of(RendererChoice)]
+_RUN = [spec.name for spec in options_of(RunRule)]
+
+
+@takes([*options_at(CLI), *(spec for spec in options_of(RunRule) if CLI in spec.doors)])
+def upscale(
+    inputs: Annotated[list[str], typer.Argument(help="Pictures and folders.", metavar="PATH...", show_default=False)],
+    output: Annotated[
+        str,
+        typer.Option(
+            "--output", "-o", help="Output folder; made if it is not there.", rich_help_panel=PANELS["output"]
+        ),
+    ],
+    rule: Annotated[
+        list[str] | None,
+        typer.Option(
+            help="FIELD=RULE for one field (repeatable): prompt, negative_prompt, seed, steps, sampler, schedule, "
+            "cfg_scale, model, vae, clip_skip, config. An option that is given overrides, unless FIELD=take.",
+            rich_help_panel=PANELS["words"],
+        ),
+    ] = None,
+    set_field: Annotated[
+        list[str] | None,
+        typer.Option(
+            "--set",
+            help="FIELD=VALUE for any FAM field, as in infotext (repeatable).",
+            rich_help_panel=PANELS["method"],
+        ),
+    ] = None,
+    dry_run: Annotated[bool, typer.Option("--dry-run", help="Print the plan, write nothing.")] = False,
+    plan_format: Annotated[TableFormat, typer.Option(help="How --dry-run prints.")] = TableFormat.table,
+    progress: Annotated[View, typer.Option(help="auto: live in a terminal, else plain lines.")] = View.auto,
+    *,
+    said: dict[str, Any],
+) -> None:
+    """Upscale pictures and folders, each with its own prompt and settings from its metadata.
+
+    The same command again resumes. Exit codes: 0 all done or validly skipped, 1 some failed, 2 wrong usage, 130
+    interrupted.
+    """
+    options, run = job_of(inputs, output, said, rules=parse_rules(rule or ()), dials=parse_dials(set_field or ()))
+    if dry_run:
+        print_plan(options, plan_format)
+        return
+    with watched(progress) as (control, listen, finish):
+        spec = RendererSpec(arguments=options.renderer.arguments)
+        summary = run_job(options, spec, run=run, control=control, on_event=listen)
+        finish(summary, options.places.output)
+    raise typer.Exit(summary.exit_code)
+
+
+def job_of(
+    inputs: list[str], output: str, said: dict[str, Any], *, rules: dict[str, str], dials: dict[str, Any]
+) -> tuple[Job, RunRule]:
+    """Return the job that a command line asks for, and how it is to be run. Raises `ConfigError` or `UsageError`."""
+    run = RunRule(**{name: said[name] for name in _RUN if name in said})
+    words = {name: value for name, value in said.items() if name not in (*_RUN, *_RENDERER) or name == "name"}
+    for name in dials:
+        if name in words:
+            raise ConfigError(f"{name} is given twice; give it as --{name.replace('_', '-')} or with --set")
+    words |= {"inputs": [_full(path) for path in inputs], "output": _full(output), "rules": rules, **dials}
+    return resolve.job(words, preset_of=PresetStore().get, renderer=renderer_of(said)), run
+
+
+def renderer_of(said: dict[str, Any]) -> RendererChoice:
+    """Return the standalone renderer that the options ask for, paths in full."""
+    given = {name: said[name] for name in _RENDERER if name in said and name != "name"}
+    if "model" in given:
+        given["model"] = _full(given["model"])
+    given["loras"] = tuple(_full(entry) for entry in given.get("loras", ()))
+    choice = RendererChoice(STANDALONE, **given)
+    _ = choice.weighted_loras  # a weight that is none is said now
+    return choice
+
+
+def _full(path: str) -> str:
+    return os.path.abspath(os.path.expanduser(path))
+
+
+def print_plan(options: Job, plan_format: TableFormat) -> None:
+    from fam_ext.jobs.journal import Journal
+    from fam_ext.jobs.plan import plan_file
+    from fam_ext.jobs.walk import check_places, left_out_line, walk
+
+    check_places(options.places)
+    left_out: Counter[str] = Counter()
+    with Journal(options.places.output, memory=True) as journal:
+        counts = journal.plan(walk(options.places, left_out), options, plan_file)
+        history = journal.history()
+        if plan_format is TableFormat.csv:
+            writer = csv.writer(sys.stdout)
+            writer.writerow(_plan_row(None, history))
+            for item in journal.items():
+                values = _plan_row(item, history).values()
+                writer.writerow([plain(value) if isinstance(value, str) else value for value in values])
+            return
+        if plan_format is TableFormat.json:
+            for item in journal.items():
+                say(as_json(_plan_row(item, history)))
+            return
+        for item in journal.items():
+            row = _plan_row(item, history)
+            say(
+                f"{row['state']:8} {row['source']}  {row['native']} -> {row['target']}  {row['output']}  "
+                f"{row['sampler']} {row['steps']} seed {row['seed']}  {shown(row['error'] or row['prompt'])}"
+                + (f"  [{shown(row['program'])}]" if row["program"] else "")
+                + (f"  ({shown(row['notes'])})" if row["notes"] else "")
+            )
+        _print_estimate(journal, counts.files, history)
+        for line in (wordless_line(journal), left_out_line(left_out)):
+            if line:
+                say(line)
+        if options.size.max_megapixels is not None:
+            typer.echo(f"no target is larger than {options.size.max_megapixels:g} MP (--max-megapixels)")
+
+
+def _plan_row(item: Item | None, history: tuple[float, float] | None) -> dict[str, Any]:
+    names = ("state", "source", "output", "native", "target", "origin", "prompt", "negative_prompt", "seed", "steps")
+    names += ("sampler", "schedule", "cfg_scale", "method", "seconds", "bytes", "error", "program", "notes")
+    if item is None:
+        return {name: None for name in names}
+    request = item.request
+    megapixels = request.size[0] * request.size[1] / 1e6 if request else 0.0
+    values: dict[str, Any] = {name: None for name in names}
+    values |= {
+        "state": item.state,
+        "source": shown(item.key),
+        "output": shown(item.output),
+        "native": f"{item.native[1]}x{item.native[0]}",
+        "origin": item.origin,
+        "program": item.program,
+        "notes": "; ".join(item.notes),
+        "error": item.error,
+    }
+    if request is not None:
+        values["target"] = f"{request.size[1]}x{request.size[0]}"
+        for name in names:
+            if hasattr(request, name):
+                values[name] = getattr(request, name)
+    if history is not None and item.state == "pending":
+        values["seconds"] = round(history[0] * megapixels, 1)
+        values["bytes"] = int(history[1] * megapixels)
+    return values
+
+
+def _print_estimate(journal: Journal, files: int, history: tuple[float, float] | None) -> None:
+    states = ", ".join(f"{number} {state}" for state, number in journal.counts().items() if number)
+    say(f"{files} files: {states or 'none'}")
+    megapixels = journal.pending_pixels() / 1e6
+    if history is None:
+        say(f"{megapixels:.1f} MP to make; time and disk are estimated once this folder holds a finished file")
+    else:
+        say(
+            f"{megapixels:.1f} MP to make: about {clock(history[0] * megapixels)} and "
+            f"{history[1] * megapixels / 1e6:.1f} MB, going by this folder's history"
+        )

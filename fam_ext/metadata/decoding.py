@@ -1,0 +1,86 @@
+"""Pixels of a picture file: upright, RGB, alpha apart."""
+
+from __future__ import annotations
+
+import io
+from collections.abc import Mapping
+from dataclasses import dataclass
+
+from PIL import Image
+
+from fam_ext.errors import PictureError
+from fam_ext.metadata import png
+from fam_ext.metadata.guard import open_known, strict_pillow
+from fam_ext.metadata.header import Header
+from fam_ext.metadata.reading import DEFAULT_MAX_PIXELS, first_line, read_header
+
+
+@dataclass(frozen=True)
+class Picture:
+    """A decoded picture: upright RGB, its alpha apart, its header for the way back."""
+
+    image: Image.Image
+    alpha: Image.Image | None
+    header: Header
+
+
+def decode(data: bytes, *, max_pixels: int = DEFAULT_MAX_PIXELS, first_frame: bool = False) -> Picture:
+    """Return the picture upright, RGB and alpha apart; transparent parts of the RGB lie on white.
+
+    Raises `PictureError`, one sentence, whatever is wrong with the file.
+    """
+    header = read_header(data, max_pixels=max_pixels, first_frame=first_frame)
+    if header.format == "PNG" and not png.is_whole(data):
+        raise PictureError("the file is truncated (its end is missing); copy it again")
+    try:
+        with strict_pillow():
+            # Pillow refuses texts of more than 1 MB: it is given the pixels only
+            image = open_known(io.BytesIO(png.pixels(data) if header.format == "PNG" else data))
+            image.load()
+            image = _eight_bits(image)
+            transparent = image.mode in ("RGBA", "LA", "La", "RGBa", "PA") or "transparency" in image.info
+            image = image.convert("RGBA" if transparent else "RGB")
+    except PictureError:
+        raise
+    except MemoryError:
+        raise PictureError("the picture is too large for this machine's memory; lower the pixel limit") from None
+    except Exception as error:  # decoders raise whatever they like on damaged data
+        raise PictureError(f"the pixels cannot be decoded ({first_line(error)}); open and save it again") from None
+    image = _upright(image, header.orientation)
+    if image.mode != "RGBA":
+        return Picture(bare(image), None, header)
+    alpha = image.getchannel("A")
+    ground = Image.new("RGBA", image.size, (255, 255, 255, 255))
+    return Picture(Image.alpha_composite(ground, image).convert("RGB"), alpha, header)
+
+
+_TURNS: Mapping[int, Image.Transpose] = {
+    2: Image.Transpose.FLIP_LEFT_RIGHT,
+    3: Image.Transpose.ROTATE_180,
+    4: Image.Transpose.FLIP_TOP_BOTTOM,
+    5: Image.Transpose.TRANSPOSE,
+    6: Image.Transpose.ROTATE_270,
+    7: Image.Transpose.TRANSVERSE,
+    8: Image.Transpose.ROTATE_90,
+}
+
+
+def _upright(image: Image.Image, orientation: int) -> Image.Image:
+    turn = _TURNS.get(orientation)
+    return image if turn is None else image.transpose(turn)
+
+
+def bare(image: Image.Image) -> Image.Image:
+    """Return `image` as RGB without any info: writers would put the old text and EXIF back by themselves."""
+    copied = image.copy() if image.mode == "RGB" else image.convert("RGB")
+    copied.info = {}
+    return copied
+
+
+def _eight_bits(image: Image.Image) -> Image.Image:
+    if image.mode.startswith("I;16") or image.mode == "I":
+        scaled = image.convert("I").point(lambda value: value * (1 / 256))  # pyright: ignore[reportUnknownLambdaType, reportUnknownMemberType]
+        return scaled.convert("L")
+    if image.mode == "F":
+        raise PictureError("the picture holds floating-point values; save it with 8 or 16 bits a channel")
+    return image

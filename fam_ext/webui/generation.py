@@ -1,0 +1,223 @@
+"""One generation of the WebUI with FAM: what is refused, and what is done to its object p before it samples."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from contextlib import ExitStack
+from typing import Any
+
+from modules import images, sd_schedulers, shared
+from modules.processing import StableDiffusionProcessingTxt2Img
+from torch import Tensor
+
+from fam_ext.core.config import FamConfig
+from fam_ext.core.guide import NativeRecord
+from fam_ext.core.schedule import Size
+from fam_ext.errors import ConfigError, RenderError, UsageError
+from fam_ext.hosts.base import replaced
+from fam_ext.hosts.ldm import recorded_sampler
+from fam_ext.metadata.infotext import to_fields
+from fam_ext.webui.answers import answering
+from fam_ext.webui.decoding import check_pictures, decoded_at_once
+from fam_ext.webui.kept import with_own_random_state
+from fam_ext.webui.known import check_known, check_model, check_sampler, checkpoint, schedules, upscalers
+from fam_ext.webui.reference import LATENT_RESIZE, as_pictures, encode, host_upscaler, own_upscaler, set_upscaler
+from fam_ext.webui.session import Session, open_session, session_of
+from fam_ext.webui.steered import steered, wants_record
+
+PRESET_KEY = "FAM preset"
+SAME_CHECKPOINT, SAME_SCHEDULE = "Use same checkpoint", "Use same scheduler"
+"""What the page says where the hires pass has none of its own."""
+
+
+def begin(p: Any, config: FamConfig, *, preset: str | None = None) -> Session:  # noqa: ANN401
+    """Set FAM up on p, before its `init`. Raises `FamError` where it cannot run.
+
+    `preset` names the preset that `config` is, for the infotext.
+    """
+    session = open_session(p, config)
+    check_model(p.sd_model, config)
+    is_txt2img = isinstance(p, StableDiffusionProcessingTxt2Img)
+    check_sampler((p.hr_sampler_name if is_txt2img else None) or p.sampler_name, p.sd_model)
+    _check_steps("steps", p.steps, least=1)
+    p.denoising_strength = config.start
+    if is_txt2img:
+        _check_larger(p)
+        set_upscaler(p, config.upsample)
+        _check_hires(p)
+        session.undo.enter_context(replaced(p, "sample_hr_pass", _hires_pass(session)))
+    else:
+        _take_native_pictures(session)
+        session.undo.enter_context(replaced(p, "sample", decoded_at_once(p, lambda: session.latents)))
+        session.undo.enter_context(replaced(p, "init", with_own_random_state(lambda: p.all_seeds[0])))
+    session.undo.enter_context(replaced(p, "sample", with_own_random_state(lambda: p.seeds[0])))
+    session.undo.enter_context(replaced(p, "sample", _not_past_fam(session)))
+    session.undo.enter_context(replaced(p, "sample", answering(p)))
+    for key, value in to_fields(config).items():
+        p.extra_generation_params[key] = _said_if_ran(session, value)
+    if preset is not None:
+        p.extra_generation_params[PRESET_KEY] = _said_if_ran(session, preset)
+    if config.upsample == "auto":
+        p.extra_generation_params["FAM upscaler"] = _said_if_ran(session, host_upscaler(p))
+    return session
+
+
+def _not_past_fam(session: Session) -> Callable[[Any], Any]:
+    """Return a wrapper of p.sample that raises where something sampled in FAM's place: an extension or script."""
+
+    def make(previous: Callable[..., Any]) -> Callable[..., Any]:
+        def sample(*args: Any, **kwargs: Any) -> Any:  # noqa: ANN401
+            samples = previous(*args, **kwargs)
+            if session.p.iteration not in session.reports and not shared.state.interrupted:
+                raise RenderError(
+                    "something sampled past FAM; switch off the script or extension that replaces the pass"
+                )
+            return samples
+
+        return sample
+
+    return make
+
+
+def _check_larger(p: Any) -> None:  # noqa: ANN401
+    p.calculate_target_resolution()
+    width, height = p.firstpass_image.size if p.firstpass_image is not None else (p.width, p.height)
+    if p.hr_upscale_to_x * p.hr_upscale_to_y <= width * height:
+        raise UsageError(
+            f"Hires. fix asks for {p.hr_upscale_to_x} x {p.hr_upscale_to_y} from {width} x {height}; choose a larger "
+            "size, for FAM makes pictures larger"
+        )
+
+
+def _check_hires(p: Any) -> None:  # noqa: ANN401
+    """Raise a `ConfigError` where the hires pass names what this WebUI has not."""
+    if p.hr_upscaler is not None:
+        check_known("hr_upscaler", p.hr_upscaler, upscalers())
+    if p.hr_scheduler not in (None, SAME_SCHEDULE, *sd_schedulers.schedulers_map):
+        check_known("hr_scheduler", p.hr_scheduler, schedules())
+    if p.hr_checkpoint_name not in (None, "", SAME_CHECKPOINT):
+        checkpoint(p.hr_checkpoint_name, label="hr_checkpoint_name")
+    _check_steps("hr_second_pass_steps", p.hr_second_pass_steps, least=0)
+
+
+def _check_steps(name: str, value: int, *, least: int) -> None:
+    if value < least:
+        raise ConfigError(f"{name} is {value}; choose at least {least}")
+
+
+def _said_if_ran(session: Session, value: str) -> Callable[..., str | None]:
+    def say(iteration: int = 0, **locals_of_infotext: Any) -> str | None:  # noqa: ANN401
+        return value if session.ran_in(iteration) else None
+
+    return say
+
+
+# --- txt2img
+
+
+def _hires_pass(session: Session) -> Callable[[Any], Any]:
+    def make(previous: Callable[..., Any]) -> Callable[..., Any]:
+        def sample_hr_pass(samples: Any, decoded_samples: Any, *args: Any, **kwargs: Any) -> Any:  # noqa: ANN401
+            p = session.p
+            if shared.state.interrupted:
+                return previous(samples, decoded_samples, *args, **kwargs)
+            if samples is None or (_model_changed(p) and decoded_samples is not None):
+                session.record = NativeRecord()
+                session.native = encode((decoded_samples + 1) / 2)
+            else:
+                session.native = samples.detach().clone()
+            session.native_pictures = as_pictures(decoded_samples) if decoded_samples is not None else []
+            with own_upscaler(p, session.config.upsample, session.native_pictures):
+                result = previous(samples, decoded_samples, *args, **kwargs)
+            if not shared.state.interrupted:
+                check_pictures(result, session.latents)
+            return result
+
+        return sample_hr_pass
+
+    return make
+
+
+def _model_changed(p: Any) -> bool:  # noqa: ANN401
+    return getattr(p, "hr_checkpoint_info", None) is not None
+
+
+# --- img2img
+
+
+def _take_native_pictures(session: Session) -> None:
+    p = session.p
+    if p.image_mask is not None and p.inpaint_full_res:
+        raise UsageError("FAM cannot enlarge an area alone; set Inpaint area to Whole picture")
+    target = (p.height, p.width)
+    pictures = [images.flatten(picture, shared.opts.img2img_background_color) for picture in p.init_images]
+    for picture in pictures:
+        size = native_size((picture.height, picture.width), target, p.resize_mode)
+        if size[0] * size[1] >= target[0] * target[1]:
+            raise UsageError(
+                f"the input picture is {picture.width} x {picture.height} and the requested size {p.width} x "
+                f"{p.height}; choose a larger size, for FAM makes pictures larger"
+            )
+        mode = 0 if p.resize_mode == LATENT_RESIZE else p.resize_mode
+        session.native_pictures.append(images.resize_image(mode, picture, size[1], size[0]))
+    sizes = {picture.size for picture in session.native_pictures}
+    if len(sizes) > 1:
+        listed = " and ".join(f"{width} x {height}" for width, height in sorted(sizes))
+        raise UsageError(f"the input pictures of one batch are {listed}; give pictures of one size, or one at a time")
+
+
+def native_size(picture: Size, target: Size, resize_mode: int) -> Size:
+    """Return the native (height, width) in pixels, multiples of 8, that maps onto `target` as the resize mode says.
+
+    Stretched pictures keep their own size; where the WebUI crops or fills, the native picture has the target's shape.
+    """
+    scales = picture[0] / target[0], picture[1] / target[1]
+    if resize_mode == 1:
+        scales = (min(scales),) * 2
+    elif resize_mode == 2:
+        scales = (max(scales),) * 2
+    height, width = (max(8, round(side * scale / 8) * 8) for side, scale in zip(target, scales, strict=True))
+    return height, width
+
+
+# --- both
+
+
+def before_sampling(p: Any) -> None:  # noqa: ANN401
+    """Hook p's sampler for the one call that follows."""
+    session = session_of(p)
+    if session is None:
+        return
+    if session.error is not None:
+        raise session.error
+    if isinstance(p, StableDiffusionProcessingTxt2Img) and not p.is_hr_pass:
+        session.record = NativeRecord()
+        _once(p.sampler, "sample", lambda previous: _recorded(session, previous))
+    else:
+        _once(p.sampler, "sample_img2img", lambda previous: steered(session, previous))
+
+
+def _once(sampler: Any, name: str, make: Callable[[Any], Any]) -> None:  # noqa: ANN401
+    """Replace a method of the sampler for its next call only; it is put back before that call begins."""
+    hook = ExitStack()
+
+    def wrap(previous: Callable[..., Any]) -> Callable[..., Any]:
+        guided = make(previous)
+
+        def once(*args: Any, **kwargs: Any) -> Any:  # noqa: ANN401
+            hook.close()
+            return guided(*args, **kwargs)
+
+        return once
+
+    hook.enter_context(replaced(sampler, name, wrap))
+
+
+def _recorded(session: Session, previous: Callable[..., Any]) -> Callable[..., Any]:
+    def sample(p: Any, x: Tensor, *args: Any, **kwargs: Any) -> Any:  # noqa: ANN401
+        if not wants_record(session.config) or not p.enable_hr:
+            return previous(p, x, *args, **kwargs)
+        with recorded_sampler(p.sampler, session.record):
+            return previous(p, x, *args, **kwargs)
+
+    return sample

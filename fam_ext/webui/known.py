@@ -1,0 +1,58 @@
+"""What this WebUI has, and FAM can steer: anything else is refused by its name before a picture begins."""
+
+from __future__ import annotations
+
+from collections.abc import Collection
+from typing import Any
+
+from modules import sd_models, sd_samplers, sd_schedulers, shared
+
+from fam_ext.core.config import FamConfig
+from fam_ext.errors import ConfigError, UnsupportedModelError
+from fam_ext.hosts.ldm import StateCalls, function_name, up_blocks
+from fam_ext.hosts.sites import select_sites
+
+
+def check_known(name: str, value: str, choices: Collection[str]) -> None:
+    """Raise `ConfigError` where `value` is none of `choices`."""
+    if value not in choices:
+        raise ConfigError(f"{name} is {value!r}; choose from {', '.join(choices)}")
+
+
+def upscalers() -> list[str]:
+    """Return the names of the WebUI's latent and pixel upscalers."""
+    return [*shared.latent_upscale_modes, *(upscaler.name for upscaler in shared.sd_upscalers)]
+
+
+def schedules() -> list[str]:
+    """Return the names of the WebUI's schedules, as its page shows them."""
+    return [schedule.label for schedule in sd_schedulers.schedulers]
+
+
+def checkpoint(name: str, *, label: str = "model") -> str:
+    """Return the title of the checkpoint that `name` means. Raises `ConfigError`."""
+    found = sd_models.get_closet_checkpoint_match(name)
+    if found is None:
+        raise ConfigError(f"{label} is {name!r}; choose from {', '.join(sd_models.checkpoint_tiles(use_short=True))}")
+    return found.title
+
+
+def check_sampler(name: str, model: Any) -> None:  # noqa: ANN401
+    """Raise a `FamError` where the WebUI has no sampler of that name, or FAM cannot act on its state."""
+    check_known("sampler", name, sd_samplers.all_samplers_map)
+    StateCalls(function_name(sd_samplers.create_sampler(name, model)), steps=1, label=name)
+
+
+def check_model(model: Any, config: FamConfig) -> None:  # noqa: ANN401
+    """Raise a `FamError` where FAM cannot steer the loaded model as `config` asks."""
+    from modules import sd_unet
+
+    name = getattr(getattr(model, "sd_checkpoint_info", None), "name_for_extra", type(model).__name__)
+    if getattr(model, "is_sd3", False) or not hasattr(getattr(model, "model", None), "diffusion_model"):
+        raise UnsupportedModelError(f"FAM cannot steer checkpoint {name}; choose an SD1.5, SD2.1 or SDXL checkpoint")
+    if config.am and config.attention > 0 and sd_unet.current_unet is not None:
+        raise UnsupportedModelError(
+            "Attention Modulation cannot reach into the SD Unet that is active; set SD Unet to None, or untick it"
+        )
+    if config.am and config.attention > 0:
+        select_sites(up_blocks(model.model.diffusion_model), config.am_sites)  # raises where nothing matches

@@ -1,0 +1,400 @@
+"""ComfyUI's graphs: the right text and numbers, or a note that says which node stopped the search."""
+
+import html
+import io
+import json
+
+import piexif
+import pytest
+from PIL import Image
+
+from fam_ext.metadata.pictures import read_header
+from tests.metadata.files import NEGATIVE, PROMPT, RIGHT, api, node, of, png, sampler
+
+SAMPLING = {"seed": 777, "steps": 21, "cfg": 5.5, "sampler_name": "euler_ancestral", "scheduler": "normal"}
+ADVANCED = {**SAMPLING, "noise_seed": 777, "model": ["4", 0], "positive": ["6", 0], "negative": ["7", 0]}
+del ADVANCED["seed"]
+TWO_OF_TEN = {"string_1": "a red barn", "string_2": "", "string_10": "evening"}
+GRAPHS = {
+    "by slot": api(
+        n3=sampler(positive=["20", 0], negative=["20", 1]),
+        n20=node("ControlNetApplyAdvanced", positive=["6", 0], negative=["7", 0]),
+    ),
+    "a loader with both texts": api(
+        n3=sampler(positive=["1", 1], negative=["1", 2]),
+        n1=node("Efficient Loader", ckpt_name="demo", positive=PROMPT, negative=NEGATIVE),
+    ),
+    "passed through": api(n3=sampler(positive=["8", 0]), n8=node("FluxGuidance", guidance=3.5, conditioning=["6", 0])),
+    "joined": api(
+        n6=node("CLIPTextEncode", text=["9", 0]),
+        n9=node("StringConcatenate", string_a="a red barn", string_b=["10", 0], delimiter=", "),
+        n10=node("PrimitiveString", value="evening"),
+    ),
+    "combined": api(
+        n3=sampler(positive=["8", 0]),
+        n8=node("ConditioningCombine", conditioning_1=["9", 0], conditioning_2=["10", 0]),
+        n9=node("CLIPTextEncode", text="a red barn"),
+        n10=node("CLIPTextEncode", text="evening"),
+    ),
+    "wildcards": api(
+        n6=node("CLIPTextEncode", text=["9", 0]),
+        n9=node("ImpactWildcardProcessor", wildcard_text="a {red|blue} barn", populated_text=PROMPT),
+    ),
+    "a switch": api(
+        n6=node("CLIPTextEncode", text=["9", 0]),
+        n9=node("ImpactSwitch", select=2, input1=["7", 0], input2=["10", 0]),
+        n10=node("PrimitiveString", value=PROMPT),
+    ),
+    "promoted": api(n3=sampler(seed=["9", 0]), n9=node("Seed (rgthree)", seed=777)),
+    "not a number": api(n9=node("LoadImage", image="x") | {"is_changed": [float("nan")]}),
+    "custom sampling": {
+        **{key: value for key, value in api().items() if key != "3"},
+        "30": node("SamplerCustomAdvanced", **{"noise": ["31", 0], "guider": ["32", 0], "latent_image": ["5", 0]})
+        | {
+            "inputs": {
+                **{"noise": ["31", 0], "guider": ["32", 0], "sampler": ["33", 0]},
+                **{"sigmas": ["35", 0], "latent_image": ["5", 0]},
+            }
+        },
+        "31": node("RandomNoise", noise_seed=777),
+        "32": node("CFGGuider", cfg=5.5, model=["4", 0], positive=["6", 0], negative=["7", 0]),
+        "33": node("KSamplerSelect", sampler_name="euler_ancestral"),
+        "34": node("BasicScheduler", scheduler="normal", steps=21, model=["4", 0]),
+        "35": node("SplitSigmas", sigmas=["34", 0], step=3),
+    },
+    "the first of two samplers": api(
+        n50=sampler(seed=1, steps=5, positive=["7", 0], latent_image=["51", 0]),
+        n51=node("LatentUpscale", samples=["3", 0]),
+        n52=node("VAEDecode", samples=["50", 0]),
+        n53=node("SaveImage", images=["52", 0]),
+    ),
+    "a pipe taken apart": api(
+        n3=sampler(positive=["8", 3], negative=["8", 4]),
+        n8=node("FromBasicPipe", basic_pipe=["9", 0]),
+        n9=node("ToBasicPipe", model=["4", 0], positive=["6", 0], negative=["7", 0]),
+    ),
+    "a context of a context": api(
+        n3=sampler(positive=["8", 4], negative=["8", 5]),
+        n8=node("Context (rgthree)", base_ctx=["9", 0]),
+        n9=node("Context (rgthree)", model=["4", 0], positive=["6", 0], negative=["7", 0]),
+    ),
+    "a sampler fed by a pipe": api(
+        n3=node("easy kSampler", pipe=["8", 0]),
+        n8=node("easy preSampling", pipe=["9", 0], **SAMPLING),
+        n9=node("easy fullLoader", ckpt_name="demo", positive=["10", 0], negative=["11", 0]),
+        n10=node("easy positive", positive=PROMPT),
+        n11=node("easy negative", negative=NEGATIVE),
+    ),
+    "a sampler fed by Impact's pipe": api(
+        n3=node("ImpactKSamplerBasicPipe", basic_pipe=["9", 0], **SAMPLING),
+        n9=node("ToBasicPipe", model=["4", 0], positive=["6", 0], negative=["7", 0]),
+    ),
+    "texts of one node by slot": api(
+        n6=node("CLIPTextEncode", text=["9", 0]),
+        n9=node("Text String", text=PROMPT, text_b="other", text_c="", text_d=""),
+    ),
+    "several control nets": api(
+        n3=sampler(positive=["20", 0], negative=["20", 1]),
+        n20=node("CR Apply Multi-ControlNet", base_positive=["6", 0], base_negative=["7", 0], switch="On"),
+    ),
+    "a guider of two conditionings, a sampler's own node": {
+        **{key: value for key, value in api().items() if key != "3"},
+        "30": node("SamplerCustomAdvanced", noise=["31", 0], guider=["32", 0], sampler=["33", 0], sigmas=["34", 0]),
+        "31": node("RandomNoise", noise_seed=777),
+        "32": node("DualCFGGuider", cfg_conds=5.5, cond1=["6", 0], cond2=["7", 0], negative=["7", 0], model=["4", 0]),
+        "33": node("SamplerEulerAncestral", eta=1.0),
+        "34": node("KarrasScheduler", steps=21, rho=7.0),
+    },
+    "of two branches the saved one": api(
+        n1=sampler(seed=1, positive=["7", 0]),
+        n52=node("VAEDecode", samples=["3", 0]),
+        n53=node("SaveImage", images=["52", 0]),
+    ),
+    "base and refiner": api(
+        n3=node("KSamplerAdvanced", **ADVANCED, add_noise="enable", latent_image=["5", 0], end_at_step=17),
+        n30=node(
+            "KSamplerAdvanced",
+            **{**ADVANCED, "noise_seed": 0, "positive": ["7", 0]},
+            add_noise="disable",
+            latent_image=["3", 0],
+        ),
+        n52=node("VAEDecode", samples=["30", 0]),
+        n53=node("SaveImage", images=["52", 0]),
+    ),
+    "Efficiency's SDXL tuple": api(
+        n3=node("KSampler SDXL (Eff.)", sdxl_tuple=["8", 0], **SAMPLING),
+        n8=node("Eff. Loader SDXL", base_ckpt_name="demo", positive=["9", 0], negative=NEGATIVE),
+        n9=node("Text Multiline", text=PROMPT),
+    ),
+    "an encoder with empty texts for others": api(
+        n6=node("smZ CLIPTextEncode", text=PROMPT, text_g="", text_l="", with_SDXL=False, clip=["4", 1])
+    ),
+    "SDXL's encoder": api(n6=node("CLIPTextEncodeSDXL", text_g=PROMPT, text_l="", clip=["4", 1])),
+    "SD3's encoder": api(n6=node("CLIPTextEncodeSD3", clip_l="", clip_g=PROMPT, t5xxl="", clip=["4", 1])),
+    "a power prompt": api(
+        n6=node("Power Prompt (rgthree)", prompt=PROMPT, opt_model=["4", 0], opt_clip=["4", 1], insert_lora="CHOOSE")
+    ),
+    "parts": api(
+        n6=node("CLIPTextEncode", text=["9", 0]),
+        n9=node("CR Combine Prompt", part1="a red barn", part2=["10", 0], part3="", separator=", "),
+        n10=node("CR Text", text="evening"),
+    ),
+    "ten parts and a delimiter by link": api(
+        n6=node("CLIPTextEncode", text=["9", 0]),
+        n9=node("JoinStringMulti", delimiter=["11", 0], **{f"string_{n}": "" for n in range(3, 10)}, **TWO_OF_TEN),
+        n11=node("PrimitiveString", value=", "),
+    ),
+    "a delimiter by name": api(
+        n6=node("CLIPTextEncode", text=["9", 0]),
+        n9=node("Text Concatenate (JPS)", text1="a red barn", text2="evening", delimiter="comma"),
+    ),
+    "a wildcard node without wildcards": api(
+        n6=node("CLIPTextEncode", text=["9", 0]), n9=node("easy wildcards", text=PROMPT, seed=3)
+    ),
+    "tags that are tidied": api(
+        n6=node("CLIPTextEncode", text=["9", 0]),
+        n9=node("StringFunction|pysssss", action="append", tidy_tags="yes", text_a="a red barn", text_b="evening"),
+    ),
+    "regions that are cut off": api(
+        n3=sampler(positive=["8", 0]),
+        n8=node("BNK_CutoffRegionsToConditioning", clip_regions=["9", 0], mask_token="", strict_mask=1.0),
+        n9=node("BNK_CutoffSetRegions", clip_regions=["10", 0], region_text="red barn", target_text="red", weight=1.0),
+        n10=node("BNK_CutoffBasePrompt", text=PROMPT, clip=["4", 1]),
+    ),
+    "a box of GLIGEN": api(
+        n3=sampler(positive=["8", 0]),
+        n8=node("GLIGENTextBoxApply", conditioning_to=["6", 0], clip=["4", 1], text="a box", width=64),
+    ),
+    "a reroute": api(n6=node("CLIPTextEncode", text=["9", 0]), n9=node("Reroute") | {"inputs": {"": ["10", 0]}})
+    | {"10": node("String Literal", string=PROMPT)},
+    "a node of a subgraph": api(n3=sampler(positive=["57:6", 0])) | {"57:6": node("CLIPTextEncode", text=PROMPT)},
+    "a branch by a primitive": api(
+        n6=node("CLIPTextEncode", text=["9", 0]),
+        n9=node("ComfySwitchNode", switch=["10", 0], on_false=["11", 0], on_true=["12", 0]),
+        n10=node("PrimitiveBoolean", value=False),
+        n11=node("PrimitiveStringMultiline", value=PROMPT),
+        n12=node("TextGenerate", prompt="write a prompt"),
+    ),
+    "a branch of two texts": api(
+        n6=node("CLIPTextEncode", text=["9", 0]), n9=node("Text Input Switch", boolean=True, text_a=PROMPT, text_b="x")
+    ),
+    "the first names of samplers": api(n3=sampler(sampler_name="sample_euler_ancestral")),
+    "a seed in hexadecimal": api(n3=sampler(seed="0x309")),
+    "settings from another node": api(
+        n3=sampler(steps=["9", 0], cfg=["9", 2], sampler_name=["9", 3], scheduler=["9", 4]),
+        n9=node("KSampler Config (rgthree)", steps_total=21, refiner_step=2, **SAMPLING),
+    ),
+    "a tiled pass over the picture": api(
+        n20=node("UltimateSDUpscale", image=["52", 0], positive=["7", 0], negative=["6", 0], seed=1, steps=5),
+        n52=node("VAEDecode", samples=["3", 0]),
+        n53=node("SaveImage", images=["20", 0]),
+    ),
+    "wrapped": {"prompt": api(), "workflow": {"nodes": []}},
+}
+
+
+@pytest.mark.parametrize("name", GRAPHS)
+def test_comfy_graphs(name: str) -> None:
+    assert of(png(("prompt", json.dumps(GRAPHS[name])))) == RIGHT
+
+
+def test_a_guider_without_a_negative_has_no_guidance() -> None:
+    graph = dict(GRAPHS["custom sampling"]) | {"32": node("BasicGuider", model=["4", 0], conditioning=["6", 0])}
+    assert of(png(("prompt", json.dumps(graph)))) == (PROMPT, "", 777, 21, "Euler a", 1.0)
+
+
+def test_a_comfy_workflow_alone_is_read() -> None:
+    kinds = {"text": "CLIPTextEncode"}
+    nodes = [
+        {
+            **{"id": 3, "type": "KSampler", "widgets_values": [777, "fixed", 21, 5.5, "euler_ancestral", "normal", 1]},
+            "inputs": [{"name": "positive", "link": 1}, {"name": "negative", "link": 2}, {"name": "model", "link": 3}],
+        },
+        {"id": 4, "type": "CheckpointLoaderSimple", "widgets_values": ["demo.safetensors"]},
+        {"id": 6, "type": kinds["text"], "inputs": [], "widgets_values": [PROMPT]},
+        {"id": 7, "type": kinds["text"], "inputs": [], "widgets_values": [NEGATIVE]},
+    ]
+    links = [[1, 6, 0, 3, 1, "CONDITIONING"], [2, 7, 0, 3, 2, "CONDITIONING"], [3, 4, 0, 3, 0, "MODEL"]]
+    data = png(("workflow", json.dumps({"nodes": nodes, "links": links})))
+    assert of(data) == RIGHT
+    assert read_header(data).reading.model == "demo"
+
+
+CHANGED = {
+    "TextTranslate": {"text": "ein Haus", "to": "en"},
+    "DPRandomGenerator": {"text": "a {red|blue} barn", "seed": 1},
+    "Text Find and Replace": {"text": "a barn", "find": "barn", "replace": "house"},
+    "SDXLPromptStyler": {"text_positive": "a barn", "text_negative": "", "style": "oil"},
+    "easy stylesSelector": {"styles": "fooocus_styles", "positive": "a barn", "negative": ""},
+    "Joy_caption": {"image": ["5", 0], "prompt": "describe"},
+    "Wildcard Processor": {"prompt": "a {red|blue} barn", "seed": 3},
+    "easy wildcards": {"text": "a __colour__ barn", "seed": 3},
+    "NobodysNode": {"first": "a", "second": "b"},
+}
+
+
+@pytest.mark.parametrize("kind", CHANGED)
+def test_no_text_is_better_than_a_wrong_one(kind: str) -> None:
+    graph = api(n6=node("CLIPTextEncode", text=["9", 0]), n9=node(kind, **CHANGED[kind]))
+    found = read_header(png(("prompt", json.dumps(graph)))).reading
+    assert (found.prompt, found.negative, found.seed) == (None, NEGATIVE, 777)
+    assert kind in found.notes[0]
+
+
+def test_a_number_never_comes_from_another_setting() -> None:
+    graph = api(n3=sampler(cfg=["9", 0]), n9=node("SomebodysSeed", seed=9))
+    assert read_header(png(("prompt", json.dumps(graph)))).reading.cfg is None
+
+
+def test_a_sampler_that_tells_nothing_is_none_and_a_placeholder_is_empty() -> None:
+    hidden = {"1": node("TwoSamplersKSampler", basic_pipe=["9", 0], base_sampler=["2", 0])}
+    assert read_header(png(("prompt", json.dumps(hidden)))).reading is None
+    graph = api(n7=node("ImpactNegativeConditioningPlaceholder"))
+    assert read_header(png(("prompt", json.dumps(graph)))).reading.negative == ""
+
+
+def test_loras_of_the_chain() -> None:
+    graph = api(
+        n3=sampler(model=["8", 0]),
+        n8=node("LoraLoader", lora_name="a\\fine.safetensors", strength_model=0.5, model=["9", 0]),
+        n9=node("Power Lora Loader (rgthree)", lora_1={"on": True, "lora": "x.pt", "strength": 1}, model=["4", 0])
+        | {
+            "inputs": {
+                "lora_1": {"on": True, "lora": "x.pt", "strength": 1},
+                "lora_2": {"on": False},
+                "model": ["4", 0],
+            }
+        },
+    )
+    found = read_header(png(("prompt", json.dumps(graph)))).reading
+    assert (found.loras, found.model) == (("fine:0.5", "x:1"), "demo")
+
+
+def test_a_zeroed_negative_is_empty_and_never_the_prompt() -> None:
+    graph = api(n3=sampler(negative=["8", 0]), n8=node("ConditioningZeroOut", conditioning=["6", 0]))
+    assert read_header(png(("prompt", json.dumps(graph)))).reading.negative == ""
+
+
+def workflow(nodes: list[dict], links: list, **more) -> bytes:
+    return png(("workflow", json.dumps({"nodes": nodes, "links": links, **more})))
+
+
+def slots(**links: int) -> list[dict]:
+    kinds = {"positive": "CONDITIONING", "negative": "CONDITIONING", "text": "STRING"}
+    return [{"name": name, "link": link, "type": kinds.get(name, name.upper())} for name, link in links.items()]
+
+
+K_SAMPLER = {"id": 3, "type": "KSampler", "widgets_values": [777, "fixed", 21, 5.5, "euler_ancestral", "normal", 1]}
+K_SAMPLER["inputs"] = slots(positive=1, negative=2)
+TEXT, AGAINST = ({"id": n, "type": "CLIPTextEncode", "widgets_values": [w]} for n, w in ((6, PROMPT), (7, NEGATIVE)))
+PAIR = [[1, 6, 0, 3, 1, "CONDITIONING"], [2, 7, 0, 3, 2, "CONDITIONING"]]
+
+
+def test_a_muted_node_is_not_there_and_a_bypassed_one_lets_its_first_input_through() -> None:
+    muted = {"id": 8, "type": "KSampler", "mode": 2, "widgets_values": [1, "fixed", 2, 3, "euler", "normal", 1]}
+    combine = {"id": 9, "type": "ConditioningCombine", "mode": 4, "outputs": [{"type": "CONDITIONING"}]}
+    combine["inputs"] = [{"name": f"conditioning_{n}", "link": n + 2, "type": "CONDITIONING"} for n in (1, 2)]
+    links = [[3, 6, 0, 9, 0, "C"], [4, 7, 0, 9, 1, "C"], [1, 9, 0, 3, 1, "C"], PAIR[1]]
+    assert of(workflow([muted, K_SAMPLER, TEXT, AGAINST, combine], links)) == RIGHT
+
+
+def test_a_bypassed_node_of_two_texts_keeps_them_apart() -> None:
+    guide = {"id": 9, "type": "LTXVAddGuide", "mode": 4, "inputs": slots(positive=3, negative=4)}
+    guide["outputs"] = [{"type": "CONDITIONING"}, {"type": "CONDITIONING"}]
+    links = [[3, 6, 0, 9, 0, "C"], [4, 7, 0, 9, 1, "C"], [1, 9, 0, 3, 1, "C"], [2, 9, 1, 3, 2, "C"]]
+    assert of(workflow([K_SAMPLER, TEXT, AGAINST, guide], links)) == RIGHT
+
+
+def test_the_positive_text_is_never_the_negative() -> None:
+    found = read_header(png(("prompt", json.dumps(api(n3=sampler(negative=["6", 0])))))).reading
+    assert (found.prompt, found.negative) == (PROMPT, "")
+    assert "the negative prompt is the positive one" in found.notes[0]
+
+
+def test_a_workflow_s_wireless_nodes_and_primitives_are_followed() -> None:
+    encode = {"id": 6, "type": "CLIPTextEncode", "inputs": slots(text=3), "widgets_values": ["stale"]}
+    primitive = {"id": 11, "type": "PrimitiveNode", "widgets_values": [PROMPT, "fixed"]}
+    setter = {"id": 10, "type": "SetNode", "inputs": slots(STRING=4), "widgets_values": ["words"]}
+    getter = {"id": 12, "type": "GetNode", "widgets_values": ["words"]}
+    links = [*PAIR, [3, 12, 0, 6, 0, "STRING"], [4, 11, 0, 10, 0, "STRING"]]
+    assert of(workflow([K_SAMPLER, encode, AGAINST, primitive, setter, getter], links)) == RIGHT
+
+
+def subgraph(**more) -> dict:
+    """A sampler with its negative text; the positive comes from outside, a latent goes out."""
+    links = [(1, -10, 0, 3, 0), (2, 7, 0, 3, 1), (5, 3, 0, -20, 0)]
+    rows = [
+        dict(zip(("id", "origin_id", "origin_slot", "target_id", "target_slot"), row, strict=True)) for row in links
+    ]
+    return {"id": "a-b-c", "nodes": [K_SAMPLER, AGAINST], "links": rows, **more}
+
+
+@pytest.mark.parametrize("uses", [1, 2])
+def test_a_subgraph_is_read_from_outside_in(uses: int) -> None:
+    nodes = [TEXT, {"id": 8, "type": "CLIPTextEncode", "widgets_values": ["another"]}]
+    nodes += [{"id": 20 + n, "type": "a-b-c", "inputs": slots(positive=10 + n)} for n in range(uses)]
+    nodes += [{"id": 30, "type": "SaveImage", "inputs": slots(images=20)}]
+    links = [[10, 6, 0, 20, 0, "C"], [11, 8, 0, 21, 0, "C"], [20, 20, 0, 30, 0, "LATENT"]]
+    assert of(workflow(nodes, links, definitions={"subgraphs": [subgraph()]})) == RIGHT
+
+
+def test_a_subgraph_s_own_widget_and_one_that_holds_itself() -> None:
+    encode = {"id": 6, "type": "CLIPTextEncode", "inputs": slots(text=7), "widgets_values": ["stale"]}
+    inner = subgraph()
+    inner["nodes"] = [K_SAMPLER, AGAINST, encode, {"id": 99, "type": "a-b-c"}]
+    inner["links"][0] = {"id": 1, "origin_id": 6, "origin_slot": 0}
+    inner["links"].append({"id": 7, "origin_id": -10, "origin_slot": 0})
+    outer = {"id": 20, "type": "a-b-c", "widgets_values": [PROMPT]}
+    outer["inputs"] = [{"name": "text", "type": "STRING", "widget": {"name": "text"}, "link": None}]
+    save = {"id": 30, "type": "SaveImage", "inputs": slots(images=20)}
+    assert of(workflow([outer, save], [[20, 20, 0, 30, 0]], definitions={"subgraphs": [inner]})) == RIGHT
+
+
+def test_a_subgraph_s_promoted_widgets_are_its_instance_s() -> None:
+    """The instance lists what is linked; its values are of the other inputs, in the definition's order."""
+    links = {"positive": 1, "negative": 2, "seed": 9, "steps": 8, "cfg": 7}
+    inner = subgraph(inputs=[{"name": name} for name in links])
+    stale = [1, "fixed", 2, 3, "euler_ancestral", "normal", 1]
+    inner["nodes"] = [{**K_SAMPLER, "inputs": slots(**links), "widgets_values": stale}]
+    inner["links"] = [{"id": n, "origin_id": -10, "origin_slot": at} for at, n in enumerate(links.values())]
+    inner["links"].append({"id": 5, "origin_id": 3, "origin_slot": 0, "target_id": -20, "target_slot": 0})
+    outer = {"id": 20, "type": "a-b-c", "inputs": slots(positive=10, negative=11), "widgets_values": [777, 21, 5.5]}
+    rows = [[10, 6, 0, 20, 0, "C"], [11, 7, 0, 20, 1, "C"], [20, 20, 0, 30, 0, "LATENT"]]
+    save = {"id": 30, "type": "SaveImage", "inputs": slots(images=20)}
+    assert of(workflow([outer, TEXT, AGAINST, save], rows, definitions={"subgraphs": [inner]})) == RIGHT
+
+
+def test_a_subgraph_s_input_that_nothing_reaches_keeps_its_widget() -> None:
+    inner = subgraph()
+    inner["nodes"] = [{**K_SAMPLER, "inputs": [*K_SAMPLER["inputs"], {"name": "seed", "link": 9}]}, AGAINST, TEXT]
+    inner["links"][0] = {"id": 1, "origin_id": 6, "origin_slot": 0}
+    inner["links"].append({"id": 9, "origin_id": -10, "origin_slot": 0})
+    outer = {"id": 20, "type": "a-b-c", "widgets_values": [], "inputs": [{"name": "seed", "widget": {"name": "seed"}}]}
+    assert of(workflow([outer], [], definitions={"subgraphs": [inner]})) == RIGHT
+
+
+def test_what_a_subgraph_does_not_get_is_said() -> None:
+    data = workflow([{"id": 20, "type": "a-b-c"}], [], definitions={"subgraphs": [subgraph()]})
+    found = read_header(data).reading
+    assert (found.prompt, found.negative, found.seed) == (None, NEGATIVE, 777)
+    assert "positive prompt not taken" in found.notes[0]
+
+
+def test_a_comfy_webp_holds_its_graph_in_exif() -> None:
+    tags = {piexif.ImageIFD.Model: b"prompt:" + json.dumps(api()).encode(), piexif.ImageIFD.Make: b"workflow:{}"}
+    buffer = io.BytesIO()
+    Image.new("RGB", (16, 16)).save(buffer, "WEBP", exif=piexif.dump({"0th": tags}))
+    assert of(buffer.getvalue()) == RIGHT
+
+
+def test_a_comfy_webp_of_a_saver_has_capitals_and_spaces() -> None:
+    tags = {piexif.ImageIFD.Make: b"Prompt: " + json.dumps(api()).encode()}
+    tags[piexif.ImageIFD.ImageDescription] = b'Workflow: {"nodes": []}'
+    data = png(exif=piexif.dump({"0th": tags}))
+    assert of(data) == RIGHT
+    assert read_header(data).places.json("workflow") == {"nodes": []}
+
+
+def test_a_graph_in_xmp() -> None:
+    packet = f"<rdf:Description xmlns:comfy='x'><comfy:prompt>{html.escape(json.dumps(api()))}</comfy:prompt>"
+    assert of(png(("XML:com.adobe.xmp", packet))) == RIGHT

@@ -7,7 +7,7 @@ import logging
 import os
 import struct
 import time
-from collections.abc import Mapping, Sequence
+from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
 
@@ -19,9 +19,9 @@ from fam_ext.core.schedule import Size
 from fam_ext.errors import OutOfMemoryError, UnsupportedModelError, UsageError, is_out_of_memory
 from fam_ext.hosts.diffusers_host import OFFLOADS, DiffusersHost
 from fam_ext.hosts.diffusers_samplers import spacing_that_runs, split_name
+from fam_ext.hosts.memory import peak_memory, watch_memory
 from fam_ext.hosts.prompts import split_extra_networks
-from fam_ext.jobs.contract import Progress, Rendered
-from fam_ext.metadata.infotext import to_fields
+from fam_ext.jobs.contract import Progress, Ran, Rendered
 from fam_ext.options.request import HiresRequest
 from fam_ext.weights import weights_hash
 
@@ -160,6 +160,7 @@ class DiffusersRenderer:
 
 def render_on(host: DiffusersHost, image: Image.Image, request: HiresRequest, progress: Progress) -> Rendered:
     """Return `image` (RGB, upright) at `request.size`, made by `host`, with what ran. Errors as `hires.upscale`."""
+    watch_memory(host.device)
     done = _guarded(
         lambda: hires.upscale(
             host,
@@ -173,7 +174,7 @@ def render_on(host: DiffusersHost, image: Image.Image, request: HiresRequest, pr
             callbacks=hires.Callbacks(progress.step, progress.cancelled),
         )
     )
-    return Rendered(done.image, what_ran(done, request, host), done.seconds, what_was_left_out(request, host))
+    return Rendered(done.image, what_ran(done, request, host))
 
 
 def load_renderer(
@@ -220,9 +221,9 @@ def generate(
             callbacks=hires.Callbacks(lambda done, total: progress.step(total + done, 2 * total), progress.cancelled),
         )
 
+    watch_memory(host.device)
     done = _guarded(run)
-    made = Rendered(done.image, what_ran(done, request, host), done.seconds, what_was_left_out(request, host))
-    return made, done.native
+    return Rendered(done.image, what_ran(done, request, host)), done.native
 
 
 def request_sampling(request: HiresRequest) -> hires.Sampling:
@@ -257,30 +258,32 @@ def what_was_left_out(request: HiresRequest, host: DiffusersHost) -> tuple[str, 
     return tuple(notes)
 
 
-def what_ran(done: hires.Upscaled, request: HiresRequest, host: DiffusersHost) -> Mapping[str, str]:
-    """Return the infotext of what ran: FAM's dials only if FM or AM acted, and a part that did not act as off."""
+def what_ran(done: hires.Upscaled, request: HiresRequest, host: DiffusersHost) -> Ran:
+    """Return the record of what ran: FAM's dials only if FM or AM acted, and a part that did not act as off."""
     sampler, schedule = split_name(request.sampler, request.schedule)
-    ran = {
-        "FAM method": done.method,
-        "FAM steps": str(request.steps),
-        "FAM sampler": sampler,
-        "FAM schedule": schedule,
-        "FAM CFG scale": f"{request.cfg_scale:g}",
-        "FAM seed": str(request.seed),
-        "FAM model": host.name,
-        "FAM VAE": OWN_VAE[0],
-    }
-    if request.clip_skip is not None and host.has_clip_skip:
-        ran["FAM clip skip"] = str(request.clip_skip)
-    if (spacing := spacing_that_runs(sampler, schedule, request.timestep_spacing)) is not None:
-        ran["FAM timestep spacing"] = spacing
-    if weights := host.weights_hash():
-        ran["FAM model hash"] = weights[:SHORT_HASH]
-    acted = done.method == "fam" and (done.report.fm_calls > 0 or bool(done.report.am_calls))
-    if acted:
-        config = request.config.replace(fm=done.report.fm_calls > 0, am=bool(done.report.am_calls))
-        return {**to_fields(config), **ran}
-    return ran
+    fm_calls, am_calls = done.report.fm_calls, sum(done.report.am_calls.values())
+    acted = done.method == "fam" and (fm_calls > 0 or am_calls > 0)
+    return Ran(
+        config=request.config.replace(fm=fm_calls > 0, am=am_calls > 0) if acted else None,
+        method=done.method,
+        steps=request.steps,
+        sampler=sampler,
+        schedule=schedule,
+        cfg_scale=request.cfg_scale,
+        seed=request.seed,
+        model=host.name,
+        vae=OWN_VAE[0],
+        clip_skip=request.clip_skip if host.has_clip_skip else None,
+        timestep_spacing=spacing_that_runs(sampler, schedule, request.timestep_spacing),
+        model_hash=host.weights_hash()[:SHORT_HASH] or None,
+        size=request.size,
+        steps_taken=done.steps,
+        fm_calls=fm_calls,
+        am_calls=am_calls,
+        peak_memory=peak_memory(host.device),
+        seconds=done.seconds,
+        notes=what_was_left_out(request, host),
+    )
 
 
 def architecture(file: Path) -> str:

@@ -84,11 +84,11 @@ def generate(
         request = dataclasses.replace(first, seed=first.seed + number)
         with _steps(f"seed {request.seed}") as progress:
             rendered, native = standalone.generate(host, request, progress=progress)
-        for note in rendered.notes:
+        for note in rendered.ran.notes:
             typer.echo(note, err=True)
         name = f"{request.seed}-{_slug(prompt)}"
         path = _write_new(folder, name, rendered.image, _infotext(request, rendered.ran))
-        say(f"{path} ({request.size[1]}x{request.size[0]}) in {rendered.seconds:.1f} s")
+        say(f"{path} ({request.size[1]}x{request.size[0]}) in {rendered.ran.seconds:.1f} s")
         if keep_native:
             say(str(_write_new(folder, f"{name}-native", native, None)))
 
@@ -137,11 +137,11 @@ def compare(
         request = dataclasses.replace(planned.request, method=name)
         with _steps(name) as progress:
             made = standalone.render_on(host, native, request, progress)
-        for note in made.notes:
+        for note in made.ran.notes:
             typer.echo(f"{name}: {note}", err=True)
         structure = structure_psnr(made.image, native)
-        say(f"{name}: structure {structure:.1f} dB, {made.seconds:.1f} s")
-        cells.append(Cell(made.image, f"{structure:.1f} dB, {made.seconds:.1f} s"))
+        say(f"{name}: structure {structure:.1f} dB, {made.ran.seconds:.1f} s")
+        cells.append(Cell(made.image, f"{structure:.1f} dB, {made.ran.seconds:.1f} s"))
     sheet = contact_sheet([cells], header=["native", "plain resize", *names], side=min(512, max(height, width)))
     say(str(_write_new(_folder(str(target.parent)), target.stem, sheet, None)))
 
@@ -286,6 +286,7 @@ def _write_new(folder: Path, stem: str, image: Image.Image, infotext: str | None
 
 
 def _infotext(request: HiresRequest, ran: Any) -> str:  # noqa: ANN401
+    from fam_ext.jobs.ran_text import fields
     from fam_ext.metadata.infotext import add
 
     heading = request.prompt + (f"\nNegative prompt: {request.negative_prompt}" if request.negative_prompt else "")
@@ -296,7 +297,7 @@ def _infotext(request: HiresRequest, ran: Any) -> str:  # noqa: ANN401
         "CFG scale": f"{request.cfg_scale:g}",
         "Seed": str(request.seed),
     }
-    return add(None, ran, settings=settings, heading=heading)
+    return add(None, fields(ran), settings=settings, heading=heading)
 
 
 def _slug(text: str) -> str:

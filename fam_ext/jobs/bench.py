@@ -20,7 +20,7 @@ from typing import Any
 from PIL import Image, PngImagePlugin
 
 from fam_ext.jobs import make
-from fam_ext.jobs.contract import Progress, Rendered
+from fam_ext.jobs.contract import Progress, Ran, Rendered
 from fam_ext.jobs.journal import Journal
 from fam_ext.jobs.plan import plan_file
 from fam_ext.jobs.run import run_job
@@ -69,7 +69,7 @@ class NoOp:
         height, width = request.size
         made = image.resize((width, height), Image.Resampling.NEAREST)
         self.total += time.perf_counter() - began
-        return Rendered(made, {}, 0.0)
+        return Rendered(made, Ran())
 
 
 def make_folder(folder: Path, count: int, *, side: int = 16) -> None:

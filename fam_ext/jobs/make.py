@@ -24,8 +24,9 @@ from fam_ext.errors import (
     UnsupportedSamplerError,
     UnsupportedScheduleError,
 )
-from fam_ext.jobs.contract import Progress, Rendered, Renderer
+from fam_ext.jobs.contract import Progress, Ran, Rendered, Renderer
 from fam_ext.jobs.journal import EXISTS, IS_SOURCE, Item, Journal, output_sentence, stops_the_job, sync_folder
+from fam_ext.jobs.ran_text import fields
 from fam_ext.jobs.size import enlarged_note, enlarged_size
 from fam_ext.jobs.walk import check_allowed
 from fam_ext.metadata import pictures
@@ -50,12 +51,12 @@ class Loaded:
 
 @dataclass(frozen=True)
 class Drawn:
-    """What the renderer made, with the request that ran in the end and one sentence for each step down."""
+    """What the renderer made and said, with the request that ran in the end and the whole record."""
 
     rendered: Rendered
     request: HiresRequest
-    notes: tuple[str, ...]
-    seconds: float
+    ran: Ran
+    """What the renderer said, what it left to the request, and each step down that was taken before."""
 
 
 @dataclass(frozen=True)
@@ -65,7 +66,12 @@ class Packed:
     data: bytes
     content_hash: str
     notes: tuple[str, ...]
-    seconds: float
+    ran: Ran
+
+    @property
+    def seconds(self) -> float:
+        """Time from the decoded picture to the finished one."""
+        return self.ran.seconds
 
 
 def load(item: Item, options: Job) -> Loaded:
@@ -110,6 +116,7 @@ def draw(renderer: Renderer, loaded: Loaded, item: Item, progress: Progress) -> 
         raise PictureError("the plan has no settings for this file; run the command again")
     request = item.request
     native, notes = enlarged(loaded.picture.image)
+    given_up: list[str] = []
     began = time.perf_counter()
     while True:
         try:
@@ -121,6 +128,7 @@ def draw(renderer: Renderer, loaded: Loaded, item: Item, progress: Progress) -> 
                 raise
             request, note = step
             notes.append(note)
+            given_up.append(note)
         except UnsupportedScheduleError:
             if "schedule" not in item.taken or request.schedule == "Automatic":
                 raise
@@ -134,7 +142,19 @@ def draw(renderer: Renderer, loaded: Loaded, item: Item, progress: Progress) -> 
     height, width = request.size
     if rendered.image.size != (width, height):
         raise PictureError(f"the renderer returned {rendered.image.size}, not {width} x {height} px; report this")
-    return Drawn(rendered, request, (*notes, *rendered.notes), time.perf_counter() - began)
+    ran = dataclasses.replace(
+        whole(rendered.ran, request),
+        given_up=(*given_up, *rendered.ran.given_up),
+        notes=(*notes, *rendered.ran.notes),
+        seconds=time.perf_counter() - began,
+    )
+    return Drawn(rendered, request, ran)
+
+
+def whole(ran: Ran, request: HiresRequest) -> Ran:
+    """Return a record with what its renderer left to the request."""
+    names = ("method", "steps", "sampler", "schedule", "cfg_scale", "seed", "size")
+    return dataclasses.replace(ran, **{name: getattr(request, name) for name in names if getattr(ran, name) is None})
 
 
 def enlarged(image: Image.Image) -> tuple[Image.Image, list[str]]:
@@ -201,8 +221,8 @@ def pack(loaded: Loaded, drawn: Drawn, item: Item, options: Job) -> Packed:
     return Packed(
         encoded.data,
         loaded.content_hash,
-        tuple(dict.fromkeys((*item.notes, *drawn.notes, *encoded.notes))),
-        drawn.seconds,
+        tuple(dict.fromkeys((*item.notes, *drawn.ran.notes, *encoded.notes))),
+        drawn.ran,
     )
 
 
@@ -211,7 +231,7 @@ def describe(header: pictures.Header, drawn: Drawn, item: Item) -> str:
     base = header.own_text or item.base_text
     own = parse(base) if base else Infotext()
     request = drawn.request
-    ran: dict[str, str] = dict(drawn.rendered.ran)
+    ran = fields(drawn.rendered.ran)
     for spec in REQUEST_FIELDS:
         value: Any = getattr(request, spec.name)
         if spec.name in ("prompt", "negative_prompt"):
@@ -234,8 +254,8 @@ def describe(header: pictures.Header, drawn: Drawn, item: Item) -> str:
                 ran.setdefault(spec.key, format_value(spec, value))
         elif spec.name in ("tile", "low_memory") and value:
             ran.setdefault(spec.key, format_value(spec, value))
-    if drawn.notes:
-        ran["FAM notes"] = "; ".join(drawn.notes)
+    if drawn.ran.notes:
+        ran["FAM notes"] = "; ".join(drawn.ran.notes)
     heading = format_infotext(Infotext(request.prompt, request.negative_prompt))
     return add(base, ran, settings=_settings(request), heading=heading)
 

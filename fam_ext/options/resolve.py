@@ -231,8 +231,8 @@ def config_of(given: Mapping[str, Any], base: FamConfig) -> FamConfig:
     if cutoff is not None and unit is None:
         if isinstance(cutoff, int | float) and not isinstance(cutoff, bool) and cutoff > 1:
             raise ConfigError(
-                f"cutoff is {said(cutoff)}; choose 0 to 1, a share of the native side, or give cutoff_reference as well "
-                f'("cycles": 0 to {MAX_CYCLES:g})'
+                f"cutoff is {said(cutoff)}; choose 0 to 1, a share of the native side, or give cutoff_reference as "
+                f'well ("cycles": 0 to {MAX_CYCLES:g})'
             )
         dials["cutoff_reference"] = FamConfig().cutoff_reference
     elif cutoff is None and unit in CUTOFFS and unit != base.cutoff_reference:

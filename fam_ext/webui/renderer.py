@@ -2,8 +2,9 @@
 
 from __future__ import annotations
 
+import dataclasses
 import time
-from collections.abc import Generator
+from collections.abc import Generator, Mapping, Sequence
 from contextlib import closing, contextmanager
 from typing import Any
 
@@ -12,6 +13,7 @@ from modules import call_queue, devices, errors, infotext_utils, sd_samplers, sd
 from modules.processing import Processed, StableDiffusionProcessingTxt2Img, process_images
 from PIL import Image
 
+from fam_ext.core.guide import GuideReport
 from fam_ext.errors import (
     Cancelled,
     FamError,
@@ -24,19 +26,18 @@ from fam_ext.errors import (
     UsageError,
     is_out_of_memory,
 )
-from fam_ext.jobs.contract import Progress, Rendered
-from fam_ext.metadata.infotext import parse
+from fam_ext.hosts.memory import peak_memory, watch_memory
+from fam_ext.jobs.contract import Progress, Ran, Rendered
+from fam_ext.metadata.infotext import parse, readable_fields
 from fam_ext.options.job import Job, PictureRule
 from fam_ext.options.request import HiresRequest
 from fam_ext.options.table import VERSION_KEY
 from fam_ext.webui.kept import own_random_state, reload_model, settings_kept
 from fam_ext.webui.known import check_known, check_model, checkpoint, schedules, upscalers
-from fam_ext.webui.session import PROGRESS_ATTRIBUTE
+from fam_ext.webui.session import PASSES_ATTRIBUTE, PROGRESS_ATTRIBUTE
 
 TITLE = "fam hires"
 DEFAULT_UPSCALER = "Lanczos"
-_SAID = {"Model": "FAM model", "Model hash": "FAM model hash", "VAE": "FAM VAE"}
-"""What the WebUI's own infotext says about the model that ran, and the key under which a file takes it over."""
 RENDER_JOB = "fam-hires"
 """What the WebUI's state says while a folder job renders."""
 
@@ -54,12 +55,16 @@ class WebUIRenderer:
     def render(self, image: Image.Image, request: HiresRequest, progress: Progress) -> Rendered:
         """Return the picture at `request.size`, made by the hires pass with FAM."""
         began = time.perf_counter()
+        passes: list[tuple[GuideReport, int]] = []
         with call_queue.queue_lock:
             if progress.cancelled():
                 raise Cancelled("stopped before the picture began")
             shared.state.begin(job=RENDER_JOB)
+            watch_memory(shared.device)
             try:
-                processed = hires_from_picture(image, request, progress, upscaler=self.upscaler, save=False)
+                processed = hires_from_picture(
+                    image, request, progress, upscaler=self.upscaler, save=False, passes=passes
+                )
                 if shared.state.interrupted or progress.cancelled():
                     raise Cancelled("the picture under way was dropped")
                 if shared.state.skipped:
@@ -70,18 +75,37 @@ class WebUIRenderer:
         params = parse(processed.infotexts[0]).params
         if VERSION_KEY not in params and _wants_fam(request):
             raise RenderError("the WebUI made the picture without FAM; see its console")
-        ran = {key: value for key, value in params.items() if key.startswith("FAM ")}
-        ran |= {ours: params[key] for key, ours in _SAID.items() if key in params}
-        if request.clip_skip is not None and _has_clip_skip(shared.sd_model):
-            ran["FAM clip skip"] = str(request.clip_skip)
-        notes = tuple(line for line in processed.comments.splitlines() if line)
-        seconds = time.perf_counter() - began
-        return Rendered(processed.images[0].convert("RGB"), ran, seconds=seconds, notes=notes)
+        ran = dataclasses.replace(
+            what_ran(params, passes),
+            clip_skip=request.clip_skip if _has_clip_skip(shared.sd_model) else None,
+            size=request.size,
+            peak_memory=peak_memory(shared.device),
+            seconds=time.perf_counter() - began,
+            notes=tuple(line for line in processed.comments.splitlines() if line),
+        )
+        return Rendered(processed.images[0].convert("RGB"), ran)
 
     def close(self) -> None:
         """Leave the WebUI with the checkpoint and VAE of its settings; between pictures the last one's stay loaded."""
         with call_queue.queue_lock:
             reload_model()
+
+
+def what_ran(params: Mapping[str, str], passes: Sequence[tuple[GuideReport, int]]) -> Ran:
+    """Return the record of what the WebUI's own infotext and the hires passes say; the rest ran as the request says."""
+    fm_calls = sum(report.fm_calls for report, _ in passes)
+    am_calls = sum(sum(report.am_calls.values()) for report, _ in passes)
+    config = readable_fields(params)[0] if VERSION_KEY in params else None
+    return Ran(
+        config=config and config.replace(fm=fm_calls > 0, am=am_calls > 0),
+        upscaler=params.get("FAM upscaler"),
+        model=params.get("Model"),
+        vae=params.get("VAE"),
+        model_hash=params.get("Model hash"),
+        steps_taken=sum(steps for _, steps in passes),
+        fm_calls=fm_calls,
+        am_calls=am_calls,
+    )
 
 
 def _has_clip_skip(model: Any) -> bool:  # noqa: ANN401
@@ -104,15 +128,18 @@ def hires_from_picture(
     upscaler: str,
     save: bool,
     user: str | None = None,
+    passes: list[tuple[GuideReport, int]] | None = None,
 ) -> Processed:
     """Run the WebUI's hires pass with FAM on a finished picture; the caller holds the queue.
 
-    `save` lets the WebUI save it by its own rules. Raises `FamError`s.
+    `save` lets the WebUI save it by its own rules; `passes` takes up each hires pass's report and steps. Raises
+    `FamError`s.
     """
     p = _processing(image, request, upscaler=upscaler)
     p.do_not_save_samples = p.do_not_save_grid = not save
     p.user = user
     setattr(p, PROGRESS_ATTRIBUTE, progress)
+    setattr(p, PASSES_ATTRIBUTE, [] if passes is None else passes)
     with own_random_state(request.seed), settings_kept(p.override_settings), closing(p), _answerable():
         processed = process_images(p)
     if not processed.images and not (shared.state.interrupted or shared.state.skipped):

@@ -14,6 +14,8 @@ from fam_ext.core.guide import NativeRecord
 _ATTRIBUTE = "_fam_session"
 PROGRESS_ATTRIBUTE = "_fam_progress"
 """A `jobs.contract.Progress` on p: told each step of the hires pass, asked whether to stop."""
+PASSES_ATTRIBUTE = "_fam_passes"
+"""A list on p to which each hires pass adds its guide's report and its steps."""
 
 
 class Session:

@@ -23,7 +23,7 @@ from fam_ext.hosts.ldm_levels import schedule_from
 from fam_ext.jobs.contract import Progress
 from fam_ext.webui.known import check_model
 from fam_ext.webui.reference import as_tensor, encode, img2img_reference
-from fam_ext.webui.session import PROGRESS_ATTRIBUTE, Session
+from fam_ext.webui.session import PASSES_ATTRIBUTE, PROGRESS_ATTRIBUTE, Session
 
 logger = logging.getLogger(__name__)
 
@@ -62,6 +62,7 @@ def steered(session: Session, previous: Callable[..., Any]) -> Callable[..., Any
         )
         position, traits = Position(), _traits(p)
         session.reports[p.iteration] = guide.report
+        getattr(p, PASSES_ATTRIBUTE, []).append((guide.report, schedule.calls))
         with ExitStack() as stack:
             stack.enter_context(replaced(sampler, schedule.method, lambda _: schedule.give))
             network = stack.enter_context(ExitStack())

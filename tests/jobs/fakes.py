@@ -10,9 +10,8 @@ from pathlib import Path
 from PIL import Image, PngImagePlugin
 
 from fam_ext.errors import Cancelled, OutOfMemoryError, Skipped, UnsupportedSamplerError, UnsupportedScheduleError
-from fam_ext.jobs.contract import Progress, Rendered, Renderer
+from fam_ext.jobs.contract import Progress, Ran, Rendered, Renderer
 from fam_ext.jobs.renderers import RendererSpec
-from fam_ext.metadata.infotext import to_fields
 from fam_ext.options import resolve
 from fam_ext.options.job import WEBUI, Job, RendererChoice
 from fam_ext.options.presets import PresetStore
@@ -55,8 +54,8 @@ class Fast:
         large = image.resize((width, height), Image.Resampling.BICUBIC)
         mark = hashlib.sha256(f"{request.seed}{request.prompt}{request.steps}".encode()).digest()
         large.putpixel((0, 0), tuple(mark[:3]))
-        ran = to_fields(request.config) if request.method == "fam" else {}
-        return Rendered(large, {**ran, "FAM method": request.method}, 0.0)
+        ran = Ran(config=request.config if request.method == "fam" else None, method=request.method)
+        return Rendered(large, ran)
 
 
 class Odd(Fast):

@@ -10,7 +10,7 @@ from PIL import Image
 
 from fam_ext.errors import FamError
 from fam_ext.jobs import make
-from fam_ext.jobs.contract import Rendered
+from fam_ext.jobs.contract import Ran, Rendered
 from fam_ext.jobs.journal import Item
 from fam_ext.jobs.settings import request_for
 from fam_ext.metadata import exif, pictures
@@ -96,7 +96,7 @@ def test_whatever_a_file_says_its_output_is_written(data: bytes, picture_format:
     except FamError:
         return  # refused in the plan, or as damaged pixels
     item = Item(1, "a.png", "a.png", request, picture.header.size, picture_format, "a.png", taken, base_text=beside)
-    drawn = make.Drawn(Rendered(picture.image, {"FAM method": "fam"}), request, (), 0.0)
+    drawn = make.Drawn(Rendered(picture.image, Ran(method="fam")), request, Ran(method="fam"))
     packed = make.pack(make.Loaded(picture, ""), drawn, item, options)
     again = pictures.decode(packed.data)
     assert (again.header.format, again.header.size, again.header.orientation) == (

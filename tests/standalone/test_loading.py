@@ -15,6 +15,7 @@ from fam_ext.core.config import FamConfig
 from fam_ext.demo.export import export_checkpoint, unet_key_map, vae_key_map
 from fam_ext.errors import UnsupportedModelError, UsageError
 from fam_ext.jobs.contract import Progress
+from fam_ext.jobs.ran_text import fields
 from fam_ext.options.request import HiresRequest
 from tests.hosts import toys
 
@@ -62,7 +63,7 @@ def test_diffusers_folders_render(folders, kind, dtype):
     assert host.is_sdxl == (kind == "SDXL")
     assert host.pipe.scheduler.config.prediction_type == ("v_prediction" if kind == "SD2.1 v" else "epsilon")
     made = standalone.render_on(host, PICTURE, REQUEST, Progress())
-    assert made.image.size == (96, 96) and next(iter(made.ran)) == "FAM version"
+    assert made.image.size == (96, 96) and next(iter(fields(made.ran))) == "FAM version"
 
 
 def test_a_single_file_of_sd_layout_is_the_same_model(tmp_path):
@@ -208,18 +209,18 @@ def test_unknown_devices_and_dtypes_are_refused(option, match):
 
 def test_metadata_says_what_ran(folders):
     renderer = standalone.load_renderer(str(folders["SD1.5"]), device="cpu")
-    fam = renderer.render(PICTURE, REQUEST, Progress()).ran
+    fam = fields(renderer.render(PICTURE, REQUEST, Progress()).ran)
     assert next(iter(fam)) == "FAM version" and fam["FAM method"] == "fam" and "FAM no AM" not in fam
     no_am = HiresRequest(size=(96, 96), steps=2, config=FamConfig(am=False))
-    assert renderer.render(PICTURE, no_am, Progress()).ran["FAM no AM"] == "True"
+    assert fields(renderer.render(PICTURE, no_am, Progress()).ran)["FAM no AM"] == "True"
     # a window in which no step lies: AM was asked for, but did not act
     outside = HiresRequest(size=(96, 96), steps=2, config=FamConfig(am_window=(0.02, 0.01)))
-    assert renderer.render(PICTURE, outside, Progress()).ran["FAM no AM"] == "True"
+    assert fields(renderer.render(PICTURE, outside, Progress()).ran)["FAM no AM"] == "True"
     for method in ("direct", "direct-from-native", "skip-residual"):
-        ran = renderer.render(PICTURE, HiresRequest(size=(96, 96), steps=2, method=method), Progress()).ran
+        ran = fields(renderer.render(PICTURE, HiresRequest(size=(96, 96), steps=2, method=method), Progress()).ran)
         assert "FAM version" not in ran and ran["FAM method"] == method
     nothing = HiresRequest(size=(96, 96), steps=2, config=FamConfig(fm=False, am=False))
-    assert "FAM version" not in renderer.render(PICTURE, nothing, Progress()).ran
+    assert "FAM version" not in fields(renderer.render(PICTURE, nothing, Progress()).ran)
 
 
 def test_generate_records_its_native_run(folders):

@@ -22,6 +22,7 @@ from fam_ext.errors import UnsupportedModelError
 from fam_ext.hosts.base import Prompt
 from fam_ext.hosts.diffusers_samplers import SCHEDULERS
 from fam_ext.jobs.contract import Progress
+from fam_ext.jobs.ran_text import fields
 from fam_ext.jobs.run import run_job
 from fam_ext.metadata.infotext import parse, request_value
 from fam_ext.metadata.pictures import read_header
@@ -110,7 +111,7 @@ def test_no_weights_have_no_hash(tmp_path):
 )
 def test_the_schedule_written_is_the_one_that_ran(sd_host, asked, ran):
     request = HiresRequest(size=(96, 96), steps=2, sampler=asked[0], schedule=asked[1])
-    wrote = standalone.render_on(sd_host, Image.new("RGB", (64, 64)), request, Progress()).ran
+    wrote = fields(standalone.render_on(sd_host, Image.new("RGB", (64, 64)), request, Progress()).ran)
     assert (wrote["FAM sampler"], wrote["FAM schedule"]) == ran
 
 
@@ -236,8 +237,8 @@ def test_clip_skip_acts_on_clip_l_alone_where_the_webuis_setting_says_so(sdxl_ho
 def test_clip_skip_is_written_where_it_acts(sd_host, sdxl_host):
     request = HiresRequest(size=(96, 96), steps=2, clip_skip=2)
     picture = Image.new("RGB", (64, 64))
-    assert standalone.render_on(sd_host, picture, request, Progress()).ran["FAM clip skip"] == "2"
-    assert "FAM clip skip" not in standalone.render_on(sdxl_host, picture, request, Progress()).ran
+    assert fields(standalone.render_on(sd_host, picture, request, Progress()).ran)["FAM clip skip"] == "2"
+    assert "FAM clip skip" not in fields(standalone.render_on(sdxl_host, picture, request, Progress()).ran)
 
 
 class OnHost:
@@ -278,7 +279,7 @@ def test_what_ran_names_the_weights_and_the_vae(tmp_path):
     (tmp_path / "again").mkdir()
     assert "FAM VAE" not in job(tmp_path / "again", host)  # no word of a VAE, and no other ran
     request = HiresRequest(size=(96, 96), steps=2, vae="other.safetensors")
-    notes = standalone.render_on(host, Image.new("RGB", (64, 64)), request, Progress()).notes
+    notes = standalone.render_on(host, Image.new("RGB", (64, 64)), request, Progress()).ran.notes
     assert notes == ("VAE other.safetensors was not loaded; the model's own was used",)
 
 
@@ -320,7 +321,7 @@ def test_a_spacing_is_written_where_it_ran(tmp_path, sd_host):
     assert job(tmp_path / "again", sd_host, text, timestep_spacing="trailing")["FAM timestep spacing"] == "trailing"
     request = HiresRequest(size=(96, 96), steps=2, sampler="LCM", timestep_spacing="trailing")
     picture = Image.new("RGB", (64, 64))
-    assert "FAM timestep spacing" not in standalone.render_on(sd_host, picture, request, Progress()).ran
+    assert "FAM timestep spacing" not in fields(standalone.render_on(sd_host, picture, request, Progress()).ran)
 
 
 def test_the_few_step_preset_asks_for_trailing_timesteps():
@@ -330,5 +331,5 @@ def test_the_few_step_preset_asks_for_trailing_timesteps():
 
 def test_the_steps_written_are_the_schedules_so_that_they_can_be_read_again(sd_host):
     request = HiresRequest(size=(96, 96), steps=4, sampler="Euler", config=FamConfig(start=0.5))
-    ran = standalone.render_on(sd_host, Image.new("RGB", (64, 64)), request, Progress()).ran
+    ran = fields(standalone.render_on(sd_host, Image.new("RGB", (64, 64)), request, Progress()).ran)
     assert (request_value(ran, "steps"), ran["FAM start"]) == (4, "0.5")

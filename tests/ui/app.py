@@ -10,8 +10,9 @@ from PIL import Image
 
 from fam_ext.errors import Cancelled, PictureError, UsageError
 from fam_ext.jobs.batches import Batches
-from fam_ext.jobs.contract import Rendered
-from fam_ext.metadata.infotext import Infotext, format_infotext, to_fields
+from fam_ext.jobs.contract import Ran, Rendered
+from fam_ext.jobs.ran_text import fields
+from fam_ext.metadata.infotext import Infotext, format_infotext
 from fam_ext.options.presets import PresetStore
 from fam_ext.options.table import FIELDS
 from fam_ext.ui.accordion import build_accordion
@@ -35,12 +36,17 @@ class PillowRenderer:
         if not image.getbbox():
             raise PictureError("the picture is all black")
         height, width = request.size
-        return Rendered(image.resize((width, height), Image.Resampling.LANCZOS), to_fields(request.config))
+        return Rendered(image.resize((width, height), Image.Resampling.LANCZOS), Ran(config=request.config))
 
 
 def generate(image, request, upscaler):
     rendered = PillowRenderer().render(image, request, type("Quiet", (), {"step": print, "cancelled": lambda: False}))
-    settings = {"Steps": str(request.steps), "Sampler": request.sampler, "Seed": str(request.seed), **rendered.ran}
+    settings = {
+        "Steps": str(request.steps),
+        "Sampler": request.sampler,
+        "Seed": str(request.seed),
+        **fields(rendered.ran),
+    }
     settings |= {"Asked": f"{request.model} {request.vae} {request.clip_skip}"}
     text = format_infotext(Infotext(request.prompt, request.negative_prompt, settings))
     return Made([rendered.image], text, "made by Pillow")

@@ -1,5 +1,6 @@
 """Folder jobs without a page: what the plan and the table say."""
 
+import dataclasses
 import time
 
 import pytest
@@ -8,6 +9,7 @@ from PIL.PngImagePlugin import PngInfo
 
 from fam_ext.errors import Skipped, UsageError
 from fam_ext.jobs.batches import Batches
+from fam_ext.jobs.contract import Rendered
 from fam_ext.jobs.journal import Journal
 from fam_ext.ui.compare import status_html
 from fam_ext.ui.plan import plan_pages, question
@@ -22,7 +24,8 @@ class SkipsOne(Fast):
             self.seen.append(request)
             raise Skipped("skipped by you; the next run makes it")
         made = super().render(image, request, progress)
-        return type(made)(made.image, made.ran, notes=("Lora not found: x",) if request.prompt == "picture 0" else ())
+        notes = ("Lora not found: x",) if request.prompt == "picture 0" else ()
+        return Rendered(made.image, dataclasses.replace(made.ran, notes=notes))
 
 
 def ended(batches, options):

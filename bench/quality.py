@@ -1,6 +1,6 @@
 """Quality of the methods on the embedded model: structure kept and detail added, per method, over fixed prompts.
 
-    python bench/quality.py --prompts 24 --steps 16 --out bench/quality.json --sheet docs/methods-2x.png
+    python bench/quality.py --prompts 24 --steps 16 --out bench/quality.json --sheet docs/methods-2x.webp
 
 Each prompt makes one native picture (seed = its index); every method starts from that picture and its recorded run.
 Prints mean and standard error; resumable: rows already in --out are kept.

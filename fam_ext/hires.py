@@ -19,10 +19,10 @@ from fam_ext.core.schedule import NoiseLevel, Size
 from fam_ext.errors import NonFiniteLatentError, PictureError, UsageError
 from fam_ext.hosts.base import Host, Modify, Prompt, Sampler, unmodified
 from fam_ext.methods.ablation import SkipResidual
+from fam_ext.methods.catalog import METHODS
 
 log = logging.getLogger(__name__)
 
-METHODS = ("fam", "direct", "direct-from-native", "skip-residual")
 GRID = 8
 FLAT = 1e-3
 """Widest range of pixel values, of 0 to 1, in a picture of one flat colour."""

@@ -28,7 +28,6 @@ from fam_ext.weights import weights_hash
 log = logging.getLogger(__name__)
 
 DTYPES = {"float32": torch.float32, "float16": torch.float16, "bfloat16": torch.bfloat16}
-DEVICES = ("cpu", "cuda", "mps")
 SUPPORTED = "SD1.5, SD2.1 and SDXL"
 MAX_NOTED_TAGS = 5
 MAX_NOTED_NAME = 60

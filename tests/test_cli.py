@@ -14,8 +14,9 @@ from fam_ext import cli
 from fam_ext.cli import upscale
 from fam_ext.core.config import FamConfig
 from fam_ext.jobs import run as engine
+from fam_ext.jobs.events import Summary
 from fam_ext.jobs.journal import POISON
-from fam_ext.jobs.run import RendererSpec, Summary
+from fam_ext.jobs.renderers import RendererSpec
 from fam_ext.metadata.infotext import parse
 from fam_ext.metadata.pictures import read_header
 from tests.jobs.fakes import FakeSpec, make_folder, make_picture, outputs, strays
@@ -318,7 +319,7 @@ def test_presets_are_listed_saved_and_shared(tmp_path: Path, capsys) -> None:
 def test_ctrl_c_finishes_nothing_half_way(tmp_path: Path) -> None:
     make_folder(tmp_path / "in", 6)
     code = (
-        "import sys; from fam_ext.jobs.run import RendererSpec;"
+        "import sys; from fam_ext.jobs.renderers import RendererSpec;"
         "from tests.jobs.fakes import Fast; RendererSpec.build = lambda self: Fast(0.4, 8);"
         "from fam_ext.cli import main; main(sys.argv[1:])"
     )
@@ -381,7 +382,8 @@ def test_a_method_that_is_asked_for_beats_the_preset_s(tmp_path: Path, capsys) -
 def test_a_closed_stdout_is_no_traceback_and_ends_no_batch(tmp_path: Path) -> None:
     make_folder(tmp_path / "in", 3)
     code = (
-        "from fam_ext import cli; from fam_ext.jobs.run import RendererSpec; from tests.jobs.fakes import FakeSpec\n"
+        "from fam_ext import cli; from fam_ext.jobs.renderers import RendererSpec\n"
+        "from tests.jobs.fakes import FakeSpec\n"
         "RendererSpec.build = lambda self: FakeSpec('Fast').build()\n"
         f"cli.main(['upscale', {str(tmp_path / 'in')!r}, '-o', {str(tmp_path / 'out')!r}])"
     )
@@ -400,7 +402,7 @@ def test_a_closed_stdout_is_no_traceback_and_ends_no_batch(tmp_path: Path) -> No
 def test_a_batch_does_not_end_for_a_stdout_that_is_closed_or_full(tmp_path: Path, shell: str) -> None:
     source, output = make_folder(tmp_path / "in", 3), tmp_path / "out"
     program = (
-        "import sys; from fam_ext.jobs.run import RendererSpec; from tests.jobs.fakes import Fast;"
+        "import sys; from fam_ext.jobs.renderers import RendererSpec; from tests.jobs.fakes import Fast;"
         "RendererSpec.build = lambda self: Fast(); from fam_ext.cli import main; main(sys.argv[1:])"
     )
     base = ("upscale", str(source), "-o", str(output))

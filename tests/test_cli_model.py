@@ -113,3 +113,22 @@ def test_demo_makes_a_contact_sheet_from_real_pictures_with_the_real_model(tmp_p
     assert run("demo", "run", "--out", tmp_path, "--pictures", 1) == 2
     assert "made from other samples" in capsys.readouterr().err
     assert (tmp_path / "fam" / first.name).read_bytes() == before
+
+
+def test_demo_names_lists_what_the_shipped_model_knows(capsys):
+    assert run("demo", "names") == 0
+    said = capsys.readouterr().out
+    assert 'A prompt is "a NAME, emoji"' in said and "1232 other names" in said and "teapot" in said
+
+
+def test_generate_says_before_it_draws_what_the_shipped_model_was_not_taught(tmp_path, capsys, monkeypatch):
+    from fam_ext import standalone
+    from fam_ext.errors import UsageError
+
+    def no_model(*_, **__):
+        raise UsageError("stop here")
+
+    monkeypatch.setattr(standalone, "load_pipeline", no_model)
+    for options, noted in (([], True), (["--model", "mine"], False)):
+        assert run("generate", "a tepot", "-o", tmp_path, *options) == 2
+        assert ("near: teapot" in capsys.readouterr().err) == noted

@@ -1,6 +1,11 @@
-"""The import table of the architecture: nothing calls upward, and planning a folder never loads torch."""
+"""The import table of the architecture: nothing calls upward, no circles, and planning a folder never loads torch.
+
+Every file of `fam_ext` has its line, that of its folder or its own; a file of a new folder has none and fails. Names
+in strings count: `importlib.import_module("...")` and "module:function", as in RENDERERS.
+"""
 
 import ast
+import re
 import subprocess
 import sys
 from pathlib import Path
@@ -8,141 +13,302 @@ from pathlib import Path
 import pytest
 
 PACKAGE = Path(__file__).parent.parent / "fam_ext"
-STDLIB = set(sys.stdlib_module_names) | {"__future__", "fam_ext.errors", "fam_ext"}
+EVERYWHERE = {"fam_ext.errors", "fam_ext.__version__"}
+STDLIB = set(sys.stdlib_module_names) | {"__future__"}
 
-# who -> what it may import, in all of its code; ours by prefix, others by top-level name
-ALLOWED = {
+JOBS = {"PIL", "fam_ext.jobs", "fam_ext.metadata", "fam_ext.options", "fam_ext.samplers.names", "fam_ext.core.config"}
+METADATA = {"PIL", "fam_ext.metadata", "fam_ext.options", "fam_ext.samplers.names", "fam_ext.core.config"}
+HOSTS = {"torch", "fam_ext.core", "fam_ext.hosts", "fam_ext.methods", "fam_ext.samplers"}
+WEBUI = {"modules", "modules_forge", "backend", "gradio", "fastapi", "torch", "numpy", "PIL"}
+STANDALONE = {"fam_ext.standalone", "fam_ext.bench", "fam_ext.compare", "fam_ext.demo", "fam_ext.terminal"}
+
+# who -> what it may import anywhere in its code: ours by prefix, others by top-level name. The longest name that fits
+# a file counts. What only a function may import (a host's own library, an optional package) is in LAZY
+ALLOWED: dict[str, set[str]] = {
+    "__init__.py": set(),
+    "errors.py": set(),
     # the dials are core's, the names of methods are in a list without torch: both are the standard library's alone
     "options": {"fam_ext.options", "fam_ext.core.config", "fam_ext.methods.catalog"},
     "core": {"torch", "fam_ext.core", "fam_ext.options.field"},
-    "methods": {"torch", "fam_ext.core", "fam_ext.options.field", "fam_ext.methods"},
-    "hires.py": {"torch", "numpy", "PIL", "fam_ext.core", "fam_ext.hosts.base", "fam_ext.methods"},
-    "metadata": {
-        "PIL",
-        "piexif",
-        "fam_ext.core.config",
-        "fam_ext.options",
-        "fam_ext.metadata",
-        "fam_ext.samplers.names",
+    "core/config.py": {"fam_ext.options.field"},
+    "methods": {"torch", "fam_ext.methods", "fam_ext.core", "fam_ext.options.field"},
+    "methods/catalog.py": set(),
+    "samplers": {"torch", "fam_ext.samplers", "fam_ext.core", "fam_ext.options.field"},
+    "samplers/names.py": {"fam_ext.options.field"},
+    "hosts": HOSTS,
+    "recipe.py": {"torch", "numpy", "PIL", "fam_ext.core", "fam_ext.methods", "fam_ext.hosts.base"},
+    "hires.py": {"torch", "numpy", "PIL", "fam_ext.recipe", "fam_ext.core", "fam_ext.methods", "fam_ext.hosts.base"},
+    "metadata": METADATA,
+    "jobs": JOBS,
+    "jobs/renderers.py": {"fam_ext.jobs.contract", "fam_ext.standalone"},
+    "ui": {
+        *("gradio", "PIL", "fam_ext.ui", "fam_ext.options", "fam_ext.core.config", "fam_ext.metadata"),
+        *("fam_ext.jobs.contract", "fam_ext.jobs.preview", "fam_ext.jobs.settings", "fam_ext.jobs.size"),
+        "fam_ext.jobs.make",
     },
-    "jobs": {
-        "PIL",
-        "ray",
-        "fam_ext.core.config",
-        "fam_ext.options",
-        "fam_ext.methods.catalog",
-        "fam_ext.samplers.names",
-        "fam_ext.metadata",
-        "fam_ext.jobs",
-        "fam_ext.standalone",
+    "webui": {
+        *(WEBUI | HOSTS | METADATA | JOBS),
+        *("fam_ext.webui", "fam_ext.ui", "fam_ext.hires", "fam_ext.recipe"),
     },
-    "ui": {"gradio", "PIL", "fam_ext.core.config", "fam_ext.options", "fam_ext.jobs", "fam_ext.metadata", "fam_ext.ui"},
+    "weights.py": set(),
+    "compare.py": {"PIL", "numpy"},
+    "terminal.py": {"fam_ext.jobs.walk", "typer"},
+    "bench.py": {*HOSTS, "fam_ext.hires", "fam_ext.recipe"},
+    "standalone.py": {
+        *(HOSTS | METADATA),
+        *("fam_ext.hires", "fam_ext.recipe", "fam_ext.weights", "fam_ext.jobs.contract"),
+    },
+    "demo": {*JOBS, "torch", "fam_ext.demo", "fam_ext.compare", "fam_ext.weights"},
+    "cli": {*JOBS, *STANDALONE, "typer", "fam_ext.cli", "fam_ext.methods.catalog"},
 }
-# a host's own library, inside functions only
-HOSTS = {"torch", "fam_ext.core", "fam_ext.methods", "fam_ext.samplers", "fam_ext.hosts"}
-LAZY = {
-    "hosts": {
-        "accelerate",
-        "diffusers",
-        "modules",
-        "k_diffusion",
-        "backend",
-        "ldm",
-        "sgm",
-        "modules_forge",
-        "ldm_patched",
-    }
+LAZY: dict[str, set[str]] = {
+    "hosts": {"accelerate", "diffusers", "modules", "k_diffusion", "backend", "ldm", "sgm", "modules_forge"},
+    "jobs/executors/ray.py": {"ray"},
+    "standalone.py": {"diffusers", "transformers"},
+    "demo": {"safetensors"},
+    "cli": {"rich"},
 }
-# modules that a machine without torch must be able to import
-WITHOUT_TORCH = [
-    "fam_ext.core.config",
-    "fam_ext.options.table",
-    "fam_ext.methods.catalog",
-    "fam_ext.metadata.infotext",
-    "fam_ext.options.presets",
-    "fam_ext.metadata.pictures",
-    "fam_ext.samplers.names",
-    "fam_ext.jobs.contract",
-    "fam_ext.options.request",
-    "fam_ext.jobs.plan",
-    "fam_ext.jobs.walk",
-    "fam_ext.jobs.journal",
-    "fam_ext.jobs.run",
-    "fam_ext.jobs.report",
-    "fam_ext.cli",
-]
+IMPORTS_BY_NAME = {"jobs/renderers.py", "metadata/formats.py"}
+"""The files that import what a variable names: each has a known list of its own."""
+WITHOUT_TORCH = ("options", "metadata", "jobs", "cli", "core/config.py", "methods/catalog.py", "samplers/names.py")
+"""What a machine without torch must be able to import, whole."""
+OTHERS = STDLIB | set().union(*ALLOWED.values(), *LAZY.values())
+
+_IMPORTERS = {"import_module", "__import__"}
 
 
-def imports(path, *, top_level_only=False):
-    tree = ast.parse(path.read_text(encoding="utf-8"))
-    nodes = tree.body if top_level_only else list(ast.walk(tree))
-    for node in nodes:
-        if isinstance(node, ast.Import):
-            yield from (alias.name for alias in node.names)
-        elif isinstance(node, ast.ImportFrom):
-            assert node.level == 0, f"{path} imports relatively"
-            # "from fam_ext.metadata import infotext" names a module, "from fam_ext import hires" too
-            yield from (
-                (f"{node.module}.{alias.name}" for alias in node.names)
-                if node.module.startswith("fam_ext")
-                else [node.module]
-            )
+class Imports(ast.NodeVisitor):
+    """Collects (name, whether it is imported when the file is loaded) of one file."""
+
+    def __init__(self) -> None:
+        self.found: list[tuple[str, bool]] = []
+        self.by_variable = False
+        self._loading = True
+
+    def visit_Import(self, node: ast.Import) -> None:
+        self.found += [(alias.name, self._loading) for alias in node.names]
+
+    def visit_ImportFrom(self, node: ast.ImportFrom) -> None:
+        assert node.level == 0 and node.module, "imports relatively"
+        # "from fam_ext.metadata import infotext" names a module, "from fam_ext import hires" too
+        self.found += [(f"{node.module}.{alias.name}", self._loading) for alias in node.names]
+
+    def visit_Call(self, node: ast.Call) -> None:
+        name = getattr(node.func, "attr", getattr(node.func, "id", ""))
+        if name in _IMPORTERS and node.args:
+            if isinstance(node.args[0], ast.Constant):
+                self.found.append((str(node.args[0].value), self._loading))
+            else:
+                self.by_variable = True
+        self.generic_visit(node)
+
+    def visit_Constant(self, node: ast.Constant) -> None:
+        named = isinstance(node.value, str) and re.fullmatch(r"((\w+)(\.\w+)*):\w+", node.value)
+        if named and (named[2] == "fam_ext" or ("." in named[1] and named[2] in OTHERS)):
+            self.found.append((named[1], False))
+
+    def _visit_later(self, node: ast.AST) -> None:
+        before, self._loading = self._loading, False
+        self.generic_visit(node)
+        self._loading = before
+
+    visit_FunctionDef = visit_AsyncFunctionDef = visit_Lambda = _visit_later  # noqa: N815
+
+
+def imports(path):
+    found = Imports()
+    found.visit(ast.parse(path.read_text(encoding="utf-8")))
+    return found
+
+
+def line_of(table, path):
+    """Return the name in `table` that counts for a file; None where there is none."""
+    return next((name for name in (path, *map(str, Path(path).parents)) if name in table), None)
 
 
 def is_allowed(name, allowed):
     parts = name.split(".")
     if parts[0] != "fam_ext":
         return parts[0] in allowed or parts[0] in STDLIB
-    prefixes = {".".join(parts[:length]) for length in range(1, len(parts) + 1)}
-    return bool(prefixes & allowed) or ".".join(parts[:2]) in {"fam_ext.errors", "fam_ext.__version__"}
+    if name == "fam_ext":
+        return True
+    return bool({".".join(parts[:length]) for length in range(1, len(parts) + 1)} & (allowed | EVERYWHERE))
 
 
-def files(who):
-    place = PACKAGE / who
-    return [place] if place.suffix else sorted(place.rglob("*.py"))
+def problems(package, path):
+    """Return what a file (relative to the package) may not do, one sentence each."""
+    line = line_of(ALLOWED, path)
+    if line is None:
+        return [f"{path} has no line in the table of allowed imports"]
+    found = imports(package / path)
+    lazy = LAZY.get(line_of(LAZY, path), set())
+    said = [
+        f"{path} imports {name}" + (" when it is loaded" if loading else "")
+        for name, loading in found.found
+        if not is_allowed(name, ALLOWED[line] if loading else ALLOWED[line] | lazy)
+    ]
+    if found.by_variable and path not in IMPORTS_BY_NAME:
+        said.append(f"{path} imports what a variable names")
+    return said
 
 
-@pytest.mark.parametrize("who", ALLOWED)
-def test_nothing_imports_upward(who):
-    checked = 0
-    for path in files(who):
-        for name in imports(path):
-            checked += 1
-            assert is_allowed(name, ALLOWED[who]), f"{path.relative_to(PACKAGE)} imports {name}"
-    assert checked
+def files(package):
+    return sorted(str(path.relative_to(package)) for path in package.rglob("*.py"))
 
 
-def test_hosts_import_their_host_inside_functions():
-    for path in files("hosts"):
-        for name in imports(path, top_level_only=True):
-            assert is_allowed(name, HOSTS), f"{path.name} imports {name} when it is loaded"
-        for name in imports(path):
-            assert is_allowed(name, HOSTS | LAZY["hosts"]), f"{path.name} imports {name}"
+def module_of(path):
+    return ".".join(("fam_ext", *Path(path).with_suffix("").parts)).removesuffix(".__init__")
 
 
-def test_only_the_webui_and_hosts_import_the_webuis_modules():
-    for path in sorted(PACKAGE.rglob("*.py")):
-        place = path.relative_to(PACKAGE).parts[0]
-        if place in ("webui", "webui.py", "hosts"):
-            continue
-        assert not [name for name in imports(path) if name.split(".")[0] == "modules"], path
+def graph(package, *, loading):
+    """Return for every module those of ours that it imports: all, or only while it is loaded."""
+    known = {module_of(path) for path in files(package)}
+    edges = {}
+    for path in files(package):
+        targets = set()
+        for name, when_loaded in imports(package / path).found:
+            while name not in known and "." in name:
+                name = name.rpartition(".")[0]
+            if name in known and (when_loaded or not loading):
+                targets.add(name)
+        edges[module_of(path)] = targets - {module_of(path)}
+    return edges
 
 
-@pytest.mark.parametrize("module", WITHOUT_TORCH)
-def test_loads_without_torch_and_gradio(module):
-    program = (
-        "import sys\n"
-        "for name in ('torch', 'gradio', 'diffusers', 'transformers', 'ray', 'modules'):\n"
-        "    sys.modules[name] = None\n"
-        f"import {module}\n"
+def circles(edges):
+    """Return the circles of a graph: modules that reach each other, by their shortest way."""
+    found = set()
+    for start in edges:
+        came_from, queue = {}, [start]
+        for module in queue:
+            for target in edges[module]:
+                if target == start:
+                    way = [module]
+                    while way[-1] != start:
+                        way.append(came_from[way[-1]])
+                    found.add(frozenset(way))
+                    break
+                if target not in came_from:
+                    came_from[target] = module
+                    queue.append(target)
+    return sorted(sorted(circle) for circle in found)
+
+
+@pytest.mark.parametrize("path", files(PACKAGE))
+def test_nothing_imports_upward(path):
+    assert problems(PACKAGE, path) == []
+
+
+def test_there_are_no_circles():
+    assert circles(graph(PACKAGE, loading=True)) == []
+    assert circles(graph(PACKAGE, loading=False)) == []
+
+
+def without(blocked, program):
+    names = ", ".join(map(repr, blocked))
+    block = f"import sys\nfor name in ({names}):\n    sys.modules[name] = None\n"
+    done = subprocess.run([sys.executable, "-c", block + program], capture_output=True, text=True, check=False)
+    return done.stderr if done.returncode else ""
+
+
+BLOCKED = ("torch", "gradio", "numpy", "diffusers", "transformers", "ray", "modules")
+
+
+def test_these_load_without_torch_and_gradio():
+    wanted = [module_of(path) for path in files(PACKAGE) if line_of(WITHOUT_TORCH, path)]
+    assert {"fam_ext.jobs.run", "fam_ext.jobs.executors.ray", "fam_ext.cli.upscale"} <= set(wanted)
+    program = f"import importlib\nfor module in {wanted!r}:\n    if not module.endswith('__main__'):\n"
+    assert without(BLOCKED, program + "        importlib.import_module(module)\n") == ""
+
+
+PLAN = """
+from PIL import Image
+from fam_ext.jobs.preview import previews
+from fam_ext.options import resolve
+from fam_ext.options.presets import PresetStore
+from pathlib import Path
+Path("in").mkdir(exist_ok=True)
+Image.new("RGB", (64, 48)).save("in/one.png")
+job = resolve.job({"input": "in", "output": "out"}, preset_of=PresetStore(Path("presets")).get)
+assert [row.outcome for row in list(previews(job))[-1].rows] == ["to do"]
+"""
+
+
+def test_planning_a_folder_loads_no_torch(tmp_path):
+    there = f"import os\nos.chdir({str(tmp_path)!r})\n"
+    assert without(BLOCKED, there + PLAN) == ""
+    assert "torch" in without(BLOCKED, there + "import fam_ext.core.guide\n" + PLAN)  # the check can fail
+
+
+# --- the guard itself, on made-up files
+
+
+def package(tmp_path, **sources):
+    """Write a package of made-up modules: `jobs__run="..."` is jobs/run.py."""
+    made = tmp_path / "fam_ext"
+    for name, source in sources.items():
+        path = made / (name.replace("__", "/") + ".py")
+        path.parent.mkdir(parents=True, exist_ok=True)
+        path.write_text(source)
+    return made
+
+
+@pytest.mark.parametrize(
+    ("name", "source", "problem"),
+    [
+        ("core__bad", "import gradio\n", "core/bad.py imports gradio when it is loaded"),
+        ("core__bad", "def f():\n    from fam_ext.jobs import run\n", "core/bad.py imports fam_ext.jobs.run"),
+        ("core__deep__bad", "import PIL.Image\n", "core/deep/bad.py imports PIL.Image when it is loaded"),
+        ("hosts__bad", "import diffusers\n", "hosts/bad.py imports diffusers when it is loaded"),
+        ("jobs__bad", "def f():\n    import modules.shared\n", "jobs/bad.py imports modules.shared"),
+        ("jobs__bad", "def f():\n    import ray\n", "jobs/bad.py imports ray"),
+        ("jobs__bad", "R = {'x': 'fam_ext.standalone:load'}\n", "jobs/bad.py imports fam_ext.standalone"),
+        ("jobs__bad", "R = 'torch.nn:Linear'\n", "jobs/bad.py imports torch.nn"),
+        (
+            "options__bad",
+            "import importlib\nx = importlib.import_module('fam_ext.core.guide')\n",
+            "options/bad.py imports fam_ext.core.guide when it is loaded",
+        ),
+        (
+            "options__bad",
+            "from importlib import import_module\ndef f(name):\n    import_module(name)\n",
+            "options/bad.py imports what a variable names",
+        ),
+        (
+            "ui__bad",
+            "from fam_ext.jobs.run import run_job\n",
+            "ui/bad.py imports fam_ext.jobs.run.run_job when it is loaded",
+        ),
+        ("standalone", "from fam_ext.cli import main\n", "standalone.py imports fam_ext.cli.main when it is loaded"),
+        ("new_room__bad", "", "new_room/bad.py has no line in the table of allowed imports"),
+        ("new", "", "new.py has no line in the table of allowed imports"),
+    ],
+)
+def test_the_guard_sees_what_it_should(tmp_path, name, source, problem):
+    made = package(tmp_path, **{name: source})
+    assert [problem] == [found for path in files(made) for found in problems(made, path)]
+
+
+def test_the_guard_lets_through_what_it_should(tmp_path):
+    made = package(
+        tmp_path,
+        hosts__good="def f():\n    import diffusers\n",
+        jobs__good="from fam_ext import __version__\nfrom fam_ext.errors import FamError\nKEY = 'dc:title'\n",
+        jobs__executors__ray="def f():\n    import ray\n",
+        jobs__renderers="R = {'x': 'fam_ext.standalone:load'}\n",
     )
-    done = subprocess.run([sys.executable, "-c", program], capture_output=True, text=True, check=False)
-    assert done.returncode == 0, done.stderr
+    assert [found for path in files(made) for found in problems(made, path)] == []
 
 
-def test_the_guard_sees_what_it_should(tmp_path):
-    bad = tmp_path / "bad.py"
-    bad.write_text("import gradio\ndef f():\n    from fam_ext.jobs import run\n    import torch.nn\n")
-    found = [name for name in imports(bad) if not is_allowed(name, ALLOWED["core"])]
-    assert found == ["gradio", "fam_ext.jobs.run"]
-    assert list(imports(bad, top_level_only=True)) == ["gradio"]
+def test_the_guard_sees_circles(tmp_path):
+    made = package(
+        tmp_path,
+        jobs__one="from fam_ext.jobs import two\n",
+        jobs__two="import fam_ext.jobs.three\n",
+        jobs__three="from fam_ext.jobs.one import f\n",
+        jobs__four="def f():\n    from fam_ext.jobs.five import g\n",
+        jobs__five="from fam_ext.jobs.four import f\n",
+    )
+    first = ["fam_ext.jobs.one", "fam_ext.jobs.three", "fam_ext.jobs.two"]
+    assert circles(graph(made, loading=True)) == [first]
+    assert circles(graph(made, loading=False)) == [["fam_ext.jobs.five", "fam_ext.jobs.four"], first]

@@ -10,7 +10,7 @@ import pytest
 from fam_ext import terminal
 from fam_ext.cli import progress
 from fam_ext.errors import RenderError
-from fam_ext.jobs.run import Event
+from fam_ext.jobs.events import Event
 from tests.jobs.fakes import Fast, make_picture
 from tests.test_cli import run
 
@@ -30,7 +30,7 @@ class Rude(Fast):
 @pytest.mark.skipif(sys.platform == "win32", reason="names that Windows cannot hold")
 @pytest.mark.parametrize("view", ["plain", "json", "live"])
 def test_a_job_prints_no_control_character(tmp_path: Path, capsys, monkeypatch, view: str) -> None:
-    monkeypatch.setattr("fam_ext.jobs.run.RendererSpec.build", lambda spec: Rude())
+    monkeypatch.setattr("fam_ext.jobs.renderers.RendererSpec.build", lambda spec: Rude())
     make_picture(tmp_path / "in" / "a\x1b[31m[/b].png", f"cat {ESC}", Sampler=f"Euler {ESC}")
     make_picture(tmp_path / "in" / "b.png")
     code, out, err = run(capsys, "upscale", tmp_path / "in", "-o", tmp_path / f"out{ESC}", "--progress", view)

@@ -73,7 +73,10 @@ def generate(
     folder = _folder(output)
 
     from fam_ext import standalone
+    from fam_ext.demo.names import note_on
 
+    if renderer.model is None and (note := note_on(prompt)):
+        say(note, err=True)
     host = _load(renderer, model_config)
     side = round(host.native_side * job.size.scale / 8) * 8
     first = request_for(Infotext(), job.size.size or (side, side), job.picture)[0]
@@ -173,6 +176,17 @@ def demo_export(
 
     for path in export_webui(webui, model=model, layout=layout):
         say(str(path))
+
+
+@demo_app.command("names")
+def demo_names() -> None:
+    """List what the embedded model was taught, and how a prompt for it is written."""
+    from fam_ext.demo.names import names
+
+    known = names()
+    say(f'A prompt is "{known.form}".')
+    for title, words in known.lists.items():
+        say(f"\n{len(words)} {title}:\n{', '.join(words)}")
 
 
 @bench_app.command("cost")

@@ -15,7 +15,7 @@ from enum import Enum
 from pathlib import Path
 from typing import Any
 
-from fam_ext.jobs.run import Control, Event, Listener, Summary
+from fam_ext.jobs.events import Control, Event, Listener, Summary
 from fam_ext.jobs.walk import shown
 from fam_ext.terminal import plain, say
 

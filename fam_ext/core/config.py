@@ -154,10 +154,10 @@ class FamConfig(Checked):
     )
 
     def __post_init__(self) -> None:
-        super().__post_init__()
-        if self.cutoff_reference != "cycles":
+        if self.cutoff_reference != "cycles":  # first: its range depends on its unit
             cutoff = next(spec for spec in options_of(type(self)) if spec.name == "cutoff")
             check(dataclasses.replace(cutoff, high=1.0, hint="0.5 is the paper's"), self.cutoff)
+        super().__post_init__()
         if not self.am_sites.strip():
             raise ConfigError(f'am_sites is {self.am_sites!r}; choose "auto" or site name patterns separated by commas')
 

@@ -10,7 +10,9 @@ from PIL import Image
 
 from fam_ext.compare import Cell, contact_sheet, structure_psnr
 from fam_ext.errors import RenderError
-from fam_ext.jobs.run import Control, Listener, RendererSpec, run_job
+from fam_ext.jobs.events import Control, Listener
+from fam_ext.jobs.renderers import RendererSpec
+from fam_ext.jobs.run import run_job
 from fam_ext.jobs.walk import natural_key
 from fam_ext.metadata import pictures
 from fam_ext.options import resolve

@@ -208,7 +208,6 @@ def _given(words: Mapping[str, Any]) -> dict[str, Any]:
         known |= {spec.name: spec for spec in options_of(table) if spec.doors}
     known["upscaler"] = next(spec for spec in options_of(RendererChoice) if spec.name == "upscaler")
     known["seed"] = dataclasses.replace(known["seed"], low=RANDOM_SEED)
-    known["cutoff"] = dataclasses.replace(known["cutoff"], hint="")
     given: dict[str, Any] = {}
     for name, value in pick(words, known, "a job").items():
         value = spoken(known[name], value)
@@ -219,7 +218,8 @@ def _given(words: Mapping[str, Any]) -> dict[str, Any]:
         if name == "format" and isinstance(value, str):
             typed = value.strip().lower().lstrip(".")
             value = _KINDS_OF_FORMAT.get(typed, typed).upper()
-        given[name] = check(known[name], value)
+        # a cut-off's range depends on its unit: with it
+        given[name] = value if name == "cutoff" else check(known[name], value)
     return given
 
 
@@ -229,10 +229,10 @@ def config_of(given: Mapping[str, Any], base: FamConfig) -> FamConfig:
     dials = {spec.name: given[spec.name] for spec in options_of(FamConfig) if spec.name in given}
     cutoff, unit = dials.get("cutoff"), dials.get("cutoff_reference")
     if cutoff is not None and unit is None:
-        if isinstance(cutoff, int | float) and not isinstance(cutoff, bool) and 1 < cutoff <= MAX_CYCLES:
+        if isinstance(cutoff, int | float) and not isinstance(cutoff, bool) and cutoff > 1:
             raise ConfigError(
-                f"cutoff is {cutoff:g}; choose 0 to 1, a share of the native side, or give cutoff_reference as well "
-                f'("cycles": 0 to {MAX_CYCLES:g})'
+                f"cutoff is {said(cutoff)}; choose 0 to 1, a share of the native side, or give cutoff_reference as "
+                f'well ("cycles": 0 to {MAX_CYCLES:g})'
             )
         dials["cutoff_reference"] = FamConfig().cutoff_reference
     elif cutoff is None and unit in CUTOFFS and unit != base.cutoff_reference:
@@ -315,5 +315,8 @@ def script(words: Mapping[str, Any], *, preset_of: Callable[[str], Preset]) -> t
     """Return (dials, enabled) of the hires script's one object of named fields. What is left out has the value of
     `preset`, and without one of the default preset. Raises `ConfigError` for a field that there is not."""
     specs = {spec.name: spec for spec in options_at(SCRIPT)}
-    given = {name: check(specs[name], value) for name, value in pick(words, specs, "FAM Hires").items()}
+    given = {
+        name: value if name == "cutoff" else check(specs[name], value)
+        for name, value in pick(words, specs, "FAM Hires").items()
+    }
     return config_of(given, preset_of(given.get("preset", DEFAULT)).config), given.get("enabled", True)

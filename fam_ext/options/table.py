@@ -6,7 +6,7 @@ from collections.abc import Iterable, Mapping
 from typing import Any
 
 from fam_ext.core.config import FamConfig
-from fam_ext.options.field import Option, allowed, options_of
+from fam_ext.options.field import Option, options_of
 from fam_ext.options.request import REQUEST
 
 VERSION_KEY = "FAM version"
@@ -44,13 +44,3 @@ def _property(spec: Option) -> dict[str, Any]:
     if default is not None:
         entry["default"] = list(default) if isinstance(default, tuple) else default
     return entry
-
-
-def markdown_table(options: Iterable[Option] = FIELDS) -> str:
-    """Return the table for the docs: one line an option."""
-    lines = ["| field | label | default | allowed | infotext | what it does |", "|---|---|---|---|---|---|"]
-    for spec in options:
-        default = "" if spec.default is None else spec.default
-        key = f"`{spec.key}`" if spec.key else ""
-        lines.append(f"| `{spec.name}` | {spec.label} | {default} | {allowed(spec)} | {key} | {spec.help} |")
-    return "\n".join(lines)

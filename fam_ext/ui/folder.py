@@ -1,129 +1,195 @@
-"""A folder job before it runs: the plan as a list, and what Start asks. No gradio, no host."""
+"""The tab's Batch folder mode: its parts, its job's start, watch and stop, the last results."""
 
 from __future__ import annotations
 
 import time
-from collections.abc import Iterator
-from itertools import chain, islice
+from collections.abc import Callable, Iterator
+from pathlib import Path
+from typing import Any
 
-from fam_ext.jobs.journal import Item, Journal
-from fam_ext.jobs.plan import Planned, check_job, plan_file
-from fam_ext.jobs.walk import Candidate, others, walk
-from fam_ext.options.job import Job
-from fam_ext.options.request import HiresRequest
-from fam_ext.ui.compare import KEPT, duration, table_html
+import gradio as gr
+from PIL import Image
 
-MAX_LISTED = 300
-_COLUMNS = ("file", "native", "target", "output", "prompt", "program", "notes", "plan")
+from fam_ext.core.config import FamConfig
+from fam_ext.errors import FamError
+from fam_ext.metadata.loaded import infotext_of_image
+from fam_ext.options import resolve
+from fam_ext.options.field import PAGE, options_of
+from fam_ext.options.job import WEBUI, Job, RendererChoice
+from fam_ext.options.resolve import options_at
+from fam_ext.ui.common import COMMON_ROWS, PAGE_VALUES, page_words
+from fam_ext.ui.compare import compare_html, sentence_html, status_html, upright
+from fam_ext.ui.host import TAB_ID, TabHost, TabParts
+from fam_ext.ui.parts import build_part
+from fam_ext.ui.plan import plan_pages, question
+
+FOLDER_ROWS: tuple[tuple[str, ...], ...] = (
+    ("input",),
+    ("output",),
+    ("pattern", "recursive", "first"),
+    ("prompt_rule", "prompt"),
+    ("negative_rule", "negative_prompt"),
+    ("own_settings", "own_model"),
+    ("max_side", "max_megapixels"),
+    ("format", "name", "overwrite"),
+)
+_PLACEHOLDERS = {
+    "output": {"placeholder": "empty: beside the input folder"},
+    "pattern": {"placeholder": "*.png, *.jpg"},
+}
+_POLL_SECONDS = 0.5
 
 
-def question(options: Job) -> str:
-    """Return what Start asks before a job with files that carry no prompt, "" when there is nothing to ask.
+def folder_inputs(host: TabHost) -> dict[str, Any]:
+    """Build the mode's parts and return them by name."""
+    free = not host.folders_note
+    parts: dict[str, Any] = {}
+    if host.folders_note:
+        gr.HTML(sentence_html(host.folders_note, kind="error"))
 
-    Reads headers only, and nothing where the job brings a prompt of its own. Raises `UsageError` where the places
-    cannot be used.
-    """
-    check_job(options)
-    if options.picture.every_rule["prompt"].value:
-        return ""
-    with Journal(options.places.output, memory=True) as journal:
-        journal.plan(walk(options.places), options, plan_file)
-        wordless, pending = journal.wordless()
-    if not wordless:
-        return ""
-    return (
-        f"{_wordless(wordless, pending)}: write one, or put .txt files beside them; press Start again to go on without"
+    def name(part: str) -> dict[str, Any]:
+        return {"elem_id": f"{TAB_ID}_folder_{part}"}
+
+    known = {spec.name: spec for spec in options_at(PAGE) if spec not in options_of(FamConfig)}
+    rest = [name for name in known if name not in sum((*FOLDER_ROWS, *COMMON_ROWS), ()) and name != "preset"]
+    for row in (*FOLDER_ROWS, *((name,) for name in rest)):
+        with gr.Row():
+            for part in row:
+                hidden = {"visible": free} if part in ("input", "output") else {}
+                more = {**hidden, **_PLACEHOLDERS.get(part, {}), **name(part)}
+                parts[part] = build_part(known[part], value=PAGE_VALUES.get(part), **more)
+    with gr.Row():
+        parts["list"] = gr.Button("List (dry run)", elem_id=f"{TAB_ID}_list")
+        parts["start"] = gr.Button("Start", variant="primary", elem_id=f"{TAB_ID}_start")
+    with gr.Row():
+        parts["pause"] = gr.Button("Pause / resume", elem_id=f"{TAB_ID}_pause")
+        parts["skip"] = gr.Button("Skip this file", elem_id=f"{TAB_ID}_skip")
+        parts["stop_after"] = gr.Button("Stop after this file", elem_id=f"{TAB_ID}_stop_after")
+        parts["stop"] = gr.Button("Stop now", variant="stop", elem_id=f"{TAB_ID}_stop")
+    parts["watch"] = gr.Button("Show the running job", elem_id=f"{TAB_ID}_watch")
+    for part in ("input", "output", "prompt", "negative_prompt", "first"):
+        parts[part].do_not_save_to_config = True
+    return parts
+
+
+def bind_folder(
+    host: TabHost,
+    folder: dict[str, Any],
+    common: dict[str, Any],
+    dials: list[Any],
+    parts: TabParts,
+    compare: Any,  # noqa: ANN401
+    status: Any,  # noqa: ANN401
+) -> None:
+    own = [name for name, part in folder.items() if not isinstance(part, gr.Button)]
+    names = [*own, *common]
+
+    def options_of(rest: tuple[Any, ...]) -> Job:
+        values = dict(zip(names, rest[: len(names)], strict=True))
+        words = page_words(values, rest[len(names) :])
+        words["output"] = values["output"] or host.default_output(values["input"] or "")
+        return host.check_places(resolve.job(words, preset_of=host.store.get, renderer=RendererChoice(WEBUI)))
+
+    def listed(*rest: Any) -> Iterator[str]:  # noqa: ANN401
+        try:
+            yield from plan_pages(options_of(rest))
+        except FamError as error:
+            yield sentence_html(str(error), kind="error")
+
+    def watch() -> Iterator[tuple[Any, ...]]:
+        batch = host.batches.latest()
+        if batch is None:
+            yield sentence_html("no job has been started since the program began"), *unchanged
+            return
+        shown = -1
+        while True:
+            over = batch.over
+            job = batch.to_json()
+            done = [row for row in job["rows"] if row["state"] == "done"]
+            if len(done) > shown:  # at first too: another job's pictures go
+                shown = len(done)
+                yield status_html(job), *_latest_results(batch.options, done)
+            else:
+                yield status_html(job), *unchanged
+            if over:
+                return
+            time.sleep(_POLL_SECONDS)
+
+    def start(asked: str, *rest: Any) -> Iterator[tuple[Any, ...]]:  # noqa: ANN401
+        given = repr(rest)
+        try:
+            options = options_of(rest)
+            if asked != given and host.batches.active() is None:
+                yield sentence_html("reading the folder"), *unchanged, ""
+                if words := question(options):
+                    yield sentence_html(words, kind="error"), *unchanged, given
+                    return
+            host.batches.start(options)
+        except FamError as error:
+            yield sentence_html(str(error), kind="error"), *unchanged, asked
+            return
+        for values in watch():
+            yield *values, given
+
+    unchanged = (gr.update(),) * 4
+    inputs = [*(folder[name] for name in own), *common.values(), *dials]
+    outputs = [status, parts.gallery, parts.texts, parts.result_infotext, compare]
+    folder["list"].click(listed, inputs=inputs, outputs=[status], api_name=False)
+    asked = gr.State("")  # the values that a second press starts although files carry no prompt
+    folder["start"].click(
+        start, inputs=[asked, *inputs], outputs=[*outputs, asked], show_progress=False, api_name=False
     )
+    folder["watch"].click(watch, inputs=[], outputs=outputs, show_progress=False, api_name=False)
 
+    def say(action: Callable[[Any], None]) -> Callable[[], None]:
+        def act() -> None:
+            batch = host.batches.active()
+            if batch is not None:
+                action(batch)
 
-def _wordless(wordless: int, pending: int) -> str:
-    return f"{wordless} of {pending} carry no prompt"
+        return act
 
+    def pause(batch: Any) -> None:  # noqa: ANN401
+        if batch.control.paused:
+            batch.control.resume()
+        else:
+            batch.control.pause()
 
-def plan_pages(options: Job) -> Iterator[str]:
-    """Yield the dry run as HTML: at once the first files of a large folder, then the whole with its totals.
-
-    Each file has its target size, prompt and outcome. Writes nothing. Raises `UsageError` where the places cannot be
-    used.
-    """
-    began = time.perf_counter()
-    check_job(options)
-    files = walk(options.places)
-    first = list(islice(files, MAX_LISTED + 1))
-    if len(first) > MAX_LISTED:
-        planned = (plan_file(candidate, options, index=index) for index, candidate in enumerate(first[:MAX_LISTED]))
-        rows = [
-            _row(entry.candidate.key, entry, entry.request, entry.output, entry.problem or entry.skip or "")
-            for entry in planned
-        ]
-        note = f"the first {MAX_LISTED} files; the rest is being read"
-        yield table_html(_COLUMNS, rows, element_id="fam_hires_plan_table", note=note)
-    asked: dict[str, HiresRequest] = {}
-    """What this job asks for, where it is not what the journal holds: a kept file's row tells of its own making."""
-
-    keys: set[str] = set()
-
-    def plan(candidate: Candidate, options: Job, *, index: int) -> Planned:
-        entry = plan_file(candidate, options, index=index)
-        if entry.request is not None and len(asked) < MAX_LISTED:
-            asked[candidate.key] = entry.request
-        return entry
-
-    with Journal(options.places.output, memory=True) as journal:
-        found = journal.plan(_noting(chain(first, files), keys), options, plan)
-        counts = journal.counts()
-        history = journal.history()
-        pixels = journal.pending_pixels()
-        wordless = journal.wordless()
-        rows = [
-            _row(
-                item.key,
-                item,
-                asked.get(item.key, item.request),
-                item.output or "",
-                "kept: made with other settings" if item.key in found.kept_keys else _outcome(item),
-            )
-            for item in journal.items(limit=MAX_LISTED)
-        ]
-    total = sum(counts.values())
-    waiting = counts["pending"] + counts["running"] + counts["saving"]
-    parts = [f"{total} files", f"{waiting} to do"]
-    for number, word in (
-        (counts["done"] - found.kept, "done"),
-        (found.kept, KEPT),
-        (counts["skipped"], "skipped"),
-        (counts["failed"], "unreadable"),
+    for name, action in (
+        ("pause", pause),
+        ("skip", lambda batch: host.skip()),
+        ("stop_after", lambda batch: batch.control.stop_after_this()),
+        ("stop", lambda batch: batch.control.cancel()),
     ):
-        if number:
-            parts.append(f"{number} {word}")
-    if wordless[0]:
-        parts.append(_wordless(*wordless))
-    if (rest := others(options.places, keys)) is not None:
-        parts.append(rest)
-    parts.append(f"{pixels / 1e6:.1f} megapixels to make")
-    if history is not None:
-        parts.append(f"about {duration(history[0] * pixels / 1e6)} and {history[1] * pixels / 1e12:.1f} MB")
-    parts.append(f"planned in {time.perf_counter() - began:.1f} s")
-    note = ", ".join(parts)
-    if total > MAX_LISTED:
-        note += f"; the first {MAX_LISTED} are listed"
-    yield table_html(_COLUMNS, rows, element_id="fam_hires_plan_table", note=note)
+        folder[name].click(say(action), inputs=[], outputs=[], show_progress=False, api_name=False, queue=False)
 
 
-def _noting(candidates: Iterator[Candidate], keys: set[str]) -> Iterator[Candidate]:
-    for candidate in candidates:
-        keys.add(candidate.key)
-        yield candidate
-
-
-def _outcome(item: Item) -> str:
-    return item.error or ("to do" if item.state == "pending" else item.state)
-
-
-def _row(
-    key: str, found: Item | Planned, request: HiresRequest | None, output: str, outcome: str
-) -> tuple[str, str, str, str, str, str, str, str]:
-    size = f"{found.native[1]} x {found.native[0]}" if found.native != (0, 0) else ""
-    target = f"{request.size[1]} x {request.size[0]}" if request else ""
-    prompt = "" if request is None else request.prompt[:80]
-    return key, size, target, output, prompt, found.program or "", "; ".join(found.notes), outcome
+def _latest_results(options: Job, done: list[dict[str, Any]]) -> tuple[Any, ...]:
+    """Return the gallery of the last finished pictures, their infotexts, the first one's, and the slider of the very
+    last picture."""
+    shown: list[Image.Image] = []
+    texts: list[str] = []
+    for row in reversed(done[-12:]):
+        path = Path(options.places.output) / row["output"]
+        try:
+            with Image.open(path) as image:
+                text = infotext_of_image(image)
+                image.draft("RGB", (512, 512))
+                thumbnail = upright(image)
+        except OSError:
+            continue
+        thumbnail.thumbnail((512, 512))
+        # the WebUI shows and sends this file in place of the thumbnail
+        setattr(thumbnail, "already_saved_as", str(path))  # noqa: B010
+        shown.append(thumbnail)
+        texts.append(text)
+    slider: Any = ""
+    if done:
+        source = Path(options.places.inputs[0])
+        before = source / done[-1]["key"] if source.is_dir() else source
+        try:
+            with Image.open(before) as native, Image.open(Path(options.places.output) / done[-1]["output"]) as result:
+                slider = compare_html(native, result)
+        except OSError:
+            slider = gr.update()
+    return shown, texts, texts[0] if texts else "", slider

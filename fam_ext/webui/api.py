@@ -14,13 +14,13 @@ from fam_ext import __version__
 from fam_ext.core.config import FamConfig
 from fam_ext.errors import ConfigError, FamError, UsageError
 from fam_ext.jobs import report
+from fam_ext.jobs.batches import Batches
 from fam_ext.options import resolve
 from fam_ext.options.field import API, SCRIPT, options_of, pick, said
 from fam_ext.options.job import WEBUI, Job, RendererChoice
 from fam_ext.options.presets import BUILTIN, DEFAULT, PresetStore
 from fam_ext.options.resolve import options_at
 from fam_ext.options.table import json_schema
-from fam_ext.webui.batches import Batches
 
 PREFIX = "/fam-hires/v1"
 DEFAULTS = BUILTIN[DEFAULT]

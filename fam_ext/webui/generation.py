@@ -18,6 +18,7 @@ from fam_ext.hosts.base import replaced
 from fam_ext.hosts.ldm import recorded_sampler
 from fam_ext.metadata.infotext import to_fields
 from fam_ext.webui.answers import answering
+from fam_ext.webui.decoding import check_pictures, decoded_at_once
 from fam_ext.webui.kept import with_own_random_state
 from fam_ext.webui.known import check_known, check_model, check_sampler, checkpoint, schedules, upscalers
 from fam_ext.webui.reference import LATENT_RESIZE, as_pictures, encode, host_upscaler, own_upscaler, set_upscaler
@@ -47,6 +48,7 @@ def begin(p: Any, config: FamConfig, *, preset: str | None = None) -> Session:  
         session.undo.enter_context(replaced(p, "sample_hr_pass", _hires_pass(session)))
     else:
         _take_native_pictures(session)
+        session.undo.enter_context(replaced(p, "sample", decoded_at_once(p, lambda: session.latents)))
         session.undo.enter_context(replaced(p, "init", with_own_random_state(lambda: p.all_seeds[0])))
     session.undo.enter_context(replaced(p, "sample", with_own_random_state(lambda: p.seeds[0])))
     session.undo.enter_context(replaced(p, "sample", _not_past_fam(session)))
@@ -126,7 +128,10 @@ def _hires_pass(session: Session) -> Callable[[Any], Any]:
                 session.native = samples.detach().clone()
             session.native_pictures = as_pictures(decoded_samples) if decoded_samples is not None else []
             with own_upscaler(p, session.config.upsample, session.native_pictures):
-                return previous(samples, decoded_samples, *args, **kwargs)
+                result = previous(samples, decoded_samples, *args, **kwargs)
+            if not shared.state.interrupted:
+                check_pictures(result, session.latents)
+            return result
 
         return sample_hr_pass
 

@@ -26,6 +26,8 @@ class Session:
         self.config = config
         self.record = NativeRecord()
         self.native: Tensor | None = None
+        self.latents: Tensor | None = None
+        """What the guided pass gave last; None before one has run."""
         self.native_pictures: list[Image.Image] = []
         self.reports: dict[int, Any] = {}
         """The guide's report by iteration (batch count)."""

@@ -88,6 +88,7 @@ def steered(session: Session, previous: Callable[..., Any]) -> Callable[..., Any
                 image_conditioning=image_conditioning,
             )
         check_finite(samples)
+        session.latents = samples
         report = guide.report
         logger.info(
             "FAM %d x %d to %d x %d: %d steps, FM in %d calls, AM in %d calls of %d sites",

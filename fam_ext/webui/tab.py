@@ -10,12 +10,13 @@ from modules.infotext_utils import ParamBinding, PasteField
 from modules.ui_components import ToolButton
 from PIL import Image
 
+from fam_ext.jobs.batches import Batches
 from fam_ext.jobs.contract import Progress
 from fam_ext.options.job import Job
 from fam_ext.options.request import HiresRequest
 from fam_ext.ui.accordion import TITLE
-from fam_ext.ui.tab import TAB_ID, Made, TabHost, build_tab
-from fam_ext.webui.batches import Batches
+from fam_ext.ui.host import TAB_ID, Made, TabHost
+from fam_ext.ui.tab import build_tab
 from fam_ext.webui.kept import reload_model
 from fam_ext.webui.known import upscalers
 from fam_ext.webui.places import check_places, default_output, folders_note

@@ -11,6 +11,7 @@ from fam_ext.core.config import FamConfig
 from fam_ext.errors import ConfigError, FamError
 from fam_ext.metadata.infotext import parse_value
 from fam_ext.options.field import Option
+from fam_ext.options.resolve import config_of
 from fam_ext.options.table import CONFIG_FIELDS
 from fam_ext.webui.answers import refuse_axis
 from fam_ext.webui.arguments import XYZ_ATTRIBUTE
@@ -76,6 +77,14 @@ def _type(field: Option) -> Any:  # noqa: ANN401
     return str
 
 
+def words_of(name: str, value: Any) -> dict[str, Any]:  # noqa: ANN401
+    """Return the named fields that one value of an axis means: a cut-off may have its unit beside it ("20 cycles")."""
+    if name == "cutoff" and isinstance(value, str):
+        number, _, unit = value.strip().partition(" ")
+        return {"cutoff": _read(float, number), **({"cutoff_reference": unit.strip()} if unit else {})}
+    return {name: value}
+
+
 def _boolean(text: str) -> bool:
     return {"true": True, "false": False}[text.strip().lower()]
 
@@ -83,7 +92,7 @@ def _boolean(text: str) -> bool:
 def _apply(name: str) -> Callable[[Any, Any, Any], None]:
     def apply(p: Any, x: Any, xs: Any) -> None:  # noqa: ANN401
         # a new dict: the plot's cells share the attributes of one p
-        setattr(p, XYZ_ATTRIBUTE, {**getattr(p, XYZ_ATTRIBUTE, {}), name: x})
+        setattr(p, XYZ_ATTRIBUTE, {**getattr(p, XYZ_ATTRIBUTE, {}), **words_of(name, x)})
 
     return apply
 
@@ -94,11 +103,8 @@ def _confirm(field: Option) -> Callable[[Any, list[Any]], None]:
     def confirm(p: Any, xs: list[Any]) -> None:  # noqa: ANN401
         given = getattr(p, XYZ_ATTRIBUTE, {})
         for value in xs:
-            # a cut-off's unit may be another axis's: then either unit's range will do
-            is_cycles = field.name == "cutoff" and isinstance(value, float) and value > 1
-            unit = {"cutoff_reference": "cycles"} if is_cycles else {}
             try:
-                config = FamConfig.from_dict({**FamConfig().to_dict(), **given, **unit, field.name: value})
+                config = config_of({**given, **words_of(field.name, value)}, FamConfig())
                 if field.name == "am_sites":
                     check_model(p.sd_model, config)
             except FamError as error:

@@ -92,4 +92,4 @@ def test_what_was_written_can_be_trained_on(vae: Any, tmp_path: Path) -> None:
     again = norms.free(vae)
     norms.read_freed(again, tmp_path)
     for wanted, found in zip(both(freed, pictures(2)), both(again, pictures(2)), strict=True):
-        assert (found - wanted).abs().mean() < 0.01 * wanted.std()
+        assert (found - wanted).abs().mean() < 0.03 * wanted.std()

@@ -310,3 +310,21 @@ def test_a_grown_model_keeps_its_inside_and_exports(toy_model: Path, tmp_path: P
     export_checkpoint(tmp_path / "webui", model=tmp_path / "grown")
     params = ldm_config(tmp_path / "grown", text_folder=tmp_path)["model"]["params"]["unet_config"]["params"]
     assert params["channel_mult"] == [1, 1, 2, 2] and sorted(params["attention_resolutions"]) == [4, 8]
+
+
+def test_small_weights_take_half_the_room_and_are_nearly_as_they_were(tmp_path: Path) -> None:
+    from training import read_small, write_small
+
+    generator = torch.Generator().manual_seed(0)
+    state = {
+        "wide.weight": torch.randn(64, 64, 3, 3, generator=generator) * torch.logspace(-3, 3, 64)[:, None, None, None],
+        "bias": torch.randn(64, generator=generator),
+        "empty": torch.zeros(4, 4),
+    }
+    write_small(state, tmp_path / "small.safetensors")
+    again = read_small(tmp_path / "small.safetensors")
+    assert again.keys() == state.keys() and (tmp_path / "small.safetensors").stat().st_size < 64 * 64 * 9 + 2000
+    error = (again["wide.weight"] - state["wide.weight"]).abs().amax(dim=(1, 2, 3))
+    assert (error <= 0.005 * state["wide.weight"].abs().amax(dim=(1, 2, 3))).all()
+    torch.testing.assert_close(again["bias"], state["bias"], atol=1e-3, rtol=1e-3)
+    assert (again["empty"] == 0).all()

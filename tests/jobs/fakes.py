@@ -9,9 +9,9 @@ from pathlib import Path
 
 from PIL import Image, PngImagePlugin
 
-from fam_ext.errors import Cancelled, OutOfMemoryError, UnsupportedSamplerError, UnsupportedScheduleError
+from fam_ext.errors import Cancelled, OutOfMemoryError, Skipped, UnsupportedSamplerError, UnsupportedScheduleError
 from fam_ext.jobs.contract import Progress, Ran, Rendered, Renderer
-from fam_ext.jobs.run import RendererSpec
+from fam_ext.jobs.renderers import RendererSpec
 from fam_ext.options import resolve
 from fam_ext.options.job import WEBUI, Job, RendererChoice
 from fam_ext.options.presets import PresetStore
@@ -64,6 +64,8 @@ class Odd(Fast):
     def render(self, image: Image.Image, request: HiresRequest, progress: Progress) -> Rendered:
         if "raise" in request.prompt:
             raise ValueError("the renderer\nfell over")
+        if "skip" in request.prompt:
+            raise Skipped("left out")
         if "oom" in request.prompt and request.config.am:
             raise OutOfMemoryError("out of memory")
         if "hopeless" in request.prompt:

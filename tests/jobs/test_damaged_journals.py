@@ -9,7 +9,8 @@ import pytest
 from fam_ext import cli
 from fam_ext.jobs import report
 from fam_ext.jobs.journal import Journal
-from fam_ext.jobs.run import RendererSpec, run_job
+from fam_ext.jobs.renderers import RendererSpec
+from fam_ext.jobs.run import run_job
 from tests.jobs.fakes import FakeSpec, Fast, make_folder, make_picture, options
 
 

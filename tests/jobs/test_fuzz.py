@@ -18,7 +18,7 @@ from fam_ext.hosts.prompts import parse_emphasis, split_extra_networks
 from fam_ext.jobs import plan
 from fam_ext.jobs.journal import _request
 from fam_ext.jobs.names import output_name
-from fam_ext.jobs.run import kept_renderer
+from fam_ext.jobs.renderers import kept_renderer
 from fam_ext.jobs.walk import natural_key, shown
 from fam_ext.options.field import API
 from fam_ext.options.job import Job, Rule

@@ -11,8 +11,9 @@ from pathlib import Path
 import pytest
 
 from fam_ext.jobs import report
+from fam_ext.jobs.events import Control
 from fam_ext.jobs.journal import Journal
-from fam_ext.jobs.run import Control, run_job
+from fam_ext.jobs.run import run_job
 from fam_ext.options.job import RunRule
 from tests.jobs.fakes import Fast, make_folder, make_picture, options, outputs, strays
 
@@ -20,7 +21,7 @@ PROGRAM = """
 import sys, time
 from fam_ext import cli
 from fam_ext.jobs import report
-from fam_ext.jobs.run import RendererSpec
+from fam_ext.jobs.renderers import RendererSpec
 from tests.jobs.fakes import Fast
 
 def slow(path):

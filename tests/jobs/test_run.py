@@ -13,8 +13,9 @@ from PIL import Image
 from fam_ext.core.config import FamConfig
 from fam_ext.errors import UnsupportedModelError, UnsupportedSamplerError, UsageError
 from fam_ext.jobs import make
+from fam_ext.jobs.events import Control
 from fam_ext.jobs.journal import Journal
-from fam_ext.jobs.run import Control, retry_failed, run_job
+from fam_ext.jobs.run import retry_failed, run_job
 from fam_ext.metadata.formats import SUFFIXES
 from fam_ext.metadata.infotext import from_fields, parse, undo
 from fam_ext.metadata.pictures import can_write, read_header
@@ -436,11 +437,12 @@ def test_a_model_that_only_one_picture_asks_for_ends_only_that_picture(tmp_path:
     assert (summary.done, summary.failed, summary.stopped) == (1, 1, None)
 
 
-def test_the_time_left_counts_no_picture_that_failed(tmp_path: Path) -> None:
+@pytest.mark.parametrize("fate", ["raise", "skip"])
+def test_the_time_left_counts_no_picture_that_failed_or_was_left_out(tmp_path: Path, fate: str) -> None:
     source = tmp_path / "in"
     make_picture(source / "a.png", "slow", 1)
     for number in range(3):
-        make_picture(source / f"b {number}.png", "raise", number)
+        make_picture(source / f"b {number}.png", fate, number)
     make_picture(source / "c.png", "slow", 2)
     began, seen = time.monotonic(), []
 

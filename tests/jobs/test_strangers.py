@@ -38,7 +38,7 @@ def folder(tmp_path: Path) -> tuple[Path, set[str], set[str]]:
 FAKE = """
 import sys
 from fam_ext import cli
-from fam_ext.jobs.run import RendererSpec
+from fam_ext.jobs.renderers import RendererSpec
 from tests.jobs.fakes import Fast
 RendererSpec.build = lambda self: Fast(seconds=0.02)
 cli.main(sys.argv[1:])

@@ -13,7 +13,8 @@ from PIL import Image, PngImagePlugin
 from fam_ext.errors import ConfigError, UsageError
 from fam_ext.jobs import report
 from fam_ext.jobs.journal import Journal
-from fam_ext.jobs.run import kept_renderer, retry_failed, run_job
+from fam_ext.jobs.renderers import kept_renderer
+from fam_ext.jobs.run import retry_failed, run_job
 from fam_ext.options.job import Rule, RunRule
 from fam_ext.options.request import HiresRequest
 from tests.jobs.fakes import Fast, Odd, make_picture, options

@@ -6,10 +6,14 @@ import sys
 from pathlib import Path
 
 import pytest
+from PIL import Image
+from PIL.PngImagePlugin import PngInfo
 
 from fam_ext.core.config import FamConfig
 from fam_ext.errors import FamError
+from fam_ext.jobs.plan import plan_file
 from fam_ext.jobs.settings import request_for
+from fam_ext.jobs.walk import walk
 from fam_ext.metadata.infotext import Infotext, format_params, from_fields, parse, to_fields
 from fam_ext.options import resolve
 from fam_ext.options.field import API, CLI, INFOTEXT, PAGE, options_of
@@ -206,7 +210,8 @@ from fam_ext.cli import app
 from fam_ext.metadata.infotext import from_fields, to_fields
 from fam_ext.options.presets import PresetStore
 from fam_ext.options.resolve import job, options_at, script
-from fam_ext.options.table import FIELDS, json_schema, markdown_table
+from fam_ext.options.table import FIELDS, json_schema
+from tools import options_page
 
 help = CliRunner().invoke(app, ["upscale", "--help"], env={"COLUMNS": "200"}).output
 found = {
@@ -214,7 +219,7 @@ found = {
     "api": {"sparkle", "glue"} <= set(json_schema(options_at("api"))["properties"]),
     "page": {"sparkle", "glue"} <= {spec.name for spec in options_at("page")},
     "xyz": "sparkle" in {spec.name for spec in FIELDS if "xyz" in spec.doors},
-    "docs": "`FAM sparkle`" in markdown_table() and "`FAM glue`" in markdown_table(),
+    "docs": "`FAM sparkle`" in options_page.page() and "`FAM glue`" in options_page.page(),
     "infotext": from_fields(to_fields(FamConfig(sparkle=0.5))).sparkle == 0.5,
     "script": script({"sparkle": 0.5}, preset_of=PresetStore().get)[0].sparkle == 0.5,
     "job": job({"input": "/in", "glue": 4}, preset_of=PresetStore().get).picture.rules["glue"].value == 4,
@@ -228,3 +233,23 @@ def test_a_made_up_option_appears_at_every_door() -> None:
     assert done.returncode == 0, done.stderr
     found = json.loads(done.stdout.splitlines()[-1])
     assert all(found.values()), found
+
+
+@pytest.mark.parametrize(
+    ("words", "known"),
+    [
+        ({}, "c262c8f4f88c3bf07e28631f"),
+        ({"preset": "paper"}, "b2dc1f4f2303b2aed4fb11e3"),
+        ({"quality": 80, "format": "JPEG", "tile": 256}, "e3bab55fc1f22c0baf4f7ea2"),
+    ],
+)
+def test_outputs_of_earlier_versions_are_still_known(tmp_path: Path, words: dict, known: str) -> None:
+    """The settings hash of the version before the options' table: a folder made then is not made again."""
+    info = PngInfo()
+    line = "Steps: 20, Sampler: Euler a, CFG scale: 6.5, Seed: 9, Size: 64x48"
+    info.add_text("parameters", f"a cat\nNegative prompt: dog\n{line}")
+    Image.new("RGB", (64, 48)).save(tmp_path / "a.png", pnginfo=info)
+    places = {"inputs": [str(tmp_path)], "output": "/out"}
+    job = resolve.job({**words, **places}, preset_of=STORE.get, renderer=RendererChoice(STANDALONE))
+    (planned,) = (plan_file(candidate, job) for candidate in walk(job.places))
+    assert planned.settings_hash(job) == known

@@ -8,6 +8,7 @@ from PIL import Image
 from fam_ext import hires
 from fam_ext.core.config import FamConfig
 from fam_ext.errors import Cancelled, PictureError, UnsupportedSamplerError, UsageError
+from fam_ext.methods.catalog import METHODS
 
 SAMPLING = hires.Sampling(prompt="a cat", negative_prompt="blurry", seed=3, steps=3, cfg_scale=4.0)
 
@@ -52,7 +53,7 @@ def test_the_model_is_left_as_it_was_and_methods_differ(sd_host):
     before = {name: id(p) for name, p in sd_host.pipe.unet.attn_processors.items()}
     made = {
         method: pixels(hires.upscale(sd_host, picture(), size=(96, 96), sampling=SAMPLING, method=method).image)
-        for method in hires.METHODS
+        for method in METHODS
     }
     made |= {
         name: pixels(hires.upscale(sd_host, picture(), size=(96, 96), sampling=SAMPLING, config=config).image)

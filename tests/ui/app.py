@@ -9,14 +9,15 @@ import gradio as gr
 from PIL import Image
 
 from fam_ext.errors import Cancelled, PictureError, UsageError
+from fam_ext.jobs.batches import Batches
 from fam_ext.jobs.contract import Ran, Rendered
 from fam_ext.jobs.ran_text import fields
 from fam_ext.metadata.infotext import Infotext, format_infotext
 from fam_ext.options.presets import PresetStore
 from fam_ext.options.table import FIELDS
 from fam_ext.ui.accordion import build_accordion
-from fam_ext.ui.tab import Made, TabHost, build_tab, labels_and_ids
-from fam_ext.webui.batches import Batches
+from fam_ext.ui.host import Made, TabHost
+from fam_ext.ui.tab import build_tab, labels_and_ids
 
 STYLE = Path(__file__).parents[2] / "style.css"
 

@@ -8,11 +8,11 @@ from PIL import Image
 from PIL.PngImagePlugin import PngInfo
 
 from fam_ext.errors import Skipped, UsageError
+from fam_ext.jobs.batches import Batches
 from fam_ext.jobs.contract import Rendered
 from fam_ext.jobs.journal import Journal
 from fam_ext.ui.compare import status_html
-from fam_ext.ui.folder import plan_pages, question
-from fam_ext.webui.batches import Batches
+from fam_ext.ui.plan import plan_pages, question
 from tests.jobs.fakes import Fast, make_folder, page_job
 
 

@@ -44,14 +44,16 @@ def test_labels_and_ids_are_as_they_were(tmp_path):
 def test_a_small_picture_is_taken_where_its_target_allows():
     program = """
 from PIL import Image
-from fam_ext.core.config import FamConfig
+from pathlib import Path
 from fam_ext.errors import PictureError
-from fam_ext.ui.tab import picture_request
+from fam_ext.options.presets import PresetStore
+from fam_ext.ui.picture import picture_request
 
-values = dict(width=0, height=0, sampler="Euler", schedule="", steps=9, cfg_scale=5, seed=1, model="", own_model=False)
+store = PresetStore(Path("none"))
+values = dict(width=0, height=0, sampler="Euler", schedule="Automatic", steps=9, cfg_scale=5, seed=1, own_model=False)
 for scale in (2, 8):
     try:
-        print(picture_request(Image.new("RGB", (9, 12)), "", {**values, "scale": scale}, FamConfig()).size)
+        print(picture_request(Image.new("RGB", (9, 12)), "", {**values, "scale": scale}, store).size)
     except PictureError as error:
         print(error)
 """

@@ -316,7 +316,7 @@ def test_an_axis_of_cutoffs_has_the_unit_that_it_says(server):
     alone = plotted(server, ("[FAM] Cutoff c", "0.2, 0.4", []))
     assert ["FAM cutoff: 0.2" in alone.infotexts[1], "FAM cutoff: 0.4" in alone.infotexts[2]] == [True, True]
     assert "FAM cutoff reference" not in "".join(alone.infotexts)
-    cycles = plotted(server, ("[FAM] Cutoff c", "16, 24", []), ("[FAM] Cutoff reference", "", ["cycles"]))
+    cycles = plotted(server, ("[FAM] Cutoff c", "16 cycles, 24 cycles", []))
     assert all("FAM cutoff reference: cycles" in text for text in cycles.infotexts[1:3])
     assert ["FAM cutoff: 16" in cycles.infotexts[1], "FAM cutoff: 24" in cycles.infotexts[2]] == [True, True]
 

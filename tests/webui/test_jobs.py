@@ -87,16 +87,16 @@ def test_a_job_stops_now_and_goes_on_later(server, folder):
         ({}, ["input"]),
         ({"input": "/nowhere/at/all"}, ["/nowhere/at/all", "does not exist"]),
         ({"input": ".", "scal": 2}, ["scal ", "scale"]),
-        ({"input": ".", "scale": "2"}, ["scale", "number"]),
+        ({"input": ".", "scale": "2"}, ["scale", "'2'", "1 to 16"]),
         ({"input": ".", "scale": 99}, ["scale", "99", "16"]),
         ({"input": ".", "fam": {"cutoff": 3}}, ["cutoff", "0 to 1", "cutoff_reference"]),
-        ({"input": ".", "fam": {"cutoff": 10**400}}, ["cutoff", "0 to 1"]),
+        ({"input": ".", "fam": {"cutoff": 10**400}}, ["cutoff", "0 to "]),
         ({"input": ".", "fam": {"am_sites": "no.such.*"}}, ["am_sites", "no.such.*", "output_blocks"]),
         ({"input": ".", "steps": -3}, ["steps", "-3", "1 to 150"]),
         ({"input": ".", "seed": -2}, ["seed", "-2", "-1 to "]),
         ({"input": ".", "scale": 10**400}, ["scale", "1 to 16"]),
         ({"input": ".", "cfg_scale": float("nan")}, ["cfg_scale", "1 to 30"]),
-        ({"input": ".", "first": -1}, ["first", "0 to "]),
+        ({"input": ".", "first": -1}, ["first", "-1", "1 to "]),
         ({"input": ".", "model": "no such model"}, ["model", "no such model", "fluent-tiny"]),
         ({"input": ".", "sampler": "Magic"}, ["sampler", "Magic", "Euler"]),
         ({"input": ".", "schedule": "Magic"}, ["schedule", "Magic", "Karras"]),
@@ -104,7 +104,7 @@ def test_a_job_stops_now_and_goes_on_later(server, folder):
         ({"input": "~nobody-here/in"}, ["input", "nobody-here"]),
         ({"input": "a\x00b"}, ["input", "NUL"]),
         ({"input": ".", "\ud800": 1}, ["not a field"]),
-        ({"input": ".", "prompt": "\udfff"}, ["prompt", "surrogates"]),
+        ({"input": ".", "prompt": "\udfff"}, ["prompt", "half of a character"]),
         ({"input": "x" * 5000}, ["input"]),
         ({"input": ".", "format": "TGA"}, ["TGA", "PNG"]),
         ({"input": ".", "width": 512}, ["width", "height"]),
@@ -165,7 +165,7 @@ def test_a_server_that_others_reach_keeps_to_its_output_folders(start, folder):
         (links / "whole.png").write_bytes((folder / "0.png").read_bytes())
         (links / "out.png").symlink_to(folder / "1.png")
         (links / "folder").symlink_to(folder)
-        listed = remote.ask(f"{ROUTE}/jobs", {"input": str(links), "recursive": True, "steps": 1})
+        listed = remote.ask(f"{ROUTE}/jobs", {"input": str(links), "recursive": True, "steps": 3})
         ended = wait(remote, listed[1]["id"])
         assert (ended["done"], ended["failed"]) == (1, 1), ended
         assert all("allowed folders" in row["message"] for row in ended["rows"] if row["state"] == "failed")

@@ -211,17 +211,20 @@ class Scenes:
     def piece(self, rng: random.Random, *, size: int, side: int) -> np.ndarray:
         """Return a (side, side, 3) piece of a true picture at `size` px, its pair, ground and texture drawn anew.
 
-        The drawings are kept and only the piece gets its texture, so it costs a hundredth of a whole picture. Of three
-        places the one with most of the thing is taken, except one time in four.
+        The drawings are kept and only the piece gets its texture, so it costs a hundredth of a whole picture.
         """
         thing, material = rng.choice(self.pairs)
-        drawing = self.drawing(thing, size)
-        places = [
-            (rng.randint(0, size - side), rng.randint(0, size - side)) for _ in range(3 if rng.random() < 0.75 else 1)
-        ]
-        parts = [drawing[top : top + side, left : left + side] for top, left in places]
-        part = max(parts, key=lambda part: int(part[::4, ::4, 3].sum(dtype=np.int64)))
+        part = self.part(rng, thing, size=size, side=side)
         return compose(part, Scene(thing, material, draw_ground(rng)), rng.getrandbits(31))
+
+    def part(self, rng: random.Random, thing: str, *, size: int, side: int) -> np.ndarray:
+        """Return a (side, side, 4) part of a drawing: of three places the one with most of the thing, except one time
+        in four."""
+        drawing = self.drawing(thing, size)
+        tries = 3 if rng.random() < 0.75 else 1
+        places = [(rng.randint(0, size - side), rng.randint(0, size - side)) for _ in range(tries)]
+        parts = [drawing[top : top + side, left : left + side] for top, left in places]
+        return max(parts, key=lambda part: int(part[::4, ::4, 3].sum(dtype=np.int64)))
 
 
 def part_of(rng: random.Random, plain: str) -> str:

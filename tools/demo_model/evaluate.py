@@ -7,25 +7,19 @@ CLIP. Pictures and `table.md` land in `.work/eval/`. With few pictures FD is bia
 from __future__ import annotations
 
 import argparse
-import json
 import logging
 import math
-import platform
 import random
-import time
 from collections.abc import Sequence
 from functools import cached_property
 from pathlib import Path
-from typing import Any
 
 import torch
 import torch.nn.functional as F
-from data import WORK, Collection, Renders
-from PIL import Image
+from data import Collection, Renders
+from made import METHODS, Made, add_options, hardware, save_grid
 from torch import Tensor
 
-from fam_ext import hires
-from fam_ext.core.config import FamConfig
 from fam_ext.demo.demo_net import (
     DemoNet,
     agreement,
@@ -36,7 +30,6 @@ from fam_ext.demo.demo_net import (
     load_demo_net,
     look,
 )
-from fam_ext.standalone import load_pipeline, weights_tag
 
 logger = logging.getLogger(__name__)
 
@@ -45,13 +38,6 @@ Row = tuple[str, str, str]
 
 WHITE_TOLERANCE = 0.1
 SMALLEST_PIECE = 0.002
-METHODS: dict[str, tuple[str, FamConfig]] = {
-    "direct": ("direct", FamConfig()),
-    "fam-c0.5": ("fam", FamConfig()),
-    "fam-c1": ("fam", FamConfig(cutoff=1.0)),
-    "fam-8cycles": ("fam", FamConfig(cutoff=8.0, cutoff_reference="cycles")),
-    "fam-16cycles": ("fam", FamConfig(cutoff=16.0, cutoff_reference="cycles")),
-}
 
 
 def components(image: Tensor) -> int:
@@ -91,29 +77,14 @@ def halo(picture: Tensor, decoded: Tensor, *, reach: int = 8) -> tuple[float, fl
     return tuple(part.quantile(0.99).item() if part.numel() else 0.0 for part in parts)  # pyright: ignore[reportReturnType]
 
 
-def to_pixels(image: Image.Image) -> Tensor:
-    """Return (3, H, W) in [0, 1]."""
-    return hires.to_tensor(image)[0]
-
-
-class Evaluation:
-    """One model, one seed, one way of sampling; pictures are kept in `folder` and made only once."""
+class Evaluation(Made):
+    """One model, one seed, one way of sampling."""
 
     def __init__(self, options: argparse.Namespace) -> None:
-        self.options = options
+        super().__init__(options)
         self.collection = Collection(options.work)
         # of these names training saw no more skin tones than this
         self.first = Collection(options.work, variants=options.first_variants)
-        self.tag = weights_tag(options.model)
-        how = f"{self.tag}-steps{options.steps}-cfg{options.guidance:g}-seed{options.seed}"
-        self.folder: Path = options.work / "eval" / how
-        self.folder.mkdir(parents=True, exist_ok=True)
-        began, busy = time.perf_counter(), time.process_time()
-        self.host = load_pipeline(options.model)
-        self.load_seconds = time.perf_counter() - began, time.process_time() - busy
-        self.side = options.native or self.host.native_side
-        timings = self.folder / "seconds.json"
-        self.seconds: dict[str, list[float]] = json.loads(timings.read_text()) if timings.is_file() else {}
 
     @cached_property
     def net(self) -> DemoNet:
@@ -129,52 +100,8 @@ class Evaluation:
         pool = self.collection.first_names(self.options.first)
         return self.first.draw(random.Random(self.options.seed), count, names=pool)
 
-    def sampling(self, index: int, number: int) -> hires.Sampling:
-        return hires.Sampling(
-            prompt=self.collection.emojis[index].caption,
-            seed=self.options.seed * 100_000 + number,
-            steps=self.options.steps,
-            sampler="DDIM",
-            cfg_scale=self.options.guidance,
-        )
-
-    def native(self, indices: Sequence[int], kind: str) -> list[Tensor]:
-        size = (self.side, self.side)
-        return [
-            self._kept(
-                f"{kind}-{self.side}", number, lambda i=index, n=number: hires.generate_native(
-                    self.host, size=size, sampling=self.sampling(i, n)
-                ).image
-            )
-            for number, index in enumerate(indices)
-        ]  # fmt: skip
-
-    def upscaled(self, indices: Sequence[int], natives: Sequence[Tensor], method: str, *, before: str) -> list[Tensor]:
-        name, config = METHODS[method]
-        size = (2 * self.side, 2 * self.side)
-        return [
-            self._kept(
-                f"{before}{method}-{2 * self.side}", number, lambda i=index, n=number: hires.upscale(
-                    self.host, hires.to_image(natives[n][None]), size=size, sampling=self.sampling(i, n),
-                    config=config, method=name,
-                ).image
-            )
-            for number, index in enumerate(indices)
-        ]  # fmt: skip
-
-    def _kept(self, kind: str, number: int, make: Any) -> Tensor:
-        path = self.folder / kind / f"{number:04}.png"
-        if not path.is_file():
-            path.parent.mkdir(exist_ok=True)
-            began, busy = time.perf_counter(), time.process_time()
-            image = make()
-            self.seconds.setdefault(kind, []).append(round(time.perf_counter() - began, 2))
-            self.seconds.setdefault(f"{kind}, CPU time", []).append(round(time.process_time() - busy, 2))
-            partial = path.with_suffix(".part")
-            image.save(partial, "PNG")
-            partial.rename(path)
-            (self.folder / "seconds.json").write_text(json.dumps(self.seconds))
-        return to_pixels(Image.open(path))
+    def prompt(self, index: int) -> str:
+        return self.collection.emojis[index].caption
 
     # --- what is measured
 
@@ -297,27 +224,6 @@ class Evaluation:
         return table
 
 
-def hardware() -> str:
-    """Return what the numbers were measured on, in words."""
-    cpu = platform.processor() or platform.machine()
-    info = Path("/proc/cpuinfo")
-    if info.is_file():
-        names = [line.split(":")[1].strip() for line in info.read_text().splitlines() if line.startswith("model name")]
-        cpu = f"{len(names)} x {names[0]}" if names else cpu
-    gpu = f", {torch.cuda.get_device_name()}" if torch.cuda.is_available() else ""
-    return f"{cpu}{gpu}, torch {torch.__version__}, {torch.get_num_threads()} threads"
-
-
-def save_grid(images: Sequence[Tensor], path: Path, *, across: int = 8, rows: int = 8) -> None:
-    """Write the first `across` x `rows` of `images` as one picture."""
-    chosen = list(images[: across * rows])
-    height, width = chosen[0].shape[-2:]
-    sheet = Image.new("RGB", (across * width, -(-len(chosen) // across) * height), "white")
-    for number, image in enumerate(chosen):
-        sheet.paste(hires.to_image(image[None]), (number % across * width, number // across * height))
-    sheet.save(path)
-
-
 def _mean(values: Sequence[float]) -> float:
     return sum(values) / max(len(values), 1)
 
@@ -328,8 +234,7 @@ def _percents(first: float, second: float) -> str:
 
 def parse(arguments: list[str] | None = None) -> argparse.Namespace:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
-    parser.add_argument("--model", help="diffusers folder; without it, the embedded model")
-    parser.add_argument("--work", type=Path, default=WORK)
+    add_options(parser)
     parser.add_argument("--count", type=int, default=512, help="native pictures of training captions")
     parser.add_argument("--first", type=Path, help="file of the names that training drew most, measured on their own")
     parser.add_argument("--first-count", type=int, default=64, help="native pictures of names in --first")
@@ -338,11 +243,7 @@ def parse(arguments: list[str] | None = None) -> argparse.Namespace:
     parser.add_argument("--hires", type=int, default=32, help="pictures at 2x, for each method")
     parser.add_argument("--methods", nargs="+", choices=sorted(METHODS), default=["direct", "fam-c0.5"])
     parser.add_argument("--vae-count", type=int, default=16, help="renders through the VAE at each size")
-    parser.add_argument("--native", type=int, help="side in px, where it isn't the model's own")
     parser.add_argument("--small-renders", action="store_true", help="compare with renders at 128 px, which are quick")
-    parser.add_argument("--steps", type=int, default=20)
-    parser.add_argument("--guidance", type=float, default=5.0)
-    parser.add_argument("--seed", type=int, default=0)
     return parser.parse_args(arguments)
 
 

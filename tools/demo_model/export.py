@@ -1,6 +1,6 @@
 """Ship a trained model: copy a diffusers folder of `unet.py` into the package, or write it as an A1111 checkpoint.
 
-python tools/demo_model/export.py .work/model                      # into fam_ext/demo/model
+python tools/demo_model/export.py .work/model                      # into fam_ext/demo/model, and its names beside it
 python tools/demo_model/export.py .work/model --checkpoint FOLDER  # fluent-tiny.safetensors and .yaml
 """
 
@@ -10,8 +10,13 @@ import argparse
 import json
 import shutil
 from pathlib import Path
+from typing import Any
+
+from data import WORK, Collection, Scenes, collection_of
+from things import GROUNDS, MATERIALS, THINGS
 
 from fam_ext.demo.export import EMBEDDED_MODEL, export_checkpoint, ldm_state_dict
+from fam_ext.demo.names import FILE as NAMES
 
 LARGEST = 48e6
 FILES = {
@@ -47,6 +52,22 @@ def ship(model: Path, target: Path) -> int:
     return sum(path.stat().st_size for part, names in FILES.items() for path in _files(target / part, names))
 
 
+def names_of(collection: Collection | Scenes, first: Path | None = None) -> dict[str, Any]:
+    """Return what names.json says of a model that was trained on `collection`, mostly on the names in `first`."""
+    if isinstance(collection, Scenes):
+        lists = {"things": list(THINGS), "materials": list(MATERIALS), "grounds": list(GROUNDS)}
+        return {"form": "a MATERIAL THING on a GROUND ground", "subjects": ["things"], "lists": lists}
+    best = collection.first_names(first) if first is not None else []
+    others = [name for name in collection.training_names() if name not in set(best)]
+    lists = {"names it knows best": sorted(best), "other names": others}
+    lists = {title: [name.replace("-", " ") for name in names] for title, names in lists.items() if names}
+    return {"form": "a NAME, emoji", "subjects": list(lists), "lists": lists}
+
+
+def write_names(path: Path, said: dict[str, Any]) -> None:
+    path.write_text(json.dumps(said, indent=0, ensure_ascii=False) + "\n", encoding="utf-8")
+
+
 def _files(folder: Path, names: tuple[str, ...]) -> list[Path]:
     return [folder / name for name in names if (folder / name).is_file()]
 
@@ -56,12 +77,16 @@ def main() -> None:
     parser.add_argument("model", type=Path, help="diffusers folder")
     parser.add_argument("--checkpoint", type=Path, metavar="FOLDER", help="write the A1111 checkpoint there instead")
     parser.add_argument("--target", type=Path, default=EMBEDDED_MODEL)
+    parser.add_argument("--work", type=Path, default=WORK)
+    parser.add_argument("--scenes", action="store_true", help="it was trained on things of materials")
+    parser.add_argument("--first", type=Path, help="file of the names that it was taught most")
     options = parser.parse_args()
     if options.checkpoint:
         options.checkpoint.mkdir(parents=True, exist_ok=True)
         for path in export_checkpoint(options.checkpoint, model=options.model):
             print(path)
     else:
+        write_names(NAMES, names_of(collection_of(options), options.first))
         print(f"{options.target}: {ship(options.model, options.target) / 1e6:.1f} MB")
 
 

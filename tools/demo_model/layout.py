@@ -53,7 +53,7 @@ def moved(old: Any, *, seed: int) -> Any:
     return new
 
 
-def main() -> None:
+def main(arguments: list[str] | None = None) -> None:
     from diffusers.models.unets.unet_2d_condition import UNet2DConditionModel
 
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
@@ -61,7 +61,7 @@ def main() -> None:
     parser.add_argument("out", type=Path, help="where the changed one is written")
     parser.add_argument("--vae", type=Path, help="VAE folder to put in")
     parser.add_argument("--seed", type=int, default=0)
-    options = parser.parse_args()
+    options = parser.parse_args(arguments)
     logging.basicConfig(level=logging.INFO, format="%(message)s")
     if options.out.exists():
         raise SystemExit(f"{options.out} exists; give a folder that does not")

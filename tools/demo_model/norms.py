@@ -18,9 +18,9 @@ from pathlib import Path
 from typing import Any
 
 import torch
-from safetensors.torch import load_file, save_file
 from torch import Tensor, nn
 from torch.nn.utils import parametrize
+from training import read_small, write_small
 
 SMALL = 0.1
 """The largest spread of what a norm reads in the bound VAE, in sqrt(eps): its square is how far GroupNorm's factor can
@@ -126,9 +126,10 @@ FREED = "freed.safetensors"
 
 
 def write_freed(freed: Any, folder: Path) -> None:
-    """Write the weights of `freed` in fp16 beside the VAE that `bound` made of it."""
-    state = {key: value for key, value in freed.state_dict().items() if not key.endswith(".square")}
-    save_file({key: value.half().cpu().contiguous() for key, value in state.items()}, folder / FREED)
+    """Write the weights of `freed` beside the VAE that `bound` made of it."""
+    write_small(
+        {key: value for key, value in freed.state_dict().items() if not key.endswith(".square")}, folder / FREED
+    )
 
 
 def has_freed(folder: Path) -> bool:
@@ -137,8 +138,7 @@ def has_freed(folder: Path) -> bool:
 
 def read_freed(freed: Any, folder: Path) -> None:
     """Put the weights that `write_freed` wrote into `freed`, as `free` made it."""
-    state = {key: value.float() for key, value in load_file(folder / FREED).items()}
-    freed.load_state_dict({**freed.state_dict(), **state})
+    freed.load_state_dict({**freed.state_dict(), **read_small(folder / FREED)})
 
 
 def _moments(features: Tensor, norm: Any) -> tuple[Tensor, Tensor]:

@@ -137,10 +137,10 @@ def teach(options: argparse.Namespace) -> None:
         for group in optimizer.param_groups:
             group["lr"] = options.rate * cosine(spent / (options.minutes * 60), warm=0.05)
         rng = random.Random(options.seed * 1_000_003 + step)
-        chosen = [rng.choice(known[name]) for name in rng.sample(names, options.batch)]
+        chosen = [rng.choice(known[name]) for name in rng.sample(names, min(options.batch, len(names)))]
         captions = [collection.loose_caption(rng, index, synonyms=options.synonyms) for index in chosen]
         wanted = (target[[row[index] for index in chosen]] - mean).to(device)
-        for place in range(options.batch):
+        for place in range(len(chosen)):
             if rng.random() < 0.02:  # the empty caption is the mean picture
                 captions[place], wanted[place] = "", 0.0
         tokens = tokenizer(captions, padding="max_length", max_length=77, truncation=True, return_tensors="pt")

@@ -14,6 +14,7 @@ from pathlib import Path
 from typing import Any
 
 import torch
+from safetensors.torch import load_file, save_file
 from torch import Tensor, nn
 
 
@@ -118,6 +119,35 @@ def save_atomically(state: dict[str, Any], path: Path) -> None:
     partial = path.with_suffix(f"{path.suffix}.part")
     torch.save(state, partial)
     os.replace(partial, path)
+
+
+def write_small(state: dict[str, Tensor], path: Path) -> None:
+    """Write weights in half of fp16's room: those with rows as int8 with a scale a row, the others in fp16.
+
+    The error is at most 0.4 % of a row's largest weight: less than what a training goes on to change.
+    """
+    small: dict[str, Tensor] = {}
+    for name, value in state.items():
+        if value.dim() < 2:
+            small[name] = value.half().cpu().contiguous()
+            continue
+        rows = value.float().cpu().flatten(1)
+        scale = rows.abs().amax(dim=1).clamp_min(1e-12) / 127
+        small[name] = (rows / scale[:, None]).round().to(torch.int8).reshape(value.shape).contiguous()
+        small[f"{name}:scale"] = scale
+    save_file(small, path)
+
+
+def read_small(path: Path) -> dict[str, Tensor]:
+    """Return what `write_small` wrote, in float32."""
+    held = load_file(path)
+    state: dict[str, Tensor] = {}
+    for name, value in held.items():
+        if name.endswith(":scale"):
+            continue
+        scale = held.get(f"{name}:scale")
+        state[name] = value.float() if scale is None else value.float() * scale.reshape(-1, *[1] * (value.dim() - 1))
+    return state
 
 
 def tag_of(vae: Path) -> str:

@@ -11,10 +11,11 @@ from pathlib import Path
 from typing import Any
 
 from fam_ext.errors import Cancelled, UsageError
+from fam_ext.jobs import make
 from fam_ext.jobs.contract import Progress, Renderer
+from fam_ext.jobs.executors.workers import START_SECONDS, died_loading, portable, work_on
 from fam_ext.jobs.journal import Item
-from fam_ext.jobs.run import RendererSpec
-from fam_ext.jobs.workers import START_SECONDS, died_loading, portable
+from fam_ext.jobs.renderers import RendererSpec
 from fam_ext.options.job import Job, RunRule
 
 log = logging.getLogger(__name__)
@@ -42,8 +43,6 @@ class RenderActor:
         self._cancelled = False
 
     def _ready(self) -> Renderer:
-        from fam_ext.jobs import make
-
         if self._renderer is None:
             self._renderer = make.ready(self._spec.build)
         return self._renderer
@@ -59,16 +58,11 @@ class RenderActor:
     def work(self, item: Item, data: bytes | None) -> tuple[str, Any]:
         """Return ("made", Packed) or ("failed", error). `data` is the source's bytes; None = read it from a shared
         file system."""
-        from fam_ext.jobs import make
-
         try:
             if self._cancelled:
                 raise Cancelled("the job was cancelled")
-            renderer = self._ready()
-            loaded = make.load_bytes(data, item, self._options) if data is not None else make.load(item, self._options)
             progress = Progress(cancelled=lambda: self._cancelled)
-            drawn = make.draw(renderer, loaded, item, progress)
-            return "made", make.pack(loaded, drawn, item, self._options)
+            return "made", work_on(self._ready(), item, self._options, progress, data=data)
         except Exception as error:
             return "failed", portable(error)
 

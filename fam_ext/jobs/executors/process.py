@@ -16,39 +16,18 @@ from multiprocessing import resource_tracker
 from multiprocessing.connection import Connection, wait
 from typing import Any
 
-from fam_ext.errors import Cancelled, LoadError, RenderError
+from fam_ext.errors import Cancelled
 from fam_ext.jobs import make
 from fam_ext.jobs.contract import Progress, Renderer
+from fam_ext.jobs.executors.workers import START_SECONDS, died_loading, portable, work_on
 from fam_ext.jobs.journal import Item
-from fam_ext.jobs.run import RendererSpec
-from fam_ext.options.job import Job
+from fam_ext.jobs.renderers import RendererSpec
+from fam_ext.options.job import Job, RunRule
 
 log = logging.getLogger(__name__)
 
-START_SECONDS = 600.0
-"""How long a worker may take to start and to load its model, beside a picture's own time limit."""
 WORKER_VARIABLE = "FAM_HIRES_WORKER"
 """In a worker's environment: its number, 0 to N-1."""
-
-
-def work_on(renderer: Renderer, item: Item, options: Job, progress: Progress) -> make.Packed:
-    """Return one item's finished bytes: the whole way but the writing, which is the driver's."""
-    loaded = make.load(item, options)
-    return make.pack(loaded, make.draw(renderer, loaded, item, progress), item, options)
-
-
-def portable(error: BaseException) -> BaseException:
-    """Return an error that another process can read: its module may not exist there, or not be picklable."""
-    if type(error).__module__ in ("fam_ext.errors", "builtins") and len(error.args) <= 1:
-        return error
-    return RenderError(make.sentence(error))
-
-
-def died_loading(reason: str) -> LoadError:
-    """Return the error of a worker that ended before its model was ready: every picture would end it again."""
-    return LoadError(
-        f"{reason} while it loaded the model; check the model, the memory and the device, or choose fewer --workers"
-    )
 
 
 def devices() -> list[str]:
@@ -139,12 +118,12 @@ def _ctrl_c_held() -> Generator[None]:
 class ProcessSlots:
     """`Slots` over local processes, one a GPU where there are several."""
 
-    def __init__(self, spec: RendererSpec, options: Job, count: int) -> None:
+    def __init__(self, spec: RendererSpec, options: Job, run: RunRule) -> None:
         self._context = multiprocessing.get_context("spawn")
         self._spec = spec
         self._options = options
         self._devices = devices()
-        self._workers = [self._start(number) for number in range(count)]
+        self._workers = [self._start(number) for number in range(run.workers)]
 
     def _start(self, number: int) -> _Worker:
         ours, theirs = self._context.Pipe()

@@ -1,4 +1,4 @@
-"""Folder jobs that run beside the page: one at a time, watched and stopped from the tab and the API. No host."""
+"""Folder jobs that run beside a page: one at a time, watched and stopped from the tab and the API. No host."""
 
 from __future__ import annotations
 
@@ -13,10 +13,11 @@ from typing import Any
 
 from fam_ext.errors import FamError, UsageError
 from fam_ext.jobs.contract import Renderer
+from fam_ext.jobs.events import Control, Event, Summary
 from fam_ext.jobs.journal import Journal
 from fam_ext.jobs.make import sentence
 from fam_ext.jobs.plan import check_job
-from fam_ext.jobs.run import Control, Event, Summary, run_job
+from fam_ext.jobs.run import run_job
 from fam_ext.options.job import Job, RunRule
 
 logger = logging.getLogger(__name__)

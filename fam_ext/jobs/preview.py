@@ -1,0 +1,161 @@
+"""A folder job before it runs: each file's plan, and the totals. Reads headers only, writes nothing."""
+
+from __future__ import annotations
+
+import time
+from collections.abc import Iterator
+from dataclasses import dataclass
+from itertools import chain, islice
+
+from fam_ext.jobs.journal import Item, Journal
+from fam_ext.jobs.plan import Planned, check_job, plan_file
+from fam_ext.jobs.walk import Candidate, others, walk
+from fam_ext.options.job import Job
+from fam_ext.options.request import HiresRequest
+
+MAX_LISTED = 300
+
+
+@dataclass(frozen=True)
+class Row:
+    """One file of the plan. Sizes are (height, width); None where there is none."""
+
+    key: str
+    native: tuple[int, int] | None
+    target: tuple[int, int] | None
+    output: str
+    prompt: str
+    program: str
+    notes: tuple[str, ...]
+    outcome: str
+
+
+@dataclass(frozen=True)
+class Totals:
+    """The whole plan in numbers of files, and what is to be made."""
+
+    files: int
+    waiting: int
+    done: int
+    kept: int
+    """Made with other settings."""
+    skipped: int
+    unreadable: int
+    wordless: tuple[int, int]
+    """How many of the files to make carry no prompt, and how many there are to make."""
+    left_out: str | None
+    """What the folders hold that was not taken, on one line."""
+    pixels: int
+    """Target pixels to make."""
+    seconds: float | None
+    """How long that takes and how many bytes it gives, as this folder's earlier pictures tell; None at first."""
+    bytes: float | None
+    planned_in: float
+    """Seconds that planning took."""
+
+
+@dataclass(frozen=True)
+class Preview:
+    """The first files, with the totals once every file was read."""
+
+    rows: tuple[Row, ...]
+    totals: Totals | None = None
+
+
+def wordless(options: Job) -> tuple[int, int]:
+    """Return how many of the files to make carry no prompt, and how many there are to make; zeros, unread, where the
+    job brings a prompt of its own. Raises `UsageError` where the places cannot be used."""
+    check_job(options)
+    if options.picture.every_rule["prompt"].value:
+        return 0, 0
+    with Journal(options.places.output, memory=True) as journal:
+        journal.plan(walk(options.places), options, plan_file)
+        return journal.wordless()
+
+
+def previews(options: Job) -> Iterator[Preview]:
+    """Yield at once the first files of a large folder, then the whole with its totals.
+
+    Raises `UsageError` where the places cannot be used.
+    """
+    began = time.perf_counter()
+    check_job(options)
+    files = walk(options.places)
+    first = list(islice(files, MAX_LISTED + 1))
+    if len(first) > MAX_LISTED:
+        planned = (plan_file(candidate, options, index=index) for index, candidate in enumerate(first[:MAX_LISTED]))
+        yield Preview(
+            tuple(
+                _row(
+                    entry.candidate.key,
+                    entry,
+                    request=entry.request,
+                    output=entry.output,
+                    outcome=entry.problem or entry.skip or "",
+                )
+                for entry in planned
+            )
+        )
+    asked: dict[str, HiresRequest] = {}
+    """What this job asks for, where it is not what the journal holds: a kept file's row tells of its own making."""
+    keys: set[str] = set()
+
+    def plan(candidate: Candidate, options: Job, *, index: int) -> Planned:
+        entry = plan_file(candidate, options, index=index)
+        if entry.request is not None and len(asked) < MAX_LISTED:
+            asked[candidate.key] = entry.request
+        return entry
+
+    with Journal(options.places.output, memory=True) as journal:
+        found = journal.plan(_noting(chain(first, files), keys), options, plan)
+        counts = journal.counts()
+        pixels = journal.pending_pixels()
+        seconds, size = journal.history() or (None, None)
+        rows = tuple(
+            _row(
+                item.key,
+                item,
+                request=asked.get(item.key, item.request),
+                output=item.output,
+                outcome="kept: made with other settings" if item.key in found.kept_keys else _outcome(item),
+            )
+            for item in journal.items(limit=MAX_LISTED)
+        )
+        totals = Totals(
+            files=sum(counts.values()),
+            waiting=counts["pending"] + counts["running"] + counts["saving"],
+            done=counts["done"] - found.kept,
+            kept=found.kept,
+            skipped=counts["skipped"],
+            unreadable=counts["failed"],
+            wordless=journal.wordless(),
+            left_out=others(options.places, keys),
+            pixels=pixels,
+            seconds=None if seconds is None else seconds * pixels / 1e6,
+            bytes=None if size is None else size * pixels / 1e6,
+            planned_in=time.perf_counter() - began,
+        )
+    yield Preview(rows, totals)
+
+
+def _noting(candidates: Iterator[Candidate], keys: set[str]) -> Iterator[Candidate]:
+    for candidate in candidates:
+        keys.add(candidate.key)
+        yield candidate
+
+
+def _outcome(item: Item) -> str:
+    return item.error or ("to do" if item.state == "pending" else item.state)
+
+
+def _row(key: str, found: Item | Planned, *, request: HiresRequest | None, output: str, outcome: str) -> Row:
+    return Row(
+        key=key,
+        native=None if found.native == (0, 0) else found.native,
+        target=None if request is None else request.size,
+        output=output,
+        prompt="" if request is None else request.prompt,
+        program=found.program or "",
+        notes=found.notes,
+        outcome=outcome,
+    )

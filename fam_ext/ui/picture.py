@@ -1,0 +1,214 @@
+"""The tab's Picture mode: one picture in, one request, one result; settings taken from its infotext."""
+
+from __future__ import annotations
+
+import logging
+from collections.abc import Callable, Mapping
+from typing import Any
+
+import gradio as gr
+from PIL import Image
+
+from fam_ext.errors import FamError, UsageError
+from fam_ext.jobs.make import enlarged
+from fam_ext.jobs.settings import request_for
+from fam_ext.jobs.size import check_native, target_size
+from fam_ext.metadata.infotext import (
+    Infotext,
+    format_infotext,
+    is_fam,
+    parse,
+    readable_fields,
+    request_value,
+)
+from fam_ext.metadata.loaded import infotext_of_image
+from fam_ext.options import resolve
+from fam_ext.options.presets import PresetStore
+from fam_ext.options.request import HiresRequest
+from fam_ext.options.resolve import SAMPLING
+from fam_ext.ui.common import choices_of, page_words
+from fam_ext.ui.compare import compare_html, sentence_html, upright
+from fam_ext.ui.dials import dial_values
+from fam_ext.ui.host import TAB_ID, TabHost, TabParts
+
+logger = logging.getLogger(__name__)
+
+
+def picture_inputs() -> dict[str, Any]:
+    """Build the mode's parts and return them by name."""
+    parts: dict[str, Any] = {}
+    parts["task"] = gr.Textbox(visible=False, value="", elem_id=f"{TAB_ID}_task")
+    parts["image"] = gr.Image(
+        label="Native picture", type="pil", elem_id=f"{TAB_ID}_image", interactive=True, height=320, image_mode="RGBA"
+    )
+    parts["infotext"] = gr.Textbox(
+        label="Infotext of the picture (its prompts are used)",
+        lines=4,
+        placeholder="prompt\nNegative prompt: ...",
+        elem_id=f"{TAB_ID}_infotext",
+    )
+    parts["note"] = gr.HTML(elem_id=f"{TAB_ID}_picture_note")
+    parts["own_model"] = gr.Checkbox(
+        label="Take the checkpoint and VAE from the infotext", value=False, elem_id=f"{TAB_ID}_own_model"
+    )
+    with gr.Row():
+        parts["generate"] = gr.Button("Generate", variant="primary", elem_id=f"{TAB_ID}_generate")
+        parts["interrupt"] = gr.Button("Interrupt", elem_id=f"{TAB_ID}_interrupt")
+        parts["apply"] = gr.Button("Take settings from infotext", elem_id=f"{TAB_ID}_apply_infotext")
+    for part in ("task", "image", "infotext"):
+        parts[part].do_not_save_to_config = True
+    return parts
+
+
+def picture_request(image: Image.Image, infotext: str, words: Mapping[str, Any], store: PresetStore) -> HiresRequest:
+    """Return the request for one picture. Raises `ConfigError`, `UsageError` or `PictureError`, one sentence."""
+    native = (image.height, image.width)
+    # as a folder's file, but for the settings, which are the page's: what the picture has was taken into them
+    options = resolve.job({**words, "input": "picture", "own_settings": False}, preset_of=store.get)
+    target, reason = target_size(native, options.size)
+    check_native(native, target)
+    if reason is not None:
+        raise UsageError(f"{reason}; choose a larger scale or target")
+    return request_for(parse(infotext), target, options.picture)[0]
+
+
+def bind_picture(
+    host: TabHost,
+    picture: dict[str, Any],
+    common: dict[str, Any],
+    dials: list[Any],
+    parts: TabParts,
+    shown_infotext: Any,  # noqa: ANN401
+    compare: Any,  # noqa: ANN401
+    log: Any,  # noqa: ANN401
+) -> None:
+    names = ["own_model", *common]
+
+    def generate(task: str, image: Image.Image | None, infotext: str, *rest: Any) -> tuple[Any, ...]:  # noqa: ANN401
+        try:
+            return generated(image, infotext, rest)
+        except FamError as error:
+            # answered here: the host would print a traceback and name the class
+            logger.warning("%s", error)
+            return None, [], "", "", "", sentence_html(str(error), kind="error")
+
+    def generated(image: Image.Image | None, infotext: str, rest: tuple[Any, ...]) -> tuple[Any, ...]:
+        if image is None:
+            raise UsageError("there is no picture; drop one in, or send one from another tab")
+        values = dict(zip(names, rest[: len(names)], strict=True))
+        image, shown = upright(image), infotext or ""
+        request = picture_request(image, shown, page_words(values, rest[len(names) :]), host.store)
+        image, notes = enlarged(image)
+        made = host.generate(image, request, values["upscaler"])
+        slider = compare_html(image, made.images[0]) if made.images else ""
+        words = made.infotext.replace("&", "&amp;").replace("<", "&lt;").replace("\n", "<br>\n")
+        texts = [made.infotext] * len(made.images)
+        return (
+            made.images,
+            texts,
+            made.infotext,
+            f"<p>{words}</p>",
+            slider,
+            sentence_html("; ".join(filter(None, (*notes, made.comments)))),
+        )
+
+    outputs = [parts.gallery, parts.texts, parts.result_infotext, shown_infotext, compare, log]
+    picture["generate"].click(
+        host.gpu_call(generate, [None, [], "", "", ""]),
+        _js="fam_hires_submit",
+        inputs=[
+            *(picture[name] for name in ("task", "image", "infotext", "own_model")),
+            *common.values(),
+            *dials,
+        ],
+        outputs=outputs,
+        show_progress=False,
+        api_name=False,
+    )
+    picture["interrupt"].click(lambda: host.interrupt(), inputs=[], outputs=[], api_name=False, queue=False)
+
+    fields = _infotext_outputs(common, dials)
+
+    def take(infotext: str) -> list[Any]:
+        return [sentence_html(_describe(infotext)), *_values_from(infotext, common, dials)]
+
+    def loaded(image: Image.Image | None, infotext: str) -> list[Any]:
+        text = "" if image is None else infotext_of_image(image)
+        if not text:
+            note = "" if image is None else f"{image.width} x {image.height} px; it carries no infotext, write a prompt"
+            return [gr.update(), sentence_html(note), *(gr.update() for _ in fields)]
+        return [text, *take(text)]
+
+    picture["image"].change(
+        loaded,
+        inputs=[picture["image"], picture["infotext"]],
+        outputs=[picture["infotext"], picture["note"], *fields],
+        show_progress=False,
+        api_name=False,
+    )
+    picture["apply"].click(
+        take, inputs=[picture["infotext"]], outputs=[picture["note"], *fields], show_progress=False, api_name=False
+    )
+
+
+def _describe(infotext: str) -> str:
+    found = parse(infotext)
+    if not found.params:
+        return "the infotext holds prompts only; sampler, steps and the dials stay as they are"
+    kind = "made by FAM: its dials are set" if is_fam(found.params) else "not made by FAM: the dials stay as they are"
+    said = f"sampler, steps, CFG and seed are set from the infotext; {kind}"
+    problems = readable_fields(found.params)[1] if is_fam(found.params) else []
+    return "; ".join([said, *(f"not set: {problem}" for problem in problems)])
+
+
+def _infotext_outputs(common: dict[str, Any], dials: list[Any]) -> list[Any]:
+    return [common[name] for name in SAMPLING] + dials
+
+
+def _values_from(infotext: str, common: dict[str, Any], dials: list[Any]) -> list[Any]:
+    """Return updates for `_infotext_outputs`: what the infotext says, and nothing where it is silent."""
+    params = parse(infotext).params
+    updates: list[Any] = []
+    for name in SAMPLING:
+        value = request_value(params, name)
+        choices = choices_of(common[name])
+        fits = value is not None and (choices is None or value in choices)
+        updates.append(gr.update(value=value) if fits else gr.update())
+    config = readable_fields(params)[0] if is_fam(params) else None
+    if config is None:
+        return [*updates, *(gr.update() for _ in dials)]
+    return [*updates, *(gr.update(value=value) for value in dial_values(config))]
+
+
+def paste_fields(
+    picture: dict[str, Any], common: dict[str, Any], dials: list[Any]
+) -> list[tuple[Any, Callable[[Mapping[str, Any]], Any]]]:
+    """Return (component, function of the infotext's parameters) for the host's "send to" buttons."""
+
+    def text_of(params: Mapping[str, Any]) -> str:
+        rest = {
+            key: str(value)
+            for key, value in params.items()
+            if key not in ("Prompt", "Negative prompt") and isinstance(value, str | int | float)
+        }
+        return format_infotext(Infotext(params.get("Prompt", ""), params.get("Negative prompt", ""), rest))
+
+    def common_value(name: str) -> Callable[[Mapping[str, Any]], Any]:
+        def read_value(params: Mapping[str, Any]) -> Any:  # noqa: ANN401
+            value = request_value({key: str(value) for key, value in params.items()}, name)
+            choices = choices_of(common[name])
+            return value if choices is None or value in choices else None
+
+        return read_value
+
+    def dial(index: int) -> Callable[[Mapping[str, Any]], Any]:
+        def read_value(params: Mapping[str, Any]) -> Any:  # noqa: ANN401
+            return dial_values(readable_fields(params)[0])[index] if is_fam(params) else None
+
+        return read_value
+
+    return [
+        (picture["infotext"], text_of),
+        *((common[name], common_value(name)) for name in SAMPLING),
+        *((component, dial(index)) for index, component in enumerate(dials)),
+    ]

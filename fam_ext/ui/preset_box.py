@@ -1,0 +1,184 @@
+"""The tab's presets: use, save, share, import, delete."""
+
+from __future__ import annotations
+
+import os
+import tempfile
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any
+
+import gradio as gr
+
+from fam_ext.core.config import FamConfig
+from fam_ext.errors import FamError, UsageError
+from fam_ext.metadata.infotext import (
+    to_preset,
+)
+from fam_ext.options.presets import CUSTOM, Preset, read, write
+from fam_ext.ui.common import choices_of
+from fam_ext.ui.compare import sentence_html
+from fam_ext.ui.dials import bind_preset_box, dial_values, preset_of, read_dials
+from fam_ext.ui.host import TAB_ID, TabHost
+
+NO_PRESET = CUSTOM
+
+
+def preset_inputs(host: TabHost) -> dict[str, Any]:
+    """Build the parts and return them by name."""
+    parts: dict[str, Any] = {}
+    with gr.Row(elem_id=f"{TAB_ID}_preset_row"):
+        parts["preset"] = gr.Dropdown(
+            label="Preset",
+            choices=[NO_PRESET, *host.store.names()],
+            value=preset_of(dial_values(host.config), _presets(host)),
+            elem_id=f"{TAB_ID}_preset",
+        )
+        parts["preset"].do_not_save_to_config = True
+        parts["refresh"] = gr.Button("Refresh presets", elem_id=f"{TAB_ID}_preset_refresh")
+        parts["load"] = gr.Button("Use", elem_id=f"{TAB_ID}_preset_load")
+    with gr.Accordion("Save, share and import presets", open=False, elem_id=f"{TAB_ID}_presets"):
+        with gr.Row():
+            parts["name"] = gr.Textbox(label="Preset name", elem_id=f"{TAB_ID}_preset_name")
+            parts["name"].do_not_save_to_config = True
+            parts["save"] = gr.Button("Save these dials", elem_id=f"{TAB_ID}_preset_save")
+            parts["delete"] = gr.Button("Delete", elem_id=f"{TAB_ID}_preset_delete")
+        with gr.Row():
+            parts["from_image"] = gr.Button("Save from the picture's infotext", elem_id=f"{TAB_ID}_preset_from_image")
+            parts["export"] = gr.Button("Export", elem_id=f"{TAB_ID}_preset_export")
+            parts["import"] = gr.UploadButton(
+                "Import", file_types=[".json"], elem_id=f"{TAB_ID}_preset_import", type="file"
+            )
+        parts["file"] = gr.File(label="Exported preset", visible=False, elem_id=f"{TAB_ID}_preset_file")
+    parts["note"] = gr.HTML(elem_id=f"{TAB_ID}_preset_note")
+    return parts
+
+
+def bind_presets(
+    host: TabHost, presets: dict[str, Any], dials: list[Any], common: dict[str, Any], picture: dict[str, Any]
+) -> None:
+    note, listing = presets["note"], presets["preset"]
+    setting_names = ("sampler", "schedule", "steps", "cfg_scale")
+    own_settings = common["own_settings"]
+
+    def choices(value: str) -> Any:  # noqa: ANN401
+        return gr.update(choices=[NO_PRESET, *host.store.names()], value=value)
+
+    def answered(action: Callable[[], tuple[str, str]], silent: int = 0) -> list[Any]:
+        try:
+            name, text = action()
+        except FamError as error:
+            return [gr.update(), sentence_html(str(error), kind="error"), *(gr.update() for _ in range(silent))]
+        return [choices(name), sentence_html(text, kind="good"), *(gr.update() for _ in range(silent))]
+
+    def use(name: str) -> list[Any]:
+        targets = [*dials, *(common[key] for key in setting_names)]
+        if name == NO_PRESET:
+            return [gr.update() for _ in [note, own_settings, *targets]]
+        try:
+            preset = host.store.get(name)
+        except FamError as error:
+            return [sentence_html(str(error), kind="error"), *(gr.update() for _ in [own_settings, *targets])]
+        updates = [gr.update(value=value) for value in dial_values(preset.config)]
+        for key in setting_names:
+            value = preset.settings.get(key)
+            known = choices_of(common[key])
+            updates.append(gr.update(value=value) if value and (known is None or value in known) else gr.update())
+        # as at every door: an overriding preset's settings are for every file
+        return [sentence_html(preset.description), gr.update(value=not preset.overrides), *updates]
+
+    def settings(values: tuple[Any, ...]) -> dict[str, Any]:
+        found: dict[str, Any] = dict(zip(setting_names, values, strict=True))
+        found["steps"] = int(found["steps"])
+        return found
+
+    def stored(make: Callable[[], Preset], asked: str) -> list[Any]:
+        """Save the preset; return the answer and the name that is asked about: over one that exists only when asked."""
+        waiting = ""
+
+        def action() -> tuple[str, str]:
+            nonlocal waiting
+            preset = make()
+            if preset.name != asked and host.store.taken(preset.name) == preset.name:
+                waiting = preset.name
+                raise UsageError(f"there is a preset {preset.name} already; press once more to replace it")
+            host.store.save(preset, replace=True)
+            return preset.name, f"saved {preset.name}"
+
+        return [*answered(action), waiting]
+
+    def save(asked: str, name: str, *values: Any) -> list[Any]:  # noqa: ANN401
+        def make() -> Preset:
+            config = FamConfig.from_dict(read_dials(values[: len(dials)]))
+            return Preset(name.strip(), "", config, settings(values[len(dials) :]))
+
+        return stored(make, asked)
+
+    def delete(name: str) -> list[Any]:
+        def action() -> tuple[str, str]:
+            host.store.delete(name)
+            return NO_PRESET, f"deleted {name}"
+
+        return answered(action)
+
+    def from_image(asked: str, name: str, infotext: str) -> list[Any]:
+        return stored(lambda: to_preset(infotext, name.strip() or "from picture"), asked)
+
+    def export(name: str) -> list[Any]:
+        try:
+            preset = host.store.get(name)  # only what is in the list: the name is never a path
+            path = Path(tempfile.mkdtemp(prefix="fam-preset-")) / f"{preset.name}.json"
+            write(preset, path)
+        except FamError as error:
+            return [gr.update(), sentence_html(str(error), kind="error")]
+        return [gr.update(value=str(path), visible=True), sentence_html(f"{name}.json is ready below")]
+
+    def take_file(file: Any) -> list[Any]:  # noqa: ANN401
+        def action() -> tuple[str, str]:
+            preset = read(_uploaded(file))
+            host.store.save(preset)
+            return preset.name, f"imported {preset.name}"
+
+        return answered(action)
+
+    values = [*dials, *(common[key] for key in setting_names)]
+    asked = gr.State("")  # the preset that a second press replaces
+    bind_preset_box(listing, dials, lambda: _presets(host), refresh=presets["refresh"])
+    listing.input(use, inputs=[listing], outputs=[note, own_settings, *values], show_progress=False, api_name=False)
+    presets["load"].click(
+        use, inputs=[listing], outputs=[note, own_settings, *values], show_progress=False, api_name=False
+    )
+    presets["save"].click(
+        save,
+        inputs=[asked, presets["name"], *values],
+        outputs=[listing, note, asked],
+        show_progress=False,
+        api_name=False,
+    )
+    presets["delete"].click(delete, inputs=[listing], outputs=[listing, note], show_progress=False, api_name=False)
+    presets["from_image"].click(
+        from_image,
+        inputs=[asked, presets["name"], picture["infotext"]],
+        outputs=[listing, note, asked],
+        show_progress=False,
+        api_name=False,
+    )
+    presets["export"].click(
+        export, inputs=[listing], outputs=[presets["file"], note], show_progress=False, api_name=False
+    )
+    presets["import"].upload(
+        take_file, inputs=[presets["import"]], outputs=[listing, note], show_progress=False, api_name=False
+    )
+
+
+def _uploaded(file: Any) -> Path:  # noqa: ANN401
+    """Return an uploaded file's path. Raises `UsageError` where a client names any other file of the server."""
+    path = Path(getattr(file, "name", file)).resolve()
+    uploads = (Path(os.environ.get("GRADIO_TEMP_DIR") or Path(tempfile.gettempdir()) / "gradio")).resolve()
+    if uploads not in path.parents:
+        raise UsageError("the file was not uploaded; choose one with the Import button")
+    return path
+
+
+def _presets(host: TabHost) -> list[Preset]:
+    return [host.store.get(name) for name in host.store.names()]

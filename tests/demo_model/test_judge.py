@@ -1,0 +1,127 @@
+"""The judge of things and materials, and what is measured with it, on pictures whose answer is known."""
+
+from __future__ import annotations
+
+import json
+import random
+from pathlib import Path
+
+import evaluate_materials as measured
+import judge
+import numpy as np
+import pytest
+import torch
+from data import Scenes, compose, drawing_of, truth
+from things import THINGS, Scene
+
+from .test_scenes import shapes
+
+__all__ = ["shapes"]
+
+
+def picture_of(shapes: Path, prompt: str, size: int = 256, seed: int = 0) -> torch.Tensor:
+    return measured.as_values(truth(prompt, size, seed, work=shapes))
+
+
+def test_crops_lie_on_the_thing_and_are_not_resized() -> None:
+    picture = torch.zeros(3, 256, 256)
+    picture[:, 140:, 140:] = torch.rand(3, 116, 116, generator=torch.Generator().manual_seed(0)) + 0.1
+    crops = judge.crops_of(picture)
+    assert crops.shape == (1, 3, 128, 128) and torch.equal(crops[0], picture[:, 128:, 128:])
+    empty = judge.crops_of(torch.zeros(3, 256, 256))
+    assert len(empty) == 9  # nothing stands out: all of them are looked at
+
+
+def test_training_crops_show_the_thing_and_an_enlarged_texture_is_twice_as_coarse(shapes: Path) -> None:
+    scenes = Scenes(shapes, variants=1)
+    scenes.pairs = [("owl", "striped"), ("teapot", "striped")]
+    rng = random.Random(0)
+    from measures import texture_period
+
+    periods = [
+        float(np.median([texture_period(judge.textured(scenes, rng, size=256, enlarged=large)[0]) for _ in range(8)]))
+        for large in (False, True)
+    ]
+    assert periods[1] == pytest.approx(2 * periods[0], rel=0.2)
+    crops, materials, larger = judge.crop_views(scenes, rng, 6, size=256)
+    assert crops.shape == (6, 3, 128, 128) and larger.tolist() == [0, 0, 1, 0, 0, 1]
+    assert set(materials.tolist()) == {judge.KINDS.index("striped")}
+
+
+def test_disturbing_a_crop_keeps_its_size(shapes: Path) -> None:
+    from measures import texture_period
+
+    crop = picture_of(shapes, "a dotted owl")[None, :, 64:192, 64:192]
+    many = judge.disturbed(crop.expand(12, -1, -1, -1), torch.Generator().manual_seed(0))
+    assert many.shape == (12, 3, 128, 128) and many.min() >= 0 and many.max() <= 1
+    wanted = texture_period(measured.as_picture(crop[0]))
+    found = [texture_period(measured.as_picture(one)) for one in many]
+    assert wanted and np.median([value for value in found if value]) == pytest.approx(wanted, rel=0.25)
+
+
+@pytest.mark.slow
+def test_the_judge_trains_stops_goes_on_and_is_read_again(shapes: Path) -> None:
+    options = ["--work", str(shapes), "--out", str(shapes / "judge"), "--size", "128", "--batch", "4", "--steps", "2"]
+    for _ in range(2):
+        judge.train(judge.parse([*options, "--check", "4"]))
+    assert torch.load(shapes / "judge.pt", weights_only=True)["step"] == 4
+    card = json.loads((shapes / "judge" / "judge.json").read_text())["checked"]
+    assert card["native or enlarged, n"] >= 8 and 0 <= card["native or enlarged"] <= 1
+    known = judge.load(shapes / "judge")
+    picture = picture_of(shapes, "a knitted teapot")
+    assert known.thing_of(picture[None])[0] in THINGS and known.material_of(picture) in judge.KINDS
+    text = (shapes / "judge" / "judge.json").read_text().replace("owl", "elk")
+    (shapes / "judge" / "judge.json").write_text(text)
+    with pytest.raises(SystemExit, match="other things or materials"):
+        judge.load(shapes / "judge")
+
+
+def test_a_resize_is_an_octave_too_coarse_and_a_true_picture_none(shapes: Path) -> None:
+    native, wanted = picture_of(shapes, "a knitted owl", 256), picture_of(shapes, "a knitted owl", 512)
+    other = picture_of(shapes, "a knitted owl", 512, seed=9)
+    resized = measured.period_error(measured.enlarged(native, 512), wanted)
+    true = measured.period_error(other, wanted)
+    assert resized is not None and resized == pytest.approx(1, abs=0.25)
+    assert true is not None and true < 0.1
+    plain = torch.full((3, 512, 512), 0.5)
+    assert measured.period_error(plain, wanted) == 1.0  # a texture that is lost is no better than one enlarged
+    assert measured.period_error(wanted, plain) is None
+
+
+def test_pieces_are_counted_on_any_ground(shapes: Path) -> None:
+    for ground in ("white", "navy", "pink"):
+        drawing = drawing_of("owl", 128, work=shapes)
+        assert measured.pieces(measured.as_values(compose(drawing, Scene("owl", None, ground), 0)), ground) == 1
+
+
+def test_an_interval_of_a_distance_is_over_pictures_not_crops() -> None:
+    generator = torch.Generator().manual_seed(0)
+
+    def pictures(count: int, crops: int) -> list[torch.Tensor]:
+        """Crops of one picture are copies of each other."""
+        return [torch.randn(1, 2, generator=generator).expand(crops, 2) for _ in range(count)]
+
+    def means_apart(one: torch.Tensor, other: torch.Tensor) -> float:
+        return (one.mean(0) - other.mean(0)).norm().item()
+
+    def width(crops: int) -> float:
+        generator.manual_seed(1)
+        sides = pictures(20, crops), pictures(20, crops)
+        low, high = measured.distance_interval(means_apart, *sides)
+        assert low < high
+        return high - low
+
+    assert width(30) == pytest.approx(width(1), rel=1e-5)  # more copies make nothing surer
+
+
+def test_a_mean_comes_with_its_interval_and_n() -> None:
+    assert measured.share([True, True, True, True]) == "100.0 % (100.0 to 100.0, n 4)"
+    assert measured.with_interval([1.0]) == "n 1"
+    text = measured.with_interval([1.0, 3.0], " dB", digits=1)
+    assert text.startswith("2.0 dB (1.0 to 3.0, n 2)")
+
+
+def test_more_pictures_at_2x_than_natives_are_refused(capsys: pytest.CaptureFixture[str]) -> None:
+    with pytest.raises(SystemExit):
+        measured.parse(["--judge", "judge", "--count", "8", "--hires", "9"])
+    assert "--hires 9 is more than --count 8" in capsys.readouterr().err

@@ -1,0 +1,63 @@
+"""What the shipped model was taught, and what is near to a prompt that it was not."""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+import pytest
+from data import Collection, Scenes
+from PIL import Image
+
+from fam_ext.demo.names import Names, names, note_on
+from fam_ext.demo.run import samples
+
+from .test_scenes import shapes
+
+__all__ = ["shapes"]
+
+TAUGHT = Names("a NAME", ("names",), {"names": ("teapot", "red apple", "castle", "cat"), "grounds": ("navy",)})
+
+
+@pytest.mark.parametrize("prompt", ["a teapot", "A Castle on a hill, emoji", "(red apple:1.2)", "cat"])
+def test_a_name_is_found_anywhere_in_a_prompt(prompt: str) -> None:
+    assert TAUGHT.near(prompt) is None
+
+
+@pytest.mark.parametrize(
+    ("prompt", "nearest"),
+    [
+        ("a tepot, emoji", ["teapot"]),
+        ("a masterpiece, a red aple", ["red apple"]),
+        ("castels", ["castle"]),
+        ("the sea", []),
+        ("navy", []),
+        ("concatenation", []),  # a cat is in it, but is no word of it
+        ("", []),
+    ],
+)
+def test_the_nearest_names_are_suggested(prompt: str, nearest: list[str]) -> None:
+    assert TAUGHT.near(prompt) == nearest
+
+
+def test_the_shipped_list_knows_the_samples_and_says_what_is_near() -> None:
+    assert sum(len(words) for words in names().lists.values()) == 1432
+    from fam_ext.metadata.infotext import parse
+
+    prompts: list[str] = []
+    for path in samples().glob("*.png"):
+        with Image.open(path) as picture:
+            prompts.append(parse(picture.info["parameters"]).prompt)
+    assert len(prompts) >= 4 and all(note_on(prompt) is None for prompt in prompts)
+    note = note_on("a tepot")
+    assert note is not None and "'a tepot' names nothing" in note and "near: teapot" in note and "demo names" in note
+
+
+def test_a_list_is_written_from_what_a_model_was_trained_on(work: Path, shapes: Path) -> None:
+    import export
+
+    (work / "first.txt").write_text("red-circle\n")
+    emoji = export.names_of(Collection(work), work / "first.txt")
+    assert emoji["lists"]["names it knows best"] == ["red circle"] and "blue square" in emoji["lists"]["other names"]
+    assert set(emoji["subjects"]) == emoji["lists"].keys()
+    scenes = export.names_of(Scenes(shapes, variants=1))
+    assert scenes["subjects"] == ["things"] and scenes["lists"]["things"] == ["owl", "teapot"]

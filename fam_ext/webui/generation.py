@@ -53,8 +53,8 @@ def begin(p: Any, config: FamConfig, *, preset: str | None = None) -> Session:  
     session.undo.enter_context(replaced(p, "sample", with_own_random_state(lambda: p.seeds[0])))
     session.undo.enter_context(replaced(p, "sample", _not_past_fam(session)))
     session.undo.enter_context(replaced(p, "sample", answering(p)))
-    for key, value in to_fields(config).items():
-        p.extra_generation_params[key] = _said_if_ran(session, value)
+    for key in to_fields(config.replace(fm=False, am=False)):  # every key that what acts may have, in order
+        p.extra_generation_params[key] = _dial(session, key)
     if preset is not None:
         p.extra_generation_params[PRESET_KEY] = _said_if_ran(session, preset)
     if config.upsample == "auto":
@@ -103,6 +103,14 @@ def _check_hires(p: Any) -> None:  # noqa: ANN401
 def _check_steps(name: str, value: int, *, least: int) -> None:
     if value < least:
         raise ConfigError(f"{name} is {value}; choose at least {least}")
+
+
+def _dial(session: Session, key: str) -> Callable[..., str | None]:
+    def say(iteration: int = 0, **locals_of_infotext: Any) -> str | None:  # noqa: ANN401
+        config = session.acted_in(iteration)
+        return None if config is None else to_fields(config).get(key)
+
+    return say
 
 
 def _said_if_ran(session: Session, value: str) -> Callable[..., str | None]:

@@ -95,9 +95,8 @@ def what_ran(params: Mapping[str, str], passes: Sequence[tuple[GuideReport, int]
     """Return the record of what the WebUI's own infotext and the hires passes say; the rest ran as the request says."""
     fm_calls = sum(report.fm_calls for report, _ in passes)
     am_calls = sum(sum(report.am_calls.values()) for report, _ in passes)
-    config = readable_fields(params)[0] if VERSION_KEY in params else None
     return Ran(
-        config=config and config.replace(fm=fm_calls > 0, am=am_calls > 0),
+        config=readable_fields(params)[0] if VERSION_KEY in params else None,
         upscaler=params.get("FAM upscaler"),
         model=params.get("Model"),
         vae=params.get("VAE"),

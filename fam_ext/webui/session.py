@@ -36,8 +36,14 @@ class Session:
 
     def ran_in(self, iteration: int) -> bool:
         """Return whether FM or AM changed anything in this iteration."""
+        return self.acted_in(iteration) is not None
+
+    def acted_in(self, iteration: int) -> FamConfig | None:
+        """Return the dials that acted in this iteration, a part that did not as off; None where neither did."""
         report = self.reports.get(iteration)
-        return report is not None and bool(report.fm_calls or report.am_calls)
+        if report is None or not (report.fm_calls or report.am_calls):
+            return None
+        return self.config.replace(fm=report.fm_calls > 0, am=bool(report.am_calls))
 
 
 def open_session(p: Any, config: FamConfig) -> Session:  # noqa: ANN401

@@ -89,6 +89,13 @@ def test_fm_and_am_each_change_the_picture(server):
     assert len(set(pictures.values())) == 3
 
 
+def test_a_part_that_never_acted_is_written_as_off(server):
+    never = [0.02, 0.01]  # no step lies there
+    for fam, off, on in (({"am_window": never}, "AM", "FM"), ({"fm_window": never}, "FM", "AM")):
+        told = server.generate(fam).fam
+        assert told[f"FAM no {off}"] == "True" and f"FAM no {on}" not in told
+
+
 def test_both_off_is_not_labelled(server):
     assert not server.generate({"fm": False, "am": False}).fam
 

@@ -17,9 +17,10 @@ from collections.abc import Callable, Generator, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
 from itertools import islice
 from pathlib import Path
-from typing import Any, cast
+from typing import Any, TypeVar, cast
 
 from fam_ext.errors import FamError, OutputError, UsageError
+from fam_ext.jobs.contract import Ran
 from fam_ext.jobs.lock import FileLock, NoLocksError, is_held
 from fam_ext.jobs.names import alternatives, fold
 from fam_ext.jobs.plan import Planned
@@ -29,7 +30,8 @@ from fam_ext.options.request import HiresRequest
 
 log = logging.getLogger(__name__)
 
-SCHEMA_VERSION = 4
+_Value = TypeVar("_Value")
+SCHEMA_VERSION = 5
 STATES = ("pending", "running", "saving", "done", "failed", "skipped")
 FILE_NAME = "journal.sqlite3"
 _BUSY_SECONDS = 60.0
@@ -78,7 +80,8 @@ CREATE TABLE items (
     bytes INTEGER,
     finished REAL,
     owner TEXT,
-    program TEXT
+    program TEXT,
+    ran TEXT
 );
 CREATE INDEX items_queue ON items (state, deaths, model_rank, size_rank, id);
 """
@@ -102,7 +105,17 @@ def _to_version_4(connection: sqlite3.Connection) -> None:
     connection.execute("CREATE INDEX items_queue ON items (state, deaths, model_rank, size_rank, id)")
 
 
-_MIGRATIONS: Mapping[int, Callable[[sqlite3.Connection], None]] = {1: _to_version_2, 2: _to_version_3, 3: _to_version_4}
+def _to_version_5(connection: sqlite3.Connection) -> None:
+    """Version 4 said of a finished picture what was asked for, not what ran."""
+    connection.execute("ALTER TABLE items ADD COLUMN ran TEXT")
+
+
+_MIGRATIONS: Mapping[int, Callable[[sqlite3.Connection], None]] = {
+    1: _to_version_2,
+    2: _to_version_3,
+    3: _to_version_4,
+    4: _to_version_5,
+}
 
 
 class _Connection(sqlite3.Connection):
@@ -142,6 +155,8 @@ class Item:
     program: str | None = None
     deaths: int = 0
     """Processes that ended while they read or drew it."""
+    ran: Ran | None = None
+    """What ran, where the file is done; None too where a journal before version 5 did not say it."""
 
 
 @dataclass
@@ -162,7 +177,7 @@ class PlanCounts:
 
 _COLUMNS = (
     "id, key, source, request, native_height, native_width, format, output, taken, origin, base_text, content_hash, "
-    "attempts, state, error, notes, seconds, bytes, finished, size, mtime_ns, program, deaths"
+    "attempts, state, error, notes, seconds, bytes, finished, size, mtime_ns, program, deaths, ran"
 )
 
 
@@ -662,6 +677,7 @@ class Journal:
             "finished": None,
             "owner": None,
             "program": planned.program,
+            "ran": None,
         }
         if row is None:
             self._db.execute(_insert(tuple(values)), tuple(values.values()))
@@ -750,19 +766,20 @@ class Journal:
             db.execute("UPDATE items SET state = 'skipped', owner = NULL, error = ? WHERE id = ?", (reason, item.id))
 
     def saving(
-        self, item: Item, *, output_hash: str, size: int, seconds: float, content_hash: str, notes: Sequence[str]
+        self, item: Item, *, output_hash: str, size: int, content_hash: str, notes: Sequence[str], ran: Ran
     ) -> None:
         """Record what the finished file will be, before it is renamed into its place."""
         with self._transaction() as db:
             db.execute(
                 "UPDATE items SET state = 'saving', output_hash = ?, bytes = ?, seconds = ?, content_hash = ?, "
-                "notes = ?, error = NULL, finished = ?, at_risk = 0, deaths = 0 WHERE id = ?",
+                "notes = ?, ran = ?, error = NULL, finished = ?, at_risk = 0, deaths = 0 WHERE id = ?",
                 (
                     output_hash,
                     size,
-                    seconds,
+                    ran.seconds,
                     content_hash,
                     json.dumps(list(notes)),
+                    json.dumps(ran.to_json()),
                     time.time(),
                     item.id,
                 ),
@@ -889,12 +906,21 @@ def _insert(names: tuple[str, ...]) -> str:
 
 def _request(text: str | None) -> HiresRequest | None:
     """Return a row's request; None where there is none, or none that this version can draw (damage, other ranges)."""
+    return _read(HiresRequest.from_json, text)
+
+
+def _ran(text: str | None) -> Ran | None:
+    """Return a row's record of what ran; None where there is none that this version can read."""
+    return _read(Ran.from_json, text)
+
+
+def _read(from_json: Callable[[Any], _Value], text: str | None) -> _Value | None:
     if text is None:
         return None
     try:
-        return HiresRequest.from_json(json.loads(text))
+        return from_json(json.loads(text))
     except (FamError, ValueError, TypeError, KeyError, IndexError, AttributeError, RecursionError):
-        log.debug("a row's request cannot be read", exc_info=True)
+        log.debug("a row's value cannot be read", exc_info=True)
         return None
 
 
@@ -931,6 +957,7 @@ def _item(row: Sequence[Any]) -> Item:
         mtime_ns=row[20],
         program=row[21],
         deaths=row[22],
+        ran=_ran(row[23]),
     )
 
 

@@ -296,9 +296,9 @@ def write(journal: Journal, item: Item, packed: Packed, options: Job) -> None:
             item,
             output_hash=output_hash,
             size=len(packed.data),
-            seconds=packed.seconds,
             content_hash=packed.content_hash,
             notes=packed.notes,
+            ran=packed.ran,
         )
         os.replace(temporary, target)
     except OSError as error:

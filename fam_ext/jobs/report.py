@@ -22,11 +22,15 @@ from PIL import Image
 
 from fam_ext import __version__
 from fam_ext.errors import Cancelled
+from fam_ext.jobs.contract import Ran
 from fam_ext.jobs.journal import Item, Journal
+from fam_ext.jobs.ran_text import dials
 from fam_ext.jobs.walk import shown
-from fam_ext.metadata.infotext import to_fields
+from fam_ext.options.field import options_of
+from fam_ext.options.request import HiresRequest
 
-COLUMNS = (
+_RAN = tuple(spec.name for spec in options_of(Ran))
+_FIRST = (
     "source",
     "state",
     "output",
@@ -52,6 +56,8 @@ COLUMNS = (
     "fam",
     "finished",
 )
+COLUMNS = (*_FIRST, *(name for name in _RAN if name not in (*_FIRST, "size")))
+"""The settings and all after `finished` say what ran where a file is done, else what was asked for."""
 NAMES = ("report.csv", "report.json", "report.html")
 _OURS = {
     ".csv": rb"source,state,output,native_width,native_height,",
@@ -142,10 +148,13 @@ def _replacing(path: Path, journal: Journal) -> Generator[IO[str]]:
 def row(item: Item) -> dict[str, Any]:
     """Return one file's line as plain values, by COLUMNS."""
     request = item.request
-    size = request.size if request is not None else (None, None)
-    fam = ", ".join(f"{key}: {value}" for key, value in to_fields(request.config).items()) if request else ""
+    said: Ran | HiresRequest | None = item.ran if item.state == "done" and item.ran is not None else request
+    values = {name: getattr(said, name, None) for name in _RAN if name != "size"}
+    size = (said and said.size) or (None, None)
     finished = None if item.finished is None else time.strftime("%Y-%m-%dT%H:%M:%SZ", time.gmtime(item.finished))
     return {
+        **values,
+        "given_up": "; ".join(values["given_up"] or ()),
         "source": shown(item.source),
         "state": item.state,
         "output": shown(item.output),
@@ -162,13 +171,7 @@ def row(item: Item) -> dict[str, Any]:
         "program": item.program,
         "prompt": request.prompt if request else None,
         "negative_prompt": request.negative_prompt if request else None,
-        "seed": request.seed if request else None,
-        "steps": request.steps if request else None,
-        "sampler": request.sampler if request else None,
-        "schedule": request.schedule if request else None,
-        "cfg_scale": request.cfg_scale if request else None,
-        "method": request.method if request else None,
-        "fam": fam if request is not None and request.method == "fam" else "",
+        "fam": dials(said.config) if said is not None and said.method == "fam" else "",
         "finished": finished,
     }
 
@@ -233,7 +236,8 @@ def _html_row(item: Item, before: str, after: str) -> str:
     request = item.request
     settings = ""
     if request is not None:
-        line = f"{values['method']}, {request.sampler} {request.steps}, CFG {request.cfg_scale:g}, seed {request.seed}"
+        cfg_scale = "" if values["cfg_scale"] is None else f"{values['cfg_scale']:g}"
+        line = f"{values['method']}, {values['sampler']} {values['steps']}, CFG {cfg_scale}, seed {values['seed']}"
         settings = (
             f"{html.escape(line)}<br><small>{html.escape(values['fam'])}</small>"
             f"<details><summary>prompt</summary>{html.escape(request.prompt)}"

@@ -63,9 +63,7 @@ def format_value(spec: Option, value: Any) -> str:  # noqa: ANN401  # fields dif
         return f"{number(value[0])} to {number(value[1])}"
     if spec.kind == "size":
         return f"{value[1]} x {value[0]}"
-    if spec.kind in ("float", "int"):
-        return number(value)
-    return str(value)
+    return number(value) if spec.kind == "float" else str(value)
 
 
 def parse_value(spec: Option, text: str) -> Any:  # noqa: ANN401  # fields differ in type

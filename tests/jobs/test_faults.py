@@ -9,7 +9,7 @@ from pathlib import Path
 import pytest
 
 from fam_ext.errors import OutputError, UsageError
-from fam_ext.jobs import make
+from fam_ext.jobs import make, report
 from fam_ext.jobs.journal import Journal
 from fam_ext.jobs.run import run_job
 from tests.jobs.fakes import Fast, make_folder, options, outputs, strays
@@ -118,14 +118,14 @@ def test_an_earlier_journal_is_migrated_and_a_later_one_refused(tmp_path: Path) 
     path = tmp_path / "out" / ".fam-hires" / "journal.sqlite3"
     database = sqlite3.connect(path)
     database.execute("DROP INDEX items_queue")
-    for column in ("base_text", "program", "at_risk", "deaths"):
+    for column in ("base_text", "program", "at_risk", "deaths", "ran"):
         database.execute(f"ALTER TABLE items DROP COLUMN {column}")
     database.execute("UPDATE meta SET value = '1' WHERE name = 'schema_version'")
     database.commit()
     database.close()
     assert run_job(options(source, tmp_path / "out"), Fast).done_before == 2
     database = sqlite3.connect(path)
-    assert database.execute("SELECT value FROM meta WHERE name = 'schema_version'").fetchone() == ("4",)
+    assert database.execute("SELECT value FROM meta WHERE name = 'schema_version'").fetchone() == ("5",)
     database.execute("UPDATE meta SET value = '99' WHERE name = 'schema_version'")
     database.commit()
     database.close()
@@ -133,27 +133,25 @@ def test_an_earlier_journal_is_migrated_and_a_later_one_refused(tmp_path: Path) 
         run_job(options(source, tmp_path / "out"), Fast)
 
 
-@pytest.mark.parametrize("version", [1, 2, 3])
+@pytest.mark.parametrize("version", [1, 2, 3, 4])
 def test_a_stored_journal_is_migrated(tmp_path: Path, version: int) -> None:
     state = tmp_path / ".fam-hires"
     state.mkdir()
-    shutil.copy(Path(__file__).parent / "stored" / "version-2.sqlite3", state / "journal.sqlite3")
+    stored = f"version-{max(2, version)}.sqlite3"
+    shutil.copy(Path(__file__).parent / "stored" / stored, state / "journal.sqlite3")
     if version == 1:
         database = sqlite3.connect(state / "journal.sqlite3")
         database.execute("ALTER TABLE items DROP COLUMN base_text")
         database.execute("UPDATE meta SET value = '1' WHERE name = 'schema_version'")
         database.commit()
         database.close()
-    elif version == 3:
-        database = sqlite3.connect(state / "journal.sqlite3")
-        database.execute("ALTER TABLE items ADD COLUMN program TEXT")
-        database.execute("UPDATE meta SET value = '3' WHERE name = 'schema_version'")
-        database.commit()
-        database.close()
     with Journal(tmp_path) as journal:
-        assert journal.get("schema_version") == 4
+        assert journal.get("schema_version") == 5
         assert journal.counts() == {"pending": 0, "running": 0, "saving": 0, "done": 3, "failed": 2, "skipped": 0}
         assert [item.deaths for item in journal.items()] == [0] * 5
+        done = [report.row(item) for item in journal.items(state="done")]
+        # it did not say what ran, so what was asked for stands
+        assert [(row["method"], row["steps"], row["fm_calls"]) for row in done] == [("fam", 20, None)] * 3
         assert journal.retry_failed() == 1
         item = journal.claim()
         assert item is not None and (item.key, item.attempts) == ("bad.png", 1)

@@ -15,6 +15,7 @@ from fam_ext.metadata.infotext import (
     add,
     format_infotext,
     format_params,
+    format_value,
     from_fields,
     parse,
     quote,
@@ -23,7 +24,7 @@ from fam_ext.metadata.infotext import (
     to_fields,
     undo,
 )
-from fam_ext.options.table import CONFIG_FIELDS
+from fam_ext.options.table import BY_NAME, CONFIG_FIELDS
 
 A1111 = (
     'a tree\nwith "quotes", emoji\nNegative prompt: a: b, c\nSteps: 20, Sampler: DPM++ 2M, Schedule type: Karras, '
@@ -137,6 +138,12 @@ def test_a_value_out_of_range_names_its_field() -> None:
     with pytest.raises(ConfigError, match="FAM cutoff"):
         from_fields({"FAM cutoff": "much"})
     assert from_fields({"FAM from the future": "1"}) == FamConfig()
+
+
+def test_a_long_seed_is_written_digit_by_digit() -> None:
+    for seed in (0, 10**15, 2**53 + 1, 2**64 - 1):
+        text = format_value(BY_NAME["seed"], seed)
+        assert text == str(seed) and request_value({"Seed": text}, "seed") == seed
 
 
 def test_a_comparison_method_is_not_labelled_fam() -> None:

@@ -53,6 +53,9 @@ def test_a_folder_of_eight_with_one_broken(server, folder):
     assert "FAM version" in text and "FAM start: 0.7" in text and "FAM size: 128 x 128" in text
     report = server.ask(f"{ROUTE}/jobs/{job['id']}/report")[1]
     assert len(report["files"]) == 8
+    made = next(file for file in report["files"] if file["state"] == "done")
+    assert made["model"] in text and made["model_hash"] in text and made["upscaler"] == "Lanczos"
+    assert 0 < made["steps_taken"] <= 3 and made["fm_calls"] > 0 and made["am_calls"] > 0
     rows = list(
         csv.DictReader(io.StringIO(server.ask(f"{ROUTE}/jobs/{job['id']}/report?kind=csv", raw=True)[1].decode()))
     )
@@ -194,6 +197,17 @@ def test_a_job_with_fam_off_is_not_labelled(server, folder):
     assert wait(server, job)["done"] == 1
     with Image.open(folder.parent / "in-fam" / "0.png") as result:
         assert "FAM version" not in result.info["parameters"]
+
+
+def test_a_picture_on_which_am_never_acted_says_so(server, folder):
+    out = folder.parent / "out"
+    body = {"input": str(folder), "output": str(out), "first": 1, "fam": {"am_window": [0.02, 0.01]}, "scale": 2}
+    job = server.ask(f"{ROUTE}/jobs", body)[1]["id"]
+    assert wait(server, job)["done"] == 1
+    made = server.ask(f"{ROUTE}/jobs/{job}/report")[1]["files"][0]
+    assert made["am_calls"] == 0 and "FAM no AM: True" in made["fam"] and "FAM AM window" not in made["fam"]
+    with Image.open(out / "0.png") as result:
+        assert "FAM no AM: True" in result.info["parameters"]
 
 
 def test_the_schema_carries_ranges_choices_and_the_one_set_of_defaults(server):

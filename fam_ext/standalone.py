@@ -5,7 +5,6 @@ from __future__ import annotations
 import json
 import logging
 import os
-import struct
 import time
 from collections.abc import Sequence
 from pathlib import Path
@@ -23,7 +22,7 @@ from fam_ext.hosts.memory import peak_memory, watch_memory
 from fam_ext.hosts.prompts import split_extra_networks
 from fam_ext.jobs.contract import Progress, Ran, Rendered
 from fam_ext.options.request import HiresRequest
-from fam_ext.weights import weights_hash
+from fam_ext.weights import architecture, marked_training, weights_hash
 
 log = logging.getLogger(__name__)
 
@@ -38,16 +37,6 @@ OWN_VAE = ("None", "Automatic")
 PICKLES = (".ckpt", ".pt", ".pth", ".bin")
 
 # key in the checkpoint -> what it is; the first that is there decides
-ARCHITECTURES = (
-    ("edm_mean", "an EDM model (Playground v2.5)"),
-    ("double_blocks.0.img_attn.norm.key_norm.scale", "Flux"),
-    ("joint_blocks.0.context_block.attn.qkv.weight", "SD3"),
-    ("conditioner.embedders.1.model.transformer.resblocks.0.attn.in_proj_weight", "SDXL"),
-    ("conditioner.embedders.0.model.transformer.resblocks.0.attn.in_proj_weight", "the SDXL refiner"),
-    ("cond_stage_model.model.transformer.resblocks.0.attn.in_proj_weight", "SD2.1"),
-    ("cond_stage_model.transformer.text_model.embeddings.token_embedding.weight", "SD1.5"),
-    ("cond_stage_model.transformer.embeddings.token_embedding.weight", "SD1.5"),
-)
 
 
 def demo_model() -> Path:
@@ -284,44 +273,6 @@ def what_ran(done: hires.Upscaled, request: HiresRequest, host: DiffusersHost) -
         seconds=done.seconds,
         notes=what_was_left_out(request, host),
     )
-
-
-def architecture(file: Path) -> str:
-    """Return what a `.safetensors` checkpoint is by its keys: "SD1.5", "SD2.1", "SDXL", "SD3", "Flux" or "unknown".
-
-    Reads the header only. Raises `UnsupportedModelError` when the file is not safetensors.
-    """
-    keys = _safetensors_keys(file)
-    plain = {key.removeprefix("model.diffusion_model.") for key in keys}
-    return next((name for key, name in ARCHITECTURES if key in plain), "unknown")
-
-
-def marked_training(file: Path) -> dict[str, Any]:
-    """Return the scheduler settings that a `.safetensors` checkpoint's own marks ask for, as the WebUI reads them.
-
-    The key `v_pred` is v-prediction; `ztsnr` zero terminal SNR, which needs the noisiest timestep: trailing spacing.
-    """
-    keys = _safetensors_keys(file)
-    settings: dict[str, Any] = {}
-    if "v_pred" in keys:
-        settings["prediction_type"] = "v_prediction"
-    if "ztsnr" in keys:
-        settings |= {"rescale_betas_zero_snr": True, "timestep_spacing": "trailing"}
-    return settings
-
-
-def _safetensors_keys(file: Path) -> set[str]:
-    broken = UnsupportedModelError(
-        f"{file.name} is not a safetensors file; give a diffusers folder or a .safetensors file"
-    )
-    try:
-        with file.open("rb") as stream:
-            length = struct.unpack("<Q", stream.read(8))[0]
-            if length > min(file.stat().st_size, 2**28):
-                raise broken
-            return set(json.loads(stream.read(length)))
-    except (struct.error, ValueError) as error:
-        raise broken from error
 
 
 def _from_folder(folder: Path, dtype: torch.dtype) -> Any:  # noqa: ANN401

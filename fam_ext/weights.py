@@ -1,14 +1,27 @@
-"""The hash by which a model's weights are known: the WebUI's own for a checkpoint."""
+"""What a file of weights tells of itself, read without torch: its hash, its architecture, its marks."""
 
 from __future__ import annotations
 
 import functools
 import hashlib
+import json
+import struct
 from pathlib import Path
+from typing import Any
 
 from fam_ext.errors import UnsupportedModelError
 
 _PIECE = 1 << 20
+ARCHITECTURES = (
+    ("edm_mean", "an EDM model (Playground v2.5)"),
+    ("double_blocks.0.img_attn.norm.key_norm.scale", "Flux"),
+    ("joint_blocks.0.context_block.attn.qkv.weight", "SD3"),
+    ("conditioner.embedders.1.model.transformer.resblocks.0.attn.in_proj_weight", "SDXL"),
+    ("conditioner.embedders.0.model.transformer.resblocks.0.attn.in_proj_weight", "the SDXL refiner"),
+    ("cond_stage_model.model.transformer.resblocks.0.attn.in_proj_weight", "SD2.1"),
+    ("cond_stage_model.transformer.text_model.embeddings.token_embedding.weight", "SD1.5"),
+    ("cond_stage_model.transformer.embeddings.token_embedding.weight", "SD1.5"),
+)
 
 
 def weights_hash(source: Path) -> str:
@@ -29,3 +42,41 @@ def _hash(files: tuple[tuple[Path, int, int], ...]) -> str:
             while piece := stream.read(_PIECE):
                 digest.update(piece)
     return digest.hexdigest()
+
+
+def architecture(file: Path) -> str:
+    """Return what a `.safetensors` checkpoint is by its keys: "SD1.5", "SD2.1", "SDXL", "SD3", "Flux" or "unknown".
+
+    Reads the header only. Raises `UnsupportedModelError` when the file is not safetensors.
+    """
+    keys = _safetensors_keys(file)
+    plain = {key.removeprefix("model.diffusion_model.") for key in keys}
+    return next((name for key, name in ARCHITECTURES if key in plain), "unknown")
+
+
+def marked_training(file: Path) -> dict[str, Any]:
+    """Return the scheduler settings that a `.safetensors` checkpoint's own marks ask for, as the WebUI reads them.
+
+    The key `v_pred` is v-prediction; `ztsnr` zero terminal SNR, which needs the noisiest timestep: trailing spacing.
+    """
+    keys = _safetensors_keys(file)
+    settings: dict[str, Any] = {}
+    if "v_pred" in keys:
+        settings["prediction_type"] = "v_prediction"
+    if "ztsnr" in keys:
+        settings |= {"rescale_betas_zero_snr": True, "timestep_spacing": "trailing"}
+    return settings
+
+
+def _safetensors_keys(file: Path) -> set[str]:
+    broken = UnsupportedModelError(
+        f"{file.name} is not a safetensors file; give a diffusers folder or a .safetensors file"
+    )
+    try:
+        with file.open("rb") as stream:
+            length = struct.unpack("<Q", stream.read(8))[0]
+            if length > min(file.stat().st_size, 2**28):
+                raise broken
+            return set(json.loads(stream.read(length)))
+    except (struct.error, ValueError) as error:
+        raise broken from error

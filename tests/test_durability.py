@@ -10,7 +10,7 @@ from PIL import Image
 from fam_ext.cli.model import _write_new
 from fam_ext.jobs.journal import Journal
 from fam_ext.jobs.run import run_job
-from fam_ext.options.job import RunRule
+from fam_ext.options.parts import RunRule
 from fam_ext.options.presets import BUILTIN, write
 from tests.jobs.fakes import Fast, make_picture, options
 

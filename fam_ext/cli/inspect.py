@@ -15,7 +15,7 @@ from fam_ext.jobs.walk import shown, walk
 from fam_ext.metadata import pictures
 from fam_ext.options import presets as preset_store
 from fam_ext.options import resolve
-from fam_ext.options.job import STANDALONE, RendererChoice
+from fam_ext.options.renderer import STANDALONE, RendererChoice
 
 _SHOWN = ("prompt", "negative", "seed", "steps", "sampler", "schedule", "cfg", "model", "vae", "clip_skip", "loras")
 _RUNS = ("prompt", "negative_prompt", "seed", "steps", "sampler", "schedule", "cfg_scale", "method")

@@ -27,8 +27,8 @@ from fam_ext.metadata.infotext import Infotext
 from fam_ext.methods.catalog import METHODS
 from fam_ext.options import resolve
 from fam_ext.options.field import CLI, options_of
-from fam_ext.options.job import RendererChoice
 from fam_ext.options.presets import PresetStore
+from fam_ext.options.renderer import RendererChoice
 from fam_ext.options.request import HiresRequest
 from fam_ext.options.resolve import options_at
 from fam_ext.terminal import say

@@ -12,7 +12,7 @@ import typer
 from fam_ext.errors import ConfigError, UsageError
 from fam_ext.metadata.infotext import parse_value
 from fam_ext.options.field import PANELS, Option
-from fam_ext.options.job import WORDS
+from fam_ext.options.parts import WORDS
 from fam_ext.options.table import CONFIG_FIELDS
 
 _TYPES: Mapping[str, Any] = {"int": int, "float": float, "texts": list[str], "paths": list[str]}

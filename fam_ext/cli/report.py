@@ -9,7 +9,7 @@ import typer
 from fam_ext.cli.options import takes
 from fam_ext.cli.progress import View, watched
 from fam_ext.options.field import options_of
-from fam_ext.options.job import RunRule
+from fam_ext.options.parts import RunRule
 from fam_ext.terminal import say
 
 

@@ -19,8 +19,10 @@ from fam_ext.jobs.run import run_job, wordless_line
 from fam_ext.jobs.walk import shown
 from fam_ext.options import resolve
 from fam_ext.options.field import CLI, PANELS, options_of
-from fam_ext.options.job import STANDALONE, Job, RendererChoice, RunRule
+from fam_ext.options.job import Job
+from fam_ext.options.parts import RunRule
 from fam_ext.options.presets import PresetStore
+from fam_ext.options.renderer import STANDALONE, RendererChoice
 from fam_ext.options.resolve import options_at
 from fam_ext.terminal import as_json, plain, say
 

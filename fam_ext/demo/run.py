@@ -16,8 +16,10 @@ from fam_ext.jobs.run import run_job
 from fam_ext.jobs.walk import natural_key
 from fam_ext.metadata import pictures
 from fam_ext.options import resolve
-from fam_ext.options.job import STANDALONE, Job, RendererChoice, RunRule
+from fam_ext.options.job import Job
+from fam_ext.options.parts import RunRule
 from fam_ext.options.presets import PresetStore
+from fam_ext.options.renderer import STANDALONE, RendererChoice
 
 SCALE = 2.0
 METHODS = {"fam": "FAM at 2x", "direct": "direct inference at 2x"}

@@ -18,7 +18,8 @@ from fam_ext.jobs.journal import Journal
 from fam_ext.jobs.make import sentence
 from fam_ext.jobs.plan import check_job
 from fam_ext.jobs.run import run_job
-from fam_ext.options.job import Job, RunRule
+from fam_ext.options.job import Job
+from fam_ext.options.parts import RunRule
 
 logger = logging.getLogger(__name__)
 

@@ -25,7 +25,8 @@ from fam_ext.jobs.journal import Journal
 from fam_ext.jobs.plan import plan_file
 from fam_ext.jobs.run import run_job
 from fam_ext.jobs.walk import walk
-from fam_ext.options.job import Job, RunRule
+from fam_ext.options.job import Job
+from fam_ext.options.parts import RunRule
 from fam_ext.options.request import HiresRequest
 
 PLAN_SECONDS, PLAN_MEGABYTES = 60.0, 250.0

@@ -28,7 +28,8 @@ from fam_ext.jobs import make
 from fam_ext.jobs.contract import Progress
 from fam_ext.jobs.events import Control, Event, Listener, Summary
 from fam_ext.jobs.journal import MAX_DEATHS, POISON, Item, Journal, PlanCounts
-from fam_ext.options.job import Job, RunRule
+from fam_ext.options.job import Job
+from fam_ext.options.parts import RunRule
 
 log = logging.getLogger(__name__)
 

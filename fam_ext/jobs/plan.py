@@ -18,7 +18,8 @@ from fam_ext.jobs.size import MIN_SIDE, check_native, check_target, enlarged_not
 from fam_ext.jobs.walk import Candidate, check_places, shown
 from fam_ext.metadata import exif, pictures, programs
 from fam_ext.metadata.infotext import Infotext
-from fam_ext.options.job import STANDALONE, Job
+from fam_ext.options.job import Job
+from fam_ext.options.renderer import STANDALONE
 from fam_ext.options.request import HiresRequest
 
 log = logging.getLogger(__name__)

@@ -19,7 +19,8 @@ from fam_ext.jobs.outcomes import Outcomes
 from fam_ext.jobs.plan import check_job, plan_file
 from fam_ext.jobs.renderers import RendererSource, kept_renderer, to_keep
 from fam_ext.jobs.walk import STATE_FOLDER, left_out_line, walk
-from fam_ext.options.job import Job, RunRule
+from fam_ext.options.job import Job
+from fam_ext.options.parts import RunRule
 
 log = logging.getLogger(__name__)
 

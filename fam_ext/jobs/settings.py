@@ -6,7 +6,7 @@ import dataclasses
 from typing import Any
 
 from fam_ext.metadata.infotext import Infotext, from_fields, is_fam, request_value
-from fam_ext.options.job import PictureRule, Rule
+from fam_ext.options.parts import PictureRule, Rule
 from fam_ext.options.request import HiresRequest
 from fam_ext.options.table import BY_NAME
 from fam_ext.samplers import names

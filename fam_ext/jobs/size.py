@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from fam_ext.errors import PictureError
 from fam_ext.options.field import MAX_SIDE
-from fam_ext.options.job import SizeRule
+from fam_ext.options.parts import SizeRule
 
 MIN_SIDE = 16
 MIN_ENLARGED = 64

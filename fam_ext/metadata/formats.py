@@ -10,7 +10,7 @@ from pathlib import Path
 
 from PIL import Image
 
-from fam_ext.options.job import FORMATS as FORMATS
+from fam_ext.options.parts import FORMATS as FORMATS
 
 log = logging.getLogger(__name__)
 

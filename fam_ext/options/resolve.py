@@ -21,6 +21,7 @@ from fam_ext.options.field import (
     EVERY_JOB,
     MAX_SIDE,
     PAGE,
+    PANELS,
     SCRIPT,
     Checked,
     Option,
@@ -31,9 +32,11 @@ from fam_ext.options.field import (
     said,
     spoken,
 )
-from fam_ext.options.job import RULES, WORDS, Job, OutputRule, Places, RendererChoice, Rule, SizeRule
+from fam_ext.options.job import Job
+from fam_ext.options.parts import RULES, WORDS, OutputRule, Places, Rule, SizeRule
 from fam_ext.options.presets import DEFAULT, Preset
-from fam_ext.options.request import OWN, REQUEST
+from fam_ext.options.renderer import RendererChoice
+from fam_ext.options.request import OWN, REQUEST, HiresRequest
 
 RANDOM_SEED = -1
 OFF_METHOD = "direct-from-native"
@@ -148,9 +151,6 @@ _SPOKEN_SETTINGS = tuple(name for name in REQUEST if name not in ("size", "model
 
 def options_at(door: str, *tables: type) -> list[Option]:
     """Return the options that stand at a door, in the order of panels; of all tables, or of those named."""
-    from fam_ext.options.field import PANELS
-    from fam_ext.options.request import HiresRequest
-
     every = tables or (Words, Places, SizeRule, HiresRequest, FamConfig, OutputRule, RendererChoice)
     found: dict[str, Option] = {}
     for table in every:

@@ -15,7 +15,8 @@ from fam_ext.errors import FamError
 from fam_ext.metadata.loaded import infotext_of_image
 from fam_ext.options import resolve
 from fam_ext.options.field import PAGE, options_of
-from fam_ext.options.job import WEBUI, Job, RendererChoice
+from fam_ext.options.job import Job
+from fam_ext.options.renderer import WEBUI, RendererChoice
 from fam_ext.options.resolve import options_at
 from fam_ext.ui.common import COMMON_ROWS, PAGE_VALUES, page_words
 from fam_ext.ui.compare import compare_html, sentence_html, status_html, upright

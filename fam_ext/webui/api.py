@@ -17,8 +17,9 @@ from fam_ext.jobs import report
 from fam_ext.jobs.batches import Batches
 from fam_ext.options import resolve
 from fam_ext.options.field import API, SCRIPT, options_of, pick, said
-from fam_ext.options.job import WEBUI, Job, RendererChoice
+from fam_ext.options.job import Job
 from fam_ext.options.presets import BUILTIN, DEFAULT, PresetStore
+from fam_ext.options.renderer import WEBUI, RendererChoice
 from fam_ext.options.resolve import options_at
 from fam_ext.options.table import json_schema
 

@@ -29,7 +29,8 @@ from fam_ext.errors import (
 from fam_ext.hosts.memory import peak_memory, watch_memory
 from fam_ext.jobs.contract import Progress, Ran, Rendered
 from fam_ext.metadata.infotext import parse, readable_fields
-from fam_ext.options.job import Job, PictureRule
+from fam_ext.options.job import Job
+from fam_ext.options.parts import PictureRule
 from fam_ext.options.request import HiresRequest
 from fam_ext.options.table import VERSION_KEY
 from fam_ext.webui.kept import own_random_state, reload_model, settings_kept

@@ -13,8 +13,9 @@ from fam_ext.errors import Cancelled, OutOfMemoryError, Skipped, UnsupportedSamp
 from fam_ext.jobs.contract import Progress, Ran, Rendered, Renderer
 from fam_ext.jobs.renderers import RendererSpec
 from fam_ext.options import resolve
-from fam_ext.options.job import WEBUI, Job, RendererChoice
+from fam_ext.options.job import Job
 from fam_ext.options.presets import PresetStore
+from fam_ext.options.renderer import WEBUI, RendererChoice
 from fam_ext.options.request import HiresRequest
 
 

@@ -14,7 +14,7 @@ from PIL import Image
 
 from fam_ext.jobs.journal import Journal
 from fam_ext.jobs.run import run_job
-from fam_ext.options.job import RunRule
+from fam_ext.options.parts import RunRule
 from tests.jobs.fakes import Fast, infotext, make_picture, options, outputs, strays
 
 

@@ -3,7 +3,7 @@
 import pytest
 
 from fam_ext.jobs.executors.known import EXECUTORS, executor_name
-from fam_ext.options.job import RunRule
+from fam_ext.options.parts import RunRule
 
 
 @pytest.mark.parametrize(

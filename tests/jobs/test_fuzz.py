@@ -21,7 +21,8 @@ from fam_ext.jobs.names import output_name
 from fam_ext.jobs.renderers import kept_renderer
 from fam_ext.jobs.walk import natural_key, shown
 from fam_ext.options.field import API
-from fam_ext.options.job import Job, Rule
+from fam_ext.options.job import Job
+from fam_ext.options.parts import Rule
 from fam_ext.options.presets import BUILTIN, Preset
 from fam_ext.options.request import HiresRequest, check_value
 from fam_ext.options.resolve import options_at

@@ -22,7 +22,9 @@ from fam_ext.jobs.plan import Planned, plan_file
 from fam_ext.jobs.size import target_size
 from fam_ext.jobs.walk import Candidate, natural_key, walk
 from fam_ext.metadata.infotext import Infotext, format_params, to_fields
-from fam_ext.options.job import STANDALONE, Job, RendererChoice, Rule, SizeRule
+from fam_ext.options.job import Job
+from fam_ext.options.parts import Rule, SizeRule
+from fam_ext.options.renderer import STANDALONE, RendererChoice
 from fam_ext.options.request import HiresRequest
 from tests.jobs.fakes import infotext, make_picture, options, page_job
 

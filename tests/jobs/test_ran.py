@@ -18,7 +18,7 @@ from fam_ext.jobs.run import run_job
 from fam_ext.metadata.infotext import from_fields, parse, request_value
 from fam_ext.metadata.pictures import read_header
 from fam_ext.options.field import options_of
-from fam_ext.options.job import Rule, RunRule
+from fam_ext.options.parts import Rule, RunRule
 from fam_ext.options.request import MAX_SEED
 from fam_ext.options.table import VERSION_KEY
 from tests.jobs.fakes import SPEC, Fast, Odd, make_folder, make_picture, options

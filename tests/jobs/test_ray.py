@@ -8,7 +8,7 @@ import pytest
 from fam_ext.errors import LoadError
 from fam_ext.jobs.journal import Journal
 from fam_ext.jobs.run import run_job
-from fam_ext.options.job import RunRule
+from fam_ext.options.parts import RunRule
 from tests.jobs.fakes import FakeSpec, Fast, make_picture, options, outputs, strays
 
 ray = pytest.importorskip("ray")

@@ -19,7 +19,8 @@ from fam_ext.jobs.run import retry_failed, run_job
 from fam_ext.metadata.formats import SUFFIXES
 from fam_ext.metadata.infotext import from_fields, parse, undo
 from fam_ext.metadata.pictures import can_write, read_header
-from fam_ext.options.job import STANDALONE, RendererChoice, Rule, RunRule
+from fam_ext.options.parts import Rule, RunRule
+from fam_ext.options.renderer import STANDALONE, RendererChoice
 from tests.jobs.fakes import SPEC, Fast, Odd, infotext, make_folder, make_picture, options, outputs, strays
 
 QUICK = RunRule(retries=0)

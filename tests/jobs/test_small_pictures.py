@@ -12,7 +12,7 @@ from fam_ext.jobs.size import MIN_ENLARGED
 from fam_ext.jobs.walk import walk
 from fam_ext.metadata.infotext import parse
 from fam_ext.metadata.pictures import read_header
-from fam_ext.options.job import STANDALONE, RendererChoice
+from fam_ext.options.renderer import STANDALONE, RendererChoice
 from tests.jobs.fakes import make_picture, options, strays
 
 ENLARGED = "enlarged from 9 x 12 to 16 x 21 px first, the least size"

@@ -15,7 +15,7 @@ from fam_ext.jobs import report
 from fam_ext.jobs.journal import Journal
 from fam_ext.jobs.renderers import kept_renderer
 from fam_ext.jobs.run import retry_failed, run_job
-from fam_ext.options.job import Rule, RunRule
+from fam_ext.options.parts import Rule, RunRule
 from fam_ext.options.request import HiresRequest
 from tests.jobs.fakes import Fast, Odd, make_picture, options
 

@@ -8,7 +8,9 @@ from fam_ext.core.config import FamConfig
 from fam_ext.jobs.plan import Planned
 from fam_ext.jobs.walk import Candidate
 from fam_ext.options.field import Option, options_of
-from fam_ext.options.job import STANDALONE, WEBUI, Job, OutputRule, Places, RendererChoice, SizeRule
+from fam_ext.options.job import Job
+from fam_ext.options.parts import OutputRule, Places, SizeRule
+from fam_ext.options.renderer import STANDALONE, WEBUI, RendererChoice
 from fam_ext.options.request import HiresRequest
 
 SAMPLES = {

@@ -17,8 +17,9 @@ from fam_ext.jobs.walk import walk
 from fam_ext.metadata.infotext import Infotext, format_params, from_fields, parse, to_fields
 from fam_ext.options import resolve
 from fam_ext.options.field import API, CLI, INFOTEXT, PAGE, options_of
-from fam_ext.options.job import STANDALONE, Job, RendererChoice
+from fam_ext.options.job import Job
 from fam_ext.options.presets import BUILTIN, DEFAULT, PresetStore
+from fam_ext.options.renderer import STANDALONE, RendererChoice
 from fam_ext.options.request import HiresRequest
 from fam_ext.options.resolve import options_at
 

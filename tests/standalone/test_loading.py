@@ -10,7 +10,7 @@ from diffusers import DDIMScheduler, PNDMScheduler
 from PIL import Image
 from safetensors.torch import save_file
 
-from fam_ext import hires, standalone
+from fam_ext import hires, standalone, weights
 from fam_ext.core.config import FamConfig
 from fam_ext.demo.export import export_checkpoint, unet_key_map, vae_key_map
 from fam_ext.errors import UnsupportedModelError, UsageError
@@ -69,7 +69,7 @@ def test_diffusers_folders_render(folders, kind, dtype):
 def test_a_single_file_of_sd_layout_is_the_same_model(tmp_path):
     export_checkpoint(tmp_path, name="tiny")
     file = tmp_path / "tiny.safetensors"
-    assert standalone.architecture(file) == "SD1.5"
+    assert weights.architecture(file) == "SD1.5"
     single = standalone.load_pipeline(file, config=standalone.demo_model())
     assert torch.allclose(latent_of(single), latent_of(standalone.load_pipeline()), atol=2e-3)
 
@@ -78,7 +78,7 @@ def test_a_single_file_of_sdxl_layout_is_the_same_model(tmp_path, folders):
     pipe = toys.sdxl_pipeline()
     file = tmp_path / "xl.safetensors"
     save_file(sdxl_state_dict(pipe), file)
-    assert standalone.architecture(file) == "SDXL"
+    assert weights.architecture(file) == "SDXL"
     single = standalone.load_pipeline(file, config=folders["SDXL"])
     assert torch.allclose(latent_of(single), latent_of(standalone.load_pipeline(folders["SDXL"])), atol=1e-4)
 

@@ -12,7 +12,7 @@ from fam_ext.jobs.executors.ray import RaySlots
 from fam_ext.jobs.executors.workers import Workers
 from fam_ext.jobs.outcomes import Outcomes
 from fam_ext.jobs.renderers import RendererSource
-from fam_ext.options.job import RunRule
+from fam_ext.options.parts import RunRule
 
 EXECUTORS: Mapping[str, Callable[[Outcomes, RendererSource], Executor]] = {
     "local": Local,

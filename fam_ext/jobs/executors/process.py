@@ -22,7 +22,8 @@ from fam_ext.jobs.contract import Progress, Renderer
 from fam_ext.jobs.executors.workers import START_SECONDS, died_loading, portable, work_on
 from fam_ext.jobs.journal import Item
 from fam_ext.jobs.renderers import RendererSpec
-from fam_ext.options.job import Job, RunRule
+from fam_ext.options.job import Job
+from fam_ext.options.parts import RunRule
 
 log = logging.getLogger(__name__)
 

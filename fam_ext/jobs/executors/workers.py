@@ -14,7 +14,8 @@ from fam_ext.jobs.executors.base import Savers, timed_out
 from fam_ext.jobs.journal import Item
 from fam_ext.jobs.outcomes import Outcomes
 from fam_ext.jobs.renderers import RendererSource, RendererSpec
-from fam_ext.options.job import Job, RunRule
+from fam_ext.options.job import Job
+from fam_ext.options.parts import RunRule
 
 START_SECONDS = 600.0
 """How long a worker may take to start and to load its model, beside a picture's own time limit."""

@@ -1,0 +1,21 @@
+"""How much memory a device gave, where it can be told."""
+
+import torch
+
+from fam_ext.hosts.memory import peak_memory, watch_memory
+
+
+def test_a_device_that_cannot_tell_says_nothing() -> None:
+    for name in ("cpu", "mps", "meta"):
+        watch_memory(torch.device(name))
+        assert peak_memory(torch.device(name)) is None
+
+
+def test_cuda_is_asked_from_the_watch_on(monkeypatch) -> None:
+    asked = []
+    monkeypatch.setattr(torch.cuda, "is_available", lambda: True)
+    monkeypatch.setattr(torch.cuda, "reset_peak_memory_stats", lambda device: asked.append(device))
+    monkeypatch.setattr(torch.cuda, "max_memory_allocated", lambda device: 5 if device in asked else 0)
+    first, second = torch.device("cuda:0"), torch.device("cuda:1")
+    watch_memory(second)
+    assert (peak_memory(first), peak_memory(second)) == (0, 5)

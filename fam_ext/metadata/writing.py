@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import io
+import logging
 import re
 import struct
 from dataclasses import dataclass, field
@@ -18,6 +19,8 @@ from fam_ext.metadata.formats import MAX_SIDE, can_write
 from fam_ext.metadata.guard import strict_pillow
 from fam_ext.metadata.header import XMP_KEY, Header
 from fam_ext.metadata.reading import TIFF_TEXT_TAGS, XMP_HEADER, XMP_TIFF_TAG, first_line, latin
+
+log = logging.getLogger(__name__)
 
 _JPEG_SEGMENT = 65533
 
@@ -174,11 +177,14 @@ def _tiff_tags(block: bytes | None) -> dict[int, Any]:
 
 
 def _with_tiff_exif(data: bytes, block: bytes, notes: list[str]) -> bytes:
-    try:
-        return exif.transplant(data, _little_endian(block))
-    except Exception:  # EXIF is never a reason to fail
-        notes.append("the EXIF block could not be carried over to TIFF; choose --format png to keep it")
     comment = exif.user_comment(block)  # ours, which says what ran
+    try:
+        little = _little_endian(block)
+        if exif.user_comment(little) == comment:  # Pillow leaves out a table that it cannot read to its end
+            return exif.transplant(data, little)
+    except Exception:  # EXIF is never a reason to fail
+        log.debug("an EXIF block cannot be carried over", exc_info=True)
+    notes.append("the EXIF block could not be carried over to TIFF; choose --format png to keep it")
     return data if comment is None else exif.transplant(data, _little_endian(exif.with_changes(None, comment=comment)))
 
 

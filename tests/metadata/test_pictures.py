@@ -420,6 +420,17 @@ def test_a_damaged_exif_block_costs_a_tiff_no_infotext() -> None:
     assert notes  # some were past carrying
 
 
+def test_a_table_that_pillow_leaves_out_costs_a_tiff_no_infotext() -> None:
+    block = Image.Exif()
+    block[0x8769] = {0x9003: "2020:01:01 00:00:00", 0x927C: b"maker" * 20}
+    whole = block.tobytes()
+    for place in range(len(whole)):
+        for value in (0, 1, 255):
+            damaged = whole[:place] + bytes([value]) + whole[place + 1 :]
+            made = encode(picture(16, 16), "TIFF", origin=Header("JPEG", (16, 16), exif=damaged), infotext=INFOTEXT)
+            assert read_header(made.data).infotext == INFOTEXT, (place, value)
+
+
 def test_of_very_many_texts_few_are_looked_at_and_all_are_kept() -> None:
     info = PngImagePlugin.PngInfo()
     info.add_text("parameters", INFOTEXT.encode("ascii", "ignore").decode())

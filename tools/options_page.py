@@ -7,7 +7,7 @@ from pathlib import Path
 
 from fam_ext.cli.options import flag
 from fam_ext.options.field import API, CLI, INFOTEXT, PAGE, PANELS, SCRIPT, XYZ, Option, allowed
-from fam_ext.options.job import RunRule
+from fam_ext.options.parts import RunRule
 from fam_ext.options.presets import BUILTIN, DEFAULT
 from fam_ext.options.resolve import options_at
 

@@ -232,14 +232,21 @@ class Journal:
             self._prepare()
             self.recover()
         except OSError as error:
-            self._release_locks()
+            self._give_up()
             raise OutputError(output_sentence(self.output, error)) from None
         except sqlite3.Error as error:
-            self._release_locks()
+            self._give_up()
             raise OutputError(_db_sentence(self.path, error)) from None
         except BaseException:
-            self._release_locks()
+            self._give_up()
             raise
+
+    def _give_up(self) -> None:
+        """Leave nothing open: a connection that waits to be collected would lock the file for the next one."""
+        if hasattr(self, "_db"):
+            with contextlib.suppress(sqlite3.Error):
+                self._db.close()
+        self._release_locks()
 
     # --- open and close -------------------------------------------------------------------------------------------
 
@@ -248,9 +255,13 @@ class Journal:
         db = sqlite3.connect(
             path, timeout=_BUSY_SECONDS, isolation_level=None, check_same_thread=False, factory=_Connection
         )
-        db.execute("PRAGMA journal_mode=WAL")
-        # a crash of the system may lose the last rows, never the file: the picture is checked when a job resumes
-        db.execute("PRAGMA synchronous=NORMAL")
+        try:
+            db.execute("PRAGMA journal_mode=WAL")
+            # a crash of the system may lose the last rows, never the file: the picture is checked when a job resumes
+            db.execute("PRAGMA synchronous=NORMAL")
+        except BaseException:
+            db.close()
+            raise
         return db
 
     def _copy_in_memory(self) -> sqlite3.Connection:

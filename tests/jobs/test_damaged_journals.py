@@ -7,6 +7,7 @@ from pathlib import Path
 import pytest
 
 from fam_ext import cli
+from fam_ext.errors import OutputError
 from fam_ext.jobs import report
 from fam_ext.jobs.journal import Journal
 from fam_ext.jobs.renderers import RendererSpec
@@ -32,6 +33,27 @@ def cli_run(*words: object) -> int:
     with pytest.raises(SystemExit) as end:
         cli.main([str(word) for word in words])
     return end.value.code
+
+
+def test_a_journal_that_cannot_be_opened_is_not_kept_open(job: tuple[Path, bytes], monkeypatch) -> None:
+    """The next process would wait a minute for its lock."""
+    opened = []
+    connect = sqlite3.connect
+
+    def watched(*place, **options) -> sqlite3.Connection:
+        opened.append(connect(*place, **options))
+        return opened[-1]
+
+    path, whole = job
+    monkeypatch.setattr(sqlite3, "connect", watched)
+    for start in (0, 40, 100, 4096):
+        path.write_bytes(whole[:start] + b"\xff" * 64 + whole[start + 64 :])
+        with pytest.raises(OutputError):
+            Journal(path.parent.parent)
+    assert len(opened) >= 4
+    for connection in opened:
+        with pytest.raises(sqlite3.ProgrammingError, match="closed"):
+            connection.execute("SELECT 1")
 
 
 @pytest.mark.slow

@@ -10,7 +10,7 @@ PIP := $(BIN)/python -m pip install --quiet --disable-pip-version-check
 # one thread a process: two test workers share two cores
 TESTS := OMP_NUM_THREADS=1 $(BIN)/python -m pytest -n 2 --dist loadgroup
 
-.PHONY: demo test unit gpu fuzz lint types format setup clean
+.PHONY: demo test unit unit-times gpu fuzz lint types format setup clean
 
 demo: $(READY)
 	@$(BIN)/fam-hires demo run --out out/demo
@@ -20,6 +20,10 @@ test: $(TEST_READY)
 
 unit: $(TEST_READY)
 	$(TESTS) -m "not slow and not webui"
+
+# the CPU seconds of each unit file on its own, slowest first
+unit-times: $(TEST_READY)
+	$(BIN)/python tests/unit_times.py
 
 # on a CUDA card: pictures against the CPU's, memory and times, to out/gpu.json; says why it skips where there is none
 gpu: $(TEST_READY)

@@ -378,6 +378,7 @@ def test_a_method_that_is_asked_for_beats_the_preset_s(tmp_path: Path, capsys) -
     assert [planned(capsys, *base, *more)[0]["method"] for more in ([], ["--method", "fam"])] == ["direct", "fam"]
 
 
+@pytest.mark.slow
 @pytest.mark.skipif(os.name == "nt", reason="pipes")
 def test_a_closed_stdout_is_no_traceback_and_ends_no_batch(tmp_path: Path) -> None:
     make_folder(tmp_path / "in", 3)
@@ -397,6 +398,7 @@ def test_a_closed_stdout_is_no_traceback_and_ends_no_batch(tmp_path: Path) -> No
     assert len(list((tmp_path / "out").glob("*.png"))) == 3
 
 
+@pytest.mark.slow
 @pytest.mark.skipif(sys.platform != "linux", reason="/dev/full")
 @pytest.mark.parametrize("shell", [">&-", ">/dev/full", ">&- 2>&-"])
 def test_a_batch_does_not_end_for_a_stdout_that_is_closed_or_full(tmp_path: Path, shell: str) -> None:

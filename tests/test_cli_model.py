@@ -8,6 +8,8 @@ from fam_ext.jobs.walk import natural_key
 from fam_ext.metadata.infotext import from_fields, parse
 from tests.hosts import toys
 
+pytestmark = pytest.mark.slow  # diffusers' networks take longer to import than a unit file may run
+
 
 @pytest.fixture(scope="module")
 def model(tmp_path_factory):

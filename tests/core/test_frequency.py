@@ -11,6 +11,7 @@ from fam_ext.core.config import FamConfig
 from fam_ext.core.frequency import high_pass_mask, modulate, modulate_spatial
 from fam_ext.core.schedule import box_size, config_box, inside_weight, rho
 from fam_ext.errors import ConfigError
+from tests.inputs import drawn
 
 sides = st.integers(4, 41)
 unit = st.floats(0, 1)
@@ -22,7 +23,7 @@ def latents(height, width, *, dtype=torch.float32, seed=0):
 
 
 @given(sides, sides, unit, unit)
-@settings(max_examples=60, deadline=None)
+@settings(max_examples=drawn(60), deadline=None)
 def test_mask_is_eq_11_with_a_symmetric_box(height, width, position, cutoff):
     box = box_size((height, width), position, cutoff)
     mask = high_pass_mask((2 * height, width + 3), box, position)
@@ -48,7 +49,7 @@ def test_modulated_latent_is_real(size, position):
 
 
 @given(sides, sides, unit, unit)
-@settings(max_examples=60, deadline=None)
+@settings(max_examples=drawn(60), deadline=None)
 def test_both_forms_agree(height, width, position, cutoff):
     mask = high_pass_mask((height, width), box_size((height, width), position, cutoff), position)
     z, reference = latents(height, width), latents(height, width, seed=1)
@@ -77,7 +78,7 @@ def test_low_band_is_the_references_and_the_rest_the_latents():
 
 
 @given(st.floats(-4, 4), unit)
-@settings(max_examples=25, deadline=None)
+@settings(max_examples=drawn(25), deadline=None)
 def test_modulate_is_linear(factor, position):
     mask = high_pass_mask((14, 11), (6, 7), position)
     z, reference = latents(14, 11), latents(14, 11, seed=1)

@@ -13,6 +13,15 @@ import torch
 # the scripts import each other as they lie there
 sys.path.insert(0, str(Path(__file__).parents[2] / "tools" / "demo_model"))
 
+
+@pytest.hookimpl(tryfirst=True)
+def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
+    """Whatever needs the toy model is slow: diffusers' networks take longer to import than a unit file may run."""
+    for item in items:
+        if "toy_model" in getattr(item, "fixturenames", ()):
+            item.add_marker(pytest.mark.slow)
+
+
 START, END = "<|startoftext|>", "<|endoftext|>"
 
 

@@ -17,6 +17,8 @@ from fam_ext.errors import UnsupportedModelError, UsageError
 from .conftest import build_model
 from .ldm_shapes import checkpoint_shapes
 
+pytestmark = pytest.mark.slow  # diffusers' networks take longer to import than a unit file may run
+
 XL_TEXT = "conditioner.embedders.0.transformer."
 TEXT = "cond_stage_model.transformer."
 

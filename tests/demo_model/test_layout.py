@@ -18,6 +18,8 @@ from fam_ext.hosts.diffusers_unet import unet_blocks
 from .conftest import build_model
 from .ldm_shapes import checkpoint_shapes
 
+pytestmark = pytest.mark.slow  # diffusers' networks take longer to import than a unit file may run
+
 
 def unet_of(model: Path) -> Any:
     from diffusers.models.unets.unet_2d_condition import UNet2DConditionModel

@@ -10,6 +10,8 @@ import pytest
 import torch
 from torch import Tensor
 
+pytestmark = pytest.mark.slow  # diffusers' networks take longer to import than a unit file may run
+
 
 @pytest.fixture(scope="module")
 def vae() -> Any:

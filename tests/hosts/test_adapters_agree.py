@@ -13,7 +13,7 @@ from fam_ext.hosts import ldm
 from fam_ext.hosts.diffusers_unet import guided
 from tests.hosts import ldm_toys
 
-pytestmark = pytest.mark.skipif(not ldm_toys.HAS_LDM, reason=ldm_toys.WITHOUT)
+pytestmark = [pytest.mark.slow, pytest.mark.skipif(not ldm_toys.HAS_LDM, reason=ldm_toys.WITHOUT)]
 LEVEL = NoiseLevel(500.0, 0.6, 0.8)
 
 

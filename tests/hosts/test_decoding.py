@@ -39,6 +39,7 @@ def broken(monkeypatch, fault):
     return DiffusersHost(pipe, name="toy", device=CPU, dtype=torch.float32)
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("fault", FAULTS)
 def test_a_decode_that_is_no_picture_says_what_to_do(monkeypatch, fault):
     host = broken(monkeypatch, fault)
@@ -49,6 +50,7 @@ def test_a_decode_that_is_no_picture_says_what_to_do(monkeypatch, fault):
         hires.upscale(host, image, size=(64, 64), sampling=hires.Sampling(steps=2))
 
 
+@pytest.mark.slow
 def test_in_a_folder_it_fails_alone_and_is_not_saved(monkeypatch, tmp_path):
     (tmp_path / "in").mkdir()
     for name, width in (("bad", 64), ("good", 72)):
@@ -75,6 +77,7 @@ def test_a_picture_that_is_one_colour_is_a_picture(colour):
         hires.check_decoded(torch.full((1, 3, 128, 128), colour), latent)
 
 
+@pytest.mark.slow
 def test_a_white_picture_of_a_real_autoencoder_is_not_refused():
     from fam_ext.standalone import load_pipeline
 
@@ -84,6 +87,7 @@ def test_a_white_picture_of_a_real_autoencoder_is_not_refused():
     hires.check_decoded(torch.ones(1, 3, 128, 128), latent)
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize(
     ("dtype", "force", "expected"),
     [
@@ -103,6 +107,7 @@ def test_a_half_precision_autoencoder_that_overflows_is_held_in_float32(dtype, f
     assert pixels.isfinite().all()
 
 
+@pytest.mark.slow
 def test_tiles_are_smaller_where_the_autoencoder_is_wider_than_the_model():
     wide, narrow = [], []
     for seen, force in ((wide, True), (narrow, False)):

@@ -9,6 +9,8 @@ from fam_ext.hosts.diffusers_samplers import SCHEDULERS, DiffusersSampler, split
 
 from .toys import training
 
+pytestmark = pytest.mark.slow  # diffusers' networks take longer to import than a unit file may run
+
 NAMES = [*SCHEDULERS, "DPM++ 2M Karras", "DPM++ SDE Karras", "Euler Karras"]
 FRESH_NOISE = ("Euler a", "LCM", "DPM++ SDE", "DPM++ SDE Karras", "DPM++ 2M SDE")  # added between states
 SHAPE = (1, 4, 8, 8)

@@ -12,6 +12,8 @@ from fam_ext.hosts.sites import select_sites
 
 from . import toys
 
+pytestmark = pytest.mark.slow  # diffusers' networks take longer to import than a unit file may run
+
 LEVEL = NoiseLevel(500.0, 0.6, 0.8)
 UNETS = {"SD1.5": (toys.sd_unet, 32), "SDXL": (toys.sdxl_unet, 80)}
 

@@ -293,6 +293,7 @@ class LargestTensor(TorchDispatchMode):
         return out
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("kind", ["sd15", "sdxl"])
 def test_no_tensor_of_am_grows_with_the_square_of_the_targets_tokens(kind, monkeypatch):
     unet = ldm_toys.unet(kind)

@@ -4,7 +4,6 @@ import inspect
 import math
 import warnings
 
-import diffusers
 import pytest
 import torch
 
@@ -12,6 +11,8 @@ from fam_ext.hosts import diffusers_samplers
 from fam_ext.hosts.diffusers_samplers import SCHEDULERS, SCHEDULES, DiffusersSampler, split_name
 
 from .toys import training
+
+pytestmark = pytest.mark.slow  # diffusers' networks take longer to import than a unit file may run
 
 SHAPE = (1, 4, 8, 8)
 BOUND = 1e-4  # of the largest value; one for all
@@ -34,6 +35,8 @@ def network(latent, timestep):
 
 def own_loop(settings, name, schedule, latent, *, steps, skipped):
     """Diffusers' own loop on the last part of a schedule, as if there were no other."""
+    import diffusers
+
     kind, options, _ = SCHEDULERS[name]
     cls = getattr(diffusers, kind)
     accepted = inspect.signature(cls.__init__).parameters

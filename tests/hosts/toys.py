@@ -1,10 +1,8 @@
-"""Small random-weight models of the true layouts, and a model whose answer is known."""
+"""Small random-weight models of the true layouts. diffusers is imported when one is made: it takes seconds."""
 
 from __future__ import annotations
 
 import torch
-from diffusers import AutoencoderKL, DDIMScheduler, UNet2DConditionModel
-from transformers import CLIPTextConfig, CLIPTextModel, CLIPTextModelWithProjection, CLIPTokenizer
 
 from fam_ext.standalone import demo_model
 
@@ -17,10 +15,14 @@ def training(**changes):
 
 
 def tokenizer():
+    from transformers import CLIPTokenizer
+
     return CLIPTokenizer.from_pretrained(demo_model() / "tokenizer")
 
 
 def _text_config(width):
+    from transformers import CLIPTextConfig
+
     vocabulary = len(tokenizer())
     return CLIPTextConfig(
         vocab_size=vocabulary,
@@ -36,6 +38,8 @@ def _text_config(width):
 
 
 def vae():
+    from diffusers import AutoencoderKL
+
     torch.manual_seed(1)
     block = ("DownEncoderBlock2D",) * 4, ("UpDecoderBlock2D",) * 4
     return AutoencoderKL(
@@ -50,6 +54,8 @@ def vae():
 
 def sd_unet(context=32, **changes):
     """SD1.5's blocks at toy width: up_blocks.0 has no attention, 1-3 have three layers each."""
+    from diffusers import UNet2DConditionModel
+
     torch.manual_seed(2)
     return UNet2DConditionModel(
         **{
@@ -66,6 +72,8 @@ def sd_unet(context=32, **changes):
 
 def sdxl_unet(**changes):
     """SDXL's blocks at toy width: up_blocks.0 is the first with attention."""
+    from diffusers import UNet2DConditionModel
+
     torch.manual_seed(3)
     return UNet2DConditionModel(
         **{
@@ -88,7 +96,8 @@ def sdxl_unet(**changes):
 
 
 def sd_pipeline(**scheduler):
-    from diffusers import StableDiffusionPipeline
+    from diffusers import DDIMScheduler, StableDiffusionPipeline
+    from transformers import CLIPTextModel
 
     torch.manual_seed(4)
     return StableDiffusionPipeline(
@@ -104,7 +113,8 @@ def sd_pipeline(**scheduler):
 
 
 def sdxl_pipeline():
-    from diffusers import StableDiffusionXLPipeline
+    from diffusers import DDIMScheduler, StableDiffusionXLPipeline
+    from transformers import CLIPTextModel, CLIPTextModelWithProjection
 
     torch.manual_seed(5)
     return StableDiffusionXLPipeline(

@@ -47,7 +47,7 @@ def start(tmp_path: Path, seconds: float, *words: object) -> subprocess.Popen[st
 
 
 @pytest.mark.skipif(sys.platform == "win32", reason="signals")
-@pytest.mark.parametrize("number", [signal.SIGINT, signal.SIGTERM])
+@pytest.mark.parametrize("number", [signal.SIGINT, pytest.param(signal.SIGTERM, marks=pytest.mark.slow)])
 def test_one_ctrl_c_stops_the_report(tmp_path: Path, number: int) -> None:
     source, output = make_folder(tmp_path / "in", 40), tmp_path / "out"
     upscale = ("upscale", source, "-o", output, "--progress", "plain")

@@ -168,6 +168,7 @@ def test_the_worst_instants(batches_of_jobs: Batches, tmp_path: Path) -> None:
             assert summary.done_before >= 1
 
 
+@pytest.mark.slow
 @pytest.mark.skipif(sys.platform == "win32", reason="SIGKILL")
 @pytest.mark.parametrize("place", ["draw", "read"])
 def test_a_poison_picture_fails_alone_after_two_deaths(batches_of_jobs: Batches, tmp_path: Path, place: str) -> None:

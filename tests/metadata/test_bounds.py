@@ -165,6 +165,7 @@ for path in sys.argv[1:]:
 """
 
 
+@pytest.mark.slow
 def test_files_of_every_shape_are_read_in_a_second_and_200_mb(tmp_path: Path) -> None:
     if not Path("/proc/self/status").exists():
         pytest.skip("the peak of memory is read from /proc")

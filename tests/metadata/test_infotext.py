@@ -25,6 +25,7 @@ from fam_ext.metadata.infotext import (
     undo,
 )
 from fam_ext.options.table import BY_NAME, CONFIG_FIELDS
+from tests.inputs import drawn
 
 A1111 = (
     'a tree\nwith "quotes", emoji\nNegative prompt: a: b, c\nSteps: 20, Sampler: DPM++ 2M, Schedule type: Karras, '
@@ -113,7 +114,7 @@ earlier_texts = st.one_of(
 )
 
 
-@settings(max_examples=300)
+@settings(max_examples=drawn(300))
 @given(earlier_texts, configs())
 def test_adding_is_undone_verbatim_and_read_back(text: str, config: FamConfig) -> None:
     once = add(text, to_fields(config), settings={"Steps": "30", "Sampler": "DDIM", "Seed": "1"})

@@ -14,6 +14,7 @@ from fam_ext.metadata.containers import Text, Texts
 from fam_ext.metadata.pictures import decode, encode, read_header
 from fam_ext.metadata.programs import READERS, read, read_text
 from fam_ext.samplers import names
+from tests.inputs import drawn
 from tests.metadata.files import (
     INFOTEXT,
     LINE,
@@ -372,7 +373,7 @@ values = st.one_of(
 )
 
 
-@settings(max_examples=2000, deadline=None, suppress_health_check=list(HealthCheck))
+@settings(max_examples=drawn(2000), deadline=None, suppress_health_check=list(HealthCheck))
 @given(st.lists(st.tuples(st.sampled_from(KEYS), values), min_size=1, max_size=3))
 def test_readers_never_fail_and_never_stop(chunks: list[tuple[str, str]]) -> None:
     texts = Texts(Text("PNG", key, value) for key, value in chunks)

@@ -79,6 +79,7 @@ def test_an_unknown_offload_is_named():
         standalone.load_pipeline(device="cpu", offload="all")
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("offload", ["model", "sequential"])
 def test_offloaded_a_model_makes_the_same_picture(offload):
     pytest.importorskip("accelerate")

@@ -10,6 +10,8 @@ from fam_ext.core.config import FamConfig
 from fam_ext.errors import Cancelled, PictureError, UnsupportedSamplerError, UsageError
 from fam_ext.methods.catalog import METHODS
 
+pytestmark = pytest.mark.slow  # diffusers' networks take longer to import than a unit file may run
+
 SAMPLING = hires.Sampling(prompt="a cat", negative_prompt="blurry", seed=3, steps=3, cfg_scale=4.0)
 
 

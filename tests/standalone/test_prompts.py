@@ -58,6 +58,7 @@ def test_extra_networks_are_taken_out():
     )
 
 
+@pytest.mark.slow
 def test_chunks_of_any_length_and_weights():
     tokenizer = toys.tokenizer()
     tokens, weights = tokenize("cat " * 100 + "(dog:1.5)", tokenizer)
@@ -66,6 +67,7 @@ def test_chunks_of_any_length_and_weights():
     assert len(tokenize("a BREAK b", tokenizer)[0]) == 2
 
 
+@pytest.mark.slow
 def test_states_are_the_encoders_own_and_weights_change_them_but_not_their_mean():
     pipe = toys.sd_pipeline()
     with torch.no_grad():
@@ -81,6 +83,7 @@ def test_states_are_the_encoders_own_and_weights_change_them_but_not_their_mean(
     assert weighted.shape == (1, 154, 32) and not torch.allclose(weighted[:, :77], plain, atol=1e-3)
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("piece", ["(a", "[a", "(a)", "<a:b", "<a:", "(", ":1", "(a:1)[", "BREAK "])
 def test_hostile_prompts_take_linear_time_and_a_stated_number_of_chunks(piece):
     tokenizer = toys.tokenizer()
@@ -95,6 +98,7 @@ def test_hostile_prompts_take_linear_time_and_a_stated_number_of_chunks(piece):
     assert cut_note("a cat", tokenizer) is None
 
 
+@pytest.mark.slow
 def test_clip_skip_above_the_layers_is_one_sentence():
     pipe = toys.sd_pipeline()
     with pytest.raises(PictureError, match="clip skip is 9; the model's text encoder has 3 layers, choose 1 to 3"):

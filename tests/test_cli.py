@@ -15,7 +15,7 @@ from fam_ext.cli import upscale
 from fam_ext.core.config import FamConfig
 from fam_ext.jobs import run as engine
 from fam_ext.jobs.events import Summary
-from fam_ext.jobs.journal import POISON
+from fam_ext.jobs.journal.store import POISON
 from fam_ext.jobs.renderers import RendererSpec
 from fam_ext.metadata.infotext import parse
 from fam_ext.metadata.pictures import read_header

@@ -312,3 +312,8 @@ def test_the_guard_sees_circles(tmp_path):
     first = ["fam_ext.jobs.one", "fam_ext.jobs.three", "fam_ext.jobs.two"]
     assert circles(graph(made, loading=True)) == [first]
     assert circles(graph(made, loading=False)) == [["fam_ext.jobs.five", "fam_ext.jobs.four"], first]
+
+
+def test_no_module_is_long() -> None:
+    long = {path.name: count for path in PACKAGE.rglob("*.py") if (count := len(path.read_text().splitlines())) > 450}
+    assert not long, "split it by question"

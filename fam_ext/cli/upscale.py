@@ -27,7 +27,8 @@ from fam_ext.options.resolve import options_at
 from fam_ext.terminal import as_json, plain, say
 
 if TYPE_CHECKING:
-    from fam_ext.jobs.journal import Item, Journal
+    from fam_ext.jobs.journal import Journal
+    from fam_ext.jobs.journal.rows import Item
 
 
 class TableFormat(str, Enum):

@@ -25,7 +25,10 @@ from fam_ext.errors import (
     UnsupportedScheduleError,
 )
 from fam_ext.jobs.contract import Progress, Ran, Rendered, Renderer
-from fam_ext.jobs.journal import EXISTS, IS_SOURCE, Item, Journal, output_sentence, stops_the_job, sync_folder
+from fam_ext.jobs.journal import Journal
+from fam_ext.jobs.journal.disk import output_sentence, stops_the_job, sync_folder
+from fam_ext.jobs.journal.enter import EXISTS, IS_SOURCE
+from fam_ext.jobs.journal.rows import Item
 from fam_ext.jobs.ran_text import fields
 from fam_ext.jobs.size import enlarged_note, enlarged_size
 from fam_ext.jobs.walk import check_allowed

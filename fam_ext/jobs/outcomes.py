@@ -27,7 +27,9 @@ from fam_ext.errors import (
 from fam_ext.jobs import make
 from fam_ext.jobs.contract import Progress
 from fam_ext.jobs.events import Control, Event, Listener, Summary
-from fam_ext.jobs.journal import MAX_DEATHS, POISON, Item, Journal, PlanCounts
+from fam_ext.jobs.journal import Journal
+from fam_ext.jobs.journal.rows import Item, PlanCounts
+from fam_ext.jobs.journal.store import MAX_DEATHS, POISON
 from fam_ext.options.job import Job
 from fam_ext.options.parts import RunRule
 

@@ -7,7 +7,8 @@ from collections.abc import Iterator
 from dataclasses import dataclass
 from itertools import chain, islice
 
-from fam_ext.jobs.journal import Item, Journal
+from fam_ext.jobs.journal import Journal
+from fam_ext.jobs.journal.rows import Item
 from fam_ext.jobs.plan import Planned, check_job, plan_file
 from fam_ext.jobs.walk import Candidate, others, walk
 from fam_ext.options.job import Job

@@ -14,7 +14,9 @@ from fam_ext.errors import Cancelled, OutputError, UsageError
 from fam_ext.jobs import report
 from fam_ext.jobs.events import Control, Event, Listener, Summary
 from fam_ext.jobs.executors.known import EXECUTORS, executor_name
-from fam_ext.jobs.journal import FILE_NAME, MAX_DEATHS, Journal, PlanCounts
+from fam_ext.jobs.journal import Journal
+from fam_ext.jobs.journal.rows import PlanCounts
+from fam_ext.jobs.journal.store import FILE_NAME, MAX_DEATHS
 from fam_ext.jobs.outcomes import Outcomes
 from fam_ext.jobs.plan import check_job, plan_file
 from fam_ext.jobs.renderers import RendererSource, kept_renderer, to_keep

@@ -14,7 +14,8 @@ from PIL import Image
 
 from fam_ext.jobs import make
 from fam_ext.jobs.contract import Progress, Rendered
-from fam_ext.jobs.journal import Item, Journal
+from fam_ext.jobs.journal import Journal
+from fam_ext.jobs.journal.rows import Item
 from fam_ext.jobs.run import run_job
 from fam_ext.options.request import HiresRequest
 from tests.jobs.fakes import Fast, options

@@ -17,7 +17,7 @@ from hypothesis import strategies as st
 from fam_ext.errors import ConfigError, FamError
 from fam_ext.hosts.prompts import parse_emphasis, split_extra_networks
 from fam_ext.jobs import plan
-from fam_ext.jobs.journal import _request
+from fam_ext.jobs.journal.rows import request_of
 from fam_ext.jobs.names import output_name
 from fam_ext.jobs.renderers import kept_renderer
 from fam_ext.jobs.walk import natural_key, shown
@@ -142,7 +142,7 @@ def test_stored_options(data: object) -> None:
 @fuzz
 @given(st.one_of(texts, values.map(json.dumps), changed(REQUEST).map(json.dumps)))
 def test_journal_rows(text: str) -> None:
-    request = answered(lambda: _request(text))
+    request = answered(lambda: request_of(text))
     assert request is None or isinstance(request, HiresRequest)
 
 

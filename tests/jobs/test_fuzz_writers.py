@@ -11,7 +11,7 @@ from PIL import Image
 from fam_ext.errors import FamError
 from fam_ext.jobs import make
 from fam_ext.jobs.contract import Ran, Rendered
-from fam_ext.jobs.journal import Item
+from fam_ext.jobs.journal.rows import Item
 from fam_ext.jobs.settings import request_for
 from fam_ext.metadata import exif, pictures
 from fam_ext.metadata.infotext import Infotext, add, format_infotext, parse, undo

@@ -13,7 +13,8 @@ from pathlib import Path
 import pytest
 
 from fam_ext.jobs.events import Control, Event
-from fam_ext.jobs.journal import POISON, Journal
+from fam_ext.jobs.journal import Journal
+from fam_ext.jobs.journal.store import POISON
 from fam_ext.jobs.run import retry_failed, run_job
 from tests.jobs.fakes import Fast, make_picture, options, outputs, strays
 from tests.jobs.kill_target import Poison

@@ -12,7 +12,8 @@ from fam_ext.core.config import FamConfig
 from fam_ext.errors import ConfigError, OutOfMemoryError
 from fam_ext.jobs import report
 from fam_ext.jobs.contract import Ran, Rendered
-from fam_ext.jobs.journal import Journal, _ran
+from fam_ext.jobs.journal import Journal
+from fam_ext.jobs.journal.rows import ran_of
 from fam_ext.jobs.ran_text import dials, fields
 from fam_ext.jobs.run import run_job
 from fam_ext.metadata.infotext import from_fields, parse, request_value
@@ -173,7 +174,7 @@ BROKEN = [
 
 @pytest.mark.parametrize("text", BROKEN, ids=range(len(BROKEN)))
 def test_a_broken_record_is_none(text: str) -> None:
-    assert _ran(text) is None
+    assert ran_of(text) is None
 
 
 def test_broken_records_fall_back_to_what_was_asked(tmp_path: Path) -> None:

@@ -5,7 +5,7 @@ import os
 import pytest
 
 from fam_ext.errors import PictureError
-from fam_ext.jobs.journal import Item
+from fam_ext.jobs.journal.rows import Item
 from fam_ext.jobs.make import load
 from fam_ext.jobs.plan import plan_file
 from fam_ext.jobs.walk import walk

@@ -7,7 +7,8 @@ from pathlib import Path
 import pytest
 
 from fam_ext.jobs import make, report
-from fam_ext.jobs.journal import IS_OWN_SOURCE, IS_SOURCE, Journal
+from fam_ext.jobs.journal import Journal
+from fam_ext.jobs.journal.enter import IS_OWN_SOURCE, IS_SOURCE
 from fam_ext.jobs.run import retry_failed, run_job
 from fam_ext.options.job import Job
 from tests.jobs.fakes import Fast, make_picture, options
@@ -134,9 +135,9 @@ def test_a_report_that_is_a_link_stays(tmp_path: Path) -> None:
 def test_files_without_an_identity_are_not_taken_for_one_another(tmp_path: Path, monkeypatch) -> None:
     from types import SimpleNamespace
 
-    from fam_ext.jobs import journal
+    from fam_ext.jobs.journal import disk
 
     with monkeypatch.context() as patch:
         for name in ("stat", "lstat"):
             patch.setattr(os, name, lambda path: SimpleNamespace(st_dev=7, st_ino=0))
-        assert journal._identities(tmp_path) == set()
+        assert disk.identities(tmp_path) == set()

@@ -236,7 +236,7 @@ def test_a_row_that_cannot_be_read_fails_alone(tmp_path: Path, text: str) -> Non
 def test_recovery_syncs_the_folder_before_the_journal(tmp_path: Path, monkeypatch, renamed: bool) -> None:
     import hashlib
 
-    from fam_ext.jobs import journal as journals
+    from fam_ext.jobs.journal import store
 
     make_picture(tmp_path / "in" / "a.png")
     run_job(options(tmp_path / "in", tmp_path / "out"), Fast, run=RunRule(report=False))
@@ -258,7 +258,7 @@ def test_recovery_syncs_the_folder_before_the_journal(tmp_path: Path, monkeypatc
         reader.close()
         seen.append((folder, now, picture.is_file()))
 
-    monkeypatch.setattr(journals, "sync_folder", sync)
+    monkeypatch.setattr(store, "sync_folder", sync)
     with Journal(tmp_path / "out") as journal:
         assert journal.counts()["done"] == 1
     assert seen == [(tmp_path / "out", "saving", True)]

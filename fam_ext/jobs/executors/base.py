@@ -6,7 +6,7 @@ from collections.abc import Callable
 from concurrent.futures import Future, ThreadPoolExecutor, wait
 from typing import Any, Protocol
 
-from fam_ext.jobs.journal import Item
+from fam_ext.jobs.journal.rows import Item
 
 _SAVERS = 4
 _SAVE_AHEAD = 6

@@ -14,7 +14,7 @@ from fam_ext.errors import Cancelled, UsageError
 from fam_ext.jobs import make
 from fam_ext.jobs.contract import Progress, Renderer
 from fam_ext.jobs.executors.workers import START_SECONDS, died_loading, portable, work_on
-from fam_ext.jobs.journal import Item
+from fam_ext.jobs.journal.rows import Item
 from fam_ext.jobs.renderers import RendererSpec
 from fam_ext.options.job import Job
 from fam_ext.options.parts import RunRule

@@ -11,7 +11,7 @@ from fam_ext.errors import LoadError, OutputError, RenderError, UsageError
 from fam_ext.jobs import make
 from fam_ext.jobs.contract import Progress, Renderer
 from fam_ext.jobs.executors.base import Savers, timed_out
-from fam_ext.jobs.journal import Item
+from fam_ext.jobs.journal.rows import Item
 from fam_ext.jobs.outcomes import Outcomes
 from fam_ext.jobs.renderers import RendererSource, RendererSpec
 from fam_ext.options.job import Job

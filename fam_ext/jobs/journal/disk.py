@@ -1,0 +1,85 @@
+"""What the journal asks of the disk, and the sentence for each way it can fail."""
+
+from __future__ import annotations
+
+import contextlib
+import errno
+import hashlib
+import logging
+import os
+import sqlite3
+from pathlib import Path
+
+log = logging.getLogger(__name__)
+
+_FULL = (errno.ENOSPC, errno.EDQUOT, errno.EROFS, errno.EACCES, errno.EPERM)
+
+
+def file_hash(path: Path) -> str | None:
+    """Return the SHA-256 of a file, None when it cannot be read."""
+    engine = hashlib.sha256()
+    try:
+        with open(path, "rb") as file:
+            while block := file.read(1 << 20):
+                engine.update(block)
+    except OSError:
+        return None
+    return engine.hexdigest()
+
+
+def sync_folder(folder: Path) -> None:
+    """Write a folder's entries to the disk, so that a rename survives a loss of power; not every system can."""
+    with contextlib.suppress(OSError):
+        descriptor = os.open(folder, os.O_RDONLY)
+        try:
+            os.fsync(descriptor)
+        finally:
+            os.close(descriptor)
+
+
+def same_file(first: str, second: str) -> bool:
+    try:
+        return os.path.samefile(first, second)
+    except OSError:
+        return False
+
+
+def identities(path: str | Path) -> set[tuple[int, int]]:
+    """Return device and inode of what stands at a path and of what it leads to."""
+    found: set[tuple[int, int]] = set()
+    with contextlib.suppress(OSError, ValueError):
+        for status in (os.lstat(path), os.stat(path)):
+            if status.st_ino:  # some network disks give none
+                found.add((status.st_dev, status.st_ino))
+    return found
+
+
+def unlink(path: Path) -> None:
+    try:
+        path.unlink()
+    except OSError:
+        log.debug("%s could not be removed", path)
+
+
+def output_sentence(place: Path, error: OSError) -> str:
+    """Return why a place cannot be written, and what to do."""
+    if error.errno in (errno.ENOSPC, errno.EDQUOT):
+        return f"the disk of {place} is full; free some space and run the same command again"
+    reason = error.strerror or type(error).__name__
+    return f"{place} cannot be written ({reason}); choose another output folder or change its permissions"
+
+
+def stops_the_job(error: OSError) -> bool:
+    """Return whether a write error will hit every further picture too (full, read-only, forbidden)."""
+    return error.errno in _FULL
+
+
+def db_sentence(path: Path, error: sqlite3.Error) -> str:
+    text = str(error)
+    if "full" in text:
+        return f"the disk of {path.parent} is full; free some space and run the same command again"
+    if "malformed" in text or "not a database" in text:
+        return (
+            f"the journal {path} is damaged ({text}); move it away, then existing outputs are kept and the rest is made"
+        )
+    return f"the journal {path} cannot be written ({text}); check the disk and run the same command again"

@@ -1,0 +1,291 @@
+"""Planning goes into the journal: what is new, what is done, what is kept, and under which name."""
+
+from __future__ import annotations
+
+import functools
+import json
+import logging
+import os
+import sqlite3
+import time
+from collections.abc import Callable, Iterator, Sequence
+from itertools import islice
+from pathlib import Path
+from typing import Any
+
+from fam_ext.jobs.journal.disk import file_hash, identities, same_file
+from fam_ext.jobs.journal.rows import PlanCounts, from_db, to_db
+from fam_ext.jobs.journal.store import MAX_DEATHS, Store
+from fam_ext.jobs.names import alternatives, fold
+from fam_ext.jobs.plan import Planned
+from fam_ext.jobs.walk import Candidate
+from fam_ext.options.job import Job
+from fam_ext.options.request import HiresRequest
+
+log = logging.getLogger(__name__)
+
+_BATCH = 500
+_BATCH_SECONDS = 0.5
+EXISTS = "the output exists already; --overwrite replaces it"
+IS_OWN_SOURCE = "the output would replace its own source; choose another output folder or name pattern"
+IS_SOURCE = "the output would replace a source of the job; choose another output folder or name pattern"
+
+
+class Entry(Store):
+    """A journal that a plan is written into."""
+
+    def plan(
+        self,
+        candidates: Iterator[Candidate],
+        options: Job,
+        plan_file: Callable[..., Planned],
+        *,
+        on_count: Callable[[PlanCounts], None] = lambda counts: None,
+        cancelled: Callable[[], bool] = lambda: False,
+    ) -> PlanCounts:
+        """Enter the candidates and return what was found. Files done with the same content and settings stay done."""
+        counts = PlanCounts()
+        ranks = _Ranks()
+        self._numbers.clear()
+        fingerprint = options.fingerprint
+        with self._transaction() as db:
+            self._set("planning", True)
+            # a folder that could not be read is looked at anew
+            db.execute("DELETE FROM items WHERE state = 'failed' AND request IS NULL AND key LIKE '%/'")
+            # keys are unique within a walk: an empty journal of our own need not be asked for each
+            fresh = self._memory and db.execute("SELECT 1 FROM items LIMIT 1").fetchone() is None
+        numbered = enumerate(candidates if options.places.first is None else islice(candidates, options.places.first))
+        while batch := list(islice(numbered, _BATCH)):
+            looked = 0
+            while looked < len(batch):
+                # files are read outside of the transactions: others that share the folder never wait for them
+                decided: list[Callable[[], None]] = []
+                until = time.monotonic() + _BATCH_SECONDS
+                while looked < len(batch) and (not decided or time.monotonic() < until):
+                    index, candidate = batch[looked]
+                    decided.append(
+                        self._decide(candidate, options, fingerprint, index, plan_file, ranks, counts, fresh)
+                    )
+                    looked += 1
+                with self._transaction():
+                    for write in decided:
+                        write()
+                counts.files += len(decided)
+                on_count(counts)
+                if cancelled():
+                    break
+            if cancelled():
+                break
+        if options.output.overwrite:
+            self._spare_sources(counts)
+        with self._transaction():
+            self._set("planning", False)
+            self._set("options", options.to_json())
+        return counts
+
+    def _decide(
+        self,
+        candidate: Candidate,
+        options: Job,
+        fingerprint: str,
+        index: int,
+        plan_file: Callable[..., Planned],
+        ranks: _Ranks,
+        counts: PlanCounts,
+        fresh: bool,
+    ) -> Callable[[], None]:
+        """Look at one file, and return what is to be written about it."""
+        row: Sequence[Any] | None = None
+        if not fresh:
+            row = self._db.execute(
+                "SELECT id, size, mtime_ns, sidecar, fingerprint, state, output, settings_hash, content_hash, source, "
+                "bytes, deaths FROM items WHERE key = ?",
+                (to_db(candidate.key),),
+            ).fetchone()
+        unchanged = row is not None and tuple(row[1:5]) == (
+            candidate.size,
+            candidate.mtime_ns,
+            candidate.sidecar_mark,
+            fingerprint,
+        )
+        if row is not None and unchanged and candidate.problem is None and self._stands(row):
+            counts.done_before += row[5] == "done"
+            if from_db(row[9]) == candidate.path:
+                return lambda: None
+            moved = ("UPDATE items SET source = ? WHERE id = ?", (to_db(candidate.path), row[0]))
+            return lambda: _run(self._db, *moved)
+        planned = plan_file(candidate, options, index=index)
+        settings_hash = planned.settings_hash(options)
+        if row is not None and row[5] == "done" and row[6] is not None and planned.problem is None:
+            there = os.path.lexists(self._below(from_db(row[6])))
+            equal = row[7] == settings_hash and row[8] is not None and row[8] == file_hash(Path(candidate.path))
+            if there and equal:
+                counts.done_before += 1
+                marks = (candidate.size, candidate.mtime_ns, candidate.sidecar_mark, fingerprint)
+                seen = (
+                    "UPDATE items SET source = ?, size = ?, mtime_ns = ?, sidecar = ?, fingerprint = ? WHERE id = ?",
+                    (to_db(candidate.path), *marks, row[0]),
+                )
+                return lambda: _run(self._db, *seen)
+            if there and not options.output.overwrite:
+                counts.kept += 1
+                counts.kept_keys.add(candidate.key)
+                return lambda: None
+
+        def write() -> None:
+            if row is not None:
+                state = self._db.execute("SELECT state FROM items WHERE id = ?", (row[0],)).fetchone()
+                if state is not None and state[0] in ("running", "saving"):
+                    return  # a joined process works on it
+            self._write(candidate, planned, settings_hash, fingerprint, options, ranks, counts, row)
+
+        return write
+
+    def _spare_sources(self, counts: PlanCounts) -> None:
+        """Fail what would replace a source, by whatever name the source is reached."""
+        with self._transaction() as db:
+            rows = db.execute("SELECT id, output FROM items WHERE state = 'pending'").fetchall()
+            for item_id, output in rows:
+                if self.is_source(self._below(from_db(output))):
+                    db.execute(
+                        "UPDATE items SET state = 'failed', error = ?, request = NULL, output = NULL, "
+                        "output_fold = NULL WHERE id = ?",
+                        (IS_SOURCE, item_id),
+                    )
+                    counts.failed += 1
+                    counts.new -= 1
+
+    def is_source(self, path: str | Path) -> bool:
+        """Return whether a path, itself or through links, is a file that this journal's jobs read."""
+        found = identities(path)
+        if not found:
+            return False
+        if self._sources is None:
+            with self._mutex:
+                rows = self._db.execute("SELECT source FROM items").fetchall()
+            self._sources = frozenset(one for (source,) in rows for one in identities(from_db(source)))
+        return not self._sources.isdisjoint(found)
+
+    def _stands(self, row: Sequence[Any]) -> bool:
+        """Return whether an unchanged row needs nothing: done and still there, or waiting for its turn."""
+        state, output, written = row[5], row[6], row[10]
+        if state == "done":
+            try:
+                return os.stat(self._below(from_db(output))).st_size == written
+            except OSError:
+                return False
+        return state in ("pending", "running", "saving") or row[11] >= MAX_DEATHS
+
+    def _write(
+        self,
+        candidate: Candidate,
+        planned: Planned,
+        settings_hash: str,
+        fingerprint: str,
+        options: Job,
+        ranks: _Ranks,
+        counts: PlanCounts,
+        row: Sequence[Any] | None,
+    ) -> None:
+        state, error = "pending", None
+        output: str | None = None
+        if planned.problem is not None:
+            state, error = "failed", planned.problem
+        elif planned.skip is not None:
+            state, error = "skipped", planned.skip
+        else:
+            output, error = self._place(candidate, planned, options, row)
+            if output is None:
+                state = "failed"
+            elif error is not None:
+                state = "skipped"
+        counts.failed += state == "failed"
+        counts.skipped += state == "skipped"
+        counts.new += state == "pending"
+        request = planned.request
+        model_rank, size_rank = ranks.of(request) if request is not None else (0, 0)
+        claimed = state == "pending" and output is not None
+        values: dict[str, Any] = {
+            "key": to_db(candidate.key),
+            "source": to_db(candidate.path),
+            "size": candidate.size,
+            "mtime_ns": candidate.mtime_ns,
+            "sidecar": candidate.sidecar_mark,
+            "fingerprint": fingerprint,
+            "content_hash": None,
+            "settings_hash": settings_hash,
+            "request": planned.request_text if state != "failed" else None,
+            "taken": json.dumps(planned.taken),
+            "origin": planned.origin,
+            "base_text": planned.base_text,
+            "native_height": planned.native[0],
+            "native_width": planned.native[1],
+            "pixels": 0 if request is None else request.size[0] * request.size[1],
+            "model_rank": model_rank,
+            "size_rank": size_rank,
+            "format": planned.format,
+            "output": to_db(output) if output is not None else None,
+            "output_fold": to_db(fold(output)) if claimed and output is not None else None,
+            "output_hash": None,
+            "state": state,
+            "attempts": 0,
+            "deaths": 0,
+            "error": error,
+            "notes": json.dumps(planned.notes) if planned.notes else None,
+            "seconds": None,
+            "bytes": None,
+            "finished": None,
+            "owner": None,
+            "program": planned.program,
+            "ran": None,
+        }
+        if row is None:
+            self._db.execute(insert_statement(tuple(values)), tuple(values.values()))
+        else:
+            names = ", ".join(f"{name} = ?" for name in values)
+            self._db.execute(f"UPDATE items SET {names} WHERE id = ?", (*values.values(), row[0]))
+
+    def _place(
+        self, candidate: Candidate, planned: Planned, options: Job, row: Sequence[Any] | None
+    ) -> tuple[str | None, str | None]:
+        """Return the output's name, with the reason to skip it, or None with the problem."""
+        wanted = fold(planned.output)
+        start = self._numbers.get(wanted, 2)
+        for tried, name in enumerate(alternatives(planned.output, candidate.key, start=start)):
+            holder = self._db.execute("SELECT id FROM items WHERE output_fold = ?", (to_db(fold(name)),)).fetchone()
+            if holder is not None and (row is None or holder[0] != row[0]):
+                # another file's output; the numbers up to it are taken for all that want this name
+                self._numbers[wanted] = max(start, start + tried - 2)
+                continue
+            target = self._below(name)
+            if not os.path.lexists(target):
+                return name, None
+            if same_file(target, candidate.path):
+                return None, IS_OWN_SOURCE
+            return name, None if options.output.overwrite else EXISTS
+        return None, "no free name was found; choose another name pattern"
+
+
+class _Ranks:
+    """Gives files of one model, and of one size within it, neighbouring places; first come, first ranked."""
+
+    def __init__(self) -> None:
+        self._models: dict[str, int] = {}
+        self._sizes: dict[tuple[str, int, int], int] = {}
+
+    def of(self, request: HiresRequest) -> tuple[int, int]:
+        model = f"{request.model}|{request.vae}"
+        size = (model, *request.size)
+        return (
+            self._models.setdefault(model, len(self._models)),
+            self._sizes.setdefault(size, len(self._sizes)),
+        )
+
+
+@functools.lru_cache(maxsize=4)
+def insert_statement(names: tuple[str, ...]) -> str:
+    return f"INSERT INTO items ({', '.join(names)}) VALUES ({', '.join('?' * len(names))})"
+
+
+def _run(db: sqlite3.Connection, statement: str, values: tuple[Any, ...]) -> None:
+    db.execute(statement, values)

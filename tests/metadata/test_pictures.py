@@ -434,7 +434,7 @@ def test_a_table_that_pillow_leaves_out_costs_a_tiff_no_infotext() -> None:
 def test_of_very_many_texts_few_are_looked_at_and_all_are_kept() -> None:
     info = PngImagePlugin.PngInfo()
     info.add_text("parameters", INFOTEXT.encode("ascii", "ignore").decode())
-    for number in range(15_000):
+    for number in range(5_000):
         info.add_text(f"key {number}", "a word")
     header = read_header(file_of("PNG", pnginfo=info))
     assert len(header.places) == MAX_READ and header.settings()[1] == "parameters"

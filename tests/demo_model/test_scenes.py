@@ -157,7 +157,10 @@ def test_a_vae_is_trained_without_groupnorms_statistics_on_scenes(shapes: Path) 
     assert written.config.scaling_factor == 0.5  # what starts from a VAE keeps its scale
     assert torch.load(shapes / "vae.pt", weights_only=True)["step"] == 4
     assert type(written.encoder.conv_norm_out) is torch.nn.GroupNorm
-    # another training goes on from the weights that can be trained
+    # another training goes on from the weights that can be trained, and needs no others
+    (shapes / "vae" / "diffusion_pytorch_model.safetensors").unlink()
+    with pytest.raises(SystemExit, match="add --free"):
+        vae.train(vae.parse(["--work", str(shapes), "--scenes", "--start", str(shapes / "vae"), "--sizes", "32"]))
     places[3] = str(shapes / "vae")
     vae.train(vae.parse([*places, *sizes, "--state", str(shapes / "more.pt"), "--rate", "0"]))
     held = [torch.load(shapes / name, weights_only=True)["average"] for name in ("vae.pt", "more.pt")]

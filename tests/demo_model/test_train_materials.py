@@ -35,7 +35,20 @@ def toy_start(folder: Path) -> Path:
 @pytest.mark.slow
 def test_one_command_makes_all_of_it_and_goes_on(shapes: Path) -> None:
     start = toy_start(shapes / "start")
-    tiny = ["--work", str(shapes), "--start", str(start), "--steps", "1", "--size", "128", "--variants", "1"]
+    tiny = [
+        "--work",
+        str(shapes),
+        "--start",
+        str(start),
+        "--vae",
+        str(start / "vae"),
+        "--steps",
+        "1",
+        "--size",
+        "128",
+        "--variants",
+        "1",
+    ]
     last = ["--close-count", "2", "--vae-settings", "--crop", "32"]
     model = train_materials.make(train_materials.parse([*tiny, "--skip", "close", "judge", *last]))
     config = json.loads((model / "unet" / "config.json").read_text())

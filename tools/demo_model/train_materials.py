@@ -55,6 +55,8 @@ SETTINGS: dict[str, dict[str, list[str]]] = {
         "judge": ["--batch", "32"],
     },
 }
+NEXT = Path(__file__).with_name("next")
+"""What the last session left to go on from."""
 VARIANTS = {"cuda": 4, "cpu": 2}
 """Rounds of every pair that are encoded."""
 
@@ -80,7 +82,7 @@ class Making:
     def vae(self) -> None:
         size = self.options.size
         sizes = ["--sizes", *(str(side) for side in (size, size // 2, size, 2 * size))]
-        places = ["--start", str(self.options.vae or self.options.start / "vae"), "--out", self.at("vae")]
+        places = ["--start", str(self.options.vae), "--out", self.at("vae")]
         how = ["--scenes", "--free", "--colour", "2", *self.trained("vae"), *self.options.vae_settings]
         vae.train(vae.parse([*how, *sizes, *places, "--state", self.at("vae.pt")]))
 
@@ -134,7 +136,8 @@ STAGES: dict[str, Callable[[Making], None]] = {
 
 def make(options: argparse.Namespace) -> Path:
     """Run the stages that are not done yet; return the model's folder."""
-    data.fetch(options.work)
+    if not (options.work / "fluent").is_dir():
+        data.fetch(options.work)
     making = Making(options, pick_device().type)
     making.folder.mkdir(parents=True, exist_ok=True)
     torch.backends.cudnn.benchmark = True
@@ -161,7 +164,7 @@ def parse(arguments: list[str] | None = None) -> argparse.Namespace:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("--work", type=Path, default=data.WORK, help="everything lies in its folder materials")
     parser.add_argument("--start", type=Path, default=EMBEDDED_MODEL, help="model that the UNet and text start from")
-    parser.add_argument("--vae", type=Path, help="VAE to go on from, as the vae stage wrote it; else that of --start")
+    parser.add_argument("--vae", type=Path, default=NEXT / "vae", help="VAE to go on from, a folder of vae.py")
     parser.add_argument("--scale", type=float, default=1.0, help="factor on the minutes of every stage")
     parser.add_argument("--steps", type=int, help="stop each training after so many steps, to try it")
     parser.add_argument("--again", choices=list(STAGES), help="run this stage and what follows it anew")

@@ -92,11 +92,15 @@ def train(options: argparse.Namespace, config: dict[str, Any] | None = None) -> 
     device = pick_device()
     torch.manual_seed(options.seed)
     kind: Any = AutoencoderKL
-    if options.start is not None:
-        vae: Any = kind.from_pretrained(options.start).float().to(device).train()
+    if options.start is not None and has_freed(options.start):
+        vae: Any = kind.from_config(kind.load_config(options.start)).to(device).train()  # the weights come below
+    elif options.start is not None:
+        vae = kind.from_pretrained(options.start).float().to(device).train()
     else:
         vae = kind.from_config({**VAE, **(config or {})}).to(device).train()
     scale = vae.config.scaling_factor if options.start is not None else None
+    if options.start is not None and has_freed(options.start) and not options.free:
+        raise SystemExit(f"{options.start} holds a VAE that was trained without GroupNorm's statistics; add --free")
     if options.free:
         begins = options.start is not None and not (has_freed(options.start) or options.state.is_file())
         vae = free(vae, draw_some(collection, renders[0], 12).to(device) if begins else None).train()

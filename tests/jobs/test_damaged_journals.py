@@ -84,6 +84,14 @@ def test_lists_of_a_row_that_are_none(job: tuple[Path, bytes], tmp_path: Path, c
     assert cli_run("report", tmp_path / "out") == 0
 
 
+@pytest.mark.parametrize("column", ["seconds", "bytes", "finished", "attempts", "deaths", "native_height", "mtime_ns"])
+def test_numbers_of_a_row_that_are_none(job: tuple[Path, bytes], tmp_path: Path, column: str) -> None:
+    with sqlite3.connect(job[0]) as database:
+        database.execute(f"UPDATE items SET {column} = 'much'")
+    database.close()
+    assert cli_run("report", tmp_path / "out") == 0
+
+
 def test_a_report_being_written_is_not_taken_for_a_dead_process_file(tmp_path: Path) -> None:
     source = make_folder(tmp_path / "in", 1)
     run_job(options(source, tmp_path / "out"), Fast)

@@ -114,29 +114,34 @@ def texts_of(text: object) -> tuple[str, ...]:
     return tuple(str(entry) for entry in cast("list[object]", found)) if isinstance(found, list) else ()
 
 
+def _number(value: Any) -> Any:  # noqa: ANN401  # whatever a damaged column holds
+    """Return a row's number; None where it is none: SQLite keeps any value in any column."""
+    return value if isinstance(value, int | float) else None
+
+
 def item_of(row: Sequence[Any]) -> Item:
     return Item(
         id=row[0],
         key=from_db(row[1]),
         source=from_db(row[2]),
         request=request_of(row[3]),
-        native=(row[4], row[5]),
+        native=(_number(row[4]) or 0, _number(row[5]) or 0),
         format=row[6] or "",
         output="" if row[7] is None else from_db(row[7]),
         taken=texts_of(row[8]),
         origin=row[9],
         base_text=row[10],
         content_hash=row[11],
-        attempts=row[12],
+        attempts=_number(row[12]) or 0,
         state=row[13],
         error=row[14],
         notes=texts_of(row[15]),
-        seconds=row[16],
-        bytes=row[17],
-        finished=row[18],
-        size=row[19],
-        mtime_ns=row[20],
+        seconds=_number(row[16]),
+        bytes=_number(row[17]),
+        finished=_number(row[18]),
+        size=_number(row[19]) or 0,
+        mtime_ns=_number(row[20]) or 0,
         program=row[21],
-        deaths=row[22],
+        deaths=_number(row[22]) or 0,
         ran=ran_of(row[23]),
     )

@@ -22,7 +22,7 @@ One option is one line, whatever door it stands at. **Option** is its name in Py
 job (*API*: `POST /fam-hires/v1/jobs`) and of the hires script's one object (*script*: `alwayson_scripts`). *X/Y/Z* is
 an axis of that plot. **Default** is what runs where nothing is said, which is preset `{DEFAULT}`; where a picture's own
 metadata may bring a value, marked *own*, that counts before it. **Decides** says what changes with the option: the
-pixels, the size, the file (its name, kind or metadata), or only how the job runs.
+pixels, the size, the file (its kind or metadata), its name or times, or only how the job runs.
 
 Said now counts before an overriding preset, that before the picture's metadata, that before any preset, and that before
 the default. A value out of range is refused at every door with one sentence, before anything runs.

@@ -20,7 +20,7 @@ from fam_ext.cli.options import takes
 from fam_ext.cli.upscale import renderer_of
 from fam_ext.core.config import FamConfig
 from fam_ext.errors import OutputError, UsageError
-from fam_ext.jobs.contract import Progress
+from fam_ext.jobs.contract import Progress, Ran
 from fam_ext.jobs.settings import request_for
 from fam_ext.metadata import pictures
 from fam_ext.metadata.infotext import Infotext
@@ -285,7 +285,7 @@ def _write_new(folder: Path, stem: str, image: Image.Image, infotext: str | None
     raise OutputError(f"{folder} has 9999 pictures named {stem}; choose another folder")
 
 
-def _infotext(request: HiresRequest, ran: Any) -> str:  # noqa: ANN401
+def _infotext(request: HiresRequest, ran: Ran) -> str:
     from fam_ext.jobs.ran_text import fields
     from fam_ext.metadata.infotext import add
 
@@ -297,7 +297,8 @@ def _infotext(request: HiresRequest, ran: Any) -> str:  # noqa: ANN401
         "CFG scale": f"{request.cfg_scale:g}",
         "Seed": str(request.seed),
     }
-    return add(None, fields(ran), settings=settings, heading=heading)
+    notes = {"FAM notes": "; ".join(ran.notes)} if ran.notes else {}
+    return add(None, fields(ran) | notes, settings=settings, heading=heading)
 
 
 def _slug(text: str) -> str:

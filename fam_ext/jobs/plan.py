@@ -55,7 +55,7 @@ class Planned:
         parts = (
             self.request_text or "",
             self.format,
-            f"{options.output.quality} {options.output.strip_metadata}",
+            options.output.identity,
             options.renderer.identity,
             self.base_text or "",
         )

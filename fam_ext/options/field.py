@@ -42,7 +42,8 @@ class Option:
     help: str
     panel: str
     decides: str
-    """What changes with it: "pixels", "size", "file" (its name, kind or metadata) or "run" (nothing in a file)."""
+    """What changes with it: "pixels", "size", "file" (its kind or metadata), "name" (its name or times) or "run"
+    (nothing in a file)."""
     doors: tuple[str, ...] = ()
     name: str = ""
     """The dataclass field; also the name in the API and, with dashes, on the command line."""

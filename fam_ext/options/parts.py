@@ -18,6 +18,7 @@ from fam_ext.options.field import (
     MAX_SIDE,
     Checked,
     option,
+    options_of,
     said,
 )
 from fam_ext.options.request import OWN, REQUEST, check_value
@@ -55,7 +56,7 @@ class Places(Checked):
         flags=("--recursive", "-r"),
     )
     include: tuple[str, ...] = _place(
-        (), "texts", "Only files that match", "Only files that match this pattern (repeatable).", doors=(CLI,)
+        (), "texts", "Only files that match", "Only files that match this pattern (repeatable).", doors=(CLI, API)
     )
     exclude: tuple[str, ...] = _place(
         (), "texts", "No files that match", "No files that match this pattern (repeatable).", doors=(CLI, API)
@@ -241,12 +242,15 @@ class OutputRule(Checked):
     strip_metadata: bool = _output(
         False, "bool", "Strip metadata", "Write pixels and colour profile only.", doors=(CLI, API)
     )
-    keep_times: bool = _output(False, "bool", "Keep times", "Give outputs the inputs' times.", doors=(CLI, API))
+    keep_times: bool = _output(
+        False, "bool", "Keep times", "Give outputs the inputs' times.", decides="name", doors=(CLI, API)
+    )
     name: str = _output(
         "{stem}",
         "text",
         "Output name",
         "Name pattern without the ending: " + " ".join(f"{{{name}}}" for name in NAME_FIELDS) + ", as {index:04d}.",
+        decides="name",
     )
     overwrite: bool = _output(
         False,
@@ -259,6 +263,17 @@ class OutputRule(Checked):
     def __post_init__(self) -> None:
         super().__post_init__()
         check_name_pattern(self.name)
+
+    @property
+    def identity(self) -> str:
+        """What a file's bytes depend on beside its picture and its format, as one text; part of the settings hash."""
+        values = [
+            getattr(self, spec.name)
+            for spec in options_of(OutputRule)
+            if spec.decides == "file" and spec.name != "format"
+            if not (spec.since and getattr(self, spec.name) == spec.default)
+        ]
+        return " ".join(map(str, values))
 
 
 def _run(default: Any, kind: str, label: str, help: str, **more: Any) -> Any:  # noqa: ANN401

@@ -7,7 +7,6 @@ then the default.
 from __future__ import annotations
 
 import dataclasses
-import os
 import secrets
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass
@@ -172,7 +171,7 @@ def job(
     Names are those of the options: of `Words`, the job's parts, a request's settings, FAM's dials. `rules` gives by
     setting how the picture's own counts. Raises `ConfigError` or `UsageError` naming the field, before anything runs.
     """
-    rules = words.get("rules") or {}
+    rules = _rules(words.get("rules"))
     given = _given({name: value for name, value in words.items() if name != "rules"})
     preset = preset_of(given.get("preset", DEFAULT))
     config = config_of(given, preset.config)
@@ -199,6 +198,15 @@ def job(
         renderer=renderer,
         **flat,
     )
+
+
+def _rules(said_: object) -> dict[str, str]:
+    """Return the rules by setting. Raises `ConfigError` for anything but an object of texts."""
+    if said_ is None:
+        return {}
+    if not isinstance(said_, Mapping):
+        raise ConfigError(f'rules is {said(said_)}; choose an object of rules by setting, as {{"seed": "take"}}')
+    return {str(name): str(kind) for name, kind in said_.items()}
 
 
 def _given(words: Mapping[str, Any]) -> dict[str, Any]:
@@ -256,7 +264,7 @@ def _settings(
             if value is not None:
                 resolved[name] = Rule(_word_rule(given, name), value)
         elif name in ("model", "vae"):
-            if given.get("own_model") or (name == "model" and value):
+            if given.get("own_model") or value:
                 resolved[name] = Rule("take" if given.get("own_model") else "override", value or None)
         elif name in SAMPLING and own is not None:
             chosen = settings.get(name, REQUEST[name].default) if value is None else value
@@ -280,8 +288,8 @@ def _word_rule(given: Mapping[str, Any], name: str) -> str:
 
 def _places(given: Mapping[str, Any]) -> dict[str, Any]:
     places: dict[str, Any] = {}
-    if given.get("input", "").strip():
-        places["inputs"] = (expanded("input", given["input"]),)
+    if source := given.get("input", "").strip():  # pasted into a page
+        places["inputs"] = (expanded("input", source),)
     elif "inputs" not in given:
         raise UsageError("input is empty; give the folder to read")
     else:
@@ -297,7 +305,7 @@ def _places(given: Mapping[str, Any]) -> dict[str, Any]:
 def expanded(name: str, folder: str) -> str:
     """Return a path with a home folder in full. Raises `UsageError` for one that there is not."""
     try:
-        return str(Path(folder.strip()).expanduser()) if folder.strip().startswith("~") else os.fspath(folder)
+        return str(Path(folder).expanduser()) if folder.startswith("~") else folder
     except RuntimeError:
         raise UsageError(
             f"{name} is {said(folder)}, a home folder that there is not; give the folder in full"

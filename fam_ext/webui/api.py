@@ -61,7 +61,7 @@ def job_words(body: Mapping[str, Any]) -> dict[str, Any]:
     for name in fam:
         if name in words:
             raise ConfigError(f"{said(name)} is given twice; give it in the job or in fam")
-    pick(words, [spec.name for spec in options_at(API)] + ["rules", "include"], "a folder job")
+    pick(words, [*(spec.name for spec in options_at(API)), "rules"], "a folder job")
     pick(fam, [spec.name for spec in options_at(SCRIPT)], "FAM Hires")
     return {**words, **fam}
 

@@ -124,7 +124,9 @@ def test_request_values(name: str, value: object) -> None:
 
 
 @fuzz
-@given(st.dictionaries(st.sampled_from(sorted(spec.name for spec in options_at(API))), values, max_size=3))
+@given(
+    st.dictionaries(st.sampled_from(sorted([*(spec.name for spec in options_at(API)), "rules"])), values, max_size=3)
+)
 def test_api_jobs(words: dict[str, object]) -> None:
     job = answered(lambda: page_job({"input": "/in", **words}))
     if isinstance(job, Job):

@@ -54,6 +54,14 @@ def test_a_jobs_hash_follows_all_but_how_it_is_run(table, spec) -> None:
     assert (changed.fingerprint != plain.fingerprint) == (spec.decides != "run")
 
 
+@pytest.mark.parametrize(("table", "spec"), options(OutputRule, but=("format",)))
+def test_a_files_hash_follows_what_its_bytes_depend_on(table, spec) -> None:
+    plain = Job.of(("/in",), "/out")
+    changed = plain.replace(**{spec.name: another(spec)})
+    request = HiresRequest((64, 64))
+    assert (hashed(request, changed) != hashed(request, plain)) == (spec.decides == "file")
+
+
 @pytest.mark.parametrize(("table", "spec"), options(RendererChoice, but=("name",)))
 def test_a_jobs_and_a_pictures_hash_follow_what_the_renderer_draws_with(table, spec) -> None:
     differs = []

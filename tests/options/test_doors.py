@@ -139,6 +139,17 @@ def test_what_counts_first() -> None:
     assert (bare.steps, bare.sampler, bare.seed) == (20, "DPM++ 2M", 0), "then the preset, then the default"
 
 
+def test_a_pasted_path_may_have_spaces_around_it() -> None:
+    job = resolve.job({"input": " /in\n", "output": " /out "}, preset_of=STORE.get)
+    assert (job.places.inputs, job.places.output) == (("/in",), "/out")
+
+
+def test_a_vae_that_is_said_is_for_every_file() -> None:
+    found = parse("a cat\nSteps: 11, Sampler: LMS, Seed: 9, VAE: own.pt")
+    assert request_for(found, (64, 64), by_python({"vae": "mine.pt"}).picture)[0].vae == "mine.pt"
+    assert request_for(found, (64, 64), by_python({}).picture)[0].vae is None
+
+
 BAD = [
     ({"steps": -3}, "steps is -3; choose a whole number from 1 to 150"),
     ({"steps": 100000}, "steps is 100000"),
@@ -155,6 +166,9 @@ BAD = [
     ({"allowed": ["/"]}, "allowed is not a field of a job"),
     ({"rules": {"seed": "prefix"}}, "rule prefix does not fit seed"),
     ({"rules": {"size": "take"}}, "rule for 'size' is unknown"),
+    ({"rules": ["seed"]}, "rules is ['seed']; choose an object"),
+    ({"rules": {"seed": 5}}, "rule is '5'; choose take"),
+    ({"vae": 5}, "vae is 5; choose a text"),
     ({"width": 512}, "width and height go together"),
     ({"own_settings": "yes"}, "own_settings is 'yes'; choose true or false"),
     ({"prompt": "\ud800"}, "prompt holds"),

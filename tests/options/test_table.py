@@ -18,7 +18,7 @@ def test_every_field_of_a_table_is_an_option() -> None:
     fields = {field.name: field for field in dataclasses.fields(HiresRequest) if field.name != "config"}
     assert [spec.name for spec in options_of(HiresRequest)] == list(fields)
     for spec in FIELDS:
-        assert spec.panel and spec.decides in ("pixels", "size", "file", "run") and spec.help.endswith(".")
+        assert spec.panel and spec.decides in ("pixels", "size", "file", "name", "run") and spec.help.endswith(".")
 
 
 def test_keys_follow_the_webui_grammar() -> None:

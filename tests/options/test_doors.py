@@ -18,6 +18,7 @@ from fam_ext.metadata.infotext import Infotext, format_params, from_fields, pars
 from fam_ext.options import resolve
 from fam_ext.options.field import API, CLI, INFOTEXT, PAGE, options_of
 from fam_ext.options.job import Job
+from fam_ext.options.parts import Rule
 from fam_ext.options.presets import BUILTIN, DEFAULT, PresetStore
 from fam_ext.options.renderer import STANDALONE, RendererChoice
 from fam_ext.options.request import HiresRequest
@@ -144,6 +145,22 @@ def test_a_pasted_path_may_have_spaces_around_it() -> None:
     assert (job.places.inputs, job.places.output) == (("/in",), "/out")
 
 
+def test_a_negative_prompt_follows_the_prompts_rule_or_its_own() -> None:
+    words = {"negative_prompt": "fog", "prompt": "best", "prompt_rule": "prefix"}
+    assert by_python(words).picture.rules["negative_prompt"] == Rule("prefix", "fog")
+    assert by_python({**words, "negative_rule": "suffix"}).picture.rules["negative_prompt"] == Rule("suffix", "fog")
+
+
+def test_a_pages_box_is_width_by_height_and_its_upscaler_the_renderers() -> None:
+    job = by_python({"width": 640, "height": 512, "upscaler": "Latent"})
+    assert (job.size.size, job.renderer.upscaler) == ((512, 640), "Latent")
+
+
+def test_seed_minus_one_is_one_random_seed_for_the_job() -> None:
+    seeds = {by_python({"seed": -1}).picture.rules["seed"].value for _ in range(4)}
+    assert len(seeds) == 4 and all(0 <= seed < 2**32 for seed in seeds)
+
+
 def test_a_vae_that_is_said_is_for_every_file() -> None:
     found = parse("a cat\nSteps: 11, Sampler: LMS, Seed: 9, VAE: own.pt")
     assert request_for(found, (64, 64), by_python({"vae": "mine.pt"}).picture)[0].vae == "mine.pt"
@@ -223,6 +240,7 @@ request.OWN = tuple(spec.name for spec in request.REQUEST.values() if spec.own)
 from typer.testing import CliRunner
 from fam_ext.cli import app
 from fam_ext.metadata.infotext import from_fields, to_fields
+from fam_ext.options.parts import Rule
 from fam_ext.options.presets import PresetStore
 from fam_ext.options.resolve import job, options_at, script
 from fam_ext.options.table import FIELDS, json_schema

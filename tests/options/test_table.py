@@ -58,6 +58,7 @@ def made(kind: str, **more) -> Option:
         (made("int", low=1, high=9), 9, True, "it is True"),
         (made("float", low=0, above=True, high=1), 1, 0, "more than 0 to 1"),
         (made("float", low=0), 1e9, float("nan"), "at least 0"),
+        (made("float"), -1e9, float("nan"), "a number"),
         (made("float", low=0, high=1), 1, 10**400, "more than 40 digits"),
         (made("bool"), True, 1, "true or false"),
         (made("choice", choices=("a", "b")), "a", ["a"], "a, b"),

@@ -27,6 +27,7 @@ from fam_ext.errors import (
 )
 from fam_ext.hosts.base import LateChecks, replaced
 from fam_ext.hosts.ldm_levels import NUM_TRAIN_TIMESTEPS, SigmaReader, level_at
+from fam_ext.hosts.ldm_rows import layout_of, rows_of
 from fam_ext.hosts.sites import Site, select_sites
 from fam_ext.hosts.steering import Steering
 from fam_ext.methods.base import NATIVE, OFF, TARGET, Condition, Pass
@@ -108,20 +109,6 @@ def _sites_of(block: nn.Module, prefix: str) -> Iterator[Site]:
                 yield Site(f"{prefix}.{name}.transformer_blocks.{index}.attn1", attention, transformer)
 
 
-def rows_of(network_input: Tensor, latent: Tensor) -> Tensor:
-    """Return for each row of the network's input the index of its picture in `latent` (B, C, H, W), int64 (rows,).
-
-    By direction: a row is its picture's latent up to the sampler's scaling, whatever order and number of conditional,
-    unconditional and AND rows the host chose.
-    """
-    if latent.shape[0] == 1:
-        return torch.zeros(network_input.shape[0], dtype=torch.int64, device=network_input.device)
-    rows = network_input[:, : latent.shape[1]].flatten(1).float()
-    pictures = latent.flatten(1).float().to(rows.device)
-    pictures = pictures / pictures.norm(dim=1, keepdim=True).clamp(min=1e-12)
-    return (rows @ pictures.T).argmax(dim=1)
-
-
 @contextmanager
 def steered_unet(
     unet: nn.Module, steering: Steering, *, traits: Traits | None = None
@@ -188,6 +175,7 @@ class UNetHook:
         self.traits = traits
         self.previous = previous
         self._is_inside = False
+        self._orders: dict[tuple[int, ...], Tensor] = {}
 
     def __call__(self, x: Tensor, timesteps: Any = None, context: Any = None, y: Any = None, **kwargs: Any) -> Tensor:  # noqa: ANN401
         steering = self.steering
@@ -201,12 +189,23 @@ class UNetHook:
                     return self.previous(x, timesteps, context, y=y, **kwargs)
                 return self._other(latent, level, x, condition.given, is_here=level is here)
 
+        order = self._order(x)
         self._is_inside = True
         try:
-            condition = Condition(lambda: rows_of(x, state), (timesteps, context, y))
+            find_rows = functools.partial(rows_of, x, state, order=order, checks=steering.checks)
+            condition = Condition(find_rows, (timesteps, context, y))
             return steered.around_model(call, x, here, condition)
         finally:
             self._is_inside = False
+
+    def _order(self, x: Tensor) -> Tensor | None:
+        """Return the pictures of these rows as the host orders them, on their device: sent there once."""
+        rows = self.steering.next_rows(x.shape[0])
+        if rows is None:
+            return None
+        if rows not in self._orders:
+            self._orders[rows] = torch.tensor(rows, device=x.device)
+        return self._orders[rows]
 
     def _other(self, latent: Tensor, level: NoiseLevel, x: Tensor, given: Any, *, is_here: bool) -> Tensor:  # noqa: ANN401
         """Return the network's output for another latent than `x`, of any size, with `x`'s words."""
@@ -278,11 +277,12 @@ class StateCalls:
     """Tells a model call with the sampler's state from one with an intermediate estimate.
 
     FM belongs on the state only (Eq. 3): a second-order solver divides an estimate's difference by the step, so a pull
-    on the estimate would push the state the other way.
+    on the estimate would push the state the other way. Where that is not known of a sampler it is refused, unless
+    nothing acts on its state (not `exact`): then every call counts.
     """
 
-    def __init__(self, function: str, *, steps: int, label: str | None = None) -> None:
-        if function not in ONE_CALL | TWO_CALLS | OTHERS:
+    def __init__(self, function: str, *, steps: int, label: str | None = None, exact: bool = True) -> None:
+        if exact and function not in ONE_CALL | TWO_CALLS | OTHERS:
             raise UnsupportedSamplerError(
                 f"FAM cannot act exactly on the state of sampler {label or function}; choose DPM++ 2M, Euler, Heun, "
                 "DDIM or another of the WebUI's own samplers except UniPC"
@@ -336,21 +336,30 @@ def steered_sampler(sampler: Any, steering: Steering) -> Generator[None, None, N
     steered = steering.active
     if steered is None:
         raise AssertionError("open the steering's pass before its sampler")
-    calls = StateCalls(function_name(sampler), steps=steered.pictures.steps, label=_label(sampler))
-    checks = LateChecks()
+    acts = type(steered).before_step is not Pass.before_step
+    steps = steered.pictures.steps
+    calls = StateCalls(function_name(sampler), steps=steps, label=_label(sampler), exact=acts)
+    checks = steering.checks
+    is_first = steered.pictures.target is None  # the host begins from its own picture and noise: not so this pass
 
-    def before_call(latent: Tensor, level: NoiseLevel, is_state: bool) -> None:
+    def before_call(latent: Tensor, level: NoiseLevel, is_state: bool, cond: Any) -> None:  # noqa: ANN401
+        nonlocal is_first
         checks.expect(torch.isfinite(latent).all(), NonFiniteLatentError(NOT_FINITE))
         checks.send()
+        if is_first:
+            latent.copy_(steered.initial(level))
+            is_first = False
         if is_state:
             changed = steered.before_step(latent, level)
             if changed is not latent:
                 latent.copy_(changed)
         steering.latent, steering.level = latent, level
+        steering.layout = layout_of(cond, latent.shape[0])
 
     height, width = steered.pictures.noise.shape[-2:]
     with _watched(sampler, before_call, calls, checks, size=(height, width)):
         yield
+        checks.send()
         checks.finish()
 
 
@@ -365,7 +374,7 @@ def recorded_sampler(sampler: Any, record: NativeRecord) -> Generator[None, None
     if function == "sample_dpm_fast":  # without its number of calls, every call counts
         calls.function = "every call"
 
-    def before_call(latent: Tensor, level: NoiseLevel, is_state: bool) -> None:
+    def before_call(latent: Tensor, level: NoiseLevel, is_state: bool, cond: Any) -> None:  # noqa: ANN401
         checks.send()
         if is_state:
             record.add(latent, level)
@@ -378,20 +387,20 @@ def recorded_sampler(sampler: Any, record: NativeRecord) -> Generator[None, None
 @contextmanager
 def _watched(
     sampler: Any,  # noqa: ANN401
-    before_call: Callable[[Tensor, NoiseLevel, bool], None],
+    before_call: Callable[[Tensor, NoiseLevel, bool, Any], None],
     calls: StateCalls,
     checks: LateChecks,
     *,
     size: Size | None = None,
 ) -> Generator[None, None, None]:
-    """While open, `before_call(latent, level, is_state)` precedes each model call at latent `size` (None: at any)."""
+    """While open, `before_call(latent, level, is_state, cond)` precedes each call at latent `size` (None: at any)."""
     reader = SigmaReader(sampler, checks if calls.function in FOLLOWING else None)
 
     def watch_forward(previous: Callable[..., Any]) -> Callable[..., Any]:
         def forward(x: Tensor, sigma: Tensor, *args: Any, **kwargs: Any) -> Any:  # noqa: ANN401
             if size is None or tuple(x.shape[-2:]) == size:
                 is_state = calls.is_state(x)
-                before_call(x, level_at(sampler, reader.read(sigma, is_state=is_state)), is_state)
+                before_call(x, level_at(sampler, reader.read(sigma, is_state=is_state)), is_state, kwargs.get("cond"))
             return previous(x, sigma, *args, **kwargs)
 
         return forward

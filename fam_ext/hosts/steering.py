@@ -9,6 +9,7 @@ from torch import Tensor
 
 from fam_ext.core.schedule import NoiseLevel, Size
 from fam_ext.errors import AlreadyGuidedError, ConfigError
+from fam_ext.hosts.base import LateChecks
 from fam_ext.hosts.sites import Site
 from fam_ext.methods.base import OFF, Pass, Patch
 from fam_ext.methods.capabilities import ATTENTION
@@ -23,6 +24,9 @@ class Steering:
         self.level: NoiseLevel | None = None
         """Where the sampler last called the model, and there its state (B, C, H, W): hosts whose loop is not ours."""
         self.latent: Tensor | None = None
+        self.layout: list[int] | None = None
+        """The picture of each row that the network is to be given at this state, call by call; None: not known."""
+        self.checks = LateChecks()
         self.patches: dict[str, list[Patch]] = {}
         """By name of a site, those that act there, first to be asked first."""
 
@@ -35,7 +39,7 @@ class Steering:
         try:
             yield
         finally:
-            self.active = self.level = self.latent = None
+            self.active = self.level = self.latent = self.layout = None
             self.patches = {}
 
     @contextmanager
@@ -67,6 +71,12 @@ class Steering:
         if len(patches) < 2:
             return list(sites.values())
         return [site for site in select("*") if site.name in sites]
+
+    def next_rows(self, count: int) -> tuple[int, ...] | None:
+        """Return the pictures of the next `count` rows of the layout, and take them off it; None where it ends."""
+        layout = self.layout or []
+        rows, self.layout = layout[:count], layout[count:]
+        return tuple(rows) if len(rows) == count else None
 
     def attend(self, site: str, q: Tensor, k: Tensor, v: Tensor, *, size: Size, scale: float | None) -> Tensor | None:
         """Return what the running pass makes of the attention at `site`; None: attend as usual."""

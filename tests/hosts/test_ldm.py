@@ -10,7 +10,7 @@ from fam_ext.core.config import FamConfig
 from fam_ext.core.guide import NativeRecord
 from fam_ext.core.schedule import NoiseLevel
 from fam_ext.errors import AlreadyGuidedError, ConfigError, UnsupportedModelError
-from fam_ext.hosts import ldm
+from fam_ext.hosts import base, ldm, ldm_rows
 from fam_ext.hosts.steering import Steering
 from tests.hosts import ldm_toys
 from tests.methods.passes import fam_pass
@@ -125,13 +125,21 @@ def test_am_that_does_not_act_changes_no_bit(config):
     assert not guide.ran().am_calls
 
 
+def by_content(network_input, latent, order=None):
+    checks = base.LateChecks()
+    rows = ldm_rows.rows_of(network_input, latent, order=order, checks=checks)
+    checks.send()
+    return rows.tolist()
+
+
 def test_rows_are_resolved_by_content_in_any_order_and_number():
     torch.manual_seed(3)
     latent = torch.randn(3, 4, 8, 8)
     rows = [2, 0, 0, 1, 2]
     network_input = latent[rows] / 3.7 + 1e-4 * torch.randn(5, 4, 8, 8)
-    assert ldm.rows_of(network_input, latent).tolist() == rows
-    assert ldm.rows_of(network_input, latent[:1]).tolist() == [0] * 5
+    assert by_content(network_input, latent) == rows
+    assert by_content(network_input, latent[:1]) == [0] * 5
+    assert by_content(network_input, latent, torch.tensor([0, 1, 2, 0, 1])) == rows, "an order that is wrong"
 
 
 def test_each_row_is_guided_by_its_own_picture():
@@ -320,3 +328,59 @@ def test_no_tensor_of_am_grows_with_the_square_of_the_targets_tokens(kind, monke
         largest[target] = seen.elements
         assert seen.elements <= 2 * max(queries)
     assert largest[64] <= 4.2 * largest[32]  # four times the tokens
+
+
+# --- rows of equal latents
+
+
+def equal_pictures():
+    """Return a pass of two pictures whose latents are equal and whose native pictures are not."""
+    torch.manual_seed(1)
+    native, target = torch.randn(2, 4, 8, 8), torch.randn(1, 4, 16, 16)
+    same = target.repeat(2, 1, 1, 1)
+    return fam_pass(native=native, target=same, noise=torch.randn(1, 4, 16, 16).repeat(2, 1, 1, 1), steps=6)
+
+
+def native_rows(steered, order, layout):
+    """Return which native picture each row of a call was given; `order` are the rows' pictures, `layout` the host's."""
+    unet, seen = ldm_toys.unet(), []
+    unet.input_blocks[0].register_forward_pre_hook(lambda module, args: seen.append(args[0].clone()))
+    state = steered.initial(LEVEL)
+    x = (state / LEVEL.scale)[order]
+    steering = Steering()
+    with steering.running(steered), ldm.steered_unet(unet, steering):
+        steering.latent, steering.level, steering.layout = state, LEVEL, layout
+        for rows in (x,) if len(layout) == len(order) else x.split(len(order) // 2):
+            unet(rows, torch.full((len(rows),), 500.0), context=torch.zeros(len(rows), 5, ldm_toys.CONTEXT))
+    given, _ = steered.guide.native_input(LEVEL)
+    natives = [rows for rows in seen if rows.shape[-1] == 8]
+    return [int((given - row).flatten(1).norm(dim=1).argmin()) for rows in natives for row in rows]
+
+
+def test_equal_latents_keep_their_own_native_maps_by_the_hosts_order():
+    assert native_rows(equal_pictures(), [0, 1, 0, 1], [0, 1, 0, 1]) == [0, 1, 0, 1]
+    assert native_rows(equal_pictures(), [0, 0, 1, 0, 1], [0, 0, 1, 0, 1]) == [0, 0, 1, 0, 1]  # one has two AND parts
+    halves = [0, 1, 0, 1, 0, 1]  # what is left of the layout is another call's, or was left out
+    assert native_rows(equal_pictures(), [0, 1, 0, 1], halves) == [0, 1, 0, 1]
+
+
+def test_equal_latents_without_an_order_are_refused():
+    latent = torch.randn(1, 4, 8, 8).repeat(2, 1, 1, 1)
+    other = torch.cat([latent, torch.randn(1, 4, 8, 8)])
+    for order in (None, torch.tensor([2, 2])):
+        with pytest.raises(UnsupportedModelError, match=r"two pictures of the batch are equal.*set Batch size to 1"):
+            by_content(other[:2], other, order)
+    assert by_content(other[2:], other) == [2], "the third is nobody's equal"
+    assert by_content(latent / 3, latent, torch.tensor([1, 0])) == [1, 0]
+
+
+def test_the_layout_is_the_hosts_own():
+    def cond(*parts):
+        return type("Multicond", (), {"batch": [["part"] * count for count in parts]})
+
+    assert ldm_rows.layout_of(cond(1, 1), 2)[:4] == [0, 1, 0, 1]
+    assert ldm_rows.layout_of(cond(2, 1), 2)[:5] == [0, 0, 1, 0, 1]
+    assert ldm_rows.layout_of(cond(1, 1), 3) is None and ldm_rows.layout_of(object(), 1) is None
+    steering = Steering()
+    steering.layout = [0, 1, 0, 1]
+    assert [steering.next_rows(2), steering.next_rows(2), steering.next_rows(1)] == [(0, 1), (0, 1), None]

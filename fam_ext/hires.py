@@ -1,4 +1,4 @@
-"""The recipe, in host-neutral terms: native -> upsample -> diffuse -> guided denoise -> decode."""
+"""The library's face: a picture, a host and a method give a larger picture; our own loop samples its passes."""
 
 from __future__ import annotations
 
@@ -7,37 +7,29 @@ import time
 from collections.abc import Callable
 from dataclasses import dataclass
 
-import numpy as np
 import torch
 from PIL import Image
 from torch import Tensor
-from torch.nn.functional import interpolate
 
+from fam_ext import recipe
 from fam_ext.core.config import FamConfig
 from fam_ext.core.guide import GuideReport, NativeRecord, seeded_noise
 from fam_ext.core.schedule import NoiseLevel, Size
 from fam_ext.errors import NonFiniteLatentError, PictureError, UsageError
 from fam_ext.hosts.base import Host, Prompt, Sampler
-from fam_ext.methods.base import Pictures
+from fam_ext.methods.base import Pass, Stage
 from fam_ext.methods.catalog import FAM, entry_for
+from fam_ext.recipe import GRID, Source, enlarge
 
 log = logging.getLogger(__name__)
 
-GRID = 8
 FLAT = 1e-3
 """Widest range of pixel values, of 0 to 1, in a picture of one flat colour."""
 VARIED = 0.5
 """A latent with a value this far from its channel's median holds more than one colour."""
 MIN_NATIVE_SIDE = 16
 MIN_TARGET_SIDE = 64
-NATIVE_SALT, TARGET_SALT, REPLAY_SALT = 0, 1, 2
-
-LATENT_MODES = {
-    "latent_bicubic": {"mode": "bicubic", "align_corners": False},
-    "latent_bilinear": {"mode": "bilinear", "align_corners": False},
-    "latent_nearest": {"mode": "nearest-exact"},
-}
-PIXEL_MODES = {"pixel_bicubic": Image.Resampling.BICUBIC, "pixel_lanczos": Image.Resampling.LANCZOS}
+NATIVE_SALT, TARGET_SALT, REPLAY_SALT, STAGE_SALT = 0, 1, 2, 3
 
 
 @dataclass(frozen=True)
@@ -112,38 +104,16 @@ def upscale(
     `UnsupportedSamplerError`, `NonFiniteLatentError`, `Cancelled`.
     """
     config, callbacks, began = config or FamConfig(), callbacks or Callbacks(), time.perf_counter()
-    maker = entry_for(method, host.gives, where=host.name).load()(config)
+    maker = entry_for(method, host.gives, where=f"the host of {host.name}").load()(config)
     native = image if isinstance(image, Native) else _encoded(host, image, tile=tile)
     _check_size(size, native.image)
-
-    (stage,) = maker.stages(size)
-    sampler = _sampler(host, sampling, start=stage.start)
-    target = None if stage.upsample is None else _upsampled(host, native, size, mode=stage.upsample, tile=tile)
-    steered = maker.begin(
-        stage,
-        Pictures(
-            native=native.latent,
-            target=target,
-            noise=_noise(native.latent, tuple(side // GRID for side in size), sampling.seed, TARGET_SALT),
-            native_noise=_noise(native.latent, tuple(native.latent.shape[-2:]), sampling.seed, REPLAY_SALT),
-            steps=len(sampler.levels),
-            record=native.record,
-            num_train_timesteps=host.num_train_timesteps,
-            low_memory=low_memory,
-        ),
-    )
-    latent = steered.initial(sampler.levels[0])
-    network = host.model(
-        [sampling.words], size=size, cfg_scale=sampling.cfg_scale, steered=steered, low_memory=low_memory
-    )
-    with network as model:
-        latent = sampler.run(
-            latent, model, modify=steered.before_step, step=callbacks.step, cancelled=callbacks.cancelled
-        )
-    picture = _decoded(host, latent, tile=tile)
+    studio = _Studio(host, sampling, tile=tile, low_memory=low_memory, callbacks=callbacks)
+    enlarged = enlarge(studio, maker, Source([native.image], native.latent, native.record), size=size)
+    made = enlarged.made
+    picture = made.images[0] if made.latent is None else _decoded(host, made.latent, tile=tile)
     seconds = time.perf_counter() - began
     log.info("%s %dx%d -> %dx%d in %.1f s", method, *native.image.size, size[1], size[0], seconds)
-    return Upscaled(picture, method, len(sampler.levels), steered.ran(), seconds, native.image)
+    return Upscaled(picture, method, enlarged.steps, enlarged.report, seconds, native.image)
 
 
 def generate_native(
@@ -184,16 +154,81 @@ def _sampler(host: Host, sampling: Sampling, *, start: float = 1.0) -> Sampler:
     )
 
 
+class _Studio:
+    """See `recipe.Studio`: a host, and the sampling of one picture."""
+
+    def __init__(
+        self, host: Host, sampling: Sampling, *, tile: int | None, low_memory: bool, callbacks: Callbacks
+    ) -> None:
+        self.host = host
+        self.sampling = sampling
+        self.tile = tile
+        self.low_memory = low_memory
+        self.callbacks = callbacks
+        self.num_train_timesteps = host.num_train_timesteps
+        self.runs: list[_Run] = []
+
+    def encode(self, images: Tensor) -> Tensor:
+        return self.host.encode(images, tile=self.tile)
+
+    def decode(self, latents: Tensor) -> Tensor:
+        return self.host.decode(latents, tile=self.tile)
+
+    def noise(self, size: Size, stage: int) -> Tensor:
+        return self._noise(size, TARGET_SALT + STAGE_SALT * stage)
+
+    def native_noise(self, size: Size) -> Tensor:
+        return self._noise(size, REPLAY_SALT)
+
+    def _noise(self, size: Size, salt: int) -> Tensor:
+        noise = seeded_noise((self.host.latent_channels, *size), [self.sampling.seed], salt=salt)
+        return noise.to(self.host.device)
+
+    def upscaled(self, stage: Stage) -> None:
+        return None
+
+    def run(self, stage: Stage) -> _Run:
+        self.runs.append(_Run(self, stage))
+        return self.runs[-1]
+
+
+class _Run:
+    """See `recipe.Run`: our own loop."""
+
+    def __init__(self, studio: _Studio, stage: Stage) -> None:
+        self.studio = studio
+        self.stage = stage
+        self.sampler = _sampler(studio.host, studio.sampling, start=stage.start)
+        self.steps = len(self.sampler.levels)
+
+    def sample(self, steered: Pass) -> Tensor:
+        studio, runs = self.studio, self.studio.runs
+        before, whole = sum(run.steps for run in runs[: runs.index(self)]), sum(run.steps for run in runs)
+        network = studio.host.model(
+            [studio.sampling.words],
+            size=self.stage.size,
+            cfg_scale=studio.sampling.cfg_scale,
+            steered=steered,
+            low_memory=studio.low_memory,
+        )
+        with network as model:
+            return self.sampler.run(
+                steered.initial(self.sampler.levels[0]),
+                model,
+                modify=steered.before_step,
+                step=lambda done, total: studio.callbacks.step(before + done, whole),
+                cancelled=studio.callbacks.cancelled,
+            )
+
+
 def to_tensor(image: Image.Image) -> Tensor:
     """Return `image` as float32 (1, 3, H, W) in [0, 1]."""
-    pixels = np.asarray(image.convert("RGB"), dtype=np.float32) / 255
-    return torch.from_numpy(pixels).permute(2, 0, 1)[None]
+    return recipe.to_tensor([image])
 
 
 def to_image(pixels: Tensor) -> Image.Image:
     """Return the first of `pixels` (B, 3, H, W) in [0, 1] as an 8-bit picture."""
-    eight_bit = (pixels[0].clamp(0, 1) * 255).round().to(torch.uint8)
-    return Image.fromarray(eight_bit.permute(1, 2, 0).cpu().numpy())
+    return recipe.to_images(pixels[:1])[0]
 
 
 def native_size(host: Host, target_size: Size) -> Size:
@@ -248,20 +283,6 @@ def _inner(latent: Tensor) -> Tensor:
     """Return `latent` (C, H, W) without its outermost eighth, two cells or more, where it has that many."""
     top, left = (min(max(2, side // 8), (side - 1) // 2) for side in latent.shape[-2:])
     return latent[:, top : latent.shape[-2] - top, left : latent.shape[-1] - left]
-
-
-def _upsampled(host: Host, native: Native, size: Size, *, mode: str, tile: int | None) -> Tensor:
-    """Return U(z_0^n): the native latent at the target's latent size, through latent or pixel space."""
-    if mode in LATENT_MODES:
-        latent_size = size[0] // GRID, size[1] // GRID
-        return interpolate(native.latent, size=latent_size, **LATENT_MODES[mode])
-    resampling = PIXEL_MODES["pixel_bicubic" if mode == "auto" else mode]
-    resized = native.image.convert("RGB").resize((size[1], size[0]), resampling)
-    return host.encode(to_tensor(resized), tile=tile)
-
-
-def _noise(like: Tensor, size: tuple[int, ...], seed: int, salt: int) -> Tensor:
-    return seeded_noise((like.shape[1], *size), [seed], salt=salt).to(like)
 
 
 def _check_size(size: Size, native: Image.Image) -> None:

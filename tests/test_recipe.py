@@ -7,11 +7,15 @@ import torch
 from PIL import Image
 from torch.nn.functional import avg_pool2d, interpolate
 
-from fam_ext import hires
+from fam_ext import hires, recipe
 from fam_ext.core.config import FamConfig
 from fam_ext.core.guide import GuideReport, seeded_noise
 from fam_ext.core.schedule import NoiseLevel
+from fam_ext.errors import UsageError
+from fam_ext.methods.base import Method, Pass, Stage
 from fam_ext.methods.capabilities import STANDALONE
+from fam_ext.methods.catalog import METHODS, Entry
+from fam_ext.options.table import CONFIG_FIELDS
 
 STEPS = 10
 PICTURE = Image.radial_gradient("L").convert("RGB").resize((64, 64))
@@ -97,3 +101,88 @@ def test_a_native_run_is_recorded_at_its_levels_and_attended_to():
     between = NoiseLevel(520.0, 0.48, 0.52)
     _, level = host.steered.guide.native_input(between)
     assert level.timestep == pytest.approx(500.0)
+
+
+# --- methods of more than one stage
+
+
+class Cascade(Method):
+    """Two sampled stages and one of pixels."""
+
+    def stages(self, size):
+        half = (size[0] // 2, size[1] // 2)
+        return [Stage(half, start=0.5, upsample="latent_bilinear"), Stage(half), Stage(size, pixels=True)]
+
+    def begin(self, stage, pictures):
+        self.begun = [*getattr(self, "begun", []), pictures]
+        return Doubling(pictures)
+
+    def enlarge(self, image, stage):
+        return image.resize((stage.size[1], stage.size[0]))
+
+
+class Doubling(Pass):
+    """Counts its steps as FM would."""
+
+    def __init__(self, pictures):
+        super().__init__(pictures)
+        self.report = GuideReport()
+
+    def before_step(self, state, level):
+        self.report.fm_calls += 1
+        return state * 2
+
+    def ran(self):
+        return self.report
+
+
+def test_stages_run_one_after_the_other_each_from_the_one_before(monkeypatch):
+    method = Cascade(FamConfig())
+    monkeypatch.setitem(METHODS, "cascade", Entry("cascade", "a cascade", "tests.test_recipe:nothing"))
+    monkeypatch.setattr(Entry, "load", lambda entry: lambda config: method)
+    steps = []
+    done = hires.upscale(
+        Small(),
+        PICTURE,
+        size=(256, 192),
+        sampling=hires.Sampling(seed=3),
+        method="cascade",
+        callbacks=hires.Callbacks(lambda done, total: steps.append((done, total))),
+    )
+    first, second = method.begun
+    assert done.image.size == (192, 256)
+    assert done.steps == done.report.fm_calls == 15 and steps == [(step, 15) for step in range(1, 16)]
+    assert first.native.shape[-2:] == (8, 8) and first.record is None
+    assert torch.equal(first.target, interpolate(first.native, (16, 12), mode="bilinear"))
+    assert second.native.shape[-2:] == (16, 12)
+    assert not torch.equal(first.noise, second.noise), "each stage has noise of its own"
+    assert torch.equal(second.native_noise, seeded_noise((3, 16, 12), [3], salt=hires.REPLAY_SALT))
+
+
+def test_a_method_that_needs_what_the_host_has_not_is_refused_before_anything_runs(monkeypatch):
+    host = Small()
+    host.gives = STANDALONE - {"sampler state"}
+    host.encode = None
+    with pytest.raises(UsageError, match=r"method skip-residual needs sampler state, which the host of small does not"):
+        hires.upscale(host, PICTURE, size=SIZE, sampling=hires.Sampling(), method="skip-residual")
+
+
+def test_one_table_says_how_a_reference_is_made():
+    (choices,) = (spec.choices for spec in CONFIG_FIELDS if spec.name == "upsample")
+    assert set(choices) == {*recipe.LATENT_MODES, *recipe.PIXEL_MODES}
+    for mode in set(choices) - {"auto"}:
+        host, _ = begun("direct-from-native", upsample=mode)
+        assert host.steered.pictures.target.shape == (1, 3, 16, 12)
+
+
+def test_a_picture_serves_a_whole_batch():
+    class Batch(hires._Studio):
+        def noise(self, size, stage):
+            return super().noise(size, stage).repeat(3, 1, 1, 1)
+
+    host = Small()
+    studio = Batch(host, hires.Sampling(), tile=None, low_memory=False, callbacks=hires.Callbacks())
+    made = recipe.enlarge(studio, Method(FamConfig()), recipe.Source([PICTURE]), size=SIZE)
+    pictures = host.steered.pictures
+    assert made.made.latent.shape == (3, 3, 16, 12) == pictures.target.shape
+    assert pictures.native.shape == (3, 3, 8, 8)

@@ -47,6 +47,13 @@ class GuideReport:
     fm_calls: int = 0
     am_calls: dict[str, int] = field(default_factory=dict[str, int])
 
+    def plus(self, other: GuideReport) -> GuideReport:
+        """Return what ran in both."""
+        am_calls = {**self.am_calls}
+        for site, calls in other.am_calls.items():
+            am_calls[site] = am_calls.get(site, 0) + calls
+        return GuideReport(self.fm_calls + other.fm_calls, am_calls)
+
 
 class HiresGuide:
     """Guides one hires pass of B pictures: z~_t, f_t (Eq. 3-4) and the blended attention (Eq. 7).

@@ -18,6 +18,8 @@ from fam_ext.jobs.size import MIN_SIDE, check_native, check_target, enlarged_not
 from fam_ext.jobs.walk import Candidate, check_places, shown
 from fam_ext.metadata import exif, pictures, programs
 from fam_ext.metadata.infotext import Infotext
+from fam_ext.methods.capabilities import STANDALONE as STANDALONE_GIVES
+from fam_ext.methods.catalog import entry_for
 from fam_ext.options.job import Job
 from fam_ext.options.renderer import STANDALONE
 from fam_ext.options.request import HiresRequest
@@ -121,6 +123,7 @@ def _plan_file(candidate: Candidate, options: Job, index: int) -> Planned:
     if options.renderer.name == STANDALONE:
         if skip is None:
             check_target(native, target)
+        entry_for(request.method, STANDALONE_GIVES, where="the standalone host")
         request, changed = offered(request, taken)
         notes = (*notes, *changed)
     notes = tuple(map(shown, notes))

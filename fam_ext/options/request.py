@@ -17,6 +17,7 @@ from fam_ext.options.field import (
     EVERY_JOB,
     INFOTEXT,
     MOST_STEPS,
+    SCRIPT,
     Checked,
     Option,
     check,
@@ -145,7 +146,7 @@ class HiresRequest(Checked):
         "FAM method",
         panel="method",
         preset=True,
-        doors=(CLI, API, INFOTEXT),
+        doors=(CLI, API, SCRIPT, INFOTEXT),
         choices=tuple(METHODS),
     )
     config: FamConfig = field(default_factory=FamConfig)

@@ -15,7 +15,7 @@ from typing import Any
 
 from fam_ext.core.config import CUTOFFS, MAX_CYCLES, FamConfig
 from fam_ext.errors import ConfigError, UsageError
-from fam_ext.methods.catalog import OFF
+from fam_ext.methods.catalog import FAM, OFF
 from fam_ext.options.field import (
     API,
     EVERY_JOB,
@@ -318,12 +318,14 @@ def _box(given: Mapping[str, Any]) -> dict[str, Any]:
     return {"size": (height, width)} if width else {}
 
 
-def script(words: Mapping[str, Any], *, preset_of: Callable[[str], Preset]) -> tuple[FamConfig, bool]:
-    """Return (dials, enabled) of the hires script's one object of named fields. What is left out has the value of
-    `preset`, and without one of the default preset. Raises `ConfigError` for a field that there is not."""
+def script(words: Mapping[str, Any], *, preset_of: Callable[[str], Preset]) -> tuple[FamConfig, bool, str]:
+    """Return (dials, enabled, method) of the hires script's one object of named fields. What is left out has the value
+    of `preset`, and without one of the default preset. Raises `ConfigError` for a field that there is not."""
     specs = {spec.name: spec for spec in options_at(SCRIPT)}
     given = {
         name: value if name == "cutoff" else check(specs[name], value)
         for name, value in pick(words, specs, "FAM Hires").items()
     }
-    return config_of(given, preset_of(given.get("preset", DEFAULT)).config), given.get("enabled", True)
+    preset = preset_of(given.get("preset", DEFAULT))
+    method = given.get("method", preset.settings.get("method", FAM))
+    return config_of(given, preset.config), given.get("enabled", True), method

@@ -8,6 +8,7 @@ from typing import Any
 
 from fam_ext.core.config import FamConfig
 from fam_ext.errors import ConfigError
+from fam_ext.methods.catalog import FAM
 from fam_ext.options import resolve
 from fam_ext.options.presets import CUSTOM, PresetStore
 from fam_ext.ui.dials import PARTS, dial_values, read_dials
@@ -22,6 +23,7 @@ class Asked:
 
     enabled: bool
     config: FamConfig
+    method: str = FAM
     by_name: bool = False
     """It came as one dict of named fields (API), not from the page."""
 
@@ -29,13 +31,13 @@ class Asked:
 def read_arguments(args: Sequence[Any], xyz: Mapping[str, Any], *, store: PresetStore, page: FamConfig) -> Asked:
     """Return what the script's arguments and the XYZ overrides mean. Raises `ConfigError` naming field and range.
 
-    `args` is [enabled, preset, dials...] from the page, or [{...}] from the API: FamConfig's fields, `preset` (the
-    fields that it leaves out) and `enabled` (true when absent). `page` are the page's first values, which an API
+    `args` is [enabled, preset, dials...] from the page, or [{...}] from the API: FamConfig's fields, `method`, `preset`
+    (the fields that it leaves out) and `enabled` (true when absent). `page` are the page's first values, which an API
     client gets for the positions that it leaves out; so a preset beside them is the preset's dials.
     """
-    by_name = bool(args) and isinstance(args[0], Mapping)
+    by_name, method = bool(args) and isinstance(args[0], Mapping), FAM
     if by_name:
-        config, enabled = resolve.script(args[0], preset_of=store.get)
+        config, enabled, method = resolve.script(args[0], preset_of=store.get)
         fields = config.to_dict()
     elif args:
         fields, enabled = _positional(args, store=store, page=page)
@@ -47,7 +49,7 @@ def read_arguments(args: Sequence[Any], xyz: Mapping[str, Any], *, store: Preset
         if name is not None:
             fields = store.get(name).config.to_dict()
         fields, enabled = resolve.config_of(overrides, FamConfig.from_dict(fields)).to_dict(), True
-    return Asked(enabled, FamConfig.from_dict(fields) if enabled else FamConfig(), by_name)
+    return Asked(enabled, FamConfig.from_dict(fields) if enabled else FamConfig(), method, by_name)
 
 
 def _positional(args: Sequence[Any], *, store: PresetStore, page: FamConfig) -> tuple[dict[str, Any], bool]:

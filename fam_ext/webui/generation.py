@@ -17,30 +17,37 @@ from fam_ext.errors import ConfigError, RenderError, UsageError
 from fam_ext.hosts.base import replaced
 from fam_ext.hosts.ldm import recorded_sampler
 from fam_ext.metadata.infotext import to_fields
+from fam_ext.methods.catalog import FAM, reads
+from fam_ext.options.request import REQUEST
+from fam_ext.recipe import Source, to_images
 from fam_ext.webui.answers import answering
 from fam_ext.webui.decoding import check_pictures, decoded_at_once
 from fam_ext.webui.kept import with_own_random_state
-from fam_ext.webui.known import check_known, check_model, check_sampler, checkpoint, schedules, upscalers
-from fam_ext.webui.reference import LATENT_RESIZE, as_pictures, encode, host_upscaler, own_upscaler, set_upscaler
+from fam_ext.webui.known import check_known, check_method, check_model, checkpoint, schedules, upscalers
+from fam_ext.webui.reference import LATENT_RESIZE, encode, host_upscaler, own_upscaler, set_upscaler
 from fam_ext.webui.session import Session, open_session, session_of
-from fam_ext.webui.steered import steered, wants_record
+from fam_ext.webui.steered import steered
 
 PRESET_KEY = "FAM preset"
+METHOD_KEY = REQUEST["method"].key
 SAME_CHECKPOINT, SAME_SCHEDULE = "Use same checkpoint", "Use same scheduler"
 """What the page says where the hires pass has none of its own."""
 
 
-def begin(p: Any, config: FamConfig, *, preset: str | None = None) -> Session:  # noqa: ANN401
+def begin(p: Any, config: FamConfig, *, method: str = FAM, preset: str | None = None) -> Session:  # noqa: ANN401
     """Set FAM up on p, before its `init`. Raises `FamError` where it cannot run.
 
-    `preset` names the preset that `config` is, for the infotext.
+    `method` is a name of the catalog; `preset` names the preset that `config` is, for the infotext.
     """
-    session = open_session(p, config)
-    check_model(p.sd_model, config)
     is_txt2img = isinstance(p, StableDiffusionProcessingTxt2Img)
-    check_sampler((p.hr_sampler_name if is_txt2img else None) or p.sampler_name, p.sd_model)
+    sampler = (p.hr_sampler_name if is_txt2img else None) or p.sampler_name
+    entry = check_method(method, sampler, p.sd_model)
+    if not reads(method, "am"):
+        config = config.replace(fm=False, am=False)  # nothing of theirs is asked of the model, nor said
+    session = open_session(p, config, entry.load()(config))
+    check_model(p.sd_model, config)
     _check_steps("steps", p.steps, least=1)
-    p.denoising_strength = config.start
+    p.denoising_strength = session.method.stages((p.height, p.width))[-1].start
     if is_txt2img:
         _check_larger(p)
         set_upscaler(p, config.upsample)
@@ -57,6 +64,8 @@ def begin(p: Any, config: FamConfig, *, preset: str | None = None) -> Session:  
         p.extra_generation_params[key] = _dial(session, key)
     if preset is not None:
         p.extra_generation_params[PRESET_KEY] = _said_if_ran(session, preset)
+    if method != FAM:
+        p.extra_generation_params[METHOD_KEY] = _said_after_a_pass(session, method)
     if config.upsample == "auto":
         p.extra_generation_params["FAM upscaler"] = _said_if_ran(session, host_upscaler(p))
     return session
@@ -120,6 +129,13 @@ def _said_if_ran(session: Session, value: str) -> Callable[..., str | None]:
     return say
 
 
+def _said_after_a_pass(session: Session, value: str) -> Callable[..., str | None]:
+    def say(iteration: int = 0, **locals_of_infotext: Any) -> str | None:  # noqa: ANN401
+        return value if iteration in session.reports else None
+
+    return say
+
+
 # --- txt2img
 
 
@@ -129,13 +145,13 @@ def _hires_pass(session: Session) -> Callable[[Any], Any]:
             p = session.p
             if shared.state.interrupted:
                 return previous(samples, decoded_samples, *args, **kwargs)
-            if samples is None or (_model_changed(p) and decoded_samples is not None):
-                session.record = NativeRecord()
-                session.native = encode((decoded_samples + 1) / 2)
+            pixels = None if decoded_samples is None else (decoded_samples.float() + 1) / 2
+            if decoded_samples is not None and (samples is None or _model_changed(p)):
+                latent, record = encode((decoded_samples + 1) / 2), None
             else:
-                session.native = samples.detach().clone()
-            session.native_pictures = as_pictures(decoded_samples) if decoded_samples is not None else []
-            with own_upscaler(p, session.config.upsample, session.native_pictures):
+                latent, record = samples.detach().clone(), session.record
+            session.source = Source([] if pixels is None else to_images(pixels), latent, record)
+            with own_upscaler(p, session.config.upsample, session.source.images):
                 result = previous(samples, decoded_samples, *args, **kwargs)
             if not shared.state.interrupted:
                 check_pictures(result, session.latents)
@@ -154,7 +170,7 @@ def _model_changed(p: Any) -> bool:  # noqa: ANN401
 
 
 def _take_native_pictures(session: Session) -> None:
-    p = session.p
+    p, native = session.p, []
     if p.image_mask is not None and p.inpaint_full_res:
         raise UsageError("FAM cannot enlarge an area alone; set Inpaint area to Whole picture")
     target = (p.height, p.width)
@@ -167,11 +183,12 @@ def _take_native_pictures(session: Session) -> None:
                 f"{p.height}; choose a larger size, for FAM makes pictures larger"
             )
         mode = 0 if p.resize_mode == LATENT_RESIZE else p.resize_mode
-        session.native_pictures.append(images.resize_image(mode, picture, size[1], size[0]))
-    sizes = {picture.size for picture in session.native_pictures}
+        native.append(images.resize_image(mode, picture, size[1], size[0]))
+    sizes = {picture.size for picture in native}
     if len(sizes) > 1:
         listed = " and ".join(f"{width} x {height}" for width, height in sorted(sizes))
         raise UsageError(f"the input pictures of one batch are {listed}; give pictures of one size, or one at a time")
+    session.source = Source(native)
 
 
 def native_size(picture: Size, target: Size, resize_mode: int) -> Size:
@@ -223,7 +240,7 @@ def _once(sampler: Any, name: str, make: Callable[[Any], Any]) -> None:  # noqa:
 
 def _recorded(session: Session, previous: Callable[..., Any]) -> Callable[..., Any]:
     def sample(p: Any, x: Tensor, *args: Any, **kwargs: Any) -> Any:  # noqa: ANN401
-        if not wants_record(session.config) or not p.enable_hr:
+        if not session.method.wants_record or not p.enable_hr:
             return previous(p, x, *args, **kwargs)
         with recorded_sampler(p.sampler, session.record):
             return previous(p, x, *args, **kwargs)

@@ -11,6 +11,11 @@ from fam_ext.core.config import FamConfig
 from fam_ext.errors import ConfigError, UnsupportedModelError
 from fam_ext.hosts.ldm import StateCalls, function_name, up_blocks
 from fam_ext.hosts.sites import select_sites
+from fam_ext.methods.capabilities import ATTENTION, NATIVE_PASS, SAMPLER_STATE
+from fam_ext.methods.catalog import Entry, entry_for
+
+GIVES = frozenset((SAMPLER_STATE, NATIVE_PASS, ATTENTION))
+"""What a method may need of this WebUI."""
 
 
 def check_known(name: str, value: str, choices: Collection[str]) -> None:
@@ -37,10 +42,14 @@ def checkpoint(name: str, *, label: str = "model") -> str:
     return found.title
 
 
-def check_sampler(name: str, model: Any) -> None:  # noqa: ANN401
-    """Raise a `FamError` where the WebUI has no sampler of that name, or FAM cannot act on its state."""
-    check_known("sampler", name, sd_samplers.all_samplers_map)
-    StateCalls(function_name(sd_samplers.create_sampler(name, model)), steps=1, label=name)
+def check_method(name: str, sampler: str, model: Any) -> Entry:  # noqa: ANN401
+    """Return the method's entry. Raises a `FamError` where the WebUI has no such sampler, or does not give what the
+    method needs, or the sampler does not."""
+    check_known("sampler", sampler, sd_samplers.all_samplers_map)
+    entry = entry_for(name, GIVES, where="the WebUI")
+    if SAMPLER_STATE in entry.needs:
+        StateCalls(function_name(sd_samplers.create_sampler(sampler, model)), steps=1, label=sampler)
+    return entry
 
 
 def check_model(model: Any, config: FamConfig) -> None:  # noqa: ANN401

@@ -23,19 +23,18 @@ from fam_ext.errors import (
     Skipped,
     UnsupportedSamplerError,
     UnsupportedScheduleError,
-    UsageError,
     is_out_of_memory,
 )
 from fam_ext.hosts.memory import peak_memory, watch_memory
 from fam_ext.jobs.contract import Progress, Ran, Rendered
 from fam_ext.metadata.infotext import parse, readable_fields
-from fam_ext.methods.catalog import FAM, OFF, reads
+from fam_ext.methods.catalog import FAM, entry_for, reads
 from fam_ext.options.job import Job
 from fam_ext.options.parts import PictureRule
 from fam_ext.options.request import HiresRequest
 from fam_ext.options.table import VERSION_KEY
 from fam_ext.webui.kept import own_random_state, reload_model, settings_kept
-from fam_ext.webui.known import check_known, check_model, checkpoint, schedules, upscalers
+from fam_ext.webui.known import GIVES, check_known, check_model, checkpoint, schedules, upscalers
 from fam_ext.webui.session import PASSES_ATTRIBUTE, PROGRESS_ATTRIBUTE
 
 TITLE = "fam hires"
@@ -153,6 +152,7 @@ def hires_from_picture(
 def check_job(options: Job) -> None:
     """Raise a `FamError` where the job names a model, upscaler, sampler, schedule or site that this WebUI has not."""
     check_known("upscaler", options.renderer.upscaler, upscalers())
+    entry_for(options.picture.fixed.get("method", FAM), GIVES, where="the WebUI")
     rules = options.picture.rules
     if (rule := rules.get("sampler")) is not None:
         check_known("sampler", rule.value, sd_samplers.all_samplers_map)
@@ -171,9 +171,6 @@ def steers_attention(picture: PictureRule) -> bool:
 
 
 def _processing(image: Image.Image, request: HiresRequest, *, upscaler: str) -> StableDiffusionProcessingTxt2Img:
-    if request.method not in (FAM, OFF):
-        raise UsageError(f"method is {request.method!r}; in the WebUI choose {FAM} or {OFF}")
-    config = request.config if request.method == FAM else request.config.replace(fm=False, am=False)
     if not any(sampler.name == request.sampler for sampler in sd_samplers.all_samplers):
         raise UnsupportedSamplerError(
             f"sampler is {request.sampler!r}; choose one that this WebUI offers, such as DPM++ 2M"
@@ -213,7 +210,7 @@ def _processing(image: Image.Image, request: HiresRequest, *, upscaler: str) -> 
         p.comment(f"timestep spacing {request.timestep_spacing} is not the WebUI's to choose; use a schedule type")
     if request.vae is not None and not _has_vae(request.vae):
         p.comment(f"VAE {request.vae} is not in this WebUI; that of its settings was used")
-    p.script_args = tuple(script_arguments({"enabled": True, **config.to_dict()}))
+    p.script_args = tuple(script_arguments({"enabled": True, "method": request.method, **request.config.to_dict()}))
     return p
 
 

@@ -18,6 +18,7 @@ from fam_ext.errors import FamError, UsageError
 from fam_ext.metadata.infotext import is_fam, readable_fields, to_fields
 from fam_ext.options.presets import BUILTIN, DEFAULT, PresetStore
 from fam_ext.options.table import VERSION_KEY
+from fam_ext.recipe import Source
 from fam_ext.ui.accordion import NO_PRESET, TITLE, build_accordion
 from fam_ext.ui.dials import PARTS, dial_values, preset_of
 from fam_ext.webui.answers import go_on, stopping
@@ -104,7 +105,7 @@ class FamHiresScript(scripts.Script):
                 return
             if (model := getattr(p, _MODEL_ATTRIBUTE, None)) is not None:
                 checkpoint(model)
-            begin(p, asked.config, preset=preset_name(asked.config, fam_args))
+            begin(p, asked.config, method=asked.method, preset=preset_name(asked.config, fam_args))
 
     def process_before_every_sampling(self, p: Any, *fam_args: Any, **sampling: Any) -> None:  # noqa: ANN401
         with stopping(p, sampling=True):
@@ -126,8 +127,7 @@ def session_done(p: Any) -> None:  # noqa: ANN401
     session = session_of(p)
     if session is not None:
         session.undo.close()
-        session.record = NativeRecord()
-        session.native = None
+        session.record, session.source = NativeRecord(), Source()
 
 
 def paste_fields(components: list[Any]) -> list[Any]:

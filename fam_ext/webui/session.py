@@ -5,11 +5,12 @@ from __future__ import annotations
 from contextlib import ExitStack
 from typing import Any
 
-from PIL import Image
 from torch import Tensor
 
 from fam_ext.core.config import FamConfig
-from fam_ext.core.guide import NativeRecord
+from fam_ext.core.guide import GuideReport, NativeRecord
+from fam_ext.methods.base import Method
+from fam_ext.recipe import Source
 
 _ATTRIBUTE = "_fam_session"
 PROGRESS_ATTRIBUTE = "_fam_progress"
@@ -21,16 +22,18 @@ PASSES_ATTRIBUTE = "_fam_passes"
 class Session:
     """What FAM does in one `process_images` call: set up before it samples, asked by the infotext what ran."""
 
-    def __init__(self, p: Any, config: FamConfig) -> None:  # noqa: ANN401
+    def __init__(self, p: Any, config: FamConfig, method: Method) -> None:  # noqa: ANN401
         self.p = p
         self.config = config
+        self.method = method
         self.record = NativeRecord()
-        self.native: Tensor | None = None
+        """Of the native run of this iteration."""
+        self.source = Source()
+        """What the hires pass enlarges: set when the native run is over, in img2img from the beginning."""
         self.latents: Tensor | None = None
         """What the guided pass gave last; None before one has run."""
-        self.native_pictures: list[Image.Image] = []
-        self.reports: dict[int, Any] = {}
-        """The guide's report by iteration (batch count)."""
+        self.reports: dict[int, GuideReport] = {}
+        """What acted, by iteration (batch count)."""
         self.error: Exception | None = None
         self.undo = ExitStack()
 
@@ -46,9 +49,9 @@ class Session:
         return self.config.replace(fm=report.fm_calls > 0, am=bool(report.am_calls))
 
 
-def open_session(p: Any, config: FamConfig) -> Session:  # noqa: ANN401
+def open_session(p: Any, config: FamConfig, method: Method) -> Session:  # noqa: ANN401
     """Return a new session of p."""
-    session = Session(p, config)
+    session = Session(p, config, method)
     setattr(p, _ATTRIBUTE, session)
     return session
 

@@ -1,7 +1,8 @@
-"""The hires pass itself: the WebUI's own sampler, from the level that `start` names, with the guide's hooks on it."""
+"""The hires pass itself: the recipe's passes on the WebUI's own sampler, with their hooks on it."""
 
 from __future__ import annotations
 
+import dataclasses
 import logging
 from collections.abc import Callable, Mapping
 from contextlib import ExitStack
@@ -13,18 +14,17 @@ from modules.hypernetworks import hypernetwork
 from modules.processing import StableDiffusionProcessingTxt2Img
 from torch import Tensor
 
-from fam_ext.core.config import FamConfig
 from fam_ext.core.schedule import Size
 from fam_ext.errors import ConfigError
 from fam_ext.hosts.base import replaced
 from fam_ext.hosts.ldm import Traits, check_finite, steered_sampler, steered_unet
-from fam_ext.hosts.ldm_levels import schedule_from
+from fam_ext.hosts.ldm_levels import NUM_TRAIN_TIMESTEPS, schedule_from
 from fam_ext.hosts.steering import Steering
 from fam_ext.jobs.contract import Progress
-from fam_ext.methods.base import Pictures
-from fam_ext.methods.catalog import FAM, METHODS
+from fam_ext.methods.base import Pass, Stage
+from fam_ext.recipe import GRID, enlarge, to_tensor
 from fam_ext.webui.known import check_model
-from fam_ext.webui.reference import as_tensor, encode, img2img_reference
+from fam_ext.webui.reference import decode, encode
 from fam_ext.webui.session import PASSES_ATTRIBUTE, PROGRESS_ATTRIBUTE, Session
 
 logger = logging.getLogger(__name__)
@@ -34,7 +34,7 @@ _ID_VALUES = 3 * 2 * 256
 
 
 def steered(session: Session, previous: Callable[..., Any]) -> Callable[..., Any]:
-    """Return `sample_img2img` under FM and AM."""
+    """Return `sample_img2img` with the session's method around it."""
 
     def sample_img2img(
         p: Any,  # noqa: ANN401
@@ -45,30 +45,89 @@ def steered(session: Session, previous: Callable[..., Any]) -> Callable[..., Any
         steps: int | None = None,
         image_conditioning: Any = None,  # noqa: ANN401
     ) -> Any:  # noqa: ANN401
-        config, sampler = session.config, p.sampler
-        check_model(p.sd_model, config)  # once more: the hires checkpoint may be another
-        native = session.native if session.native is not None else _native_latent(session, like=x)
-        target = x  # in txt2img the hires pass has upsampled as `set_upscaler` and `own_upscaler` say
-        if not isinstance(p, StableDiffusionProcessingTxt2Img):
-            pictures = session.native_pictures
-            target = img2img_reference(x, config.upsample, native=native, native_pictures=pictures)
-        schedule = schedule_from(sampler, p, steps=steps or p.steps, start=config.start)
-        record = session.record if len(session.record) and wants_record(config) else None
-        method = METHODS[FAM].load()(config)
-        (stage,) = method.stages((8 * target.shape[-2], 8 * target.shape[-1]))
-        pictures = Pictures(
-            native=native.to(target.device, torch.float32),
-            target=target.float(),
-            noise=noise.float(),
-            native_noise=None,
-            steps=schedule.calls,
-            record=record,
+        check_model(p.sd_model, session.config)  # once more: the hires checkpoint may be another
+        source = session.source
+        if source.latent is None and not source.images:
+            raise ConfigError("FAM has no native picture in this pass; use the hires pass of txt2img, or img2img")
+        if source.latent is None:  # one at a time, as the WebUI encodes
+            latents = torch.cat([encode(to_tensor([picture])) for picture in source.images])
+            source = dataclasses.replace(source, latent=latents)
+
+        def sample(target: Tensor, *, steps: int) -> Tensor:
+            words = (conditioning, unconditional_conditioning)
+            return previous(p, target, noise, *words, steps=steps, image_conditioning=image_conditioning)
+
+        studio = _Studio(p, x, noise, steps=steps or p.steps, sample=sample)
+        size = (GRID * x.shape[-2], GRID * x.shape[-1])
+        enlarged = enlarge(studio, session.method, source, size=size)
+        report = session.reports[p.iteration] = enlarged.report
+        getattr(p, PASSES_ATTRIBUTE, []).append((report, enlarged.steps))
+        samples = enlarged.made.latent
+        assert samples is not None and source.latent is not None, "no stage of pixels is offered here"
+        check_finite(samples)
+        session.latents = samples
+        logger.info(
+            "FAM %d x %d to %d x %d: %d steps, FM in %d calls, AM in %d calls of %d sites",
+            *(GRID * side for side in source.latent.shape[-2:]),
+            *size,
+            enlarged.steps,
+            report.fm_calls,
+            sum(report.am_calls.values()),
+            len(report.am_calls),
         )
-        one, steering, traits = method.begin(stage, pictures), Steering(), _traits(p)
-        report = session.reports[p.iteration] = one.ran()
-        getattr(p, PASSES_ATTRIBUTE, []).append((report, schedule.calls))
+        return samples
+
+    return sample_img2img
+
+
+class _Studio:
+    """See `recipe.Studio`: one call of the WebUI's sampler, with what it was called with."""
+
+    num_train_timesteps = NUM_TRAIN_TIMESTEPS
+    low_memory = False
+
+    def __init__(self, p: Any, x: Tensor, noise: Tensor, *, steps: int, sample: Callable[..., Tensor]) -> None:  # noqa: ANN401
+        self.p = p
+        self.x = x
+        """What the WebUI upscaled, clean."""
+        self.steps = steps
+        self.sample = sample
+        self._noise = noise
+
+    def encode(self, images: Tensor) -> Tensor:
+        return encode(images).to(self.x)
+
+    def decode(self, latents: Tensor) -> Tensor:
+        return decode(latents)
+
+    def noise(self, size: Size, stage: int) -> Tensor:
+        return self._noise
+
+    def native_noise(self, size: Size) -> None:
+        return None
+
+    def upscaled(self, stage: Stage) -> Tensor | None:
+        # in txt2img the hires pass has upsampled as `set_upscaler` and `own_upscaler` say
+        is_hosts = stage.upsample == "auto" or isinstance(self.p, StableDiffusionProcessingTxt2Img)
+        return self.x if is_hosts else None
+
+    def run(self, stage: Stage) -> _Run:
+        return _Run(self, stage)
+
+
+class _Run:
+    """See `recipe.Run`: the WebUI's own sampler from the level that the stage names, hooked for this one call."""
+
+    def __init__(self, studio: _Studio, stage: Stage) -> None:
+        self.studio = studio
+        self.schedule = schedule_from(studio.p.sampler, studio.p, steps=studio.steps, start=stage.start)
+        self.steps = self.schedule.calls
+
+    def sample(self, steered: Pass) -> Tensor:
+        p, sampler, schedule = self.studio.p, self.studio.p.sampler, self.schedule
+        steering, traits, target = Steering(), _traits(p), steered.pictures.target
         with ExitStack() as stack:
-            stack.enter_context(steering.running(one))
+            stack.enter_context(steering.running(steered))
             stack.enter_context(replaced(sampler, schedule.method, lambda _: schedule.give))
             network = stack.enter_context(ExitStack())
 
@@ -83,33 +142,8 @@ def steered(session: Session, previous: Callable[..., Any]) -> Callable[..., Any
             if hasattr(p, PROGRESS_ATTRIBUTE):
                 telling = _reporting(getattr(p, PROGRESS_ATTRIBUTE), schedule.calls)
                 stack.enter_context(replaced(sampler, "callback_state", telling))
-            samples = previous(
-                p,
-                target,
-                noise,
-                conditioning,
-                unconditional_conditioning,
-                steps=schedule.steps,
-                image_conditioning=image_conditioning,
-            )
-        check_finite(samples)
-        session.latents = samples
-        logger.info(
-            "FAM %d x %d to %d x %d: %d steps, FM in %d calls, AM in %d calls of %d sites",
-            *(8 * side for side in (*native.shape[-2:], *target.shape[-2:])),
-            schedule.calls,
-            report.fm_calls,
-            sum(report.am_calls.values()),
-            len(report.am_calls),
-        )
-        return samples
-
-    return sample_img2img
-
-
-def wants_record(config: FamConfig) -> bool:
-    """Return whether AM shall attend to the native run itself, where it was ours."""
-    return config.am and config.attention > 0 and config.am_source != "replay"
+            clean = torch.zeros_like(self.studio.x) if target is None else target.to(self.studio.x)
+            return self.studio.sample(clean, steps=schedule.steps)
 
 
 def _then(action: Callable[[], None]) -> Callable[[Any], Any]:
@@ -137,14 +171,6 @@ def _reporting(progress: Progress, steps: int) -> Callable[[Any], Any]:
         return callback_state
 
     return make
-
-
-def _native_latent(session: Session, *, like: Tensor) -> Tensor:
-    """Return the native latent of the input pictures, one for each row of `like`."""
-    if not session.native_pictures:
-        raise ConfigError("FAM has no native picture in this pass; use the hires pass of txt2img, or img2img")
-    latents = torch.cat([encode(as_tensor([picture])) for picture in session.native_pictures])
-    return latents.expand(like.shape[0], -1, -1, -1) if latents.shape[0] == 1 else latents
 
 
 def _traits(p: Any) -> Traits:  # noqa: ANN401

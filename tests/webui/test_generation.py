@@ -398,6 +398,7 @@ def test_x_y_z_axes(server, check_off):
         ({}, {"hr_upscaler": "Lanczos"}, "Lanczos", "Lanczos"),
         ({}, {"hr_upscaler": None}, "Latent", None),
         ({"upsample": "latent_bicubic"}, {}, None, "Latent (bicubic)"),
+        ({"upsample": "latent_nearest"}, {}, None, "Latent (nearest-exact)"),
         ({"upsample": "pixel_bicubic"}, {}, None, None),
         ({"upsample": "pixel_lanczos"}, {"hr_upscaler": "Nearest", "batch_size": 2}, None, None),
     ],

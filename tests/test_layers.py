@@ -62,6 +62,7 @@ ALLOWED: dict[str, set[str]] = {
     "cli": {*JOBS, *STANDALONE, "typer", "fam_ext.cli", "fam_ext.methods.catalog"},
 }
 LAZY: dict[str, set[str]] = {
+    "samplers": {"torchsde", "scipy"},
     "hosts": {"accelerate", "diffusers", "modules", "k_diffusion", "backend", "ldm", "sgm", "modules_forge"},
     "jobs/executors/ray.py": {"ray"},
     "standalone.py": {"diffusers", "transformers"},

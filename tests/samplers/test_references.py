@@ -1,96 +1,107 @@
-"""Every sampler on every schedule is diffusers' own loop, and from a late start what exact scores say."""
+"""Every sampler on every schedule is diffusers' own loop, or k-diffusion's, and from a late start what exact scores
+say."""
 
-import inspect
 import math
-import warnings
 
 import pytest
 import torch
 
-from fam_ext.hosts import diffusers_samplers
-from fam_ext.hosts.diffusers_samplers import SCHEDULERS, SCHEDULES, DiffusersSampler, split_name
+from fam_ext.samplers import run as run_module
+from fam_ext.samplers.names import OFFERED, OFFERED_SCHEDULES, split_name
+from fam_ext.samplers.run import SamplerRun
+from fam_ext.samplers.table import SAMPLERS
+from fam_ext.samplers.trained import Trained
+from tests.hosts import ldm_toys
+from tests.hosts.toys import training
+from tests.samplers import references
 
-from .toys import training
-
-pytestmark = pytest.mark.slow  # diffusers' networks take longer to import than a unit file may run
-
-SHAPE = (1, 4, 8, 8)
 BOUND = 1e-4  # of the largest value; one for all
-KINDS = {
-    "epsilon": {},
-    "v": {"prediction_type": "v_prediction"},
-    "v, zero SNR": {
-        "prediction_type": "v_prediction",
-        "rescale_betas_zero_snr": True,
-        "timestep_spacing": "trailing",
-    },
-}
-PAIRS = sorted({(name, split_name(name, schedule)[1]) for name in SCHEDULERS for schedule in SCHEDULES})
+PAIRS = sorted({(name, split_name(name, schedule)[1]) for name in OFFERED for schedule in OFFERED_SCHEDULES})
+DIFFUSERS = [pair for pair in PAIRS if pair[1] in SAMPLERS[pair[0]].diffusers]
+# but where the network is told whole timesteps, as by diffusers
+K_DIFFUSION = [
+    (name, schedule)
+    for name, schedule in PAIRS
+    if name in references.FUNCTIONS and not (SAMPLERS[name].whole and schedule in SAMPLERS[name].diffusers)
+]
+needs_k_diffusion = pytest.mark.skipif(not ldm_toys.HAS_K_DIFFUSION, reason=ldm_toys.WITHOUT)
 
 
-def network(latent, timestep):
-    """Depends on its input's scale, nonlinearly, and on the time."""
-    return torch.tanh(1.3 * latent) + 0.2 * latent.roll(1, -1) - 0.3 * math.sin(timestep / 300)
+def test_every_pair_has_a_reference():
+    """But UniPC's on the WebUI's schedules, where nobody runs it: its loop is the same as on diffusers'."""
+    without = set(PAIRS) - {*DIFFUSERS, *K_DIFFUSION}
+    assert {name for name, _ in without} == {"UniPC"}
 
 
-def own_loop(settings, name, schedule, latent, *, steps, skipped):
-    """Diffusers' own loop on the last part of a schedule, as if there were no other."""
-    import diffusers
-
-    kind, options, _ = SCHEDULERS[name]
-    cls = getattr(diffusers, kind)
-    accepted = inspect.signature(cls.__init__).parameters
-    config = {key: value for key, value in settings.items() if key in accepted} | options
-    if SCHEDULES[schedule] in accepted:
-        config[SCHEDULES[schedule]] = True
-    if schedule == "SGM Uniform":
-        config["timestep_spacing"] = "trailing"
-    if "noise_sampler_seed" in accepted:
-        config["noise_sampler_seed"] = 5
-    scheduler = cls(**config)
-    if settings.get("rescale_betas_zero_snr") and "rescale_betas_zero_snr" not in accepted:
-        # the very same numbers as diffusers' own rescaling: a Brownian path is rough, and shows the last digit
-        euler = {key: settings[key] for key in ("beta_start", "beta_end", "beta_schedule", "rescale_betas_zero_snr")}
-        scheduler.alphas_cumprod = diffusers.EulerDiscreteScheduler(**euler).alphas_cumprod
-    scheduler.set_timesteps(steps)
-    largest = float(scheduler.sigmas.max()) if hasattr(scheduler, "sigmas") else 0.0
-    if name in ("LMS", "Euler", "Heun"):
-        scheduler.sigmas, scheduler.timesteps = scheduler.sigmas[skipped:], scheduler.timesteps[skipped:]
-        times = scheduler.timesteps
-    else:
-        times = scheduler.timesteps[skipped:]
-        if hasattr(scheduler, "set_begin_index"):
-            scheduler.set_begin_index(skipped)
-    if name == "DPM++ SDE":
-        assert largest == float(scheduler.sigmas.max())  # one Brownian path over the whole schedule
-    generator = torch.Generator().manual_seed((5 * 1_000_003 + 7) % 2**63)
-    extra = {"generator": generator} if "generator" in inspect.signature(scheduler.step).parameters else {}
-    for timestep in times:
-        shown = scheduler.scale_model_input(latent, timestep)
-        with warnings.catch_warnings():
-            warnings.filterwarnings("ignore", message="Should have t[ab][<>]=t[01]")
-            latent = scheduler.step(network(shown, float(timestep)), timestep, latent, return_dict=False, **extra)[0]
-    return latent
+@pytest.mark.slow  # diffusers takes longer to import than a unit file may run
+@pytest.mark.parametrize("start", [1.0, 0.6])
+@pytest.mark.parametrize("kind", references.KINDS)
+@pytest.mark.parametrize(("name", "schedule"), DIFFUSERS)
+def test_it_is_diffusers_own_loop(name, schedule, start, kind):
+    settings = references.settings_of(kind)
+    run, made = references.ours(settings, name, schedule, start=start)
+    assert run.schedule == schedule
+    theirs = references.diffusers_loop(settings, name, schedule, references.begin(run), steps=10, run=run)
+    assert references.distance(made, theirs) < BOUND
 
 
+@pytest.mark.slow
+@pytest.mark.parametrize("steps", [4, 13])
+@pytest.mark.parametrize("spacing", ["leading", "trailing", "linspace"])
+@pytest.mark.parametrize("name", references.SCHEDULERS)
+def test_a_spacing_is_diffusers_own(name, spacing, steps):
+    settings = training()
+    run, made = references.ours(settings, name, "Uniform", steps=steps, spacing=spacing)
+    begin = references.begin(run)
+    theirs = references.diffusers_loop(settings, name, "Uniform", begin, steps=steps, spacing=spacing, run=run)
+    assert references.distance(made, theirs) < BOUND
+
+
+@needs_k_diffusion
 @pytest.mark.parametrize(
-    ("start", "kind"),
+    ("name", "schedule", "kind", "start"),
     [
-        pytest.param(start, kind, marks=() if (start, kind) == (0.6, "v, zero SNR") else pytest.mark.slow)
+        pytest.param(
+            *(name, schedule, kind, start),
+            marks=() if (kind, start) == ("v", 1.0) and schedule in ("Simple", "KL Optimal") else pytest.mark.slow,
+        )
+        for name, schedule in K_DIFFUSION
+        for kind in references.KINDS
         for start in (1.0, 0.6)
-        for kind in KINDS
+        # every schedule once, and one that ends at 0 and one that doesn't with every kind of network from any start
+        if (kind, start) == ("epsilon", 1.0) or schedule in ("Simple", "KL Optimal")
     ],
 )
-@pytest.mark.parametrize(("name", "schedule"), PAIRS)
-def test_it_is_diffusers_own_loop(name, schedule, start, kind):
-    settings = training(**KINDS[kind])
-    run = DiffusersSampler(settings, name, schedule, steps=10, seeds=[5], start=start)
-    assert run.schedule == schedule
-    begin = torch.randn(SHAPE, generator=torch.Generator().manual_seed(1)) * run.levels[0].scale
-    ours = run.run(begin, lambda latent, level: network(latent, level.timestep))
-    theirs = own_loop(settings, name, schedule, begin, steps=10, skipped=run._first).float()
-    assert torch.isfinite(theirs).all()
-    assert (ours - theirs).abs().max() <= BOUND * theirs.abs().max()
+def test_it_is_k_diffusions_loop(name, schedule, start, kind):
+    """At zero terminal SNR in double precision: beside states of 4096, single precision alone is 5e-4 off."""
+    settings = references.settings_of(kind)
+    exact = "zero SNR" in kind and not SAMPLERS[name].brownian  # a Brownian path needs the sigmas' last digit
+    dtype = torch.float64 if exact else torch.float32
+    run, made = references.ours(settings, name, schedule, start=start, dtype=dtype)
+    if len(run.levels) == 1 and name in ("DPM++ 2M SDE", "DPM++ 3M SDE"):
+        pytest.skip("k-diffusion itself fails on a run of one step")
+    theirs = references.k_diffusion_loop(settings, name, references.begin(run, dtype), steps=10, run=run)
+    assert references.distance(made, theirs) < BOUND
+
+
+@pytest.mark.parametrize("prediction", ["epsilon", "v_prediction", "sample"])
+@pytest.mark.parametrize("name", OFFERED)
+def test_what_the_network_predicts_is_said_in_three_ways(name, prediction):
+    """One network whose answer is told as noise, as v and as the clean latent makes one picture."""
+    level_of = SamplerRun(Trained.of(training()), name, "Automatic", steps=6, seeds=[5])
+
+    def answer(latent, level):
+        signal, noise = level.signal / level.scale, level.noise / level.scale
+        clean = torch.tanh(latent) * 0.5
+        epsilon = (latent - signal * clean) / noise
+        return {"epsilon": epsilon, "v_prediction": signal * epsilon - noise * clean, "sample": clean}[prediction]
+
+    begin = references.begin(level_of)
+    trained = Trained.of(training(prediction_type=prediction))
+    made = SamplerRun(trained, name, "Automatic", steps=6, seeds=[5]).run(begin, answer)
+    clean = SamplerRun(Trained.of(training(prediction_type="sample")), name, "Automatic", steps=6, seeds=[5])
+    told = clean.run(begin, lambda latent, level: torch.tanh(latent) * 0.5)
+    assert references.distance(made, told) < BOUND
 
 
 @pytest.mark.parametrize("start", [1.0, 0.7, 0.6])
@@ -99,7 +110,7 @@ def test_it_is_diffusers_own_loop(name, schedule, start, kind):
     [
         pytest.param(*pair, marks=() if pair == ("LMS", "Uniform") else pytest.mark.slow)
         for pair in PAIRS
-        if pair[0] != "LCM"
+        if pair[0] != "LCM" and pair[1] in (*SAMPLERS[pair[0]].diffusers, OFFERED[pair[0]], "Normal")
     ],
 )
 def test_with_exact_scores_the_result_has_the_datas_mean_and_spread(name, schedule, start, monkeypatch):
@@ -109,9 +120,9 @@ def test_with_exact_scores_the_result_has_the_datas_mean_and_spread(name, schedu
     (A divisor of 1000: on others diffusers' DDIM with trailing timesteps steps by 1000 // steps between them.)
     """
     mean, spread = 0.3, 0.5
-    monkeypatch.setattr(diffusers_samplers, "MOST_STEPS", 250)  # more than a user is given
-    monkeypatch.setattr(diffusers_samplers, "most_steps", lambda name: 250)
-    run = DiffusersSampler(training(), name, schedule, steps=250, seeds=[5], start=start)
+    monkeypatch.setattr(run_module, "MOST_STEPS", 250)  # more than a user is given
+    monkeypatch.setattr(run_module, "most_steps", lambda name: 250)
+    run = SamplerRun(Trained.of(training()), name, schedule, steps=250, seeds=[5], start=start)
     first = run.levels[0]
     noise = torch.randn((1, 4, 48, 48), generator=torch.Generator().manual_seed(1))
     begin = first.signal * mean + noise * math.hypot(first.signal * spread, first.noise)
@@ -126,6 +137,7 @@ def test_with_exact_scores_the_result_has_the_datas_mean_and_spread(name, schedu
 
 
 def test_a_schedule_that_begins_at_the_noisiest_timestep():
-    for name in SCHEDULERS:
-        assert DiffusersSampler(training(), name, "SGM Uniform", steps=4, seeds=[1]).levels[0].timestep == 999
-    assert DiffusersSampler(training(), "Euler", "Uniform", steps=4, seeds=[1]).levels[0].timestep == 751
+    trained = Trained.of(training())
+    for name in OFFERED:
+        assert SamplerRun(trained, name, "SGM Uniform", steps=4, seeds=[1]).levels[0].timestep == 999
+    assert SamplerRun(trained, "Euler", "Uniform", steps=4, seeds=[1]).levels[0].timestep == 751

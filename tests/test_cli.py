@@ -345,6 +345,7 @@ def test_ctrl_c_finishes_nothing_half_way(tmp_path: Path) -> None:
     assert strays(tmp_path / "out") == []
 
 
+@pytest.mark.slow
 def test_help_and_version_load_no_torch() -> None:
     code = (
         "import sys\nfrom fam_ext.cli import main\n"

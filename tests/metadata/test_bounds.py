@@ -180,7 +180,7 @@ def test_files_of_every_shape_are_read_in_a_second_and_200_mb(tmp_path: Path) ->
         assert kilobytes < 200 << 10, f"{name}: {kilobytes / 1024:.0f} MB"
 
 
-@pytest.mark.parametrize("name", ["many texts", "many chunks", "JPEG: segments"])
+@pytest.mark.parametrize("name", ["many texts", "many chunks", pytest.param("JPEG: segments", marks=pytest.mark.slow)])
 def test_parts_by_the_hundred_thousand_are_refused_in_a_sentence(name: str) -> None:
     with pytest.raises(PictureError, match=r"more than [0-9]+ .*open and save it again"):
         read_header(FILES[name]())

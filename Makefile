@@ -10,7 +10,7 @@ PIP := $(BIN)/python -m pip install --quiet --disable-pip-version-check
 # one thread a process: two test workers share two cores
 TESTS := OMP_NUM_THREADS=1 $(BIN)/python -m pytest -n 2 --dist loadgroup
 
-.PHONY: demo test unit unit-times gpu fuzz lint types format setup clean
+.PHONY: demo test unit unit-times gpu fuzz mutants lint types format setup clean
 
 demo: $(READY)
 	@$(BIN)/fam-hires demo run --out out/demo
@@ -32,6 +32,10 @@ gpu: $(TEST_READY)
 # a hundred thousand odd inputs, drawn anew each time
 fuzz: $(TEST_READY)
 	FAM_FUZZ=100000 $(TESTS) tests/jobs/test_fuzz.py tests/jobs/test_fuzz_writers.py
+
+# eighty small faults, one at a time: do the unit tests notice? (20 minutes; says which they do not)
+mutants: $(TEST_READY)
+	$(BIN)/python tools/mutants.py
 
 lint: $(TEST_READY)
 	$(BIN)/ruff format --check .

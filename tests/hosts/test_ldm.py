@@ -5,55 +5,13 @@ import torch
 from torch.utils._python_dispatch import TorchDispatchMode
 
 from fam_ext.core.config import FamConfig
-from fam_ext.core.guide import HiresGuide, NativeRecord
+from fam_ext.core.guide import NativeRecord
 from fam_ext.core.schedule import NoiseLevel
-from fam_ext.errors import AlreadyGuidedError, ConfigError, UnsupportedModelError
 from fam_ext.hosts import ldm
 from tests.hosts import ldm_toys
+from tests.hosts.ldm_toys import LEVEL, call, make_guide
 
 pytestmark = pytest.mark.skipif(not ldm_toys.HAS_LDM, reason=ldm_toys.WITHOUT)
-LEVEL = NoiseLevel(500.0, 1.0, 2.0)
-
-
-def make_guide(config=None, *, native=(8, 8), target=(16, 16), batch=1, record=None):
-    torch.manual_seed(1)
-    latent = torch.randn(batch, 4, *native)
-    upsampled = torch.nn.functional.interpolate(latent, target, mode="bicubic")
-    return HiresGuide(
-        config or FamConfig(),
-        native=latent,
-        target=upsampled,
-        noise=torch.randn(batch, 4, *target),
-        steps=6,
-        record=record,
-    )
-
-
-def call(unet, guide, *, rows=(0, 0), position=None, in_channels=4, traits=None, at=LEVEL):
-    """Return the guided UNet's output for the given rows (each the index of its picture)."""
-    state = guide.diffused(at)
-    position = position or ldm.Position(state, at)
-    x = (state / at.scale)[list(rows)]
-    if in_channels > 4:
-        x = torch.cat([x, torch.ones(len(rows), in_channels - 4, *x.shape[2:])], 1)
-    torch.manual_seed(2)
-    context = torch.randn(len(rows), 5, ldm_toys.CONTEXT)
-    timesteps = torch.full((len(rows),), at.timestep)
-    with ldm.guided_unet(unet, guide, position=position, traits=traits):
-        return unet(x, timesteps, context=context)
-
-
-def snapshot(unet):
-    """Return everything that a hook could leave behind."""
-    return {
-        name: (
-            sorted(module.__dict__),
-            module.__dict__.get("forward"),
-            len(module._forward_pre_hooks),
-            len(module._forward_hooks),
-        )
-        for name, module in unet.named_modules()
-    }
 
 
 @pytest.mark.parametrize(
@@ -69,7 +27,7 @@ def test_sites_are_the_first_up_block_that_has_attention(kind, expected):
         assert [site.name for site in sites] == expected
 
 
-@pytest.mark.parametrize("kind", ["sd15", "sdxl"])
+@pytest.mark.parametrize("kind", [pytest.param("sd15", marks=pytest.mark.slow), "sdxl"])
 @pytest.mark.parametrize("target", [(16, 16), (24, 16), (20, 16)])
 def test_am_acts_once_per_site_and_call_and_changes_the_output(kind, target):
     if kind == "sd15" and target == (20, 16):
@@ -96,7 +54,7 @@ def test_the_native_pass_stops_after_the_last_site():
 
 
 def test_a_native_pass_like_the_target_changes_nothing():
-    unet = ldm_toys.unet()
+    unet = ldm_toys.unet("small")
     guide = make_guide(native=(16, 16), target=(16, 16))
     guide.native = guide.target
     guide.native_noise = guide.noise
@@ -108,7 +66,7 @@ def test_a_native_pass_like_the_target_changes_nothing():
 
 @pytest.mark.parametrize("config", [FamConfig(am=False), FamConfig(attention=0), FamConfig(am_window=(0.4, 0.0))])
 def test_am_that_does_not_act_changes_no_bit(config):
-    unet = ldm_toys.unet()
+    unet = ldm_toys.unet("small")
     guide = make_guide(config)
     guided = call(unet, guide)
     state = (guide.diffused(LEVEL) / LEVEL.scale)[[0, 0]]
@@ -128,7 +86,7 @@ def test_rows_are_resolved_by_content_in_any_order_and_number():
 
 
 def test_each_row_is_guided_by_its_own_picture():
-    unet = ldm_toys.unet()
+    unet = ldm_toys.unet("small")
     both = call(unet, make_guide(batch=2), rows=(1, 0, 1, 0))
     other = call(unet, make_guide(batch=2), rows=(0, 1, 0, 1))
     torch.manual_seed(2)
@@ -147,7 +105,7 @@ def test_each_row_is_guided_by_its_own_picture():
 def test_a_recorded_native_run_is_used_at_its_own_level():
     from ldm.modules.diffusionmodules.util import timestep_embedding
 
-    unet = ldm_toys.unet()
+    unet = ldm_toys.unet("small")
     record = NativeRecord()
     torch.manual_seed(4)
     recorded = torch.randn(1, 4, 8, 8)
@@ -171,111 +129,6 @@ def test_inpainting_channels_are_carried_to_the_native_size():
     guide = make_guide()
     out = call(unet, guide, in_channels=9)
     assert guide.report.am_calls and out.shape == (2, 4, 16, 16)
-
-
-def test_everything_is_restored_after_success_error_and_interrupt():
-    class Interrupted(BaseException):
-        pass
-
-    unet = ldm_toys.unet()
-    before, weights = snapshot(unet), {name: value.clone() for name, value in unet.state_dict().items()}
-    call(unet, make_guide())
-    assert snapshot(unet) == before
-    for error in (RuntimeError("out of memory"), Interrupted()):
-
-        def raising(module, args, error=error):
-            if args[0].shape[-1] == 16:  # not in the native pass
-                raise error
-
-        handle = unet.output_blocks[11].register_forward_pre_hook(raising)
-        with pytest.raises(type(error)):
-            call(unet, make_guide())
-        handle.remove()
-        assert snapshot(unet) == before
-    assert all(torch.equal(value, weights[name]) for name, value in unet.state_dict().items())
-    with pytest.raises(ConfigError, match="am_sites"):
-        call(unet, make_guide(FamConfig(am_sites="nothing*")))
-    assert snapshot(unet) == before
-
-
-def test_a_second_entry_is_refused_and_leaves_the_first_alone():
-    unet = ldm_toys.unet()
-    before = snapshot(unet)
-    with ldm.guided_unet(unet, make_guide(), position=ldm.Position()):
-        with pytest.raises(AlreadyGuidedError), ldm.guided_unet(unet, make_guide(), position=ldm.Position()):
-            pass
-        assert "_fam_guided" in unet.__dict__
-    assert snapshot(unet) == before
-
-
-def test_an_earlier_owner_of_a_slot_is_chained_and_put_back():
-    unet = ldm_toys.unet()
-    site = unet.output_blocks[3][1].transformer_blocks[0].attn1
-    calls = []
-    original = site.forward
-
-    def hypertile(x, context=None, mask=None, **kwargs):
-        calls.append(x.shape)
-        return original(x, context=context, mask=mask, **kwargs)
-
-    site.forward = hypertile
-    call(unet, make_guide(FamConfig(am_window=(0.4, 0.0))))
-    assert calls and site.__dict__["forward"] is hypertile
-
-
-def test_a_wrapper_that_stays_on_ours_finds_it_closed():
-    unet = ldm_toys.unet()
-    guide = make_guide()
-    position = ldm.Position(guide.diffused(LEVEL), LEVEL)
-    x = (position.latent / LEVEL.scale)[[0, 0]]
-    context = torch.zeros(2, 5, ldm_toys.CONTEXT)
-    plain = unet(x, torch.full((2,), 500.0), context=context)
-    with ldm.guided_unet(unet, guide, position=position):
-        ours = unet.forward
-        unet.forward = lambda *args, **kwargs: ours(*args, **kwargs)
-    assert torch.equal(unet(x, torch.full((2,), 500.0), context=context), plain)
-
-
-def test_reference_style_context_is_self_attention_and_banks_fall_through():
-    unet = ldm_toys.unet()
-    guide = make_guide()
-    block = unet.output_blocks[3][1].transformer_blocks[0]
-    original = block._forward
-
-    def reference_style(x, context=None):
-        x_norm = block.norm1(x)
-        x = block.attn1(x_norm, context=x_norm) + x
-        x = block.attn2(block.norm2(x), context=context) + x
-        return block.ff(block.norm3(x)) + x
-
-    block._forward = reference_style
-    call(unet, guide)
-    assert guide.report.am_calls["output_blocks.3.1.transformer_blocks.0.attn1"] == 1
-
-    def with_bank(x, context=None):
-        x_norm = block.norm1(x)
-        x = block.attn1(x_norm, context=torch.cat([x_norm, x_norm], 1)) + x
-        x = block.attn2(block.norm2(x), context=context) + x
-        return block.ff(block.norm3(x)) + x
-
-    block._forward = with_bank
-    guide = make_guide()
-    call(unet, guide)
-    assert "output_blocks.3.1.transformer_blocks.0.attn1" not in guide.report.am_calls
-    assert len(guide.report.am_calls) == 2
-    block._forward = original
-
-
-def test_hypernetworks_reach_keys_and_values():
-    unet = ldm_toys.unet()
-    plain = call(unet, make_guide())
-    changed = call(unet, make_guide(), traits=ldm.Traits(hypernetworks=lambda context: (2 * context, context - 1)))
-    assert not torch.allclose(plain, changed, atol=1e-4)
-
-
-def test_no_network_of_another_kind():
-    with pytest.raises(UnsupportedModelError, match="Linear"):
-        ldm.up_blocks(torch.nn.Linear(2, 2))
 
 
 class LargestTensor(TorchDispatchMode):

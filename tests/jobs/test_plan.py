@@ -410,6 +410,7 @@ def test_equal_names_are_settled_in_linear_time(tmp_path: Path) -> None:
         assert [item.output for item in journal.items()] == names
 
 
+@pytest.mark.slow  # imports torch
 def test_one_limit_on_steps_at_every_door(tmp_path: Path) -> None:
     from fam_ext.options.table import BY_NAME
     from fam_ext.samplers.names import MOST_STEPS

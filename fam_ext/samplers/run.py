@@ -12,7 +12,7 @@ from fam_ext.errors import Cancelled, NonFiniteLatentError, UsageError
 from fam_ext.samplers.checks import LateChecks
 from fam_ext.samplers.names import MOST_STEPS, most_steps, split_name
 from fam_ext.samplers.noise import BrownianPaths, Streams
-from fam_ext.samplers.table import SAMPLERS, steps_of
+from fam_ext.samplers.table import BROWNIAN, SAMPLERS, steps_of
 from fam_ext.samplers.trained import Trained
 
 OnLevel = Callable[[Tensor, NoiseLevel], Tensor]
@@ -50,7 +50,9 @@ class SamplerRun:
         self._steps = whole[first:]
         self._trained = trained
         # over the whole schedule: where a run begins does not change a picture's path
-        self._noise = BrownianPaths(seeds, [*states, self.end]) if SAMPLERS[self.name].brownian else Streams(seeds)
+        self._noise = (
+            BrownianPaths(seeds, [*states, self.end]) if SAMPLERS[self.name].noise == BROWNIAN else Streams(seeds)
+        )
 
     def run(
         self,

@@ -1,4 +1,4 @@
-"""The samplers: which loop, over which levels, with which noise. `names.OFFERED` says the same without torch."""
+"""The samplers: which loop, over which levels, with which noise. `names.OFFERED` has their names without torch."""
 
 from __future__ import annotations
 
@@ -11,47 +11,47 @@ from fam_ext.samplers import loops, schedules
 from fam_ext.samplers.trained import Trained, between
 
 CLEAN = NoiseLevel(0.0, 1.0, 0.0)
-ALL_OF_DIFFUSERS = ("Uniform", "SGM Uniform", "Karras", "Exponential")
+SPACED = ("Uniform", "SGM Uniform")
+ALL_OF_DIFFUSERS = (*SPACED, "Karras", "Exponential")
+EACH_STEP, BROWNIAN = "each step", "Brownian path"
 
 
 @dataclass(frozen=True)
 class Entry:
-    """One sampler. Which of its schedules are diffusers' own; every other is the WebUI's."""
+    """One sampler: what its loop runs over. The schedule that "Automatic" means is in `names.OFFERED`."""
 
     loop: loops.Loop
     order: int
-    reference: str
-    """Whose loop it equals: "diffusers", "k-diffusion" or both."""
-    automatic: str
-    """The schedule that "Automatic" means."""
     diffusers: tuple[str, ...] = ()
+    """Schedules with diffusers' sigmas; every other one has the WebUI's."""
+    noise: str = ""
+    """What is drawn between states: nothing, `EACH_STEP` or `BROWNIAN`."""
     spread: Callable[[Trained, int, str], list[float]] = schedules.spread
     whole: bool = False
-    """The network is told whole timesteps on diffusers' schedules, and the sigmas span the model's whole range."""
+    """On diffusers' schedules the network is told whole timesteps, and sigmas span the model's whole range."""
     preserving: bool = False
-    """States are variance preserving, at trained timesteps (DDIM, LCM)."""
-    brownian: bool = False
+    """States are variance preserving, at trained timesteps."""
     skips_last_sigma: bool = False
     """The WebUI leaves out the last sigma before 0 of a schedule with one step more."""
 
 
 SAMPLERS: Mapping[str, Entry] = {
-    "DDIM": Entry(loops.euler, 1, "diffusers", "Uniform", ("Uniform", "SGM Uniform"), preserving=True),
-    "Euler": Entry(loops.euler, 1, "both", "Uniform", ALL_OF_DIFFUSERS),
-    "Euler a": Entry(loops.euler_ancestral, 1, "both", "Uniform", ("Uniform", "SGM Uniform")),
-    "LMS": Entry(loops.lms, 4, "both", "Uniform", ALL_OF_DIFFUSERS),
-    "Heun": Entry(loops.heun, 2, "both", "Uniform", ALL_OF_DIFFUSERS),
-    "DPM2": Entry(loops.dpm_2, 2, "k-diffusion", "Karras", skips_last_sigma=True),
-    "DPM2 a": Entry(loops.dpm_2_ancestral, 2, "k-diffusion", "Karras", skips_last_sigma=True),
-    "DPM++ 2S a": Entry(loops.dpmpp_2s_ancestral, 2, "k-diffusion", "Karras"),
-    "DPM++ 2M": Entry(loops.dpmpp_2m, 2, "both", "Karras", ALL_OF_DIFFUSERS, schedules.spread_above_zero, whole=True),
+    "DDIM": Entry(loops.euler, 1, SPACED, preserving=True),
+    "Euler": Entry(loops.euler, 1, ALL_OF_DIFFUSERS),
+    "Euler a": Entry(loops.euler_ancestral, 1, SPACED, EACH_STEP),
+    "LMS": Entry(loops.lms, 4, ALL_OF_DIFFUSERS),
+    "Heun": Entry(loops.heun, 2, ALL_OF_DIFFUSERS),
+    "DPM2": Entry(loops.dpm_2, 2, skips_last_sigma=True),
+    "DPM2 a": Entry(loops.dpm_2_ancestral, 2, noise=EACH_STEP, skips_last_sigma=True),
+    "DPM++ 2S a": Entry(loops.dpmpp_2s_ancestral, 2, noise=EACH_STEP),
+    "DPM++ 2M": Entry(loops.dpmpp_2m, 2, ALL_OF_DIFFUSERS, spread=schedules.spread_above_zero, whole=True),
     "DPM++ 2M SDE": Entry(
-        loops.dpmpp_2m_sde, 2, "both", "Exponential", ALL_OF_DIFFUSERS, schedules.spread_above_zero, whole=True
+        loops.dpmpp_2m_sde, 2, ALL_OF_DIFFUSERS, EACH_STEP, spread=schedules.spread_above_zero, whole=True
     ),
-    "DPM++ 3M SDE": Entry(loops.dpmpp_3m_sde, 3, "k-diffusion", "Exponential", brownian=True, skips_last_sigma=True),
-    "DPM++ SDE": Entry(loops.dpmpp_sde, 2, "both", "Karras", ALL_OF_DIFFUSERS, brownian=True),
-    "UniPC": Entry(loops.unipc, 2, "diffusers", "Uniform", ALL_OF_DIFFUSERS, schedules.spread_above_zero, whole=True),
-    "LCM": Entry(loops.lcm, 1, "diffusers", "Uniform", ("Uniform",), preserving=True),
+    "DPM++ 3M SDE": Entry(loops.dpmpp_3m_sde, 3, noise=BROWNIAN, skips_last_sigma=True),
+    "DPM++ SDE": Entry(loops.dpmpp_sde, 2, ALL_OF_DIFFUSERS, BROWNIAN),
+    "UniPC": Entry(loops.unipc, 2, ALL_OF_DIFFUSERS, spread=schedules.spread_above_zero, whole=True),
+    "LCM": Entry(loops.lcm, 1, ("Uniform",), EACH_STEP, preserving=True),
 }
 
 

@@ -7,7 +7,7 @@ import warnings
 import torch
 
 from fam_ext.samplers.run import SamplerRun
-from fam_ext.samplers.table import SAMPLERS
+from fam_ext.samplers.table import BROWNIAN, SAMPLERS
 from fam_ext.samplers.trained import Trained
 from tests.hosts import ldm_toys
 from tests.hosts.toys import training
@@ -149,7 +149,7 @@ def k_diffusion_loop(settings, name, latent, *, steps, run):
     denoiser = (external.CompVisVDenoiser if is_v else external.CompVisDenoiser)(Network())
     sigmas = torch.tensor([*(level.sigma for level in run.levels), run.end.sigma]).to(latent.dtype)
     more = {}
-    if SAMPLERS[name].brownian:
+    if SAMPLERS[name].noise == BROWNIAN:
         whole, _ = ours(settings, name, run.schedule, steps=steps)  # its path is over the whole schedule
         ends = min(level.sigma for level in (*whole.levels, whole.end) if level.sigma > 0), whole.levels[0].sigma
         more["noise_sampler"] = sampling.BrownianTreeNoiseSampler(torch.zeros(SHAPE), *ends, seed=SEED)
@@ -164,3 +164,23 @@ def k_diffusion_loop(settings, name, latent, *, steps, run):
 def settings_of(kind):
     """Return the training settings of one of KINDS."""
     return training(**KINDS[kind])
+
+
+def differences(name, *, kinds=tuple(KINDS)):
+    """Return the largest distance over whole runs to each reference that the sampler has, on its own schedules there
+    (k-diffusion: three of the WebUI's), with each kind of network, from both starts."""
+    found = {}
+    for kind in kinds:
+        settings = settings_of(kind)
+        for start in (1.0, 0.6):
+            for schedule in SAMPLERS[name].diffusers:
+                run, made = ours(settings, name, schedule, start=start)
+                theirs = diffusers_loop(settings, name, schedule, begin(run), steps=10, run=run)
+                found["diffusers"] = max(found.get("diffusers", 0.0), distance(made, theirs))
+            for schedule in ("Normal", "Polyexponential", "KL Optimal") if name in FUNCTIONS else ():
+                # as the tests: beside states of 4096, single precision alone is 5e-4 off
+                dtype = torch.float64 if "zero SNR" in kind and SAMPLERS[name].noise != BROWNIAN else torch.float32
+                run, made = ours(settings, name, schedule, start=start, dtype=dtype)
+                theirs = k_diffusion_loop(settings, name, begin(run, dtype), steps=10, run=run)
+                found["k-diffusion"] = max(found.get("k-diffusion", 0.0), distance(made, theirs))
+    return found

@@ -13,7 +13,8 @@ from fam_ext.options.field import MOST_STEPS
 
 # canonical name (A1111's) -> other spellings: k-diffusion, ComfyUI, diffusers, InvokeAI, NovelAI, AI Horde
 _SAMPLERS: Mapping[str, str] = {
-    "DDIM": "ddim|k_ddim|ddim_v3|DDIMScheduler|DDIM CFG++",
+    "DDIM": "ddim|k_ddim|ddim_v3|DDIMScheduler",
+    "DDIM CFG++": "ddim_cfgpp|ddim_cfg_pp",
     "DDPM": "ddpm|DDPMScheduler",
     "Euler": "euler|k_euler|euler_discrete|EulerDiscreteScheduler|euler_cfg_pp|euler flow match",
     "Euler a": "euler_a|euler_ancestral|k_euler_a|k_euler_ancestral|EulerAncestralDiscreteScheduler|Euler Ancestral|"
@@ -28,7 +29,8 @@ _SAMPLERS: Mapping[str, str] = {
     "DPM++ 2M": "dpmpp_2m|k_dpmpp_2m|dpm++2m|dpm++2mv2|DPMSolverMultistepScheduler|dpmpp_2m_cfg_pp|"
     "dpm_solver_multistep|dpmpp|dpm_solver_stability|dpm_solver|k_dpm_solver|dpmpp_2",
     "DPM++ SDE": "dpmpp_sde|dpmpp_sde_gpu|k_dpmpp_sde|DPMSolverSDEScheduler|DPM SDE|DPM++ SDE Substep",
-    "DPM++ 2M SDE": "dpmpp_2m_sde|dpmpp_2m_sde_gpu|k_dpmpp_2m_sde|dpmpp_2m_sde_heun",
+    "DPM++ 2M SDE": "dpmpp_2m_sde|dpmpp_2m_sde_gpu|k_dpmpp_2m_sde",
+    "DPM++ 2M SDE Heun": "dpmpp_2m_sde_heun|dpmpp_2m_sde_heun_gpu|k_dpmpp_2m_sde_heun",
     "DPM++ 3M SDE": "dpmpp_3m_sde|dpmpp_3m_sde_gpu|k_dpmpp_3m_sde",
     "DPM++ 2S": "dpmpp_2s|DPMSolverSinglestepScheduler",
     "UniPC": "uni_pc|unipc|uni_pc_bh2|UniPCMultistepScheduler|unipc_snr|unipc_snr_2|unipc_tu|unipc_tu_2|unipc_tq",
@@ -99,6 +101,8 @@ MAX_STEPS: Mapping[str, int] = {"LCM": 50}
 """The distilled model knows 50 timesteps."""
 FALLBACK = "DPM++ 2M"
 _NEAREST: Mapping[str, str] = {
+    "DDIM CFG++": "DDIM",
+    "DPM++ 2M SDE Heun": "DPM++ 2M SDE",
     "DPM++ 2S": "DPM++ 2M",
     "TCD": "LCM",
     "DDPM": "Euler a",

@@ -32,6 +32,18 @@ def test_every_offered_name_is_a_known_spelling_and_is_taken() -> None:
             assert bool(notes) == (not same)
 
 
+def test_the_webuis_names_stay_as_they_are() -> None:
+    """In the WebUI a picture's own sampler runs: another name for it would be another picture without a word."""
+    webui = (
+        *("DPM++ 2M", "DPM++ SDE", "DPM++ 2M SDE", "DPM++ 2M SDE Heun", "DPM++ 2S a", "DPM++ 3M SDE", "Euler a"),
+        *("Euler", "LMS", "Heun", "DPM2", "DPM2 a", "DPM fast", "DPM adaptive", "Restart", "DDIM", "DDIM CFG++"),
+        *("PLMS", "UniPC", "LCM"),
+    )
+    for name in webui:
+        assert names.usual(name, None) == (name, None)
+        assert bool(names.choose(name, "Automatic")[2]) == (name not in names.OFFERED)
+
+
 @pytest.mark.parametrize(
     ("sampler", "schedule", "spacing"),
     [

@@ -74,6 +74,7 @@ ALLOWED: dict[str, set[str]] = {
 }
 LAZY: dict[str, set[str]] = {
     "methods/catalog.py": {"fam_ext.methods"},
+    "samplers": {"torchsde", "scipy"},
     "hosts": {"accelerate", "diffusers", "modules", "k_diffusion", "backend", "ldm", "sgm", "modules_forge"},
     "jobs/executors/ray.py": {"ray"},
     "standalone.py": {"diffusers", "transformers"},

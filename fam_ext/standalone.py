@@ -251,7 +251,7 @@ def what_ran(done: hires.Upscaled, request: HiresRequest, host: DiffusersHost) -
     """Return the record of what ran: FAM's dials only if FM or AM acted, and a part that did not act as off."""
     sampler, schedule = split_name(request.sampler, request.schedule)
     fm_calls, am_calls = done.report.fm_calls, sum(done.report.am_calls.values())
-    acted = done.method == "fam" and (fm_calls > 0 or am_calls > 0)
+    acted = fm_calls > 0 or am_calls > 0
     return Ran(
         config=request.config.replace(fm=fm_calls > 0, am=am_calls > 0) if acted else None,
         method=done.method,

@@ -1,4 +1,4 @@
-"""What the recipe asks of a host: encode, decode, conditioning, a sampler, and a model that a guide can steer."""
+"""What the recipe asks of a host: encode, decode, conditioning, a sampler, and a model that a pass can steer."""
 
 from __future__ import annotations
 
@@ -11,8 +11,8 @@ from typing import Any, Protocol
 import torch
 from torch import Tensor
 
-from fam_ext.core.guide import HiresGuide
 from fam_ext.core.schedule import NoiseLevel, Size
+from fam_ext.methods.base import Pass
 from fam_ext.samplers.checks import EVENTS as EVENTS
 from fam_ext.samplers.checks import LateChecks as LateChecks
 
@@ -92,6 +92,8 @@ class Host(Protocol):
     native_side: int
     """Side in pixels of the square picture the model was trained for."""
     samplers: tuple[str, ...]
+    gives: frozenset[str]
+    """What a method may need of it: `methods.capabilities`."""
 
     def encode(self, images: Tensor, *, tile: int | None = None) -> Tensor:
         """Return the latents of `images`; tiled in `tile` pixels (None: when large, 0: never)."""
@@ -123,12 +125,12 @@ class Host(Protocol):
         *,
         size: Size,
         cfg_scale: float,
-        guide: HiresGuide | None = None,
+        steered: Pass | None = None,
         low_memory: bool = False,
     ) -> AbstractContextManager[Model]:
         """While open, gives the network for `prompts` at `size` (pixels) under classifier-free guidance.
 
-        With a `guide`, each call runs the native pass first and blends attention; everything is undone on every exit.
+        `steered` is asked around each call of it, and at the sites in it that it patches, as long as this is open.
         `low_memory` runs the halves of the guidance one after the other.
         """
         ...

@@ -62,6 +62,7 @@ ALLOWED: dict[str, set[str]] = {
         *("fam_ext.webui", "fam_ext.ui", "fam_ext.hires", "fam_ext.recipe"),
     },
     "weights.py": set(),
+    "upscalers.py": {"torch", "numpy", "PIL"},
     "compare.py": {"PIL", "numpy"},
     "terminal.py": {"fam_ext.jobs.walk", "typer"},
     "bench.py": {*HOSTS, "fam_ext.methods", "fam_ext.hires", "fam_ext.recipe"},
@@ -79,6 +80,7 @@ LAZY: dict[str, set[str]] = {
     "jobs/executors/ray.py": {"ray"},
     "standalone.py": {"diffusers", "transformers"},
     "demo": {"safetensors"},
+    "upscalers.py": {"safetensors", "spandrel"},
     "cli": {"rich"},
 }
 IMPORTS_BY_NAME = {"jobs/renderers.py", "metadata/formats.py", "methods/catalog.py"}

@@ -62,6 +62,7 @@ ALLOWED: dict[str, set[str]] = {
         *("fam_ext.webui", "fam_ext.ui", "fam_ext.hires", "fam_ext.recipe"),
     },
     "weights.py": set(),
+    "upscalers.py": {"torch", "numpy", "PIL"},
     "compare.py": {"PIL", "numpy"},
     "terminal.py": {"fam_ext.jobs.walk", "typer"},
     "bench.py": {*HOSTS, "fam_ext.methods", "fam_ext.hires", "fam_ext.recipe"},
@@ -74,10 +75,12 @@ ALLOWED: dict[str, set[str]] = {
 }
 LAZY: dict[str, set[str]] = {
     "methods/catalog.py": {"fam_ext.methods"},
+    "samplers": {"torchsde", "scipy"},
     "hosts": {"accelerate", "diffusers", "modules", "k_diffusion", "backend", "ldm", "sgm", "modules_forge"},
     "jobs/executors/ray.py": {"ray"},
     "standalone.py": {"diffusers", "transformers"},
     "demo": {"safetensors"},
+    "upscalers.py": {"safetensors", "spandrel"},
     "cli": {"rich"},
 }
 IMPORTS_BY_NAME = {"jobs/renderers.py", "metadata/formats.py", "methods/catalog.py"}

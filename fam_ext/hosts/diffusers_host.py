@@ -11,11 +11,13 @@ from torch import Tensor
 
 from fam_ext.core.schedule import NoiseLevel, Size
 from fam_ext.hosts.base import Model, Prompt
-from fam_ext.hosts.diffusers_samplers import SCHEDULERS, DiffusersSampler
 from fam_ext.hosts.diffusers_unet import UNetHooks
 from fam_ext.hosts.prompts import count_chunks, cut_note, encode_prompt, is_open_clip
 from fam_ext.methods.base import OFF, TARGET, Condition, Pass
 from fam_ext.methods.capabilities import STANDALONE
+from fam_ext.samplers.names import OFFERED
+from fam_ext.samplers.run import SamplerRun
+from fam_ext.samplers.trained import Trained
 
 TILE_FROM_SIDE = 1536
 DEFAULT_TILE = 1024
@@ -59,7 +61,7 @@ class DiffusersHost:
         self.num_train_timesteps: int = pipe.scheduler.config.num_train_timesteps
         self.downscale: int = 2 ** (len(pipe.vae.config.block_out_channels) - 1)
         self.native_side: int = pipe.unet.config.sample_size * self.downscale
-        self.samplers = tuple(SCHEDULERS)
+        self.samplers = tuple(OFFERED)
         self._hooks = UNetHooks(pipe.unet)
 
     @property
@@ -125,10 +127,10 @@ class DiffusersHost:
         seeds: list[int],
         start: float = 1.0,
         spacing: str | None = None,
-    ) -> DiffusersSampler:
+    ) -> SamplerRun:
         """Return a sampler by its usual name; raises `UnsupportedSamplerError`. `spacing` None is the model's own."""
-        training = dict(self.pipe.scheduler.config)
-        return DiffusersSampler(training, name, schedule, steps=steps, seeds=seeds, start=start, spacing=spacing)
+        trained = Trained.of(self.pipe.scheduler.config, is_sdxl=self.is_sdxl)
+        return SamplerRun(trained, name, schedule, steps=steps, seeds=seeds, start=start, spacing=spacing)
 
     @contextmanager
     def model(

@@ -17,6 +17,7 @@ from tests.hosts import ldm_toys
 
 STEPS = 4
 NATIVE = (96, 128)
+SAMPLERS = ("DDIM", "Euler", "Euler a", "LMS", "Heun", "DPM++ 2M", "DPM++ 2M SDE", "DPM++ SDE", "UniPC", "LCM")
 CASES: dict[str, Callable[[], None]] = {}
 trace: list[np.ndarray] = []
 
@@ -50,7 +51,6 @@ def traced(network_class: type) -> Iterator[None]:
 def standalone_cases() -> None:
     from fam_ext import hires, standalone
     from fam_ext.core.config import FamConfig
-    from fam_ext.hosts.diffusers_samplers import SCHEDULERS
 
     host = standalone.load_pipeline(device="cpu")
 
@@ -85,7 +85,7 @@ def standalone_cases() -> None:
     for method in ("fam", "direct", "direct-from-native", "skip-residual"):
         for sampler in ("DDIM", "Euler a", "UniPC"):
             case(f"method/{method}/{sampler}", generated(method=method, sampler=sampler))
-    for sampler in SCHEDULERS:
+    for sampler in SAMPLERS:
         case(f"sampler/{sampler}", generated(sampler=sampler))
         case(f"sampler/{sampler}/late", generated(sampler=sampler, start=0.6))
     for sampler in ("Euler", "DPM++ 2M", "DPM++ 2M SDE"):

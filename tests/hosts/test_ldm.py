@@ -76,7 +76,7 @@ def test_sites_are_the_first_up_block_that_has_attention(kind, expected):
         assert [site.name for site in sites] == expected
 
 
-@pytest.mark.parametrize("kind", ["sd15", "sdxl"])
+@pytest.mark.parametrize("kind", [pytest.param("sd15", marks=pytest.mark.slow), "sdxl"])
 @pytest.mark.parametrize("target", [(16, 16), (24, 16), (20, 16)])
 def test_am_acts_once_per_site_and_call_and_changes_the_output(kind, target):
     if kind == "sd15" and target == (20, 16):
@@ -103,7 +103,7 @@ def test_the_native_pass_stops_after_the_last_site():
 
 
 def test_a_native_pass_like_the_target_changes_nothing():
-    unet = ldm_toys.unet()
+    unet = ldm_toys.unet("small")
     guide = make_pass(native=(16, 16), target=(16, 16))
     guide.guide.native = guide.guide.target
     guide.guide.native_noise = guide.guide.noise
@@ -115,7 +115,7 @@ def test_a_native_pass_like_the_target_changes_nothing():
 
 @pytest.mark.parametrize("config", [FamConfig(am=False), FamConfig(attention=0), FamConfig(am_window=(0.4, 0.0))])
 def test_am_that_does_not_act_changes_no_bit(config):
-    unet = ldm_toys.unet()
+    unet = ldm_toys.unet("small")
     guide = make_pass(config)
     out = call(unet, guide)
     state = (guide.initial(LEVEL) / LEVEL.scale)[[0, 0]]
@@ -143,7 +143,7 @@ def test_rows_are_resolved_by_content_in_any_order_and_number():
 
 
 def test_each_row_is_guided_by_its_own_picture():
-    unet = ldm_toys.unet()
+    unet = ldm_toys.unet("small")
     both = call(unet, make_pass(batch=2), rows=(1, 0, 1, 0))
     other = call(unet, make_pass(batch=2), rows=(0, 1, 0, 1))
     torch.manual_seed(2)
@@ -162,7 +162,7 @@ def test_each_row_is_guided_by_its_own_picture():
 def test_a_recorded_native_run_is_used_at_its_own_level():
     from ldm.modules.diffusionmodules.util import timestep_embedding
 
-    unet = ldm_toys.unet()
+    unet = ldm_toys.unet("small")
     record = NativeRecord()
     torch.manual_seed(4)
     recorded = torch.randn(1, 4, 8, 8)
@@ -192,7 +192,7 @@ def test_everything_is_restored_after_success_error_and_interrupt():
     class Interrupted(BaseException):
         pass
 
-    unet = ldm_toys.unet()
+    unet = ldm_toys.unet("sd15")
     before, weights = snapshot(unet), {name: value.clone() for name, value in unet.state_dict().items()}
     call(unet, make_pass())
     assert snapshot(unet) == before
@@ -214,7 +214,7 @@ def test_everything_is_restored_after_success_error_and_interrupt():
 
 
 def test_a_second_entry_is_refused_and_leaves_the_first_alone():
-    unet = ldm_toys.unet()
+    unet = ldm_toys.unet("small")
     before = snapshot(unet)
     with guided(unet, make_pass()):
         with pytest.raises(AlreadyGuidedError), guided(unet, make_pass()):
@@ -224,7 +224,7 @@ def test_a_second_entry_is_refused_and_leaves_the_first_alone():
 
 
 def test_an_earlier_owner_of_a_slot_is_chained_and_put_back():
-    unet = ldm_toys.unet()
+    unet = ldm_toys.unet("sd15")
     site = unet.output_blocks[3][1].transformer_blocks[0].attn1
     calls = []
     original = site.forward
@@ -239,7 +239,7 @@ def test_an_earlier_owner_of_a_slot_is_chained_and_put_back():
 
 
 def test_a_wrapper_that_stays_on_ours_finds_it_closed():
-    unet = ldm_toys.unet()
+    unet = ldm_toys.unet("small")
     guide = make_pass()
     state = guide.initial(LEVEL)
     x = (state / LEVEL.scale)[[0, 0]]
@@ -252,7 +252,7 @@ def test_a_wrapper_that_stays_on_ours_finds_it_closed():
 
 
 def test_reference_style_context_is_self_attention_and_banks_fall_through():
-    unet = ldm_toys.unet()
+    unet = ldm_toys.unet("sd15")
     guide = make_pass()
     block = unet.output_blocks[3][1].transformer_blocks[0]
     original = block._forward
@@ -282,7 +282,7 @@ def test_reference_style_context_is_self_attention_and_banks_fall_through():
 
 
 def test_hypernetworks_reach_keys_and_values():
-    unet = ldm_toys.unet()
+    unet = ldm_toys.unet("small")
     plain = call(unet, make_pass())
     changed = call(unet, make_pass(), traits=ldm.Traits(hypernetworks=lambda context: (2 * context, context - 1)))
     assert not torch.allclose(plain, changed, atol=1e-4)

@@ -74,12 +74,20 @@ def generate(page):
 
 def open_tab(page):
     page.evaluate("switch_to_fam_hires()")
-    page.wait_for_selector("#fam_hires_generate", state="visible")
+    page.wait_for_selector("#fam_hires_mode", state="visible")
+
+
+def open_folds(page):
+    """Open every fold of ours that can be seen."""
+    closed = page.locator(".fam-fold > .label-wrap:not(.open):visible")
+    while closed.count():
+        closed.first.click()
 
 
 def open_folder(page, source, *, steps):
     open_tab(page)
     page.click("#fam_hires_mode button:has-text('Batch folder')")
+    open_folds(page)
     page.fill("#fam_hires_folder_input textarea", str(source))
     page.fill("#fam_hires_folder_prompt textarea", "a red apple")
     fill(page, "#fam_hires_steps input[type=number]", steps)
@@ -183,12 +191,13 @@ def test_a_picture_is_sent_to_the_tab_and_enlarged(page):
     assert page.input_value("#fam_hires_infotext textarea").startswith("a red apple\nSteps: 4")
     page.wait_for_function("gradioApp().querySelector('#fam_hires_seed input').value === '1'")
     page.click("#fam_hires_generate")
-    page.wait_for_selector("#fam_hires_compare img >> nth=1")
+    page.wait_for_selector("#fam_hires_compare img[slot] >> nth=1")
     infotext = page.inner_text("#html_info_fam_hires")
     assert "FAM version" in infotext and "Hires resize: 128x128" in infotext and "Seed: 1," in infotext
-    slider = page.locator("#fam_hires_compare input[type=range]")
-    slider.evaluate("node => { node.value = 10; node.dispatchEvent(new Event('input')); }")
-    assert "10%" in page.locator("#fam_hires_compare .fam-compare").get_attribute("style")
+    slider = page.locator("#fam_hires_compare [role=slider]")
+    slider.focus()
+    page.keyboard.press("Shift+ArrowLeft")
+    assert slider.get_attribute("aria-valuenow") == "40"
     # and back to txt2img, dials and all
     page.click("#fam_hires_send_to_txt2img")
     page.wait_for_function("gradioApp().querySelector('#txt2img_fam_hires-visible-checkbox').checked")
@@ -227,6 +236,7 @@ def test_a_folder_is_listed_run_and_stopped(page, tmp_path, native_picture):
     assert "8 files" in listed and "1 unreadable" in listed and "128 x 128" in listed and "a red apple" in listed
     assert not (tmp_path / "in-fam").exists()
     page.click("#fam_hires_start")
+    page.wait_for_selector("#fam_hires_status [data-running]")
     page.wait_for_selector("#fam_hires_status_table tr:has-text('0.png'):has-text('done')")
     page.click("#fam_hires_stop_after")
     page.wait_for_function("gradioApp().querySelector('#fam_hires_status').innerText.startsWith('stopped')")
@@ -236,7 +246,7 @@ def test_a_folder_is_listed_run_and_stopped(page, tmp_path, native_picture):
     page.wait_for_function("gradioApp().querySelector('#fam_hires_status').innerText.startsWith('done')")
     assert "5.png" in page.inner_text("#fam_hires_status_table tr:has-text('failed')")
     assert len(list((tmp_path / "in-fam").glob("*.png"))) == 7
-    assert page.locator("#fam_hires_compare img").count() == 2
+    assert page.locator("#fam_hires_compare img[slot]").count() == 2
     with Image.open(tmp_path / "in-fam" / "0.png") as result:
         assert "FAM version" in result.info["parameters"]
 
@@ -283,8 +293,8 @@ def test_a_folder_is_paused_resumed_and_a_file_skipped(page, tmp_path, native_pi
 
 def test_presets_are_saved_used_and_deleted(page, server):
     open_tab(page)
+    open_folds(page)
     fill(page, "#fam_hires_cutoff input", 12)
-    page.click("#fam_hires_presets .label-wrap")
     page.fill("#fam_hires_preset_name textarea, #fam_hires_preset_name input", "my own")
     page.click("#fam_hires_preset_save")
     page.wait_for_selector("#fam_hires_preset_note:has-text('saved my own')")
@@ -344,7 +354,7 @@ def test_a_folders_result_is_sent_whole_with_its_own_infotext(page, tmp_path):
     page.click("#fam_hires_start")
     page.wait_for_selector("#fam_hires_status .fam-status:has-text('done: 2 done')")
     page.wait_for_selector("#fam_hires_gallery img >> nth=1")
-    page.click("#fam_hires_gallery .thumbnails button >> nth=1")
+    page.click("#fam_hires_gallery .thumbnail-item >> nth=1")
     page.wait_for_selector("#fam_hires_gallery .thumbnails button.selected >> nth=0")
     time.sleep(1)
     page.click("#fam_hires_send_to_img2img")

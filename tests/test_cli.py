@@ -315,6 +315,7 @@ def test_presets_are_listed_saved_and_shared(tmp_path: Path, capsys) -> None:
     assert "mine" not in run(capsys, "presets", "list")[1]
 
 
+@pytest.mark.slow
 @pytest.mark.skipif(sys.platform == "win32", reason="signals")
 def test_ctrl_c_finishes_nothing_half_way(tmp_path: Path) -> None:
     make_folder(tmp_path / "in", 6)
@@ -344,6 +345,7 @@ def test_ctrl_c_finishes_nothing_half_way(tmp_path: Path) -> None:
     assert strays(tmp_path / "out") == []
 
 
+@pytest.mark.slow
 def test_help_and_version_load_no_torch() -> None:
     code = (
         "import sys\nfrom fam_ext.cli import main\n"

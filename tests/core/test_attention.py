@@ -128,6 +128,7 @@ class Operations(TorchDispatchMode):
         return function(*args, **(kwargs or {}))
 
 
+@pytest.mark.slow  # what counts operations takes seconds to import
 @pytest.mark.parametrize("ratio", RATIOS[:2], ids=["2x", "3x"])
 @pytest.mark.parametrize("dtype", [torch.bfloat16, torch.float32])
 @pytest.mark.parametrize("heads", [1, 8])

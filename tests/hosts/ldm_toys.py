@@ -1,5 +1,7 @@
 """Toy ldm networks and k-diffusion's samplers, from their own packages (installed without their pins)."""
 
+import copy
+import functools
 import importlib
 import importlib.util
 import math
@@ -18,8 +20,13 @@ CONTEXT = 16
 def unet(kind="sd15", *, in_channels=4):
     """Return a UNet of ldm's own class with the blocks of SD1.5 or SDXL, or for "small" as few as there can be.
 
-    Random throughout.
+    Random throughout, one and the same at every call.
     """
+    return copy.deepcopy(_unet(kind, in_channels))
+
+
+@functools.cache
+def _unet(kind, in_channels):
     from ldm.modules.diffusionmodules import openaimodel
 
     openaimodel.timestep_embedding = timestep_embedding

@@ -50,6 +50,7 @@ def test_other_errors_are_not(error):
     assert caught.value is error
 
 
+@pytest.mark.slow  # imports diffusers
 def test_out_of_memory_while_loading_is_ours_too(monkeypatch):
     def full(*args):
         raise RAN_OUT[0]

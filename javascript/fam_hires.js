@@ -1,7 +1,16 @@
-// What the WebUI calls by name: switching to the tab, and starting a generation with its progress bar.
+// What the WebUI calls by name, and what a page must do itself: look again after a change, sort tables, mark a bad
+// value. No logic that Python also has.
+
+function fam_hires_root() {
+    return typeof gradioApp === 'function' ? gradioApp() : document;
+}
+
+function fam_hires_element(id) {
+    return fam_hires_root().querySelector(`#fam_hires_${id}`);
+}
 
 function switch_to_fam_hires() {
-    const tab = Array.from(gradioApp().querySelectorAll('#tabs > div > button')).find(
+    const tab = Array.from(fam_hires_root().querySelectorAll('#tabs > div > button')).find(
         (button) => button.textContent.trim() === 'FAM Hires',
     );
     if (tab) {
@@ -20,12 +29,198 @@ function fam_hires_submit() {
         return values;
     }
     const id = randomId();
-    requestProgress(
-        id,
-        gradioApp().getElementById('fam_hires_gallery_container'),
-        gradioApp().getElementById('fam_hires_gallery'),
-        () => {},
-    );
+    const row = fam_hires_element('row');
+    row.classList.add('fam-busy');
+    requestProgress(id, fam_hires_element('gallery_container'), fam_hires_element('gallery'), () => {
+        row.classList.remove('fam-busy');
+        fam_hires_look_soon();
+    });
     values[0] = id;
     return values;
 }
+
+// --- what the page says of itself
+
+let famHiresTimer = 0;
+
+function fam_hires_mode() {
+    const folder = fam_hires_element('mode_folder');
+    return folder && folder.offsetParent !== null ? 'folder' : 'picture';
+}
+
+function fam_hires_with_mode() {
+    const values = Array.from(arguments);
+    values[0] = fam_hires_mode();
+    return values;
+}
+
+function fam_hires_quiet() {
+    clearTimeout(famHiresTimer);
+    return Array.from(arguments);
+}
+
+function fam_hires_look_soon() {
+    clearTimeout(famHiresTimer);
+    famHiresTimer = setTimeout(() => {
+        fam_hires_element('look').click();
+        const folder = fam_hires_element('folder_input textarea');
+        if (fam_hires_mode() === 'folder' && folder && folder.value.trim() && !fam_hires_running()) {
+            fam_hires_element('list').click();
+        }
+    }, 600);
+    return [];
+}
+
+function fam_hires_running() {
+    return fam_hires_element('status [data-running]') !== null;
+}
+
+// a job goes on without this page: show it after a reload, in a second browser, and where the connection was lost
+function fam_hires_watch() {
+    let last = '';
+    setInterval(() => {
+        const status = fam_hires_element('status');
+        if (!status || document.hidden || !fam_hires_element('row').offsetParent) {
+            return;
+        }
+        if (!fam_hires_running() || status.innerHTML === last) {
+            fam_hires_element('watch').click();
+        }
+        last = status.innerHTML;
+    }, 4000);
+    fam_hires_element('watch').click();
+}
+
+// help and names for those who hear the page: the tooltips are text that is hidden until it is asked for
+function fam_hires_name_parts() {
+    fam_hires_root().querySelectorAll('.fam-part').forEach((part, number) => {
+        const name = part.querySelector('[data-testid="block-info"]');
+        const help = part.querySelector('[data-testid="block-info"] + div, :scope > div:not(.wrap):has(+ label)');
+        if (help) {
+            help.id = help.id || `fam_hires_help_${number}`;
+        }
+        part.querySelectorAll('input, textarea').forEach((input) => {
+            if (help) {
+                input.setAttribute('aria-describedby', help.id);
+            }
+            if (name) {
+                input.setAttribute('aria-label', name.textContent.trim());
+            }
+        });
+    });
+    fam_hires_root().querySelectorAll('.fam-fold > .label-wrap').forEach((title) => {
+        const said = () => title.setAttribute('aria-expanded', String(title.nextElementSibling.style.display !== 'none'));
+        if (!title.hasAttribute('tabindex')) {
+            title.tabIndex = 0;
+            title.setAttribute('role', 'button');
+            title.addEventListener('keydown', (event) => {
+                if (event.key === 'Enter' || event.key === ' ') {
+                    event.preventDefault();
+                    title.click();
+                }
+            });
+            title.addEventListener('click', () => setTimeout(said, 50));
+        }
+        said();
+    });
+}
+
+// --- elements: they act wherever the server puts them, and again when it puts them anew
+
+const famHiresTables = {};
+
+class FamFiles extends HTMLElement {
+    connectedCallback() {
+        this.state = famHiresTables[this.tableId()] ||= { only: '', column: -1, down: false };
+        this.show();
+        this.onclick = (event) => {
+            const button = event.target.closest('button');
+            if (!button) {
+                return;
+            }
+            if (button.dataset.key !== undefined) {
+                this.compare(button.dataset.key);
+            } else if (button.dataset.state !== undefined) {
+                this.state.only = button.dataset.state;
+            } else {
+                const column = Array.from(this.querySelectorAll('th')).indexOf(button.parentElement);
+                this.state.down = this.state.column === column && !this.state.down;
+                this.state.column = column;
+            }
+            this.show();
+        };
+    }
+
+    tableId() {
+        const table = this.querySelector('.fam-table');
+        return table ? table.id : '';
+    }
+
+    show() {
+        const { only, column, down } = this.state;
+        const body = this.querySelector('tbody');
+        const rows = Array.from(body.rows);
+        this.querySelectorAll('[data-state]').forEach((one) => {
+            if (one.tagName === 'TR') {
+                one.hidden = only !== '' && one.dataset.state !== only;
+            } else {
+                one.setAttribute('aria-pressed', String(one.dataset.state === only));
+            }
+        });
+        this.querySelectorAll('th').forEach((head, index) => {
+            head.setAttribute('aria-sort', index !== column ? 'none' : down ? 'descending' : 'ascending');
+        });
+        if (column >= 0) {
+            const text = (row) => row.cells[column].textContent;
+            rows.sort((a, b) => text(a).localeCompare(text(b), undefined, { numeric: true }) * (down ? -1 : 1));
+            body.append(...rows);
+        }
+    }
+
+    compare(key) {
+        const field = fam_hires_element('pick textarea');
+        field.value = key;
+        field.dispatchEvent(new Event('input', { bubbles: true }));
+        setTimeout(() => fam_hires_element('pick_go').click(), 100);
+    }
+}
+
+class FamSaid extends HTMLElement {
+    connectedCallback() {
+        const field = this.getAttribute('field');
+        const known = /^[a-z_]+$/.test(field || '');
+        this.marked = known && fam_hires_root().querySelector(`#fam_hires_${field}, #fam_hires_folder_${field}`);
+        if (this.marked && this.marked.classList.contains('fam-part')) {
+            this.marked.classList.add('fam-bad');
+            this.marked.querySelectorAll('input, textarea').forEach((input) => input.setAttribute('aria-invalid', 'true'));
+        }
+    }
+
+    disconnectedCallback() {
+        if (this.marked) {
+            this.marked.classList.remove('fam-bad');
+            this.marked.querySelectorAll('input, textarea').forEach((input) => input.removeAttribute('aria-invalid'));
+        }
+    }
+}
+
+customElements.get('fam-files') || customElements.define('fam-files', FamFiles);
+customElements.get('fam-said') || customElements.define('fam-said', FamSaid);
+
+function fam_hires_begin() {
+    const row = fam_hires_element('row');
+    if (!row) {
+        setTimeout(fam_hires_begin, 300);
+        return;
+    }
+    const compare = document.createElement('script');
+    compare.textContent = fam_hires_element('compare_script script').textContent;
+    document.head.append(compare);
+    fam_hires_name_parts();
+    fam_hires_watch();
+    fam_hires_look_soon();
+    fam_hires_element('mode').addEventListener('click', fam_hires_look_soon);
+    new IntersectionObserver((seen) => seen.some((entry) => entry.isIntersecting) && fam_hires_look_soon()).observe(row);
+}
+
+document.readyState === 'loading' ? document.addEventListener('DOMContentLoaded', fam_hires_begin) : fam_hires_begin();

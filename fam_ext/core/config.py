@@ -38,6 +38,7 @@ class FamConfig(Checked):
         high=MAX_CYCLES,
         step=0.05,
         hint="cycles per picture at rho = 0; 32 is SDXL's at c = 0.5",
+        page="How much is kept: cut-off c",
     )
     attention: float = _dial(
         0.7,
@@ -50,6 +51,7 @@ class FamConfig(Checked):
         high=1.0,
         step=0.05,
         hint="0.7 is the paper's",
+        page="How closely texture follows: native attention share",
     )
     fm: bool = _dial(True, "bool", "Frequency Modulation", "Keeps the native picture's structure.", "FAM no FM")
     am: bool = _dial(
@@ -134,6 +136,7 @@ class FamConfig(Checked):
         above=True,
         step=0.05,
         hint="1 is the paper's, 0.6 to 0.7 is faster",
+        page="How early it starts: rho",
     )
     upsample: str = _dial(
         "auto",

@@ -16,5 +16,10 @@ def peak_memory(device: torch.device) -> int | None:
     return torch.cuda.max_memory_allocated(device) if _can_tell(device) else None
 
 
+def free_memory(device: torch.device) -> tuple[int, int] | None:
+    """Return the (free, total) bytes of `device`, other programs' counted; None where that cannot be told."""
+    return torch.cuda.mem_get_info(device) if _can_tell(device) else None
+
+
 def _can_tell(device: torch.device) -> bool:
     return device.type == "cuda" and torch.cuda.is_available()

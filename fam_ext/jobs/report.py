@@ -22,6 +22,7 @@ from PIL import Image
 
 from fam_ext import __version__
 from fam_ext.errors import Cancelled
+from fam_ext.jobs import compare
 from fam_ext.jobs.contract import Ran
 from fam_ext.jobs.journal import Journal
 from fam_ext.jobs.journal.rows import Item
@@ -71,6 +72,9 @@ MAX_THUMBNAILS = 200
 # spreadsheets skip white space before a formula; the full-width signs count too
 _FORMULA = re.compile(r"\s*[=+\-@\t\r\uff1d\uff0b\uff0d\uff20]")
 _THUMBNAIL = 160
+MAX_COMPARED = 24
+"""Finished files whose pictures are large enough to be compared within the page."""
+_COMPARED_SIDE = 640
 _MAX_THUMBNAIL_PIXELS = 64_000_000
 
 
@@ -208,7 +212,7 @@ def write_html(journal: Journal, items: Items, file: IO[str], thumbnails: int) -
     """
     counts = journal.counts()
     total = sum(counts.values())
-    file.write(_HEAD.replace("{version}", html.escape(__version__)).replace("{script}", _SCRIPT_HASH))
+    file.write(_HEAD.replace("{version}", html.escape(__version__)).replace("{script}", _script_hash()))
     file.write(f"<h1>FAM Hires report</h1><p>{html.escape(shown(journal.output))}</p><p class='tabs'>")
     file.write(f"<button data-state='' class='on'>all {total}</button>")
     for state, number in counts.items():
@@ -218,19 +222,23 @@ def write_html(journal: Journal, items: Items, file: IO[str], thumbnails: int) -
         "</p><table><thead><tr><th>before</th><th>after</th><th>file</th><th>state</th><th>size (px)</th>"
         "<th>s</th><th>settings</th></tr></thead><tbody>"
     )
-    rows = 0
+    rows = compared = 0
     for state in ("failed", "pending", "running", "saving", "skipped", "done"):
         for item in items(state=state, limit=MAX_HTML_ROWS - rows):
             pictures = ("", "")
             if state == "done" and thumbnails > 0:
                 thumbnails -= 1
-                pictures = (_thumbnail(Path(item.source)), _thumbnail(journal.output / item.output))
+                side = _COMPARED_SIDE if compared < MAX_COMPARED else _THUMBNAIL
+                compared += 1
+                pictures = (_thumbnail(Path(item.source), side), _thumbnail(journal.output / item.output, side))
+                if side == _COMPARED_SIDE and all(pictures):
+                    pictures = (pictures[0], pictures[1] + _compare_button(item))
             file.write(_html_row(item, *pictures))
             rows += 1
     file.write("</tbody></table>")
     if rows < total:
         file.write(f"<p>{total - rows} more files are in report.csv and report.json.</p>")
-    file.write(_SCRIPT)
+    file.write(f"{_DIALOG}<script>{_code()}</script></body></html>\n")
 
 
 def _html_row(item: Item, before: str, after: str) -> str:
@@ -264,7 +272,14 @@ def _html_row(item: Item, before: str, after: str) -> str:
     )
 
 
-def _thumbnail(path: Path) -> str:
+def _compare_button(item: Item) -> str:
+    """Return the button that opens the pictures of a row in the element of compare.js."""
+    width, height = (item.request.size[1], item.request.size[0]) if item.request is not None else (1, 1)
+    scale = min(1.0, _COMPARED_SIDE / max(width, height))
+    return f"<button class='compare' data-scale='{scale:.4g}'>compare</button>"
+
+
+def _thumbnail(path: Path, side: int) -> str:
     """Return a small picture as an <img>, or nothing when the file cannot be shown."""
     from fam_ext.errors import FamError
     from fam_ext.metadata.pictures import decode
@@ -273,7 +288,7 @@ def _thumbnail(path: Path) -> str:
         picture = decode(path.read_bytes(), max_pixels=_MAX_THUMBNAIL_PIXELS).image
     except (FamError, OSError):
         return ""
-    picture.thumbnail((_THUMBNAIL, _THUMBNAIL), Image.Resampling.BILINEAR)
+    picture.thumbnail((side, side), Image.Resampling.BILINEAR)
     buffer = io.BytesIO()
     picture.save(buffer, "JPEG", quality=80)
     return f"<img alt='' src='data:image/jpeg;base64,{base64.b64encode(buffer.getvalue()).decode()}'>"
@@ -285,6 +300,7 @@ script-src '{script}'; base-uri 'none'; form-action 'none'"><title>FAM Hires rep
 <meta name="generator" content="FAM Hires {version}"><meta name="viewport" content="width=device-width">
 <style>
 body{font:15px/1.45 system-ui,sans-serif;margin:2rem;color:#222;background:#fff}
+dialog{width:92vw;background:inherit;color:inherit;border:1px solid #888}
 table{border-collapse:collapse;width:100%}td,th{border-bottom:1px solid #ddd;padding:.4rem;text-align:left;
 vertical-align:top}td:nth-child(3),td:nth-child(7){overflow-wrap:anywhere}
 td:nth-child(4),td:nth-child(5),td:nth-child(6){white-space:nowrap}img{max-width:160px;display:block}.problem{color:#a11}
@@ -294,15 +310,41 @@ button.on{background:#222;color:#fff}
 .problem{color:#f88}td,th{border-color:#444}}
 </style></head><body>"""
 
-_CODE = """
-document.querySelectorAll('button').forEach(function (button) {
+_ROWS = """
+document.querySelectorAll('.tabs button').forEach(function (button) {
   button.onclick = function () {
-    document.querySelectorAll('button').forEach(function (other) { other.className = other === button ? 'on' : ''; });
+    document.querySelectorAll('.tabs button').forEach(function (other) {
+      other.className = other === button ? 'on' : '';
+    });
     document.querySelectorAll('tbody tr').forEach(function (line) {
       line.hidden = button.dataset.state !== '' && line.dataset.state !== button.dataset.state;
     });
   };
 });
+document.querySelectorAll('button.compare').forEach(function (button) {
+  button.onclick = function () {
+    var pictures = button.closest('tr').querySelectorAll('img');
+    var element = document.createElement('fam-compare');
+    element.dataset.scale = button.dataset.scale;
+    ['before', 'after'].forEach(function (name, index) {
+      var picture = new Image();
+      picture.slot = name;
+      picture.src = pictures[index].src;
+      element.append(picture);
+    });
+    var dialog = document.querySelector('dialog');
+    dialog.querySelector('div').replaceChildren(element);
+    dialog.querySelector('.close').onclick = function () { dialog.close(); };
+    dialog.showModal();
+  };
+});
 """
-_SCRIPT = f"<script>{_CODE}</script></body></html>\n"
-_SCRIPT_HASH = f"sha256-{base64.b64encode(hashlib.sha256(_CODE.encode()).digest()).decode()}"
+_DIALOG = "<dialog><p><button class='close'>close</button></p><div></div></dialog>"
+
+
+def _code() -> str:
+    return compare.script() + _ROWS
+
+
+def _script_hash() -> str:
+    return f"sha256-{base64.b64encode(hashlib.sha256(_code().encode()).digest()).decode()}"

@@ -11,13 +11,15 @@ from fam_ext.core.config import FamConfig
 from fam_ext.options.field import Option
 from fam_ext.options.presets import CUSTOM, Preset
 from fam_ext.options.table import BY_NAME, CONFIG_FIELDS
-from fam_ext.ui.parts import build_part
+from fam_ext.ui.parts import PART, build_part
+from fam_ext.ui.titles import CUTOFF_UNITS, more_dials_title
 
-MAIN = ("cutoff", "attention", "start", "fm", "am", "upsample")
+MAIN = ("cutoff", "attention", "start")
 """Fields that stand at the top; the rest folds under "More dials"."""
+_FIRST = (*MAIN, "fm", "am", "upsample")
 ORDER: tuple[Option, ...] = (
-    *(BY_NAME[name] for name in MAIN),
-    *(field for field in CONFIG_FIELDS if field.name not in MAIN),
+    *(BY_NAME[name] for name in _FIRST),
+    *(field for field in CONFIG_FIELDS if field.name not in _FIRST),
 )
 """The order of components and of script arguments. New fields go to the end: `ui-config.json` and the API's positional
 defaults follow it."""
@@ -26,22 +28,18 @@ PARTS: tuple[tuple[Option, int | None], ...] = tuple(
     (field, part) for field in ORDER for part in ((0, 1) if field.kind == "window" else (None,))
 )
 """One entry a component: the field, and for a window which end (0 start, 1 end)."""
-CUTOFF_UNITS = {
-    "native": "share of the native side",
-    "target": "share of the target side",
-    "cycles": "cycles per picture",
-}
 _ENDS = ("start", "end")
 
 
 def dial_label(field: Option, part: int | None) -> str:
-    """Return the label of one component: the table's, and for windows the end. Labels are an API."""
-    return field.label if part is None else f"{field.label}: {_ENDS[part]}"
+    """Return the label of one component: the table's for pages, and for windows the end."""
+    label = field.page or field.label
+    return label if part is None else f"{label}: {_ENDS[part]}"
 
 
 def cutoff_label(reference: str) -> str:
     """Return the cut-off's label with its unit, which the cutoff reference decides."""
-    return f"{BY_NAME['cutoff'].label} ({CUTOFF_UNITS[reference]})"
+    return f"{BY_NAME['cutoff'].page} ({CUTOFF_UNITS[reference]})"
 
 
 def dial_id(field: Option, part: int | None) -> str:
@@ -65,21 +63,16 @@ def read_dials(values: Sequence[Any]) -> dict[str, Any]:
     return fields
 
 
-def build_dials(config: FamConfig, *, elem_id: Callable[[str], str]) -> list[Any]:
-    """Build the components with `config` as their values and return them in the order of PARTS."""
+def build_dials(config: FamConfig, *, elem_id: Callable[[str], str]) -> tuple[list[Any], Any]:
+    """Build the components with `config` as their values; return them in the order of PARTS, and the fold of those
+    that most never touch."""
     values = dial_values(config)
-    components: list[Any] = []
-    main = sum(1 for field, _ in PARTS if field.name in MAIN)
-    with gr.Row():
-        for entry, value in list(zip(PARTS, values, strict=True))[:3]:
-            components.append(_dial(*entry, value, elem_id=elem_id))
-    with gr.Row():
-        for entry, value in list(zip(PARTS, values, strict=True))[3:main]:
-            components.append(_dial(*entry, value, elem_id=elem_id))
-    with gr.Accordion("More dials", open=False, elem_id=elem_id("more")):
-        rest = list(zip(PARTS, values, strict=True))[main:]
+    entries = list(zip(PARTS, values, strict=True))
+    components = [_dial(*entry, value, elem_id=elem_id) for entry, value in entries[: len(MAIN)]]
+    with gr.Accordion(more_dials_title(config), open=False, elem_id=elem_id("more"), elem_classes=["fam-fold"]) as more:
+        rest = entries[len(MAIN) :]
         for first in range(0, len(rest), 2):
-            with gr.Row():
+            with gr.Row(elem_classes=["fam-pair"]):
                 for entry, value in rest[first : first + 2]:
                     components.append(_dial(*entry, value, elem_id=elem_id))
     by_id = {dial_id(*entry): component for entry, component in zip(PARTS, components, strict=True)}
@@ -91,7 +84,7 @@ def build_dials(config: FamConfig, *, elem_id: Callable[[str], str]) -> list[Any
         show_progress=False,
         api_name=False,
     )
-    return components
+    return components, more
 
 
 def preset_of(values: Sequence[Any], presets: Iterable[Preset]) -> str:
@@ -124,6 +117,7 @@ def _dial(field: Option, part: int | None, value: Any, *, elem_id: Callable[[str
 
 def _component(field: Option, part: int | None, value: Any, *, elem_id: Callable[[str], str]) -> Any:  # noqa: ANN401
     common: dict[str, Any] = {"label": dial_label(field, part), "info": field.help, "interactive": True}
+    common["elem_classes"] = [PART]
     name = elem_id(dial_id(field, part))
     if field.name == "cutoff":  # a share of 0 to 1, or up to hundreds of cycles: no slider serves both
         return gr.Number(value=value, elem_id=name, step=field.step, **common)

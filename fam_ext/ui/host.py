@@ -10,7 +10,7 @@ from PIL import Image
 
 from fam_ext.core.config import FamConfig
 from fam_ext.options.job import Job
-from fam_ext.options.presets import PresetStore
+from fam_ext.options.presets import BUILTIN, DEFAULT, PresetStore
 from fam_ext.options.request import HiresRequest
 
 TAB_ID = "fam_hires"
@@ -23,6 +23,8 @@ class Made:
     images: list[Any]
     infotext: str
     comments: str = ""
+    peak_memory: int | None = None
+    """The most bytes of the device that it held; None where that cannot be told."""
 
 
 def _pass_through(function: Callable[..., Any], extra_outputs: list[Any]) -> Callable[..., Any]:
@@ -42,12 +44,14 @@ class TabHost:
     schedules: Callable[[], list[str]]
     upscalers: Callable[[], list[str]]
     models: Callable[[], list[str]]
-    config: FamConfig = field(default_factory=FamConfig)
+    config: FamConfig = field(default_factory=lambda: BUILTIN[DEFAULT].config)
     check_places: Callable[[Job], Job] = lambda options: options
     """Returns the job with its folders in full; raises a `FamError` where the server does not let the page run it."""
     folders_note: str = ""
     """Why folders cannot be chosen freely; empty where they can."""
     default_output: Callable[[str], str] = lambda source: ""
+    memory: Callable[[], tuple[int, int] | None] = lambda: None
+    """Returns (free, total) bytes of the device; None where that cannot be told."""
     interrupt: Callable[[], None] = lambda: None
     skip: Callable[[], None] = lambda: None
     gpu_call: Callable[[Callable[..., Any], list[Any]], Callable[..., Any]] = _pass_through
@@ -70,3 +74,14 @@ class TabParts:
     """The infotexts of the gallery's pictures, kept on the server."""
     result_infotext: Any
     """That of the picture which the buttons send."""
+    compare: Any
+    size: Any
+    """The line with the sizes."""
+    outlook: Any
+    """What would become of the picture."""
+    status: Any
+    """What would become of the folder, or its job's line."""
+    files: Any
+    """The table of the job's files."""
+    picture_names: tuple[str, ...] = ()
+    """The options that the picture mode asks for."""

@@ -8,11 +8,15 @@ import gradio as gr
 
 from fam_ext.options.field import Option
 
+PART = "fam-part"
+"""The class of a part: style.css shows its help as a tooltip, javascript/fam_hires.js marks it where a value is bad."""
+
 
 def build_part(spec: Option, elem_id: str, value: Any = None, **more: Any) -> Any:  # noqa: ANN401
     """Return the component of an option that shows `value`, else its default; `more` goes to the component."""
     shown = _shown(spec) if value is None else value
-    common: dict[str, Any] = {"label": spec.page or spec.label, "value": shown, "elem_id": elem_id, **more}
+    common: dict[str, Any] = {"label": spec.page or spec.label, "info": spec.help, "value": shown, "elem_id": elem_id}
+    common |= {"elem_classes": [PART], **more}
     if spec.kind == "bool":
         return gr.Checkbox(**common)
     if spec.kind == "choice" or "choices" in more:

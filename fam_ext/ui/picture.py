@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import logging
+import time
 from collections.abc import Callable, Mapping
 from typing import Any
 
@@ -11,8 +12,6 @@ from PIL import Image
 
 from fam_ext.errors import FamError, UsageError
 from fam_ext.jobs.make import enlarged
-from fam_ext.jobs.settings import request_for
-from fam_ext.jobs.size import check_native, target_size
 from fam_ext.metadata.infotext import (
     Infotext,
     format_infotext,
@@ -22,54 +21,44 @@ from fam_ext.metadata.infotext import (
     request_value,
 )
 from fam_ext.metadata.loaded import infotext_of_image
-from fam_ext.options import resolve
-from fam_ext.options.presets import PresetStore
-from fam_ext.options.request import HiresRequest
 from fam_ext.options.resolve import SAMPLING
 from fam_ext.ui.common import choices_of, page_words
-from fam_ext.ui.compare import compare_html, sentence_html, upright
+from fam_ext.ui.compare import compare_html
 from fam_ext.ui.dials import dial_values
 from fam_ext.ui.host import TAB_ID, TabHost, TabParts
+from fam_ext.ui.outlook import picture_request
+from fam_ext.ui.pace import Pace
+from fam_ext.ui.tables import sentence_html
+from fam_ext.ui.thumbnails import upright
 
 logger = logging.getLogger(__name__)
 
 
 def picture_inputs() -> dict[str, Any]:
-    """Build the mode's parts and return them by name."""
+    """Build what the mode's first column has, and return the parts by name."""
     parts: dict[str, Any] = {}
     parts["task"] = gr.Textbox(visible=False, value="", elem_id=f"{TAB_ID}_task")
     parts["image"] = gr.Image(
-        label="Native picture", type="pil", elem_id=f"{TAB_ID}_image", interactive=True, height=320, image_mode="RGBA"
+        label="Picture", type="pil", elem_id=f"{TAB_ID}_image", interactive=True, height=240, image_mode="RGBA"
     )
+    parts["note"] = gr.HTML(elem_id=f"{TAB_ID}_picture_note")
+    for part in ("task", "image"):
+        parts[part].do_not_save_to_config = True
+    return parts
+
+
+def word_inputs() -> dict[str, Any]:
+    """Build the picture's words, into the open fold, and return the parts by name."""
+    parts: dict[str, Any] = {}
     parts["infotext"] = gr.Textbox(
         label="Infotext of the picture (its prompts are used)",
         lines=4,
         placeholder="prompt\nNegative prompt: ...",
         elem_id=f"{TAB_ID}_infotext",
     )
-    parts["note"] = gr.HTML(elem_id=f"{TAB_ID}_picture_note")
-    parts["own_model"] = gr.Checkbox(
-        label="Take the checkpoint and VAE from the infotext", value=False, elem_id=f"{TAB_ID}_own_model"
-    )
-    with gr.Row():
-        parts["generate"] = gr.Button("Generate", variant="primary", elem_id=f"{TAB_ID}_generate")
-        parts["interrupt"] = gr.Button("Interrupt", elem_id=f"{TAB_ID}_interrupt")
-        parts["apply"] = gr.Button("Take settings from infotext", elem_id=f"{TAB_ID}_apply_infotext")
-    for part in ("task", "image", "infotext"):
-        parts[part].do_not_save_to_config = True
+    parts["infotext"].do_not_save_to_config = True
+    parts["apply"] = gr.Button("Take settings from infotext", elem_id=f"{TAB_ID}_apply_infotext", size="sm")
     return parts
-
-
-def picture_request(image: Image.Image, infotext: str, words: Mapping[str, Any], store: PresetStore) -> HiresRequest:
-    """Return the request for one picture. Raises `ConfigError`, `UsageError` or `PictureError`, one sentence."""
-    native = (image.height, image.width)
-    # as a folder's file, but for the settings, which are the page's: what the picture has was taken into them
-    options = resolve.job({**words, "input": "picture", "own_settings": False}, preset_of=store.get)
-    target, reason = target_size(native, options.size)
-    check_native(native, target)
-    if reason is not None:
-        raise UsageError(f"{reason}; choose a larger scale or target")
-    return request_for(parse(infotext), target, options.picture)[0]
 
 
 def bind_picture(
@@ -81,8 +70,12 @@ def bind_picture(
     shown_infotext: Any,  # noqa: ANN401
     compare: Any,  # noqa: ANN401
     log: Any,  # noqa: ANN401
-) -> None:
+    words_fold: Any,  # noqa: ANN401
+    pace: Pace,
+) -> Any:  # noqa: ANN401
+    """Bind the mode's parts; return the state that holds the picture's (height, width)."""
     names = ["own_model", *common]
+    native = gr.State(None)
 
     def generate(task: str, image: Image.Image | None, infotext: str, *rest: Any) -> tuple[Any, ...]:  # noqa: ANN401
         try:
@@ -97,17 +90,21 @@ def bind_picture(
             raise UsageError("there is no picture; drop one in, or send one from another tab")
         values = dict(zip(names, rest[: len(names)], strict=True))
         image, shown = upright(image), infotext or ""
-        request = picture_request(image, shown, page_words(values, rest[len(names) :]), host.store)
+        words = page_words(values, rest[len(names) :])
+        request = picture_request((image.height, image.width), shown, words, host.store)
         image, notes = enlarged(image)
+        began = time.monotonic()
         made = host.generate(image, request, values["upscaler"])
+        taken = time.monotonic() - began
+        pace.note(request.size, steps=request.steps * request.config.start, seconds=taken, peak=made.peak_memory)
         slider = compare_html(image, made.images[0]) if made.images else ""
-        words = made.infotext.replace("&", "&amp;").replace("<", "&lt;").replace("\n", "<br>\n")
+        said = made.infotext.replace("&", "&amp;").replace("<", "&lt;").replace("\n", "<br>\n")
         texts = [made.infotext] * len(made.images)
         return (
             made.images,
             texts,
             made.infotext,
-            f"<p>{words}</p>",
+            f"<p>{said}</p>",
             slider,
             sentence_html("; ".join(filter(None, (*notes, made.comments)))),
         )
@@ -133,22 +130,25 @@ def bind_picture(
         return [sentence_html(_describe(infotext)), *_values_from(infotext, common, dials)]
 
     def loaded(image: Image.Image | None, infotext: str) -> list[Any]:
+        size = None if image is None else (image.height, image.width)
         text = "" if image is None else infotext_of_image(image)
         if not text:
             note = "" if image is None else f"{image.width} x {image.height} px; it carries no infotext, write a prompt"
-            return [gr.update(), sentence_html(note), *(gr.update() for _ in fields)]
-        return [text, *take(text)]
+            opened = gr.update(open=True) if note and not infotext else gr.update()
+            return [size, opened, gr.update(), sentence_html(note), *(gr.update() for _ in fields)]
+        return [size, gr.update(), text, *take(text)]
 
     picture["image"].change(
         loaded,
         inputs=[picture["image"], picture["infotext"]],
-        outputs=[picture["infotext"], picture["note"], *fields],
+        outputs=[native, words_fold, picture["infotext"], picture["note"], *fields],
         show_progress=False,
         api_name=False,
     )
     picture["apply"].click(
         take, inputs=[picture["infotext"]], outputs=[picture["note"], *fields], show_progress=False, api_name=False
     )
+    return native
 
 
 def _describe(infotext: str) -> str:

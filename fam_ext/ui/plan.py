@@ -6,7 +6,7 @@ from collections.abc import Iterator
 
 from fam_ext.jobs.preview import MAX_LISTED, Row, Totals, previews, wordless
 from fam_ext.options.job import Job
-from fam_ext.ui.compare import KEPT, duration, table_html
+from fam_ext.ui.tables import KEPT, duration, sentence_html, table_html
 
 _COLUMNS = ("file", "native", "target", "output", "prompt", "program", "notes", "plan")
 
@@ -32,7 +32,8 @@ def plan_pages(options: Job) -> Iterator[str]:
         note = f"the first {MAX_LISTED} files; the rest is being read"
         if preview.totals is not None:
             note = _note(preview.totals)
-        yield table_html(_COLUMNS, map(_cells, preview.rows), element_id="fam_hires_plan_table", note=note)
+        table = table_html(_COLUMNS, map(_cells, preview.rows), element_id="fam_hires_plan_table")
+        yield f"<h3>What Start will do</h3>{sentence_html(note)}{table}"
 
 
 def _note(totals: Totals) -> str:

@@ -12,44 +12,55 @@ import gradio as gr
 
 from fam_ext.core.config import FamConfig
 from fam_ext.errors import FamError, UsageError
-from fam_ext.metadata.infotext import (
-    to_preset,
-)
-from fam_ext.options.presets import CUSTOM, Preset, read, write
-from fam_ext.ui.common import choices_of
-from fam_ext.ui.compare import sentence_html
+from fam_ext.metadata.infotext import to_preset
+from fam_ext.options.presets import CUSTOM, Preset, PresetStore, read, write
+from fam_ext.ui.common import choices_of, lists_of
 from fam_ext.ui.dials import bind_preset_box, dial_values, preset_of, read_dials
 from fam_ext.ui.host import TAB_ID, TabHost
+from fam_ext.ui.tables import sentence_html
+from fam_ext.ui.titles import preset_sentence
 
 NO_PRESET = CUSTOM
 
 
-def preset_inputs(host: TabHost) -> dict[str, Any]:
-    """Build the parts and return them by name."""
+def preset_choice(host: TabHost) -> dict[str, Any]:
+    """Build the box with its sentence and return the parts by name."""
     parts: dict[str, Any] = {}
-    with gr.Row(elem_id=f"{TAB_ID}_preset_row"):
+    chosen = preset_of(dial_values(host.config), _presets(host))
+    with gr.Row(elem_id=f"{TAB_ID}_preset_row", elem_classes=["fam-beside"]):
         parts["preset"] = gr.Dropdown(
-            label="Preset",
-            choices=[NO_PRESET, *host.store.names()],
-            value=preset_of(dial_values(host.config), _presets(host)),
-            elem_id=f"{TAB_ID}_preset",
+            label="Preset", choices=[NO_PRESET, *host.store.names()], value=chosen, elem_id=f"{TAB_ID}_preset"
         )
         parts["preset"].do_not_save_to_config = True
-        parts["refresh"] = gr.Button("Refresh presets", elem_id=f"{TAB_ID}_preset_refresh")
-        parts["load"] = gr.Button("Use", elem_id=f"{TAB_ID}_preset_load")
-    with gr.Accordion("Save, share and import presets", open=False, elem_id=f"{TAB_ID}_presets"):
-        with gr.Row():
-            parts["name"] = gr.Textbox(label="Preset name", elem_id=f"{TAB_ID}_preset_name")
-            parts["name"].do_not_save_to_config = True
-            parts["save"] = gr.Button("Save these dials", elem_id=f"{TAB_ID}_preset_save")
-            parts["delete"] = gr.Button("Delete", elem_id=f"{TAB_ID}_preset_delete")
-        with gr.Row():
-            parts["from_image"] = gr.Button("Save from the picture's infotext", elem_id=f"{TAB_ID}_preset_from_image")
-            parts["export"] = gr.Button("Export", elem_id=f"{TAB_ID}_preset_export")
-            parts["import"] = gr.UploadButton(
-                "Import", file_types=[".json"], elem_id=f"{TAB_ID}_preset_import", type="file"
-            )
-        parts["file"] = gr.File(label="Exported preset", visible=False, elem_id=f"{TAB_ID}_preset_file")
+        parts["refresh"] = gr.Button("Refresh", elem_id=f"{TAB_ID}_preset_refresh", size="sm")
+    about = about_preset(host.store, chosen)
+    parts["about"] = gr.HTML(sentence_html(about), elem_id=f"{TAB_ID}_preset_about")
+    return parts
+
+
+def about_preset(store: PresetStore, name: str) -> str:
+    """Return one sentence of what the preset is for. Raises `FamError` where there is none of that name."""
+    return preset_sentence(name, None if name == NO_PRESET else store.get(name))
+
+
+def preset_inputs() -> dict[str, Any]:
+    """Build the parts that save and share, into the open fold, and return them by name."""
+    parts: dict[str, Any] = {}
+    with gr.Row(elem_classes=["fam-beside"]):
+        parts["name"] = gr.Textbox(label="Preset name", elem_id=f"{TAB_ID}_preset_name")
+        parts["name"].do_not_save_to_config = True
+        parts["save"] = gr.Button("Save these dials", elem_id=f"{TAB_ID}_preset_save", size="sm")
+    with gr.Row(elem_classes=["fam-buttons"]):
+        parts["from_image"] = gr.Button(
+            "Save from the picture's infotext", elem_id=f"{TAB_ID}_preset_from_image", size="sm"
+        )
+        parts["load"] = gr.Button("Use", elem_id=f"{TAB_ID}_preset_load", size="sm")
+        parts["export"] = gr.Button("Export", elem_id=f"{TAB_ID}_preset_export", size="sm")
+        parts["import"] = gr.UploadButton(
+            "Import", file_types=[".json"], elem_id=f"{TAB_ID}_preset_import", type="file", size="sm"
+        )
+        parts["delete"] = gr.Button("Delete", elem_id=f"{TAB_ID}_preset_delete", size="sm")
+    parts["file"] = gr.File(label="Exported preset", visible=False, elem_id=f"{TAB_ID}_preset_file")
     parts["note"] = gr.HTML(elem_id=f"{TAB_ID}_preset_note")
     return parts
 
@@ -74,7 +85,7 @@ def bind_presets(
     def use(name: str) -> list[Any]:
         targets = [*dials, *(common[key] for key in setting_names)]
         if name == NO_PRESET:
-            return [gr.update() for _ in [note, own_settings, *targets]]
+            return [gr.update() for _ in [0, own_settings, *targets]]
         try:
             preset = host.store.get(name)
         except FamError as error:
@@ -85,7 +96,7 @@ def bind_presets(
             known = choices_of(common[key])
             updates.append(gr.update(value=value) if value and (known is None or value in known) else gr.update())
         # as at every door: an overriding preset's settings are for every file
-        return [sentence_html(preset.description), gr.update(value=not preset.overrides), *updates]
+        return [sentence_html(about_preset(host.store, name)), gr.update(value=not preset.overrides), *updates]
 
     def settings(values: tuple[Any, ...]) -> dict[str, Any]:
         found: dict[str, Any] = dict(zip(setting_names, values, strict=True))
@@ -144,9 +155,20 @@ def bind_presets(
     values = [*dials, *(common[key] for key in setting_names)]
     asked = gr.State("")  # the preset that a second press replaces
     bind_preset_box(listing, dials, lambda: _presets(host), refresh=presets["refresh"])
-    listing.input(use, inputs=[listing], outputs=[note, own_settings, *values], show_progress=False, api_name=False)
+    listed = ("upscaler", "sampler", "schedule", "model")
+
+    def anew() -> list[Any]:
+        lists = lists_of(host)
+        return [gr.update(choices=lists[name]) for name in listed]
+
+    presets["refresh"].click(
+        anew, inputs=[], outputs=[common[name] for name in listed], show_progress=False, api_name=False
+    )
+    listing.input(
+        use, inputs=[listing], outputs=[presets["about"], own_settings, *values], show_progress=False, api_name=False
+    )
     presets["load"].click(
-        use, inputs=[listing], outputs=[note, own_settings, *values], show_progress=False, api_name=False
+        use, inputs=[listing], outputs=[presets["about"], own_settings, *values], show_progress=False, api_name=False
     )
     presets["save"].click(
         save,

@@ -10,6 +10,7 @@ from modules.infotext_utils import ParamBinding, PasteField
 from modules.ui_components import ToolButton
 from PIL import Image
 
+from fam_ext.hosts.memory import free_memory, peak_memory, watch_memory
 from fam_ext.jobs.batches import Batches
 from fam_ext.jobs.contract import Progress
 from fam_ext.options.job import Job
@@ -17,6 +18,7 @@ from fam_ext.options.request import HiresRequest
 from fam_ext.ui.accordion import TITLE
 from fam_ext.ui.host import TAB_ID, Made, TabHost
 from fam_ext.ui.tab import build_tab
+from fam_ext.webui import foretell
 from fam_ext.webui.kept import reload_model
 from fam_ext.webui.known import upscalers
 from fam_ext.webui.places import check_places, default_output, folders_note
@@ -46,12 +48,17 @@ def check(options: Job) -> Job:
 
 
 def _generate(image: Image.Image, request: HiresRequest, upscaler: str) -> Made:
+    watch_memory(shared.device)
     try:
         processed = hires_from_picture(image, request, Progress(), upscaler=upscaler, save=shared.opts.samples_save)
     finally:
         reload_model()
     shared.total_tqdm.clear()
-    return Made(list(processed.images), processed.infotexts[0], processed.comments.strip())
+    return Made(list(processed.images), processed.infotexts[0], processed.comments.strip(), peak_memory(shared.device))
+
+
+def _memory() -> tuple[int, int] | None:
+    return free_memory(shared.device)
 
 
 def _skip() -> None:
@@ -76,6 +83,7 @@ def on_ui_tabs() -> list[Any]:
                 check_places=check,
                 folders_note=folders_note(),
                 default_output=default_output,
+                memory=_memory,
                 interrupt=shared.state.interrupt,
                 skip=_skip,
                 gpu_call=lambda function, extra: call_queue.wrap_gradio_gpu_call(function, extra_outputs=extra),
@@ -106,6 +114,7 @@ _seen: dict[str, Any] = {}
 def on_after_component(component: Any, **kwargs: Any) -> None:  # noqa: ANN401
     """Add our button after the WebUI's own; called for every component of the page."""
     element_id = kwargs.get("elem_id")
+    foretell.remember(element_id or "", component)
     if element_id in ("txt2img_gallery", "img2img_gallery", "pnginfo_image", "pnginfo_generation_info"):
         _seen[element_id] = component
     tab = _GALLERIES.get(element_id or "")

@@ -24,7 +24,7 @@ from fam_ext.jobs import report
 from fam_ext.jobs.renderers import RendererSpec
 from tests.jobs.fakes import Fast
 
-def slow(path):
+def slow(path, side):
     print("thumbnail", flush=True)
     time.sleep(float(sys.argv[1]))
     return ""
@@ -91,7 +91,7 @@ def test_a_report_that_was_interrupted_is_written_by_the_next_run(tmp_path: Path
     make_picture(source / "new.png", "new", 9)
     control = Control()
     with monkeypatch.context() as patch:
-        patch.setattr(report, "_thumbnail", lambda path: control.cancel() or "")
+        patch.setattr(report, "_thumbnail", lambda path, side: control.cancel() or "")
         summary = run_job(options(source, output), Fast, control=control)
     assert (summary.done, summary.exit_code) == (1, 130) and "fam-hires report" in str(summary.stopped)
     assert "new.png" not in (output / "report.html").read_text()
@@ -115,7 +115,7 @@ def test_a_cancelled_job_reports_what_it_made_without_drawing(tmp_path: Path, mo
         if event.kind == "step" and event.key == "picture 1.png":
             control.cancel()
 
-    def never(path: Path) -> str:
+    def never(path: Path, side: int) -> str:
         raise AssertionError("drawn")
 
     monkeypatch.setattr(report, "_thumbnail", never)

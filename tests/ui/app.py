@@ -20,6 +20,7 @@ from fam_ext.ui.host import Made, TabHost
 from fam_ext.ui.tab import build_tab, labels_and_ids
 
 STYLE = Path(__file__).parents[2] / "style.css"
+SCRIPT = Path(__file__).parents[2] / "javascript" / "fam_hires.js"
 
 
 class PillowRenderer:
@@ -75,8 +76,8 @@ def app(folder):
     )
     with gr.Blocks(css=STYLE.read_text(), analytics_enabled=False) as blocks:
         build_tab(host)
-        # the WebUI serves our javascript; here its one function passes its arguments on
-        blocks.load(None, _js="() => { window.fam_hires_submit = (...values) => values; }")
+        # the WebUI serves our javascript
+        blocks.load(None, _js=f"() => {{ (0, eval)({json.dumps(SCRIPT.read_text())}); }}")
     return blocks
 
 

@@ -11,8 +11,8 @@ from fam_ext.errors import Skipped, UsageError
 from fam_ext.jobs.batches import Batches
 from fam_ext.jobs.contract import Rendered
 from fam_ext.jobs.journal import Journal
-from fam_ext.ui.compare import status_html
 from fam_ext.ui.plan import plan_pages, question
+from fam_ext.ui.tables import status_html
 from tests.jobs.fakes import Fast, make_folder, page_job
 
 
@@ -94,7 +94,7 @@ def test_the_list_shows_program_and_notes_and_start_has_a_question(tmp_path):
     (source / "beside.txt").write_text("a chair")
     values = {"input": str(source)}
     listed = list(plan_pages(page_job(values)))[-1]
-    assert "<th>program</th><th>notes</th>" in listed
+    assert ">program</button>" in listed and ">notes</button>" in listed
     assert "<td>Forge</td><td>seed -1 says that it was drawn at random" in listed
     assert "1 of 3 carry no prompt" in listed
     assert question(page_job(values)).startswith("1 of 3 carry no prompt: write one")

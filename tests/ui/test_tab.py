@@ -43,17 +43,16 @@ def test_labels_and_ids_are_as_they_were(tmp_path):
 
 def test_a_small_picture_is_taken_where_its_target_allows():
     program = """
-from PIL import Image
 from pathlib import Path
 from fam_ext.errors import PictureError
 from fam_ext.options.presets import PresetStore
-from fam_ext.ui.picture import picture_request
+from fam_ext.ui.outlook import picture_request
 
 store = PresetStore(Path("none"))
 values = dict(width=0, height=0, sampler="Euler", schedule="Automatic", steps=9, cfg_scale=5, seed=1, own_model=False)
 for scale in (2, 8):
     try:
-        print(picture_request(Image.new("RGB", (9, 12)), "", {**values, "scale": scale}, store).size)
+        print(picture_request((12, 9), "", {**values, "scale": scale}, store).size)
     except PictureError as error:
         print(error)
 """
@@ -111,6 +110,13 @@ def page(browser, url):
     page.close()
 
 
+def open_folds(page):
+    """Open every fold that can be seen."""
+    closed = page.locator(".fam-fold > .label-wrap:not(.open):visible")
+    while closed.count():
+        closed.first.click()
+
+
 def picture(path, text=None, color=(200, 60, 40)):
     info = PngInfo()
     if text:
@@ -129,16 +135,17 @@ def test_one_picture(page, tmp_path):
     assert page.input_value("#fam_hires_steps input[type=number]") == "7"
     assert page.input_value("#fam_hires_cutoff input") == "0.3"
     page.click("#fam_hires_generate")
-    page.wait_for_selector("#fam_hires_compare img >> nth=1")
+    page.wait_for_selector("#fam_hires_compare img[slot] >> nth=1")
     infotext = page.inner_text("#html_info_fam_hires")
     assert "Steps: 7" in infotext and "Seed: 9" in infotext and "FAM cutoff: 0.3" in infotext
     sizes = page.eval_on_selector_all(
-        "#fam_hires_compare img", "nodes => nodes.map(n => [n.naturalWidth, n.naturalHeight])"
+        "#fam_hires_compare img[slot]", "nodes => nodes.map(n => [n.naturalWidth, n.naturalHeight])"
     )
-    assert sizes == [[128, 96], [128, 96]]
-    slider = page.locator("#fam_hires_compare input[type=range]")
-    slider.evaluate("node => { node.value = 25; node.dispatchEvent(new Event('input')); }")
-    assert "25%" in page.locator("#fam_hires_compare .fam-compare").get_attribute("style")
+    assert sizes == [[64, 48], [128, 96]]
+    slider = page.locator("#fam_hires_compare [role=slider]")
+    slider.focus()
+    page.keyboard.press("Shift+ArrowLeft")
+    assert slider.get_attribute("aria-valuenow") == "40"
 
 
 def test_a_picture_brings_clip_skip_and_where_asked_checkpoint_and_vae(page, tmp_path):
@@ -146,6 +153,7 @@ def test_a_picture_brings_clip_skip_and_where_asked_checkpoint_and_vae(page, tmp
     picture(tmp_path / "native.png", text)
     page.set_input_files("#fam_hires_image input[type=file]", str(tmp_path / "native.png"))
     page.wait_for_function("document.querySelector('#fam_hires_steps input[type=number]').value === '7'")
+    open_folds(page)
     page.click("#fam_hires_generate")
     page.wait_for_selector("#html_info_fam_hires:has-text('Asked: None None 2')")
     page.check("#fam_hires_own_model input")
@@ -157,7 +165,11 @@ def folder_with(tmp_path, count):
     source = tmp_path / "in"
     source.mkdir()
     for number in range(count):
-        picture(source / f"{number}.png", f"apple {number}\nSteps: 5, Sampler: Euler, CFG scale: 3, Seed: 9")
+        picture(
+            source / f"{number}.png",
+            f"apple {number}\nSteps: 5, Sampler: Euler, CFG scale: 3, Seed: 9",
+            (8 * number, 60, 40),
+        )
     picture(source / "black.png", color=(0, 0, 0))
     (source / "broken.png").write_bytes(b"\x89PNG\r\n\x1a\n")
     return source
@@ -165,6 +177,7 @@ def folder_with(tmp_path, count):
 
 def open_folder(page, source):
     page.click("#fam_hires_mode button:has-text('Batch folder')")
+    open_folds(page)
     page.fill("#fam_hires_folder_input textarea", str(source))
 
 
@@ -183,7 +196,7 @@ def test_a_folder_is_listed_and_run(page, tmp_path):
     assert "failed" in page.inner_text("#fam_hires_status_table tr:has-text('broken.png')")
     with Image.open(tmp_path / "in-fam" / "3.png") as result:
         assert result.size == (128, 96) and "apple 3, best" in result.info["parameters"]
-    assert page.locator("#fam_hires_compare img").count() == 2
+    assert page.locator("#fam_hires_compare img[slot]").count() == 2
 
 
 def test_a_folder_stops_after_the_file_and_goes_on(page, tmp_path):
@@ -192,7 +205,10 @@ def test_a_folder_stops_after_the_file_and_goes_on(page, tmp_path):
     # black.png carries no prompt: that is asked once, and again only for other values
     page.wait_for_selector("#fam_hires_status :text('1 of 13 carry no prompt')")
     assert not (tmp_path / "in-fam").exists()
+    assert not page.is_visible("#fam_hires_stop") and not page.is_visible("#fam_hires_pause")
     page.click("#fam_hires_start")
+    page.wait_for_selector("#fam_hires_status [data-running]")
+    assert not page.is_visible("#fam_hires_start")
     page.wait_for_selector("#fam_hires_status_table tr:has-text('1.png'):has-text('done')")
     page.click("#fam_hires_stop_after")
     page.wait_for_selector("#fam_hires_status .fam-status:has-text('stopped')")
@@ -201,6 +217,73 @@ def test_a_folder_stops_after_the_file_and_goes_on(page, tmp_path):
     page.click("#fam_hires_start")
     page.wait_for_selector("#fam_hires_status .fam-status:has-text('done: ')")
     assert len(list((tmp_path / "in-fam").glob("*.png"))) == 12
+
+
+def test_the_titles_say_what_is_in_force_and_the_panel_what_will_happen(page, tmp_path):
+    def title(name):
+        return page.inner_text(f"#fam_hires_fold_{name} > .label-wrap > span >> nth=0")
+
+    page.wait_for_function("document.querySelector('#fam_hires_fold_method').innerText.includes('32 cycles')")
+    assert "Three steps" in page.inner_text("#fam_hires_outlook")
+    picture(tmp_path / "native.png", "a red apple\nSteps: 7, Sampler: Euler, CFG scale: 3, Seed: 9")
+    page.set_input_files("#fam_hires_image input[type=file]", str(tmp_path / "native.png"))
+    page.wait_for_selector("#fam_hires_size:has-text('64 x 48 to 128 x 96 px')")
+    page.wait_for_selector("#fam_hires_outlook:has-text('Euler, about 5 of 7 steps')")
+    assert title("picture_words") == "Words: “a red apple”" and title("sampling") == "Sampler: Euler, 7 steps, CFG 3"
+    page.click("#fam_hires_generate")
+    page.wait_for_selector("#fam_hires_compare img[slot] >> nth=1")
+    # the next one's time is known now
+    page.fill("#fam_hires_scale input[type=number]", "3")
+    page.press("#fam_hires_scale input[type=number]", "Tab")
+    page.wait_for_selector("#fam_hires_size:has-text('64 x 48 to 192 x 144 px, about')")
+    # a bad value: one sentence, and its part is marked until it is mended
+    open_folds(page)
+    set_cutoff(page, "900")
+    page.wait_for_selector("#fam_hires_outlook .fam-error:has-text('cutoff is 900')")
+    page.wait_for_selector("#fam_hires_cutoff.fam-bad")
+    set_cutoff(page, "32")
+    page.wait_for_selector("#fam_hires_cutoff:not(.fam-bad)")
+    # a folder is looked into as soon as it is given
+    (tmp_path / "in").mkdir()
+    picture(tmp_path / "in" / "0.png", "a leaf\nSteps: 5, Sampler: Euler, CFG scale: 3, Seed: 9")
+    open_folder(page, tmp_path / "in")
+    page.wait_for_selector("#fam_hires_plan_table tr:has-text('0.png'):has-text('192 x 144')")
+    assert title("sampling").startswith("Sampler: each picture's own, else Euler")
+    assert not page.is_visible("#fam_hires_fold_picture_words") and not page.is_visible("#fam_hires_generate")
+
+
+def test_a_job_is_shown_after_a_reload_and_in_a_second_browser(browser, url, page, tmp_path):
+    open_folder(page, folder_with(tmp_path, 30))
+    page.fill("#fam_hires_folder_prompt textarea", "a stone")
+    page.click("#fam_hires_start")
+    page.wait_for_selector("#fam_hires_status_table tr[data-state=done] >> nth=1")
+    page.click("#fam_hires_pause")
+    page.wait_for_selector("#fam_hires_status .fam-status:has-text('paused')")
+    page.reload()
+    other = browser.new_page(viewport={"width": 400, "height": 900})
+    other.goto(url)
+    for one in (page, other):
+        one.click("#fam_hires_mode button:has-text('Batch folder')")
+        one.wait_for_selector("#fam_hires_status [data-running]")
+        one.wait_for_selector("#fam_hires_pause:has-text('Go on')")
+    other.click("#fam_hires_stop")
+    for one in (page, other):
+        one.wait_for_selector("#fam_hires_status .fam-status:has-text('cancelled')")
+        one.wait_for_selector("#fam_hires_start", state="visible")
+    # a file is chosen for comparing by its name in the table, and the table shows only what is asked for
+    page.wait_for_selector("#fam_hires_compare img[slot] >> nth=1")
+    last = page.get_attribute("#fam_hires_compare img[slot] >> nth=1", "src")
+    page.click(".fam-pick >> nth=-1")
+    page.wait_for_function("src => document.querySelectorAll('#fam_hires_compare img')[1].src !== src", arg=last)
+    page.click(".fam-filter button:has-text('done')")
+    states = page.locator("#fam_hires_status_table tbody tr:visible").evaluate_all(
+        "rows => rows.map(r => r.dataset.state)"
+    )
+    assert states and set(states) == {"done"}
+    page.click("#fam_hires_status_table th button:has-text('file')")
+    files = page.locator("#fam_hires_status_table tbody tr:visible td:nth-child(2)").all_inner_texts()
+    assert files == sorted(files, key=lambda name: int(name.split(".")[0]))
+    other.close()
 
 
 def test_errors_of_a_folder_are_said(page, tmp_path):
@@ -223,11 +306,12 @@ def wait_for_preset(page, name):
 
 
 def test_the_cutoffs_label_has_its_unit_and_the_list_is_read_anew(page, home):
-    assert "Cutoff c (share of the native side)" in page.inner_text("#fam_hires_cutoff")
-    page.click("#fam_hires_preset input")
-    page.click("#fam_hires_preset li:has-text('balanced')")
-    page.wait_for_selector("#fam_hires_cutoff:has-text('Cutoff c (cycles per picture)')")
     wait_for_preset(page, "balanced")
+    assert "cut-off c (cycles per picture)" in page.inner_text("#fam_hires_cutoff")
+    page.click("#fam_hires_preset input")
+    page.click("#fam_hires_preset li:has-text('paper')")
+    page.wait_for_selector("#fam_hires_cutoff:has-text('cut-off c (share of the native side)')", state="attached")
+    wait_for_preset(page, "paper")
     PresetStore(home / "presets").save(Preset("elsewhere", "", FamConfig(cutoff=0.2)))
     page.click("#fam_hires_preset_refresh")
     time.sleep(1)
@@ -237,9 +321,9 @@ def test_the_cutoffs_label_has_its_unit_and_the_list_is_read_anew(page, home):
 
 
 def test_presets(page, tmp_path):
+    open_folds(page)
     page.fill("#fam_hires_cutoff input", "0.35")
     page.press("#fam_hires_cutoff input", "Tab")
-    page.click("#fam_hires_presets .label-wrap")
     page.fill("#fam_hires_preset_name textarea", "mine")
     page.click("#fam_hires_preset_save")
     page.wait_for_selector("#fam_hires_preset_note:has-text('saved mine')")

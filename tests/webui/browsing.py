@@ -123,9 +123,16 @@ class Browsed:
         self.wait_for_selector("#fam_hires_mode", state="visible")
         self.click(f"#fam_hires_mode button:has-text('{mode}')")
 
+    def open_folds(self):
+        """Open every fold of the tab that can be seen."""
+        closed = self.locator(".fam-fold > .label-wrap:not(.open):visible")
+        while closed.count():
+            closed.first.click()
+
     def open_folder(self, source, *, steps, prompt="a red apple"):
         """Show the tab's Batch folder mode, filled in."""
         self.open_tab("Batch folder")
+        self.open_folds()
         self.fill("#fam_hires_folder_input textarea", source)
         self.fill("#fam_hires_folder_prompt textarea", prompt)
         self.fill("#fam_hires_steps input[type=number]", steps)

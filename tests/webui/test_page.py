@@ -115,12 +115,13 @@ def test_a_picture_is_sent_to_the_tab_and_enlarged(page):
     assert page.input_value("#fam_hires_infotext textarea").startswith("a red apple\nSteps: 4")
     assert page.input_value("#fam_hires_seed input") == "1"
     page.click("#fam_hires_generate")
-    assert page.locator("#fam_hires_compare img").count() == 2
+    assert page.locator("#fam_hires_compare img[slot]").count() == 2
     infotext = page.inner_text("#html_info_fam_hires")
     assert "FAM version" in infotext and "Hires resize: 128x128" in infotext and "Seed: 1," in infotext
-    slider = page.locator("#fam_hires_compare input[type=range]")
-    slider.evaluate("node => { node.value = 10; node.dispatchEvent(new Event('input')); }")
-    assert "10%" in page.locator("#fam_hires_compare .fam-compare").get_attribute("style")
+    slider = page.locator("#fam_hires_compare [role=slider]")
+    slider.focus()
+    page.keyboard.press("Shift+ArrowLeft")
+    assert slider.get_attribute("aria-valuenow") == "40"
     # and back to txt2img, dials and all
     page.click("#fam_hires_send_to_txt2img")
     assert page.is_checked("#txt2img_fam_hires-visible-checkbox")
@@ -168,7 +169,7 @@ def test_a_folder_is_listed_run_and_stopped(page, tmp_path, native_picture):
     assert page.inner_text("#fam_hires_status").startswith("done")
     assert "5.png" in page.inner_text("#fam_hires_status_table tr:has-text('failed')")
     assert len(list((tmp_path / "in-fam").glob("*.png"))) == 7
-    assert page.locator("#fam_hires_compare img").count() == 2
+    assert page.locator("#fam_hires_compare img[slot]").count() == 2
     with Image.open(tmp_path / "in-fam" / "0.png") as result:
         assert "FAM version" in result.info["parameters"]
 
@@ -214,8 +215,8 @@ def test_a_folder_is_paused_resumed_and_a_file_skipped(page, tmp_path, native_pi
 
 def test_presets_are_saved_used_and_deleted(page, server):
     page.open_tab()
+    page.open_folds()
     page.fill("#fam_hires_cutoff input", 12)
-    page.click("#fam_hires_presets .label-wrap")
     page.fill("#fam_hires_preset_name textarea, #fam_hires_preset_name input", "my own")
     page.click("#fam_hires_preset_save")
     assert "saved my own" in page.inner_text("#fam_hires_preset_note")
@@ -269,7 +270,7 @@ def test_a_folders_result_is_sent_whole_with_its_own_infotext(page, tmp_path):
     page.open_folder(source, steps=3)
     page.click("#fam_hires_start")
     assert page.inner_text("#fam_hires_status").startswith("done: 2 done")
-    page.click("#fam_hires_gallery .thumbnails button >> nth=1")
+    page.click("#fam_hires_gallery .thumbnail-item >> nth=1")
     page.click("#fam_hires_send_to_img2img")
     page.wait_for_selector("#img2img_image img")
     assert page.input_value("#img2img_prompt textarea") == "a red leaf"

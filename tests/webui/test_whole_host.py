@@ -94,6 +94,7 @@ def test_picture_and_its_interrupt_leave_the_host_as_it_was(probed, browser, nat
     page.evaluate("switch_to_fam_hires()")
     page.set_input_files("#fam_hires_image input[type=file]", str(folder / "0.png"))
     page.wait_for_function("gradioApp().querySelector('#fam_hires_steps input[type=number]').value === '3'")
+    page.click("#fam_hires_fold_sampling > .label-wrap")
     page.check("#fam_hires_own_model input")
     plain = probed.generate().pixels
     before = state(probed, random=False)

@@ -1,0 +1,152 @@
+"""A folder job as the page shows it: its line, its table, its last pictures; pause, skip and stop."""
+
+from __future__ import annotations
+
+import time
+from collections.abc import Callable, Iterator, Mapping
+from pathlib import Path
+from typing import Any
+
+import gradio as gr
+from PIL import Image
+
+from fam_ext.metadata.loaded import infotext_of_image
+from fam_ext.options.job import Job
+from fam_ext.ui.compare import MOST_LIVE, compare_html
+from fam_ext.ui.host import TAB_ID, TabHost, TabParts
+from fam_ext.ui.tables import files_html, sentence_html, status_html
+from fam_ext.ui.thumbnails import Thumbnail, Thumbnails, upright
+
+_POLL_SECONDS = 0.5
+_UNCHANGED = gr.update()
+_GALLERY = 12
+
+
+class Watch:
+    """The page's view of the latest job; it says only what the page does not show yet."""
+
+    def __init__(self, host: TabHost) -> None:
+        self._host = host
+        self._thumbnails = Thumbnails()
+
+    def said(self, words: str) -> tuple[Any, ...]:
+        """Return the outputs that show one sentence, no files, and leave the rest."""
+        return words, "", *(_UNCHANGED,) * 6
+
+    def __call__(self, shown: str) -> Iterator[tuple[Any, ...]]:
+        """Yield the outputs of `bind_running` until the job ends. `shown` is the ended job that the page shows."""
+        batch = self._host.batches.latest()
+        if batch is None or (batch.over and batch.id == shown):
+            yield (_UNCHANGED,) * 8
+            return
+        pictures, table = -1, ""
+        while True:
+            over = batch.over
+            job = batch.to_json()
+            status = status_html(job, memory=self._host.memory())
+            self._thumbnails.begin()
+            files = files_html(job, lambda row: self._of(batch.options, row))
+            done = [row for row in job["rows"] if row["state"] == "done"]
+            results: tuple[Any, ...] = (_UNCHANGED,) * 4
+            if len(done) > pictures:  # at first too: another job's pictures go
+                pictures = len(done)
+                results = _latest_results(batch.options, done)
+            pause = gr.update(value="Go on" if batch.control.paused else "Pause")
+            yield status, _UNCHANGED if files == table else files, *results, pause, batch.id if over else ""
+            table = files
+            if over:
+                return
+            time.sleep(_POLL_SECONDS)
+
+    def _of(self, options: Job, row: Mapping[str, Any]) -> tuple[Thumbnail | None, Thumbnail | None]:
+        result = self._thumbnails.of(_result(options, row)) if row["state"] == "done" else None
+        return self._thumbnails.of(_source(options, row)), result
+
+
+def bind_running(host: TabHost, watch: Watch, buttons: dict[str, Any], parts: TabParts) -> list[Any]:
+    """Bind the buttons of a run; return the components that `watch` fills."""
+    ended = gr.State("")
+    outputs = [
+        *(parts.status, parts.files, parts.gallery, parts.texts, parts.result_infotext, parts.compare),
+        *(buttons["pause"], ended),
+    ]
+    buttons["watch"].click(watch.__call__, inputs=[ended], outputs=outputs, show_progress=False, api_name=False)
+
+    def say(action: Callable[[Any], None]) -> Callable[[], None]:
+        def act() -> None:
+            batch = host.batches.active()
+            if batch is not None:
+                action(batch)
+
+        return act
+
+    def pause(batch: Any) -> None:  # noqa: ANN401
+        if batch.control.paused:
+            batch.control.resume()
+        else:
+            batch.control.pause()
+
+    for name, action in (
+        ("pause", pause),
+        ("skip", lambda batch: host.skip()),
+        ("stop_after", lambda batch: batch.control.stop_after_this()),
+        ("stop", lambda batch: batch.control.cancel()),
+    ):
+        buttons[name].click(say(action), inputs=[], outputs=[], show_progress=False, api_name=False, queue=False)
+
+    def compared(key: str) -> str:
+        batch = host.batches.latest()
+        # only what this job made: the key comes from a client
+        row = next((row for row in batch.to_json()["rows"] if row["key"] == key), None) if batch else None
+        if batch is None or row is None or row["state"] != "done":
+            return sentence_html("that file is not among the finished ones of the last job", kind="error")
+        return _compared(batch.options, row) or sentence_html(f"{key} or its result is gone", kind="error")
+
+    picked = gr.Textbox(label="File to compare", elem_id=f"{TAB_ID}_pick", elem_classes="fam-hidden")
+    picked.do_not_save_to_config = True
+    pick = gr.Button("Compare", elem_id=f"{TAB_ID}_pick_go", elem_classes="fam-hidden")
+    pick.click(compared, inputs=[picked], outputs=[parts.compare], show_progress=False, api_name=False, queue=False)
+    return outputs
+
+
+def _source(options: Job, row: Mapping[str, Any]) -> Path:
+    source = Path(options.places.inputs[0])
+    return source / row["key"] if source.is_dir() else source
+
+
+def _result(options: Job, row: Mapping[str, Any]) -> Path:
+    return Path(options.places.output) / row["output"]
+
+
+def _compared(options: Job, row: Mapping[str, Any], **more: Any) -> str:  # noqa: ANN401
+    """Return before and after of a finished file, "" where one of them cannot be read."""
+    try:
+        with Image.open(_source(options, row)) as native, Image.open(_result(options, row)) as result:
+            return compare_html(native, result, **more)
+    except OSError:
+        return ""
+
+
+def _latest_results(options: Job, done: list[dict[str, Any]]) -> tuple[Any, ...]:
+    """Return the gallery of the last finished pictures, their infotexts, the first one's, and before and after of the
+    very last picture."""
+    shown: list[Image.Image] = []
+    texts: list[str] = []
+    for row in reversed(done[-_GALLERY:]):
+        path = _result(options, row)
+        try:
+            with Image.open(path) as image:
+                text = infotext_of_image(image)
+                image.draft("RGB", (512, 512))
+                thumbnail = upright(image)
+        except OSError:
+            continue
+        thumbnail.thumbnail((512, 512))
+        # the WebUI shows and sends this file in place of the thumbnail
+        setattr(thumbnail, "already_saved_as", str(path))  # noqa: B010
+        shown.append(thumbnail)
+        texts.append(text)
+    compare: Any = ""
+    if done:
+        compare = _compared(options, done[-1], most=MOST_LIVE) or _UNCHANGED
+    return shown, texts, texts[0] if texts else "", compare

@@ -1,0 +1,70 @@
+"""The accordion's sentence before Generate: bound to the parts of the page that decide what FAM will do."""
+
+from __future__ import annotations
+
+from typing import Any
+
+import gradio as gr
+from modules import sd_models, sd_samplers
+
+from fam_ext.core.config import FamConfig
+from fam_ext.errors import FamError
+from fam_ext.ui.foretell import BEFORE, Hires, foretold, hires_target
+from fam_ext.ui.tables import sentence_html
+from fam_ext.webui.known import check_model, check_sampler
+
+_OURS = ("fam_hires-checkbox", "fam_hires_start", "fam_hires_upsample", "fam_hires_am")
+_HIRES = ("hr-checkbox", "hr_upscaler", "hr_scale", "hr_resize_x", "hr_resize_y", "width", "height")
+_SAMPLER = "sampling"
+_HIRES_SAMPLER = "hr_sampler"
+_LAST = "send_to_extras"
+"""The component by which all of a tab's others are built."""
+_seen: dict[str, Any] = {}
+
+
+def remember(element_id: str, component: Any) -> None:  # noqa: ANN401
+    """Take up a component of the page; called for each as it is built."""
+    if element_id == _HIRES_SAMPLER or element_id.startswith(("txt2img_", "img2img_")):
+        _seen[element_id] = component
+    for tab in ("txt2img", "img2img"):
+        if element_id == f"{tab}_{_LAST}":
+            _bind(tab)
+
+
+def _bind(tab: str) -> None:
+    is_img2img = tab == "img2img"
+    names = [f"{tab}_{name}" for name in (*_OURS, _SAMPLER, *(() if is_img2img else _HIRES))]
+    if not is_img2img:
+        names.append(_HIRES_SAMPLER)
+    hint = _seen.get(f"{tab}_fam_hires_hint")
+    if hint is None or any(name not in _seen for name in names):
+        return  # another WebUI's page, or one that another extension has changed: the sentence of before stays
+
+    def say(enabled: bool, start: float, upsample: str, am: bool, sampler: str, *hires: Any) -> str:  # noqa: ANN401
+        if not enabled:
+            return sentence_html(BEFORE[is_img2img])
+        found = None
+        if not is_img2img:
+            on, upscaler, scale, x, y, width, height, hires_sampler = hires
+            native = (int(height), int(width))
+            found = Hires(on, upscaler, native, hires_target(native, scale=scale, width=int(x), height=int(y)))
+            sampler = hires_sampler if hires_sampler in sd_samplers.all_samplers_map else sampler
+        problem = _problem(sampler, am=am)
+        return foretold(found, start=start, own_upsampling=upsample != "auto", problem=problem)
+
+    inputs = [_seen[name] for name in names]
+    for component in inputs:
+        event = component.release if isinstance(component, gr.Slider) else component.change
+        event(say, inputs=inputs, outputs=[hint], show_progress=False, api_name=False, queue=False)
+
+
+def _problem(sampler: str, *, am: bool) -> str:
+    model = sd_models.model_data.sd_model  # not shared.sd_model, which would load one
+    if model is None:
+        return ""
+    try:
+        check_model(model, FamConfig(am=am))
+        check_sampler(sampler, model)
+    except FamError as error:
+        return str(error)
+    return ""

@@ -1,0 +1,90 @@
+"""The one element that compares two pictures: in the report, and by its own HTML. The tab's is in test_tab."""
+
+import pytest
+from PIL import Image
+
+from fam_ext.jobs.batches import Batches
+from fam_ext.jobs.compare import compare_html, script
+from tests.jobs.fakes import Fast, make_folder, page_job
+from tests.ui.test_folder import ended
+from tests.ui.test_tab import browser  # noqa: F401
+
+
+@pytest.fixture
+def shown(browser, tmp_path):  # noqa: F811
+    """A page of its own: a black picture of 64 px and a white one of 256 px with one red pixel in the middle."""
+    after = Image.new("RGB", (256, 256), "white")
+    after.paste((200, 0, 0), (120, 120, 136, 136))
+    html = compare_html(Image.new("RGB", (64, 64)), after, most=4096)
+    (tmp_path / "page.html").write_text(f"<!doctype html><body>{html}<script>{script()}</script>")
+    page = browser.new_page(viewport={"width": 900, "height": 800})
+    page.set_default_timeout(30_000)
+    page.goto((tmp_path / "page.html").as_uri())
+    page.wait_for_function("document.querySelector('fam-compare').stage.style.width === '256px'")
+    yield page
+    page.close()
+
+
+@pytest.mark.slow
+@pytest.mark.xdist_group("browser")
+def test_the_slider_the_lens_and_the_keys(shown):
+    view = shown.locator("[role=slider]")
+    box = shown.locator(".stage").bounding_box()
+
+    def pixel(x, y):
+        from io import BytesIO
+
+        return (
+            Image.open(BytesIO(shown.screenshot())).convert("RGB").getpixel((round(box["x"] + x), round(box["y"] + y)))
+        )
+
+    assert max(pixel(60, 60)) < 40 and min(pixel(200, 60)) > 220  # before at the left, after at the right
+    shown.mouse.move(box["x"] + 128, box["y"] + 60)
+    shown.mouse.down()
+    shown.mouse.move(box["x"] + 40, box["y"] + 60)
+    shown.mouse.up()
+    assert min(pixel(60, 60)) > 220
+    view.focus()
+    shown.keyboard.press("Shift+ArrowRight")
+    assert view.get_attribute("aria-valuenow") == "26"
+    # the lens: both at one to one of the larger picture, where the pointer is
+    shown.click("button:has-text('Lens')")
+    shown.mouse.move(box["x"] + 128, box["y"] + 128)
+    glass = shown.locator(".lens div >> nth=1")
+    assert glass.evaluate("node => node.style.backgroundSize") == "256px 256px"
+    assert "1:1" in shown.inner_text(".note")
+    before = glass.evaluate("node => node.style.backgroundPosition")
+    view.focus()
+    shown.keyboard.press("ArrowDown")
+    assert glass.evaluate("node => node.style.backgroundPosition") != before
+    # where they differ the difference is bright
+    shown.click("button:has-text('Difference')")
+    assert min(pixel(60, 60)) > 220
+    shown.select_option("select", "4")
+    assert shown.locator(".stage").bounding_box()["width"] == 1024
+
+
+def test_a_preview_says_that_it_is_one():
+    whole = Image.new("RGB", (256, 128))
+    assert 'data-scale="1"' in compare_html(whole, whole, most=256)
+    assert 'data-scale="0.25"' in compare_html(whole, whole, most=64)
+
+
+@pytest.mark.slow
+@pytest.mark.xdist_group("browser")
+def test_a_report_compares_its_pictures(browser, tmp_path):  # noqa: F811
+    options = page_job({"input": str(make_folder(tmp_path / "in", 2))})
+    assert ended(Batches(lambda options: Fast()), options)["done"] == 2
+    page = browser.new_page()
+    errors = []
+    page.on("pageerror", lambda error: errors.append(str(error)))
+    page.on("console", lambda message: errors.append(message.text) if message.type == "error" else None)
+    page.goto((tmp_path / "in-fam" / "report.html").as_uri())
+    page.click("button.compare >> nth=0")
+    page.wait_for_selector("dialog fam-compare [role=slider]")
+    assert page.locator("dialog fam-compare img[slot]").count() == 2
+    page.click("dialog .close")
+    page.click(".tabs button:has-text('done')")
+    assert page.locator("tbody tr:visible").count() == 2
+    assert not errors
+    page.close()

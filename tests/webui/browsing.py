@@ -42,6 +42,7 @@ class Browsed:
         self.on("pageerror", lambda error: self.errors.append(str(error)))
         self.on("websocket", self._open)
         self.on("request", self._begin)
+        self.on("framenavigated", lambda frame: self._asked.clear())  # what the page before it asked is not answered
         for event in ("requestfinished", "requestfailed"):
             self.on(event, self._end)
         self.load()
@@ -62,7 +63,6 @@ class Browsed:
 
     def load(self):
         """Load the page, anew where it was there."""
-        self._asked.clear()
         self.goto(self._server.url, wait_until="domcontentloaded")
         self.wait_for_selector("#txt2img_prompt textarea")
         self.wait_for_function(

@@ -25,12 +25,13 @@ import fam_ext  # noqa: E402  # the code to count: what PYTHONPATH names first, 
 
 sys.path.insert(0, str(REPOSITORY))
 from fam_ext.core.config import FamConfig  # noqa: E402
-from fam_ext.core.guide import HiresGuide  # noqa: E402
 from fam_ext.hosts import base, ldm  # noqa: E402
 from fam_ext.hosts.base import Prompt  # noqa: E402
 from fam_ext.hosts.diffusers_host import DiffusersHost  # noqa: E402
+from fam_ext.hosts.steering import Steering  # noqa: E402
 from tests.fake_device import DEVICE, FakeDevice, move, moved  # noqa: E402
 from tests.hosts import ldm_toys, toys  # noqa: E402
+from tests.methods.passes import fam_pass  # noqa: E402
 
 STEPS, COUNTED = 4, 2
 NATIVE, TARGET = (8, 8), (16, 16)
@@ -70,16 +71,16 @@ def by_diffusers(kind, config):
     seen = []
     with FakeDevice() as device, torch.no_grad():
         host = DiffusersHost(moved(pipe), name=kind, device=DEVICE, dtype=torch.float32)
-        guide = HiresGuide(config, steps=STEPS, **parts())
+        steered = fam_pass(config, steps=STEPS, **parts())
         sampler = host.sampler("DPM++ 2M", "Karras", STEPS, seeds=[1])
         size = tuple(8 * side for side in TARGET)
 
         def modify(latent, level):
             seen.append(Counter(device.counts))
-            return guide.modulate(latent, level)
+            return steered.before_step(latent, level)
 
-        with host.model([Prompt("a cat", "blurry")], size=size, cfg_scale=5.0, guide=guide) as model:
-            sampler.run(guide.diffused(sampler.levels[0]), model, modify=modify)
+        with host.model([Prompt("a cat", "blurry")], size=size, cfg_scale=5.0, steered=steered) as model:
+            sampler.run(steered.initial(sampler.levels[0]), model, modify=modify)
     return counted(seen)
 
 
@@ -105,8 +106,8 @@ def by_ldm(kind, config):
             return uncond + 5.0 * (cond - uncond)
 
         sampler.inner.inner_model.apply_model = apply_model
-        guide, position = HiresGuide(config, steps=STEPS, **parts()), ldm.Position()
-        x = guide.diffused(ldm.level_at(sampler, float(sampler.sigmas[0])))
+        steered, steering = fam_pass(config, steps=STEPS, **parts()), Steering()
+        x = steered.initial(ldm.level_at(sampler, float(sampler.sigmas[0])))
         forward = sampler.model_wrap_cfg.forward
 
         def noting(x, sigma, **kwargs):
@@ -114,8 +115,9 @@ def by_ldm(kind, config):
             return forward(x, sigma, **kwargs)
 
         sampler.model_wrap_cfg.forward = noting
-        guided.enter_context(ldm.guided_unet(unet, guide, position=position))
-        guided.enter_context(ldm.guided_sampler(sampler, guide, position=position))
+        guided.enter_context(steering.running(steered))
+        guided.enter_context(ldm.steered_unet(unet, steering))
+        guided.enter_context(ldm.steered_sampler(sampler, steering))
         sampler.run(x)
     return counted(seen)
 

@@ -61,14 +61,17 @@ def _sdpa(module):
 @torch.no_grad()
 def measure(unet, native, scale, repeats):
     from fam_ext.core.config import FamConfig
-    from fam_ext.core.guide import HiresGuide
     from fam_ext.core.schedule import NoiseLevel
-    from fam_ext.hosts.ldm import Position, guided_unet
+    from fam_ext.hosts.ldm import steered_unet
+    from fam_ext.hosts.steering import Steering
+    from fam_ext.methods.base import Pictures, Stage
+    from fam_ext.methods.fam import Fam
 
     level = NoiseLevel(500.0, 1.0, 2.0)
     small, large = torch.randn(1, 4, native, native), torch.randn(1, 4, scale * native, scale * native)
-    guide = HiresGuide(FamConfig(), native=small, target=large, noise=torch.randn_like(large), steps=50)
-    state = guide.diffused(level)
+    pictures = Pictures(small, large, torch.randn_like(large), None, steps=50)
+    steered, steering = Fam(FamConfig()).begin(Stage((8 * scale * native,) * 2), pictures), Steering()
+    state = steered.initial(level)
     context, vector, timesteps = torch.randn(2, 77, 64), torch.randn(2, 1536), torch.full((2,), 500.0)
 
     def step(latent):
@@ -79,9 +82,10 @@ def measure(unet, native, scale, repeats):
         began = time.perf_counter()
         step(state)
         times["plain"].append(time.perf_counter() - began)
-        with guided_unet(unet, guide, position=Position(state, level)):
+        with steering.running(steered), steered_unet(unet, steering):
+            steering.latent, steering.level = state, level
             began = time.perf_counter()
-            step(guide.modulate(state, level))
+            step(steered.before_step(state, level))
             times["guided"].append(time.perf_counter() - began)
     return min(times["plain"]), min(times["guided"])
 

@@ -10,12 +10,13 @@ import torch
 
 from fam_ext import hires
 from fam_ext.core.config import FamConfig
-from fam_ext.core.guide import HiresGuide, seeded_noise
-from fam_ext.hosts.base import unmodified
+from fam_ext.core.guide import seeded_noise
 from fam_ext.hosts.diffusers_host import DiffusersHost
+from fam_ext.methods.base import Method, Pictures, Stage
+from fam_ext.methods.fam import Fam
 
 CONFIGS = {
-    "direct inference": None,
+    "direct inference": FamConfig(am=False, fm=False),
     "FM": FamConfig(am=False),
     "FM + AM": FamConfig(),
 }
@@ -46,21 +47,22 @@ def cost_table(host: DiffusersHost, scales: list[float], *, steps: int, repeats:
     return lines
 
 
-def _time_pass(host: DiffusersHost, side: int, config: FamConfig | None, steps: int) -> tuple[float, float]:
+def _time_pass(host: DiffusersHost, side: int, config: FamConfig, steps: int) -> tuple[float, float]:
     sampler = host.sampler("DDIM", "Automatic", steps, seeds=[0])
     sampling = hires.Sampling(prompt="a picture", steps=steps)
     native_latent, latent = (
         seeded_noise((host.latent_channels, length // 8, length // 8), [0]).to(host.device)
         for length in (host.native_side, side)
     )
-    guide = config and HiresGuide(config, native=native_latent, target=latent, noise=latent, steps=steps)
+    method = Fam(config) if config.fm else Method(config)
+    steered = method.begin(Stage((side, side)), Pictures(native_latent, latent, latent, None, steps=steps))
     cuda = host.device.type == "cuda"
     if cuda:
         torch.cuda.reset_peak_memory_stats(host.device)
         torch.cuda.synchronize(host.device)
-    with host.model([sampling.words], size=(side, side), cfg_scale=sampling.cfg_scale, guide=guide or None) as model:
+    with host.model([sampling.words], size=(side, side), cfg_scale=sampling.cfg_scale, steered=steered) as model:
         began = time.perf_counter()
-        sampler.run(latent, model, modify=guide.modulate if guide else unmodified)
+        sampler.run(latent, model, modify=steered.before_step)
         if cuda:
             torch.cuda.synchronize(host.device)
     peak = torch.cuda.max_memory_allocated(host.device) if cuda else 0

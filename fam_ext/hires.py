@@ -14,12 +14,12 @@ from torch import Tensor
 from torch.nn.functional import interpolate
 
 from fam_ext.core.config import FamConfig
-from fam_ext.core.guide import GuideReport, HiresGuide, NativeRecord, seeded_noise
+from fam_ext.core.guide import GuideReport, NativeRecord, seeded_noise
 from fam_ext.core.schedule import NoiseLevel, Size
 from fam_ext.errors import NonFiniteLatentError, PictureError, UsageError
-from fam_ext.hosts.base import Host, Modify, Prompt, Sampler, unmodified
-from fam_ext.methods.ablation import SkipResidual
-from fam_ext.methods.catalog import METHODS
+from fam_ext.hosts.base import Host, Prompt, Sampler
+from fam_ext.methods.base import Pictures
+from fam_ext.methods.catalog import FAM, entry_for
 
 log = logging.getLogger(__name__)
 
@@ -98,12 +98,12 @@ def upscale(
     size: Size,
     sampling: Sampling,
     config: FamConfig | None = None,
-    method: str = "fam",
+    method: str = FAM,
     tile: int | None = None,
     low_memory: bool = False,
     callbacks: Callbacks | None = None,
 ) -> Upscaled:
-    """Return `image` made again at `size` (height, width) in pixels, by `method` (one of METHODS).
+    """Return `image` made again at `size` (height, width) in pixels, by `method` (a name of `methods.catalog`).
 
     `image` is RGB of at least 16 px a side (its latent is taken at the nearest multiples of 8), or a `Native` of
     `generate_native`, whose record AM then attends to. `size` is in multiples of 8, not smaller than the picture; its
@@ -112,35 +112,38 @@ def upscale(
     `UnsupportedSamplerError`, `NonFiniteLatentError`, `Cancelled`.
     """
     config, callbacks, began = config or FamConfig(), callbacks or Callbacks(), time.perf_counter()
-    if method not in METHODS:
-        raise UsageError(f"method is {method!r}; choose one of {', '.join(METHODS)}")
+    maker = entry_for(method, host.gives, where=host.name).load()(config)
     native = image if isinstance(image, Native) else _encoded(host, image, tile=tile)
     _check_size(size, native.image)
 
-    start = 1.0 if method == "direct" else config.start
-    sampler = _sampler(host, sampling, start=start)
-    guide = HiresGuide(
-        config if method == "fam" else config.replace(am=False, fm=False),
-        native=native.latent,
-        target=_upsampled(host, native, size, mode=config.upsample, tile=tile),
-        noise=_noise(native.latent, tuple(side // GRID for side in size), sampling.seed, TARGET_SALT),
-        native_noise=_noise(native.latent, tuple(native.latent.shape[-2:]), sampling.seed, REPLAY_SALT),
-        steps=len(sampler.levels),
-        record=native.record,
-        num_train_timesteps=host.num_train_timesteps,
-        low_memory=low_memory,
+    (stage,) = maker.stages(size)
+    sampler = _sampler(host, sampling, start=stage.start)
+    target = None if stage.upsample is None else _upsampled(host, native, size, mode=stage.upsample, tile=tile)
+    steered = maker.begin(
+        stage,
+        Pictures(
+            native=native.latent,
+            target=target,
+            noise=_noise(native.latent, tuple(side // GRID for side in size), sampling.seed, TARGET_SALT),
+            native_noise=_noise(native.latent, tuple(native.latent.shape[-2:]), sampling.seed, REPLAY_SALT),
+            steps=len(sampler.levels),
+            record=native.record,
+            num_train_timesteps=host.num_train_timesteps,
+            low_memory=low_memory,
+        ),
     )
-    first = sampler.levels[0]
-    latent = guide.noise * first.scale if method == "direct" else guide.diffused(first)
-    network = host.model([sampling.words], size=size, cfg_scale=sampling.cfg_scale, guide=guide, low_memory=low_memory)
+    latent = steered.initial(sampler.levels[0])
+    network = host.model(
+        [sampling.words], size=size, cfg_scale=sampling.cfg_scale, steered=steered, low_memory=low_memory
+    )
     with network as model:
         latent = sampler.run(
-            latent, model, modify=_modify(method, guide), step=callbacks.step, cancelled=callbacks.cancelled
+            latent, model, modify=steered.before_step, step=callbacks.step, cancelled=callbacks.cancelled
         )
     picture = _decoded(host, latent, tile=tile)
     seconds = time.perf_counter() - began
     log.info("%s %dx%d -> %dx%d in %.1f s", method, *native.image.size, size[1], size[0], seconds)
-    return Upscaled(picture, method, len(sampler.levels), guide.report, seconds, native.image)
+    return Upscaled(picture, method, len(sampler.levels), steered.ran(), seconds, native.image)
 
 
 def generate_native(
@@ -255,10 +258,6 @@ def _upsampled(host: Host, native: Native, size: Size, *, mode: str, tile: int |
     resampling = PIXEL_MODES["pixel_bicubic" if mode == "auto" else mode]
     resized = native.image.convert("RGB").resize((size[1], size[0]), resampling)
     return host.encode(to_tensor(resized), tile=tile)
-
-
-def _modify(method: str, guide: HiresGuide) -> Modify:
-    return {"fam": guide.modulate, "skip-residual": SkipResidual(guide)}.get(method, unmodified)
 
 
 def _noise(like: Tensor, size: tuple[int, ...], seed: int, salt: int) -> Tensor:

@@ -17,11 +17,11 @@ from fam_ext import hires
 from fam_ext.core.schedule import Size
 from fam_ext.errors import OutOfMemoryError, UnsupportedModelError, UsageError, is_out_of_memory
 from fam_ext.hosts.diffusers_host import OFFLOADS, DiffusersHost
-from fam_ext.hosts.diffusers_samplers import spacing_that_runs, split_name
 from fam_ext.hosts.memory import peak_memory, watch_memory
 from fam_ext.hosts.prompts import split_extra_networks
 from fam_ext.jobs.contract import Progress, Ran, Rendered
 from fam_ext.options.request import HiresRequest
+from fam_ext.samplers.names import spacing_that_runs, split_name
 from fam_ext.weights import architecture, marked_training, weights_hash
 
 log = logging.getLogger(__name__)
@@ -251,7 +251,7 @@ def what_ran(done: hires.Upscaled, request: HiresRequest, host: DiffusersHost) -
     """Return the record of what ran: FAM's dials only if FM or AM acted, and a part that did not act as off."""
     sampler, schedule = split_name(request.sampler, request.schedule)
     fm_calls, am_calls = done.report.fm_calls, sum(done.report.am_calls.values())
-    acted = done.method == "fam" and (fm_calls > 0 or am_calls > 0)
+    acted = fm_calls > 0 or am_calls > 0
     return Ran(
         config=request.config.replace(fm=fm_calls > 0, am=am_calls > 0) if acted else None,
         method=done.method,

@@ -16,9 +16,19 @@ PACKAGE = Path(__file__).parent.parent / "fam_ext"
 EVERYWHERE = {"fam_ext.errors", "fam_ext.__version__"}
 STDLIB = set(sys.stdlib_module_names) | {"__future__"}
 
-JOBS = {"PIL", "fam_ext.jobs", "fam_ext.metadata", "fam_ext.options", "fam_ext.samplers.names", "fam_ext.core.config"}
+JOBS = {
+    "fam_ext.methods.catalog",
+    "fam_ext.methods.capabilities",
+    "PIL",
+    "fam_ext.jobs",
+    "fam_ext.metadata",
+    "fam_ext.options",
+    "fam_ext.samplers.names",
+    "fam_ext.core.config",
+}
 METADATA = {"PIL", "fam_ext.metadata", "fam_ext.options", "fam_ext.samplers.names", "fam_ext.core.config"}
-HOSTS = {"torch", "fam_ext.core", "fam_ext.hosts", "fam_ext.methods", "fam_ext.samplers"}
+HOSTS = {"torch", "fam_ext.core", "fam_ext.hosts", "fam_ext.samplers"}
+HOSTS |= {"fam_ext.methods.base", "fam_ext.methods.capabilities"}
 WEBUI = {"modules", "modules_forge", "backend", "gradio", "fastapi", "torch", "numpy", "PIL"}
 STANDALONE = {"fam_ext.standalone", "fam_ext.bench", "fam_ext.compare", "fam_ext.demo", "fam_ext.terminal"}
 
@@ -31,8 +41,9 @@ ALLOWED: dict[str, set[str]] = {
     "options": {"fam_ext.options", "fam_ext.core.config", "fam_ext.methods.catalog"},
     "core": {"torch", "fam_ext.core", "fam_ext.options.field"},
     "core/config.py": {"fam_ext.options.field"},
-    "methods": {"torch", "fam_ext.methods", "fam_ext.core", "fam_ext.options.field"},
-    "methods/catalog.py": set(),
+    "methods": {"torch", "PIL", "fam_ext.methods", "fam_ext.core", "fam_ext.options.field"},
+    "methods/catalog.py": {"fam_ext.methods.capabilities"},
+    "methods/capabilities.py": set(),
     "samplers": {"torch", "fam_ext.samplers", "fam_ext.core", "fam_ext.options.field"},
     "samplers/names.py": {"fam_ext.options.field"},
     "hosts": HOSTS,
@@ -54,7 +65,7 @@ ALLOWED: dict[str, set[str]] = {
     "upscalers.py": {"torch", "numpy", "PIL"},
     "compare.py": {"PIL", "numpy"},
     "terminal.py": {"fam_ext.jobs.walk", "typer"},
-    "bench.py": {*HOSTS, "fam_ext.hires", "fam_ext.recipe"},
+    "bench.py": {*HOSTS, "fam_ext.methods", "fam_ext.hires", "fam_ext.recipe"},
     "standalone.py": {
         *(HOSTS | METADATA),
         *("fam_ext.hires", "fam_ext.recipe", "fam_ext.weights", "fam_ext.jobs.contract"),
@@ -63,6 +74,8 @@ ALLOWED: dict[str, set[str]] = {
     "cli": {*JOBS, *STANDALONE, "typer", "fam_ext.cli", "fam_ext.methods.catalog"},
 }
 LAZY: dict[str, set[str]] = {
+    "methods/catalog.py": {"fam_ext.methods"},
+    "samplers": {"torchsde", "scipy"},
     "hosts": {"accelerate", "diffusers", "modules", "k_diffusion", "backend", "ldm", "sgm", "modules_forge"},
     "jobs/executors/ray.py": {"ray"},
     "standalone.py": {"diffusers", "transformers"},
@@ -70,9 +83,18 @@ LAZY: dict[str, set[str]] = {
     "upscalers.py": {"safetensors", "spandrel"},
     "cli": {"rich"},
 }
-IMPORTS_BY_NAME = {"jobs/renderers.py", "metadata/formats.py"}
+IMPORTS_BY_NAME = {"jobs/renderers.py", "metadata/formats.py", "methods/catalog.py"}
 """The files that import what a variable names: each has a known list of its own."""
-WITHOUT_TORCH = ("options", "metadata", "jobs", "cli", "core/config.py", "methods/catalog.py", "samplers/names.py")
+WITHOUT_TORCH = (
+    "options",
+    "metadata",
+    "jobs",
+    "cli",
+    "core/config.py",
+    "methods/catalog.py",
+    "methods/capabilities.py",
+    "samplers/names.py",
+)
 """What a machine without torch must be able to import, whole."""
 OTHERS = STDLIB | set().union(*ALLOWED.values(), *LAZY.values())
 

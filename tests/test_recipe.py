@@ -9,8 +9,9 @@ from torch.nn.functional import avg_pool2d, interpolate
 
 from fam_ext import hires
 from fam_ext.core.config import FamConfig
-from fam_ext.core.guide import seeded_noise
+from fam_ext.core.guide import GuideReport, seeded_noise
 from fam_ext.core.schedule import NoiseLevel
+from fam_ext.methods.capabilities import STANDALONE
 
 STEPS = 10
 PICTURE = Image.radial_gradient("L").convert("RGB").resize((64, 64))
@@ -38,6 +39,7 @@ class Small:
     """A host without a network: latents are pixels at an eighth of the size."""
 
     name, device, latent_channels, num_train_timesteps, native_side, samplers = "small", "cpu", 3, 1000, 64, ()
+    gives = STANDALONE
 
     def encode(self, images, *, tile=None):
         return avg_pool2d(images, 8)
@@ -50,8 +52,8 @@ class Small:
         return self.last
 
     @contextmanager
-    def model(self, prompts, *, size, cfg_scale, guide=None, low_memory=False):
-        self.guide = guide
+    def model(self, prompts, *, size, cfg_scale, steered=None, low_memory=False):
+        self.steered = steered
         yield lambda latent, level: latent.mean((-2, -1), keepdim=True).expand_as(latent)
 
 
@@ -75,16 +77,16 @@ def test_direct_begins_from_pure_noise_and_runs_every_step_whatever_the_start(st
 @pytest.mark.parametrize(("start", "steps"), [(1.0, 10), (0.7, 7), (0.3, 3)])
 def test_the_others_begin_at_the_start_from_the_diffused_reference(method, start, steps):
     host, noise = begun(method, start=start)
-    assert len(host.last.levels) == steps == host.guide.steps
+    assert len(host.last.levels) == steps == host.steered.pictures.steps
     level = host.last.levels[0]
-    assert torch.equal(host.last.begins, level.signal * host.guide.target + level.noise * noise)
+    assert torch.equal(host.last.begins, level.signal * host.steered.pictures.target + level.noise * noise)
 
 
 def test_only_fam_is_guided():
-    assert begun("fam")[0].guide.report.fm_calls == STEPS - 1, "all but the first, where K is 1"
+    assert begun("fam")[0].steered.ran().fm_calls == STEPS - 1, "all but the first, where K is 1"
     for method in ("direct", "direct-from-native", "skip-residual"):
         host, _ = begun(method)
-        assert not host.guide.config.fm and not host.guide.config.am and host.guide.report.fm_calls == 0
+        assert host.steered.ran() == GuideReport()
 
 
 def test_a_native_run_is_recorded_at_its_levels_and_attended_to():
@@ -93,5 +95,5 @@ def test_a_native_run_is_recorded_at_its_levels_and_attended_to():
     assert len(native.record) == STEPS
     hires.upscale(host, native, size=SIZE, sampling=hires.Sampling(seed=3))
     between = NoiseLevel(520.0, 0.48, 0.52)
-    _, level = host.guide.native_input(between)
+    _, level = host.steered.guide.native_input(between)
     assert level.timestep == pytest.approx(500.0)

@@ -1,21 +1,19 @@
-"""HiresGuide: the state of one guided pass. A host asks it two things: modulate this latent, attend at this site."""
+"""HiresGuide: the state of one guided pass. It is asked two things: modulate this latent, attend at this site."""
 
 from __future__ import annotations
 
 import logging
-from collections.abc import Generator
-from contextlib import contextmanager
 from dataclasses import dataclass, field
 
 import torch
 from torch import Tensor
-from torch.nn.functional import interpolate, scaled_dot_product_attention
+from torch.nn.functional import interpolate
 
 from fam_ext.core.attention import modulated_attention
 from fam_ext.core.config import FamConfig
 from fam_ext.core.frequency import high_pass_mask, modulate, modulate_spatial
-from fam_ext.core.schedule import NoiseLevel, Size, config_box, inside_weight, rho
-from fam_ext.errors import AlreadyGuidedError, ConfigError
+from fam_ext.core.schedule import NoiseLevel, Size, clamped_rho, config_box, inside_weight
+from fam_ext.errors import ConfigError
 
 log = logging.getLogger(__name__)
 
@@ -88,11 +86,8 @@ class HiresGuide:
         self.num_train_timesteps = num_train_timesteps
         self.low_memory = low_memory
         """Keep the native queries and keys in main memory between the passes (SDXL on a GPU: about 0.3 GB less)."""
-        self.last_site: str | None = None
-        """The site, set by the host, at which a native pass stops (`NativePassDone`); None lets it run to its end."""
         self.report = GuideReport()
         self._maps: dict[str, tuple[Tensor, Tensor, Size]] = {}
-        self._mode = "off"
         self._has_fft = True
 
     @property
@@ -107,13 +102,13 @@ class HiresGuide:
 
     def rho(self, level: NoiseLevel) -> float:
         """Return t / T at `level`."""
-        return rho(min(max(level.timestep, 0.0), self.num_train_timesteps), self.num_train_timesteps)
+        return clamped_rho(level.timestep, self.num_train_timesteps)
 
     # --- Frequency Modulation
 
     def diffused(self, level: NoiseLevel) -> Tensor:
         """Return z~_t, the upsampled latent diffused to `level` with the pass's one epsilon, in the sampler's space."""
-        return level.signal * self.target + level.noise * self.noise
+        return level.diffused(self.target, self.noise)
 
     def modulate(self, latent: Tensor, level: NoiseLevel) -> Tensor:
         """Return f_t(z~_t, z_t) (Eq. 3-4) for the sampler's state `latent` (B, C, H, W), or `latent` itself when FM
@@ -156,39 +151,22 @@ class HiresGuide:
         if self.record:
             recorded, latent = self.record.nearest(level)
             return latent / recorded.scale, recorded
-        latent = (level.signal * self.native + level.noise * self.native_noise) / level.scale
-        return latent, level
+        return level.diffused(self.native, self.native_noise) / level.scale, level
 
-    @contextmanager
-    def native_pass(self) -> Generator[None, None, None]:
-        """While open, `attend` records the native queries and keys of its sites."""
-        with self._switch("capture"):
-            self._maps.clear()
-            yield
+    def keep_map(self, site: str, q: Tensor, k: Tensor, *, size: Size) -> None:
+        """Keep the queries and keys (B, heads, h*w, d) of a native call at `site` with grid `size`."""
+        self._maps[site] = (q.cpu(), k.cpu(), size) if self.low_memory else (q, k, size)
 
-    @contextmanager
-    def target_pass(self) -> Generator[None, None, None]:
-        """While open, `attend` blends in the maps of the last native pass; they are dropped at the end."""
-        try:
-            with self._switch("steer"):
-                yield
-        finally:
-            self._maps.clear()
+    def drop_maps(self) -> None:
+        """Forget the native maps: they are their own step's."""
+        self._maps.clear()
 
-    def attend(
+    def blended(
         self, site: str, q: Tensor, k: Tensor, v: Tensor, *, size: Size, scale: float | None = None
     ) -> Tensor | None:
-        """Return the attention output (B, heads, H*W, d) at `site` with grid `size`, or None: attend as usual.
-
-        In a native pass it records q and k; at the last site it raises `NativePassDone`, since nothing later counts.
-        Otherwise it blends (Eq. 7) where this site was recorded with as many rows, and never where it was not.
-        """
-        if self._mode == "capture":
-            self._maps[site] = (q.cpu(), k.cpu(), size) if self.low_memory else (q, k, size)
-            if site == self.last_site:
-                raise NativePassDone
-            return scaled_dot_product_attention(q, k, v, scale=scale)
-        if self._mode == "off" or site not in self._maps:
+        """Return the attention output (B, heads, H*W, d) with the native map of `site` blended in (Eq. 7); None where
+        none was kept: attend as usual. Raises `ConfigError` where it was kept for another number of rows."""
+        if site not in self._maps:
             return None
         native_q, native_k, native_size = self._maps[site]
         if native_q.shape[0] != q.shape[0]:
@@ -208,20 +186,6 @@ class HiresGuide:
             interp=self.config.am_interp,
             scale=scale,
         )
-
-    @contextmanager
-    def _switch(self, mode: str) -> Generator[None, None, None]:
-        if self._mode != "off":
-            raise AlreadyGuidedError(f"this guide is in a {self._mode} pass already; finish it before the next")
-        self._mode = mode
-        try:
-            yield
-        finally:
-            self._mode = "off"
-
-
-class NativePassDone(Exception):  # noqa: N818  # a signal, not a fault
-    """Raised through the UNet by the last steered site of a native pass: the host catches it and goes on."""
 
 
 def seeded_noise(shape: tuple[int, ...], seeds: list[int], *, salt: int = 0) -> Tensor:

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import math
 from dataclasses import dataclass
+from typing import Any
 
 from fam_ext.core.config import FamConfig
 from fam_ext.errors import ConfigError
@@ -36,12 +37,21 @@ class NoiseLevel:
         """sqrt(signal^2 + noise^2): divide a latent at this level by it to get the UNet's (unit variance) input."""
         return math.hypot(self.signal, self.noise)
 
+    def diffused(self, clean: Any, epsilon: Any) -> Any:  # noqa: ANN401  # tensors, or anything that adds and scales
+        """Return `clean` with the noise `epsilon` at this level, in the sampler's space (Eq. 1)."""
+        return self.signal * clean + self.noise * epsilon
+
 
 def rho(timestep: float, num_train_timesteps: int) -> float:
     """Return t / T in [0, 1] (Eq. 8): 1 is pure noise, 0 the clean latent. `timestep` may be fractional."""
     if not 0 <= timestep <= num_train_timesteps:
         raise ConfigError(f"timestep is {timestep}; choose 0 to {num_train_timesteps} (num_train_timesteps)")
     return timestep / num_train_timesteps
+
+
+def clamped_rho(timestep: float, num_train_timesteps: int) -> float:
+    """Return t / T as `rho`, for the levels of samplers whose schedules begin or end outside of 0 to T."""
+    return rho(min(max(timestep, 0.0), num_train_timesteps), num_train_timesteps)
 
 
 def box_size(latent_size: Size, rho: float, cutoff: float) -> Box:

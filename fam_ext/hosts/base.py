@@ -1,4 +1,4 @@
-"""What the recipe asks of a host: encode, decode, conditioning, a sampler, and a model that a guide can steer."""
+"""What the recipe asks of a host: encode, decode, conditioning, a sampler, and a model that a pass can steer."""
 
 from __future__ import annotations
 
@@ -11,9 +11,10 @@ from typing import Any, Protocol
 import torch
 from torch import Tensor
 
-from fam_ext.core.guide import HiresGuide
 from fam_ext.core.schedule import NoiseLevel, Size
-from fam_ext.errors import FamError
+from fam_ext.methods.base import Pass
+from fam_ext.samplers.checks import EVENTS as EVENTS
+from fam_ext.samplers.checks import LateChecks as LateChecks
 
 logger = logging.getLogger(__name__)
 
@@ -36,59 +37,6 @@ class Prompt:
     positive: str = ""
     negative: str = ""
     clip_skip: int | None = None
-
-
-class LateChecks:
-    """Questions to a device that keep nobody waiting: on CUDA the answers of one step are read at the next, or at
-    `finish`; elsewhere at once. One copy a step, whatever is asked."""
-
-    def __init__(self) -> None:
-        self._asked: list[tuple[Tensor, FamError]] = []
-        self._sent: tuple[Tensor, Any, list[FamError]] | None = None
-
-    def expect(self, answer: Tensor, error: FamError) -> None:
-        """Ask, with the next `send`, whether `answer` (one boolean) is true; `error` is raised where it is not."""
-        self._asked.append((answer, error))
-
-    def send(self) -> None:
-        """Raise for what was sent before, then send off what was asked since."""
-        self.finish()
-        asked, self._asked = self._asked, []
-        if not asked:
-            return
-        answers = torch.stack([answer for answer, _ in asked])
-        record_event = EVENTS.get(answers.device.type)
-        if record_event is None:
-            near, event = answers.cpu(), None
-        else:
-            near = torch.empty_like(answers, device="cpu", pin_memory=torch.cuda.is_available())
-            near.copy_(answers, non_blocking=True)
-            event = record_event(answers.device)
-        self._sent = near, event, [error for _, error in asked]
-        if event is None:
-            self.finish()
-
-    def finish(self) -> None:
-        """Raise for what was sent last."""
-        if self._sent is None:
-            return
-        answers, event, errors = self._sent
-        self._sent = None
-        if event is not None:
-            event.synchronize()
-        for holds, error in zip(answers.tolist(), errors, strict=True):
-            if not holds:
-                raise error
-
-
-def _cuda_event(device: torch.device) -> torch.cuda.Event:
-    event = torch.cuda.Event()
-    event.record(torch.cuda.current_stream(device))
-    return event
-
-
-EVENTS: dict[str, Callable[[torch.device], Any]] = {"cuda": _cuda_event}
-"""By type of device, what gives an event that tells when the device has come this far."""
 
 
 @contextmanager
@@ -144,6 +92,8 @@ class Host(Protocol):
     native_side: int
     """Side in pixels of the square picture the model was trained for."""
     samplers: tuple[str, ...]
+    gives: frozenset[str]
+    """What a method may need of it: `methods.capabilities`."""
 
     def encode(self, images: Tensor, *, tile: int | None = None) -> Tensor:
         """Return the latents of `images`; tiled in `tile` pixels (None: when large, 0: never)."""
@@ -175,12 +125,12 @@ class Host(Protocol):
         *,
         size: Size,
         cfg_scale: float,
-        guide: HiresGuide | None = None,
+        steered: Pass | None = None,
         low_memory: bool = False,
     ) -> AbstractContextManager[Model]:
         """While open, gives the network for `prompts` at `size` (pixels) under classifier-free guidance.
 
-        With a `guide`, each call runs the native pass first and blends attention; everything is undone on every exit.
+        `steered` is asked around each call of it, and at the sites in it that it patches, as long as this is open.
         `low_memory` runs the halves of the guidance one after the other.
         """
         ...

@@ -3,18 +3,21 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Generator
-from contextlib import AbstractContextManager, contextmanager, nullcontext
+from contextlib import contextmanager, nullcontext
 from typing import Any
 
 import torch
 from torch import Tensor
 
-from fam_ext.core.guide import HiresGuide
 from fam_ext.core.schedule import NoiseLevel, Size
 from fam_ext.hosts.base import Model, Prompt
-from fam_ext.hosts.diffusers_samplers import SCHEDULERS, DiffusersSampler
-from fam_ext.hosts.diffusers_unet import guided
+from fam_ext.hosts.diffusers_unet import UNetHooks
 from fam_ext.hosts.prompts import count_chunks, cut_note, encode_prompt, is_open_clip
+from fam_ext.methods.base import OFF, TARGET, Condition, Pass
+from fam_ext.methods.capabilities import STANDALONE
+from fam_ext.samplers.names import OFFERED
+from fam_ext.samplers.run import SamplerRun
+from fam_ext.samplers.trained import Trained
 
 TILE_FROM_SIDE = 1536
 DEFAULT_TILE = 1024
@@ -23,10 +26,13 @@ OFFLOADS = ("none", "model", "sequential")
 
 
 class DiffusersHost:
-    """See `hosts.base.Host`. `pipe` is a StableDiffusion(XL)Pipeline; its modules are never changed for good, but
-    for a float16 VAE whose config says `force_upcast` (SDXL's overflows): it is held in float32. With `offload` "model"
-    or "sequential" the pipeline comes in main memory, and accelerate brings a network or a layer to `device` in turn.
+    """See `hosts.base.Host`. `pipe` is a StableDiffusion(XL)Pipeline, the host's own from now on: a float16 VAE whose
+    config says `force_upcast` (SDXL's overflows) is held in float32, and hooks stay in the UNet, asleep between passes.
+    With `offload` "model" or "sequential" the pipeline comes in main memory, and accelerate brings a network or a layer
+    to `device` in turn.
     """
+
+    gives: frozenset[str] = STANDALONE
 
     def __init__(
         self,
@@ -55,7 +61,8 @@ class DiffusersHost:
         self.num_train_timesteps: int = pipe.scheduler.config.num_train_timesteps
         self.downscale: int = 2 ** (len(pipe.vae.config.block_out_channels) - 1)
         self.native_side: int = pipe.unet.config.sample_size * self.downscale
-        self.samplers = tuple(SCHEDULERS)
+        self.samplers = tuple(OFFERED)
+        self._hooks = UNetHooks(pipe.unet)
 
     @property
     def has_clip_skip(self) -> bool:
@@ -120,10 +127,10 @@ class DiffusersHost:
         seeds: list[int],
         start: float = 1.0,
         spacing: str | None = None,
-    ) -> DiffusersSampler:
+    ) -> SamplerRun:
         """Return a sampler by its usual name; raises `UnsupportedSamplerError`. `spacing` None is the model's own."""
-        training = dict(self.pipe.scheduler.config)
-        return DiffusersSampler(training, name, schedule, steps=steps, seeds=seeds, start=start, spacing=spacing)
+        trained = Trained.of(self.pipe.scheduler.config, is_sdxl=self.is_sdxl)
+        return SamplerRun(trained, name, schedule, steps=steps, seeds=seeds, start=start, spacing=spacing)
 
     @contextmanager
     def model(
@@ -132,56 +139,66 @@ class DiffusersHost:
         *,
         size: Size,
         cfg_scale: float,
-        guide: HiresGuide | None = None,
+        steered: Pass | None = None,
         low_memory: bool = False,
     ) -> Generator[Model, None, None]:
         """See `hosts.base.Host.model`. Rows are [uncond, cond], each in `prompts`' order; cond alone at cfg_scale 1,
         and with a guidance-distilled network (LCM), which is told the scale."""
-        unet = self.pipe.unet
+        hooks = self._hooked()
         guidance = self._guidance_embedding(cfg_scale)
         use_uncond = cfg_scale != 1 and guidance is None
         with torch.inference_mode():
-            contexts = self._contexts(prompts, use_uncond=use_uncond)
-        native_size = self._native_pixels(guide) if guide else size
-        everything = slice(0, contexts[0].shape[0])
+            words, pooled = self._contexts(prompts, use_uncond=use_uncond)
+            pictures = torch.arange(len(prompts), device=self.device).repeat(2 if use_uncond else 1)
         sizes: dict[Size, Tensor] = {}
 
-        def added(rows: slice, size: Size) -> dict[str, Any]:
-            if contexts[1] is None:
+        def added(rows: slice, latent: Tensor) -> dict[str, Any]:
+            if pooled is None:
                 return {}
+            size = latent.shape[-2] * self.downscale, latent.shape[-1] * self.downscale
             if size not in sizes:
-                sizes[size] = self._size_ids(size, contexts[1])
-            return {"added_cond_kwargs": {"text_embeds": contexts[1][rows], "time_ids": sizes[size][rows]}}
+                sizes[size] = self._size_ids(size, pooled)
+            return {"added_cond_kwargs": {"text_embeds": pooled[rows], "time_ids": sizes[size][rows]}}
 
-        def predict(latent: Tensor, level: NoiseLevel, rows: slice) -> Tensor:
-            def call(latent: Tensor, level: NoiseLevel, native: bool) -> Tensor:
-                return unet(
+        def call(latent: Tensor, level: NoiseLevel, condition: Condition, *, phase: str = TARGET) -> Tensor:
+            rows: slice = condition.given
+            with hooks.steering.during(phase):
+                return hooks.unet(
                     latent.to(self.device, self.dtype),
                     torch.full((), level.timestep, device=self.device),  # filled there, where a tensor would be copied
-                    encoder_hidden_states=contexts[0][rows],
+                    encoder_hidden_states=words[rows],
                     timestep_cond=guidance,
                     return_dict=False,
-                    **added(rows, native_size if native else size),
+                    **added(rows, latent),
                 )[0].float()
 
-            return steer(call, latent, level) if steer else call(latent, level, False)
+        def predict(latent: Tensor, level: NoiseLevel, rows: slice) -> Tensor:
+            condition = Condition(lambda: pictures[rows], rows)
+            if steered is None:
+                return call(latent, level, condition, phase=OFF)
+            return steered.around_model(call, latent, level, condition)
 
-        steering: AbstractContextManager[Any] = guided(unet, guide) if guide else nullcontext()
-        with steering as steer:
+        def model(latent: Tensor, level: NoiseLevel) -> Tensor:
+            count = len(prompts)
+            with torch.inference_mode():
+                if not use_uncond:
+                    return predict(latent, level, slice(0, count))
+                if low_memory:
+                    halves = slice(0, count), slice(count, 2 * count)
+                    uncond, cond = (predict(latent, level, rows) for rows in halves)
+                else:
+                    uncond, cond = predict(torch.cat([latent, latent]), level, slice(0, 2 * count)).chunk(2)
+                return uncond + cfg_scale * (cond - uncond)
 
-            def model(latent: Tensor, level: NoiseLevel) -> Tensor:
-                with torch.inference_mode():
-                    if not use_uncond:
-                        return predict(latent, level, everything)
-                    if low_memory:
-                        count = len(prompts)
-                        halves = slice(0, count), slice(count, 2 * count)
-                        uncond, cond = (predict(latent, level, rows) for rows in halves)
-                    else:
-                        uncond, cond = predict(torch.cat([latent, latent]), level, everything).chunk(2)
-                    return uncond + cfg_scale * (cond - uncond)
-
+        with hooks.running(steered) if steered else nullcontext():
             yield model
+
+    def _hooked(self) -> UNetHooks:
+        """Return the hooks of the pipeline's network, which may have been replaced (`torch.compile`) since."""
+        if self._hooks.unet is not self.pipe.unet:
+            self._hooks.close()
+            self._hooks = UNetHooks(self.pipe.unet)
+        return self._hooks
 
     def _guidance_embedding(self, cfg_scale: float) -> Tensor | None:
         """Return what a guidance-distilled network takes in the place of a second row, (1, width); None for others.
@@ -194,10 +211,6 @@ class DiffusersHost:
         return self.pipe.get_guidance_scale_embedding(torch.tensor([cfg_scale - 1]), embedding_dim=width).to(
             self.device, self.dtype
         )
-
-    def _native_pixels(self, guide: HiresGuide) -> Size:
-        height, width = guide.native_size
-        return height * self.downscale, width * self.downscale
 
     def _contexts(self, prompts: list[Prompt], *, use_uncond: bool) -> tuple[Tensor, Tensor | None]:
         """Return the token states (rows, 77 n, width) and SDXL's pooled states (rows, width), uncond first."""

@@ -1,20 +1,19 @@
-"""The diffusers host's hooks: AM at the sites of a UNet2DConditionModel, restored on every exit."""
+"""The standalone host's hooks in a UNet2DConditionModel: small objects that stay, and sleep between passes."""
 
 from __future__ import annotations
 
 from collections.abc import Callable, Generator
-from contextlib import ExitStack, contextmanager, suppress
+from contextlib import ExitStack, contextmanager
 from typing import Any
 
 from torch import Tensor, nn
 
-from fam_ext.core.guide import HiresGuide, NativePassDone
-from fam_ext.core.schedule import NoiseLevel, Size
+from fam_ext.core.schedule import Size
 from fam_ext.errors import AlreadyGuidedError, UnsupportedModelError
+from fam_ext.hosts.base import replaced
 from fam_ext.hosts.sites import Site, select_sites
-
-UNetCall = Callable[[Tensor, NoiseLevel, bool], Tensor]
-"""(network input (rows, C, H, W), level, is the native pass) -> network output."""
+from fam_ext.hosts.steering import Steering
+from fam_ext.methods.base import NATIVE, OFF, Pass
 
 REPLACEABLE = ("AttnProcessor", "AttnProcessor2_0", "XFormersAttnProcessor", "SlicedAttnProcessor")
 
@@ -32,57 +31,113 @@ def unet_blocks(unet: nn.Module) -> list[list[Site]]:
     return blocks
 
 
-@contextmanager
-def guided(
-    unet: nn.Module, guide: HiresGuide
-) -> Generator[Callable[[UNetCall, Tensor, NoiseLevel], Tensor], None, None]:
-    """While open, `unet`'s sites ask `guide`; yields `step(call, latent, level)`, one guided call of the network.
-
-    `step` runs the truncated native pass where AM acts, with as many rows as `latent` (B pictures in blocks, as CFG
-    lays them out), then the target pass. The processors are put back last in, first out, on every exit. A second entry
-    raises `AlreadyGuidedError`; a site that another extension owns is refused with the owner's name.
-    """
-    sites = select_sites(unet_blocks(unet), guide.config.am_sites) if guide.config.am else []
-    guide.last_site = sites[-1].name if sites else None
-    with ExitStack() as undo:
-        for site in sites:
-            _steer(site, guide, undo)
-
-        def step(call: UNetCall, latent: Tensor, level: NoiseLevel) -> Tensor:
-            if not sites or not guide.steers_at(level):
-                return call(latent, level, False)
-            native, native_level = guide.native_input(level)
-            blocks = latent.shape[0] // native.shape[0]
-            with guide.native_pass(), suppress(NativePassDone):
-                call(native.to(latent).repeat(blocks, 1, 1, 1), native_level, True)
-            with guide.target_pass():
-                return call(latent, level, False)
-
-        yield step
+def modules_after(unet: nn.Module, site: Site) -> list[nn.Module]:
+    """Return the modules that a UNet runs after `site`: what a native call, whose output nobody reads, can leave out.
+    What lies beside them (norms, sums, activations) is not worth a hook."""
+    found: list[Any] = []
+    reached = False
+    network: Any = unet
+    for block in network.up_blocks:
+        if reached:
+            found.append(block)
+            continue
+        transformers = getattr(block, "attentions", None) or []
+        for resnet, transformer in zip(block.resnets, transformers, strict=False):
+            if reached:
+                found += [resnet, transformer]
+            for layer in transformer.transformer_blocks:
+                if reached and transformer is site.transformer:
+                    found.append(layer)
+                elif layer.attn1 is site.attention:
+                    found += [layer.attn2, layer.ff]
+                    reached = True
+        if reached:
+            found += block.upsamplers or []
+    found += [network.conv_norm_out, network.conv_out]
+    return [module for module in found if module is not None]
 
 
-def _steer(site: Site, guide: HiresGuide, undo: ExitStack) -> None:
-    owner: Any = site.attention.processor
-    if isinstance(owner, _SiteProcessor):
-        raise AlreadyGuidedError(f"{site.name} is guided already; leave the first guided pass before the next")
+class UNetHooks:
+    """The hooks in one UNet: put there when a pass first needs them, asleep while none runs, gone with `close`."""
+
+    def __init__(self, unet: nn.Module) -> None:
+        self.unet = unet
+        self.steering = Steering()
+        self._undo = ExitStack()
+        self._sites: dict[str, SiteHook] = {}
+        self._cuts: dict[nn.Module, Cut] = {}
+
+    def close(self) -> None:
+        """Take the hooks out, last in first out."""
+        self._sites.clear()
+        self._cuts.clear()
+        self._undo.close()
+
+    @contextmanager
+    def running(self, steered: Pass) -> Generator[None, None, None]:
+        """While open, the sites that `steered` patches ask it. Raises `AlreadyGuidedError` on a second entry; a site
+        that another extension owns is refused with the owner's name."""
+        with self.steering.running(steered):
+            patches = steered.patches()
+            sites = self.steering.place(patches, lambda pattern: select_sites(unet_blocks(self.unet), pattern))
+            owners = [_owner(site) for site in sites]  # all, before the first is changed
+            awake: list[SiteHook | Cut] = [self._hook(*each) for each in zip(sites, owners, strict=True)]
+            if sites:
+                awake += [self._cut(module) for module in modules_after(self.unet, sites[-1])]
+            try:
+                for hook in awake:
+                    hook.is_awake = True
+                yield
+            finally:
+                for hook in awake:
+                    hook.is_awake = False
+
+    def _hook(self, site: Site, owner: Callable[..., Tensor]) -> SiteHook:
+        attention: Any = site.attention
+        known = self._sites.get(site.name)
+        if known is not None and attention.processor is known:
+            return known
+        hook = SiteHook(site.name, self.steering, owner)
+        self._undo.callback(attention.set_processor, owner)
+        attention.set_processor(hook)
+        self._undo.callback(site.transformer.register_forward_pre_hook(hook.read_grid, with_kwargs=True).remove)
+        self._sites[site.name] = hook
+        return hook
+
+    def _cut(self, module: nn.Module) -> Cut:
+        if module not in self._cuts:
+
+            def make(forward: Callable[..., Tensor]) -> Cut:
+                self._cuts[module] = Cut(self.steering, forward)
+                return self._cuts[module]
+
+            self._undo.enter_context(replaced(module, "forward", make))
+        return self._cuts[module]
+
+
+def _owner(site: Site) -> Callable[..., Tensor]:
+    """Return what attends at a site without us. A sleeping hook of a copied network, or of another host, gives way."""
+    attention: Any = site.attention
+    owner = attention.processor
+    while isinstance(owner, SiteHook):
+        if owner.is_awake:
+            raise AlreadyGuidedError(f"{site.name} is guided already; let that generation finish first")
+        owner = owner.owner
     if type(owner).__name__ not in REPLACEABLE:
         raise UnsupportedModelError(
             f"{site.name} is steered by {type(owner).__name__} already; remove it, or turn AM off"
         )
-    processor = _SiteProcessor(site.name, guide, owner)
-    attention: Any = site.attention
-    undo.callback(attention.set_processor, owner)
-    attention.set_processor(processor)
-    undo.callback(site.transformer.register_forward_pre_hook(processor.read_grid, with_kwargs=True).remove)
+    return owner
 
 
-class _SiteProcessor:
-    """A diffusers attention processor that lets the guide attend, and its predecessor where the guide does not."""
+class SiteHook:
+    """A diffusers attention processor that lets the running pass attend, and its predecessor where it does not."""
 
-    def __init__(self, name: str, guide: HiresGuide, owner: Callable[..., Tensor]) -> None:
+    def __init__(self, name: str, steering: Steering, owner: Callable[..., Tensor]) -> None:
         self.name = name
-        self.guide = guide
+        self.steering = steering
         self.owner = owner
+        self.is_awake = False
         self.grid: Size = (0, 0)
 
     def read_grid(self, module: nn.Module, args: tuple[Tensor, ...], kwargs: dict[str, Tensor]) -> None:
@@ -100,16 +155,33 @@ class _SiteProcessor:
         **kwargs: Any,  # noqa: ANN401
     ) -> Tensor:
         is_self = encoder_hidden_states is None or encoder_hidden_states is hidden_states
-        if not is_self or attention_mask is not None or hidden_states.shape[1] != self.grid[0] * self.grid[1]:
+        is_asleep = not self.is_awake or self.steering.phase == OFF
+        if is_asleep or not is_self or attention_mask is not None:
+            return self.owner(attn, hidden_states, encoder_hidden_states, attention_mask, *args, **kwargs)
+        if hidden_states.shape[1] != self.grid[0] * self.grid[1]:
             return self.owner(attn, hidden_states, encoder_hidden_states, attention_mask, *args, **kwargs)
         q, k, v = (
             projection(hidden_states).unflatten(-1, (attn.heads, -1)).transpose(1, 2)
             for projection in (attn.to_q, attn.to_k, attn.to_v)
         )
-        out = self.guide.attend(self.name, q, k, v, size=self.grid, scale=attn.scale)
+        out = self.steering.attend(self.name, q, k, v, size=self.grid, scale=attn.scale)
         if out is None:
             return self.owner(attn, hidden_states, encoder_hidden_states, attention_mask, *args, **kwargs)
         out = out.transpose(1, 2).flatten(2).to(hidden_states.dtype)
         for layer in attn.to_out:
             out = layer(out)
         return out / attn.rescale_output_factor
+
+
+class Cut:
+    """A module's forward that gives back what it was given in a native call: nobody reads on from there."""
+
+    def __init__(self, steering: Steering, forward: Callable[..., Tensor]) -> None:
+        self.steering = steering
+        self.forward = forward
+        self.is_awake = False
+
+    def __call__(self, *args: Any, **kwargs: Any) -> Tensor:  # noqa: ANN401
+        if self.is_awake and self.steering.phase == NATIVE:
+            return args[0] if args else kwargs["hidden_states"]
+        return self.forward(*args, **kwargs)

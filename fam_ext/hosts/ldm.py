@@ -1,11 +1,12 @@
-"""Steers an ldm or sgm UNet and the samplers around it (A1111): FM on the sampler's state, AM in the network.
+"""Steers an ldm or sgm UNet and the samplers around it (A1111): a pass on the sampler's state and in the network.
 
-Imports no host. What differs between hosts of this UNet comes in as `Traits`. Every hook is a closure on an instance,
-put back in `finally`, last in first out.
+Imports no host. What differs between hosts of this UNet comes in as `Traits`. Every hook is a small object on an
+instance, there for one call of the sampler and put back in `finally`, last in first out.
 """
 
 from __future__ import annotations
 
+import functools
 import math
 from collections.abc import Callable, Generator, Iterator
 from contextlib import ExitStack, contextmanager
@@ -16,7 +17,7 @@ import torch
 from torch import Tensor, nn
 from torch.nn.functional import interpolate
 
-from fam_ext.core.guide import HiresGuide, NativePassDone, NativeRecord
+from fam_ext.core.guide import NativeRecord
 from fam_ext.core.schedule import NoiseLevel, Size
 from fam_ext.errors import (
     AlreadyGuidedError,
@@ -27,6 +28,8 @@ from fam_ext.errors import (
 from fam_ext.hosts.base import LateChecks, replaced
 from fam_ext.hosts.ldm_levels import NUM_TRAIN_TIMESTEPS, SigmaReader, level_at
 from fam_ext.hosts.sites import Site, select_sites
+from fam_ext.hosts.steering import Steering
+from fam_ext.methods.base import NATIVE, OFF, TARGET, Condition, Pass
 
 NOT_FINITE = "the hires latent has values that are not finite; use --no-half, --upcast-sampling or another VAE"
 
@@ -59,14 +62,6 @@ OTHERS = frozenset(("plms", "sample_dpm_fast", "sample_dpm_adaptive"))
 FOLLOWING = (ONE_CALL | TWO_CALLS) - {"restart_sampler"}
 """Sampler functions whose states stand at the schedule's own levels, one after the other."""
 _ADAPTIVE_CALLS = 3  # order 3: one call with the state and two with estimates, whether the step is taken or not
-
-
-@dataclass
-class Position:
-    """Where the sampler stands: the state it last called the model with (B, C, H, W), and that state's level."""
-
-    latent: Tensor | None = None
-    level: NoiseLevel | None = None
 
 
 @dataclass(frozen=True)
@@ -128,38 +123,48 @@ def rows_of(network_input: Tensor, latent: Tensor) -> Tensor:
 
 
 @contextmanager
-def guided_unet(
-    unet: nn.Module, guide: HiresGuide, *, position: Position, traits: Traits | None = None
+def steered_unet(
+    unet: nn.Module, steering: Steering, *, traits: Traits | None = None
 ) -> Generator[list[Site], None, None]:
-    """While open, each call of `unet` at the target's size runs the native pass first and blends attention.
+    """While open, each call of `unet` at the target's size goes through `steering`'s running pass.
 
-    Gives the steered sites; none where AM is off. Raises `AlreadyGuidedError` on a second entry.
+    Gives the patched sites; a pass that leaves the network alone finds no hook in it. Raises `AlreadyGuidedError` on a
+    second entry.
     """
-    if not guide.config.am or guide.config.attention == 0:
+    steered, traits = steering.active, traits or Traits()
+    if steered is None or not touches_network(steered):
         yield []
         return
     if "_fam_guided" in unet.__dict__:
         raise AlreadyGuidedError("this model is being guided already; let that generation finish first")
-    sites = select_sites(up_blocks(unet), guide.config.am_sites)
-    guide.last_site = sites[-1].name
+    patches = steered.patches()
+    sites = steering.place(patches, lambda pattern: select_sites(up_blocks(unet), pattern))
     sizes: dict[nn.Module, Size] = {}
-    live = [True]
     with ExitStack() as undo:
         unet.__dict__["_fam_guided"] = True
         undo.callback(unet.__dict__.pop, "_fam_guided", None)
-        undo.callback(live.clear)  # closes every hook, also one that somebody wrapped
-        steering: list[bool] = []
         for transformer in dict.fromkeys(site.transformer for site in sites):
             handle = transformer.register_forward_pre_hook(_note_size(sizes), with_kwargs=True)
             undo.callback(handle.remove)
+        hooks: list[SiteHook | UNetHook] = []
+        undo.callback(lambda: [setattr(hook, "steering", Steering()) for hook in hooks])  # also one that is wrapped
+
+        def installed(owner: nn.Module, make: Callable[[Callable[..., Tensor]], SiteHook | UNetHook]) -> None:
+            def note(previous: Callable[..., Tensor]) -> SiteHook | UNetHook:
+                hooks.append(make(previous))
+                return hooks[-1]
+
+            undo.enter_context(replaced(owner, "forward", note))
+
         for site in sites:
-            undo.enter_context(
-                replaced(site.attention, "forward", _site_forward(site, guide, sizes, steering, traits or Traits()))
-            )
-        undo.enter_context(
-            replaced(unet, "forward", _unet_forward(unet, guide, position, steering, live, traits or Traits()))
-        )
+            installed(site.attention, functools.partial(SiteHook, site, steering, sizes, traits, site is sites[-1]))
+        installed(unet, functools.partial(UNetHook, unet, steering, traits))
         yield sites
+
+
+def touches_network(steered: Pass) -> bool:
+    """Return whether a pass does anything to the network or around it."""
+    return type(steered).around_model is not Pass.around_model or bool(steered.patches())
 
 
 def _note_size(sizes: dict[nn.Module, Size]) -> Callable[..., None]:
@@ -170,93 +175,96 @@ def _note_size(sizes: dict[nn.Module, Size]) -> Callable[..., None]:
     return note
 
 
-def _unet_forward(
-    unet: nn.Module, guide: HiresGuide, position: Position, steering: list[bool], live: list[bool], traits: Traits
-) -> Callable[[Any], Any]:
-    def make(previous: Callable[..., Tensor]) -> Callable[..., Tensor]:
-        def forward(x: Tensor, timesteps: Any = None, context: Any = None, y: Any = None, **kwargs: Any) -> Tensor:  # noqa: ANN401
-            level, latent = position.level, position.latent
-            if not live or steering or level is None or latent is None:
-                return previous(x, timesteps, context, y=y, **kwargs)
-            if tuple(x.shape[-2:]) != guide.target_size or not guide.steers_at(level):
-                return previous(x, timesteps, context, y=y, **kwargs)
-            steering.append(True)
-            try:
-                _native_pass(unet, guide, x, timesteps, context, y, rows=rows_of(x, latent), at=level, traits=traits)
-                with guide.target_pass():
-                    return previous(x, timesteps, context, y=y, **kwargs)
-            finally:
-                steering.clear()
-
-        return forward
-
-    return make
+class NativePassDone(Exception):  # noqa: N818  # a signal, not a fault
+    """Raised by the last patched site in a native call, whose output nobody reads."""
 
 
-def _native_pass(
-    unet: nn.Module,
-    guide: HiresGuide,
-    x: Tensor,
-    timesteps: Any,  # noqa: ANN401
-    context: Any,  # noqa: ANN401
-    y: Any,  # noqa: ANN401
-    *,
-    rows: Tensor,
-    at: NoiseLevel,
-    traits: Traits,
-) -> None:
-    latent, level = guide.native_input(at)
-    native = latent.to(device=x.device, dtype=x.dtype)[rows]
-    if x.shape[1] > native.shape[1]:  # inpainting models carry mask and picture in further channels
-        extra = interpolate(x[:, native.shape[1] :], guide.native_size)
-        native = torch.cat([native, extra], dim=1)
-    if level is not at:
-        timesteps = torch.full_like(timesteps, level.timestep)
-    if y is not None:
-        y = traits.native_vector(y, guide.native_size)
-    # the class's forward: what others put on the instance (ControlNet) is made for the target's size
-    try:
-        with guide.native_pass():
-            type(unet).forward(unet, native, timesteps, context, y=y)
-    except NativePassDone:
-        pass
+class UNetHook:
+    """The network's forward: a call with the sampler's state goes around the running pass."""
+
+    def __init__(self, unet: nn.Module, steering: Steering, traits: Traits, previous: Callable[..., Tensor]) -> None:
+        self.unet = unet
+        self.steering = steering
+        self.traits = traits
+        self.previous = previous
+        self._is_inside = False
+
+    def __call__(self, x: Tensor, timesteps: Any = None, context: Any = None, y: Any = None, **kwargs: Any) -> Tensor:  # noqa: ANN401
+        steering = self.steering
+        steered, here, state = steering.active, steering.level, steering.latent
+        if steered is None or here is None or state is None or self._is_inside or x.shape[-2:] != state.shape[-2:]:
+            return self.previous(x, timesteps, context, y=y, **kwargs)
+
+        def call(latent: Tensor, level: NoiseLevel, condition: Condition, *, phase: str = TARGET) -> Tensor:
+            with steering.during(phase):
+                if latent is x:
+                    return self.previous(x, timesteps, context, y=y, **kwargs)
+                return self._other(latent, level, x, condition.given, is_here=level is here)
+
+        self._is_inside = True
+        try:
+            condition = Condition(lambda: rows_of(x, state), (timesteps, context, y))
+            return steered.around_model(call, x, here, condition)
+        finally:
+            self._is_inside = False
+
+    def _other(self, latent: Tensor, level: NoiseLevel, x: Tensor, given: Any, *, is_here: bool) -> Tensor:  # noqa: ANN401
+        """Return the network's output for another latent than `x`, of any size, with `x`'s words."""
+        timesteps, context, y = given
+        size = (latent.shape[-2], latent.shape[-1])
+        if x.shape[1] > latent.shape[1]:  # inpainting models carry mask and picture in further channels
+            latent = torch.cat([latent, interpolate(x[:, latent.shape[1] :], size)], dim=1)
+        if not is_here:
+            timesteps = torch.full_like(timesteps, level.timestep)
+        if y is not None:
+            y = self.traits.native_vector(y, size)
+        # the class's forward: what others put on the instance (ControlNet) is made for the target's size
+        try:
+            return type(self.unet).forward(self.unet, latent, timesteps, context, y=y)
+        except NativePassDone:
+            return latent
 
 
-def _site_forward(
-    site: Site, guide: HiresGuide, sizes: dict[nn.Module, Size], steering: list[bool], traits: Traits
-) -> Callable[[Any], Any]:
-    attention: Any = site.attention
+class SiteHook:
+    """A self-attention layer's forward that lets the running pass attend, and its predecessor where it does not."""
 
-    def make(previous: Callable[..., Tensor]) -> Callable[..., Tensor]:
-        def forward(x: Tensor, context: Any = None, mask: Any = None, **kwargs: Any) -> Tensor:  # noqa: ANN401
-            size = sizes.get(site.transformer)
-            # reference-style ControlNet passes x itself as context; banks and merged tokens change the lengths
-            is_self = context is None or context is x
-            if not steering or size is None or not is_self or mask is not None or x.shape[1] != size[0] * size[1]:
-                return previous(x, context=context, mask=mask, **kwargs)
-            if kwargs.get("additional_tokens") is not None:
-                return previous(x, context=context, mask=mask, **kwargs)
-            context_k, context_v = traits.hypernetworks(x)
-            q, k, v = (
-                _split_heads(projection(source), attention.heads)
-                for projection, source in (
-                    (attention.to_q, x),
-                    (attention.to_k, context_k),
-                    (attention.to_v, context_v),
-                )
-            )
-            dtype = q.dtype
-            if traits.upcast:
-                q, k, v = q.float(), k.float(), v.float()
-            out = guide.attend(site.name, q, k, v, size=size, scale=attention.scale)
-            if out is None:
-                return previous(x, context=context, mask=mask, **kwargs)
-            merged = out.to(dtype).transpose(1, 2).flatten(2)
-            return attention.to_out(merged)
+    def __init__(
+        self,
+        site: Site,
+        steering: Steering,
+        sizes: dict[nn.Module, Size],
+        traits: Traits,
+        is_last: bool,
+        previous: Callable[..., Tensor],
+    ) -> None:
+        self.site = site
+        self.steering = steering
+        self.sizes = sizes
+        self.traits = traits
+        self.is_last = is_last
+        self.previous = previous
 
-        return forward
-
-    return make
+    def __call__(self, x: Tensor, context: Any = None, mask: Any = None, **kwargs: Any) -> Tensor:  # noqa: ANN401
+        size = self.sizes.get(self.site.transformer)
+        # reference-style ControlNet passes x itself as context; banks and merged tokens change the lengths
+        is_self = (context is None or context is x) and mask is None and kwargs.get("additional_tokens") is None
+        if self.steering.phase == OFF or size is None or not is_self or x.shape[1] != size[0] * size[1]:
+            return self.previous(x, context=context, mask=mask, **kwargs)
+        attention: Any = self.site.attention
+        context_k, context_v = self.traits.hypernetworks(x)
+        q, k, v = (
+            _split_heads(projection(source), attention.heads)
+            for projection, source in ((attention.to_q, x), (attention.to_k, context_k), (attention.to_v, context_v))
+        )
+        dtype = q.dtype
+        if self.traits.upcast:
+            q, k, v = q.float(), k.float(), v.float()
+        out = self.steering.attend(self.site.name, q, k, v, size=size, scale=attention.scale)
+        if self.is_last and self.steering.phase == NATIVE:
+            raise NativePassDone
+        if out is None:
+            return self.previous(x, context=context, mask=mask, **kwargs)
+        return attention.to_out(out.to(dtype).transpose(1, 2).flatten(2))
 
 
 def _split_heads(x: Tensor, heads: int) -> Tensor:
@@ -323,26 +331,27 @@ def function_name(sampler: Any) -> str:  # noqa: ANN401
 
 
 @contextmanager
-def guided_sampler(sampler: Any, guide: HiresGuide, *, position: Position) -> Generator[None, None, None]:  # noqa: ANN401
-    """While open, FM acts on the sampler's own latent before each model call, and `position` follows it."""
-    calls = StateCalls(function_name(sampler), steps=guide.steps, label=_label(sampler))
+def steered_sampler(sampler: Any, steering: Steering) -> Generator[None, None, None]:  # noqa: ANN401
+    """While open, the running pass acts on the sampler's own latent before each step, and `steering` follows it."""
+    steered = steering.active
+    if steered is None:
+        raise AssertionError("open the steering's pass before its sampler")
+    calls = StateCalls(function_name(sampler), steps=steered.pictures.steps, label=_label(sampler))
     checks = LateChecks()
 
     def before_call(latent: Tensor, level: NoiseLevel, is_state: bool) -> None:
         checks.expect(torch.isfinite(latent).all(), NonFiniteLatentError(NOT_FINITE))
         checks.send()
         if is_state:
-            modulated = guide.modulate(latent, level)
-            if modulated is not latent:
-                latent.copy_(modulated)
-        position.latent, position.level = latent, level
+            changed = steered.before_step(latent, level)
+            if changed is not latent:
+                latent.copy_(changed)
+        steering.latent, steering.level = latent, level
 
-    with _watched(sampler, before_call, calls, checks, size=guide.target_size):
-        try:
-            yield
-            checks.finish()
-        finally:
-            position.latent = position.level = None
+    height, width = steered.pictures.noise.shape[-2:]
+    with _watched(sampler, before_call, calls, checks, size=(height, width)):
+        yield
+        checks.finish()
 
 
 @contextmanager

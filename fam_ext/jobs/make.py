@@ -34,6 +34,7 @@ from fam_ext.jobs.size import enlarged_note, enlarged_size
 from fam_ext.jobs.walk import check_allowed
 from fam_ext.metadata import pictures
 from fam_ext.metadata.infotext import Infotext, add, format_infotext, format_value, parse, request_value
+from fam_ext.methods.catalog import reads
 from fam_ext.options.job import Job
 from fam_ext.options.request import HiresRequest
 from fam_ext.options.table import BY_NAME, REQUEST_FIELDS
@@ -191,14 +192,14 @@ def degrade(request: HiresRequest, can: Collection[str]) -> tuple[HiresRequest, 
         return dataclasses.replace(request, tile=smaller), f"out of memory: VAE tiles of {smaller} px"
     if "low_memory" in can and not request.low_memory:
         smaller = _tile(request, SECOND_TILE) if "tile" in can else None
-        steers = request.method == "fam" and request.config.am
+        steers = reads(request.method, "am") and request.config.am
         done = [f"VAE tiles of {smaller} px"] if smaller is not None else []
         done += ["guidance in halves"] if request.cfg_scale != 1 else []
         done += ["native queries and keys in main memory"] if steers else []
         if done:
             tile = request.tile if smaller is None else smaller
             return dataclasses.replace(request, tile=tile, low_memory=True), f"out of memory: {', '.join(done)}"
-    if "am" in can and request.method == "fam" and request.config.am:
+    if "am" in can and reads(request.method, "am") and request.config.am:
         return dataclasses.replace(request, config=request.config.replace(am=False)), "out of memory: FM only"
     return None
 

@@ -27,6 +27,7 @@ from fam_ext.jobs.journal import Journal
 from fam_ext.jobs.journal.rows import Item
 from fam_ext.jobs.ran_text import dials
 from fam_ext.jobs.walk import shown
+from fam_ext.methods.catalog import reads
 from fam_ext.options.field import options_of
 from fam_ext.options.request import HiresRequest
 
@@ -172,7 +173,7 @@ def row(item: Item) -> dict[str, Any]:
         "program": item.program,
         "prompt": request.prompt if request else None,
         "negative_prompt": request.negative_prompt if request else None,
-        "fam": dials(said.config) if said is not None and said.method == "fam" else "",
+        "fam": dials(said.config) if said is not None and reads(said.method, "fm") else "",
         "finished": finished,
     }
 

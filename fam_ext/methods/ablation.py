@@ -1,29 +1,45 @@
-"""The paper's ablation rows as changes of the sampler's state: DI, DI* and SR beside FAM."""
+"""The paper's comparison rows beside FAM: direct inference (DI) and the skip residual (SR).
+
+DI*, direct from the diffused native picture, is `methods.base.Method` itself.
+"""
 
 from __future__ import annotations
 
 import math
+from collections.abc import Sequence
 
 from torch import Tensor
 
-from fam_ext.core.guide import HiresGuide
-from fam_ext.core.schedule import NoiseLevel
+from fam_ext.core.schedule import NoiseLevel, Size
+from fam_ext.errors import ConfigError
+from fam_ext.methods.base import Method, Pass, Pictures, Stage
 
 COSINE_POWER = 3.0
 
 
-class SkipResidual:
-    """DemoFusion's skip residual, the paper's row SR: z <- (1 - c1) z + c1 z~_t.
+class Direct(Method):
+    """Plain sampling at the asked size from pure noise, every step of it whatever `start` says."""
+
+    def stages(self, size: Size) -> Sequence[Stage]:
+        return [Stage(size, upsample=None)]
+
+
+class SkipResidual(Method):
+    """DemoFusion's skip residual in one pass, the paper's row SR: z <- (1 - c1) z + c1 z~_t.
 
     c1 = (0.5 + 0.5 cos(pi (1 - rho)))^3: near pure noise the state is the diffused reference, and the pull fades as
     rho falls. All frequencies alike.
     """
 
-    def __init__(self, guide: HiresGuide, *, power: float = COSINE_POWER) -> None:
-        self._guide = guide
-        self._power = power
+    def begin(self, stage: Stage, pictures: Pictures) -> Pass:
+        return SkipResidualPass(pictures)
 
-    def __call__(self, latent: Tensor, level: NoiseLevel) -> Tensor:
-        """Return the mixed state (B, C, H, W) at `level`."""
-        share = (0.5 + 0.5 * math.cos(math.pi * (1 - self._guide.rho(level)))) ** self._power
-        return latent.lerp(self._guide.diffused(level).to(latent), share)
+
+class SkipResidualPass(Pass):
+    """See `SkipResidual`."""
+
+    def before_step(self, state: Tensor, level: NoiseLevel) -> Tensor:
+        if self.pictures.target is None:
+            raise ConfigError("the skip residual needs a reference; give its stage an `upsample`")
+        share = (0.5 + 0.5 * math.cos(math.pi * (1 - self.pictures.rho(level)))) ** COSINE_POWER
+        return state.lerp(level.diffused(self.pictures.target, self.pictures.noise).to(state), share)

@@ -1,13 +1,85 @@
-"""The methods by name, with what people call them. No torch: planning and help read this list."""
+"""The methods by name: what people call them, what they need, which options they read, where their code is.
+
+No torch: planning and help read this list, and a method's code is loaded when it first runs. This is the only place
+where a method's name decides anything; elsewhere ask what it needs or reads.
+"""
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Callable, Collection
+from dataclasses import dataclass
+from importlib import import_module
+from typing import Any
 
-METHODS: Mapping[str, str] = {
-    "fam": "FAM",
-    "direct": "direct inference",
-    "direct-from-native": "direct, from the diffused native picture",
-    "skip-residual": "skip residual",
+from fam_ext.errors import UsageError
+from fam_ext.methods.capabilities import ATTENTION, CAPABILITIES, NATIVE_PASS, SAMPLER_STATE
+
+_DIALS = (
+    *("cutoff", "attention", "fm", "am", "fm_window", "am_window", "am_sites", "am_interp", "am_source"),
+    *("cutoff_reference", "reference", "step_invariant"),
+)
+
+
+@dataclass(frozen=True)
+class Entry:
+    """One method."""
+
+    name: str
+    title: str
+    """What people call it, in a sentence."""
+    code: str
+    """"module:attribute" of what makes the method from a FamConfig; see `methods.base.Method`."""
+    needs: frozenset[str] = frozenset()
+    """Of the host and the sampler; names of `methods.capabilities`."""
+    knobs: tuple[str, ...] = ()
+    """Options that it reads, by name, beside those that every pass has (size, seed, steps ..., `start`, `upsample`)."""
+
+    def __post_init__(self) -> None:
+        if unknown := self.needs - CAPABILITIES:
+            raise ValueError(f"method {self.name} needs {', '.join(sorted(unknown))}, which no host can give")
+
+    def load(self) -> Callable[..., Any]:
+        """Return what makes the method. Loads its code, and torch with it."""
+        module, _, attribute = self.code.partition(":")
+        return getattr(import_module(module), attribute)
+
+
+FAM = "fam"
+"""What is named after this extension, and runs without a word from the user."""
+OFF = "direct-from-native"
+"""What runs where FAM is switched off: the pass without anything of FAM."""
+
+METHODS: dict[str, Entry] = {
+    entry.name: entry
+    for entry in (
+        Entry(FAM, "FAM", "fam_ext.methods.fam:Fam", frozenset((SAMPLER_STATE, NATIVE_PASS, ATTENTION)), _DIALS),
+        Entry("direct", "direct inference", "fam_ext.methods.ablation:Direct"),
+        Entry(OFF, "direct, from the diffused native picture", "fam_ext.methods.base:Method"),
+        Entry("skip-residual", "skip residual", "fam_ext.methods.ablation:SkipResidual", frozenset((SAMPLER_STATE,))),
+    )
 }
-"""Name -> title. FAM first; the others are the paper's comparison rows (DI, DI*, SR)."""
+"""FAM first; the others are the paper's comparison rows (DI, DI*, SR)."""
+
+
+def reads(method: str | None, option: str) -> bool:
+    """Return whether the method reads that option; an unknown one (of a later version, of none) reads nothing."""
+    entry = METHODS.get(method or "")
+    return entry is not None and option in entry.knobs
+
+
+def choices(gives: Collection[str] = CAPABILITIES) -> list[str]:
+    """Return the names of the methods that run where `gives` is given."""
+    return [name for name, entry in METHODS.items() if entry.needs <= set(gives)]
+
+
+def entry_for(method: str, gives: Collection[str], *, where: str) -> Entry:
+    """Return the method's entry. Raises `UsageError` for a name that there is not, and for a method that needs more
+    than `gives`; `where` says who gives, as "the WebUI" or "sampler UniPC"."""
+    if method not in METHODS:
+        raise UsageError(f"method is {method!r}; choose one of {', '.join(choices(gives))}")
+    if lacking := METHODS[method].needs - set(gives):
+        raise UsageError(
+            f"method {method} needs {' and '.join(sorted(lacking))}, which {where} does not give; choose one of "
+            f"{', '.join(choices(gives)) or 'none'}"
+        )
+    return METHODS[method]

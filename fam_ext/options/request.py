@@ -10,7 +10,7 @@ from typing import Any
 
 from fam_ext.core.config import FamConfig
 from fam_ext.errors import ConfigError
-from fam_ext.methods.catalog import METHODS
+from fam_ext.methods.catalog import FAM, METHODS
 from fam_ext.options.field import (
     API,
     CLI,
@@ -138,11 +138,10 @@ class HiresRequest(Checked):
         preset=True,
     )
     method: str = _setting(
-        "fam",
+        FAM,
         "choice",
         "Method",
-        "FAM, or one of the paper's comparison rows: direct inference, direct from the diffused native picture, skip "
-        "residual.",
+        f"How the picture is made larger: {', '.join(f'{name} ({entry.title})' for name, entry in METHODS.items())}.",
         "FAM method",
         panel="method",
         preset=True,

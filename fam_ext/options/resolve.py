@@ -15,6 +15,7 @@ from typing import Any
 
 from fam_ext.core.config import CUTOFFS, MAX_CYCLES, FamConfig
 from fam_ext.errors import ConfigError, UsageError
+from fam_ext.methods.catalog import OFF
 from fam_ext.options.field import (
     API,
     EVERY_JOB,
@@ -38,8 +39,6 @@ from fam_ext.options.renderer import RendererChoice
 from fam_ext.options.request import OWN, REQUEST, HiresRequest
 
 RANDOM_SEED = -1
-OFF_METHOD = "direct-from-native"
-"""What runs where FAM is switched off for a job."""
 SAMPLING = ("sampler", "schedule", "steps", "cfg_scale", "seed")
 """Settings that `own_settings` speaks of."""
 _KINDS_OF_FORMAT = {"jpg": "jpeg", "jpe": "jpeg", "jfif": "jpeg", "tif": "tiff"}
@@ -177,7 +176,7 @@ def job(
     config = config_of(given, preset.config)
     settings, resolved = _settings(given, preset, rules)
     if given.get("enabled") is False:
-        settings["method"] = OFF_METHOD
+        settings["method"] = OFF
     if renderer is None:
         renderer = RendererChoice()
     if "upscaler" in given:

@@ -8,11 +8,13 @@ from __future__ import annotations
 import re
 from collections.abc import Mapping
 
+from fam_ext.errors import UnsupportedSamplerError, UnsupportedScheduleError
 from fam_ext.options.field import MOST_STEPS
 
 # canonical name (A1111's) -> other spellings: k-diffusion, ComfyUI, diffusers, InvokeAI, NovelAI, AI Horde
 _SAMPLERS: Mapping[str, str] = {
-    "DDIM": "ddim|k_ddim|ddim_v3|DDIMScheduler|DDIM CFG++",
+    "DDIM": "ddim|k_ddim|ddim_v3|DDIMScheduler",
+    "DDIM CFG++": "ddim_cfgpp|ddim_cfg_pp",
     "DDPM": "ddpm|DDPMScheduler",
     "Euler": "euler|k_euler|euler_discrete|EulerDiscreteScheduler|euler_cfg_pp|euler flow match",
     "Euler a": "euler_a|euler_ancestral|k_euler_a|k_euler_ancestral|EulerAncestralDiscreteScheduler|Euler Ancestral|"
@@ -27,7 +29,8 @@ _SAMPLERS: Mapping[str, str] = {
     "DPM++ 2M": "dpmpp_2m|k_dpmpp_2m|dpm++2m|dpm++2mv2|DPMSolverMultistepScheduler|dpmpp_2m_cfg_pp|"
     "dpm_solver_multistep|dpmpp|dpm_solver_stability|dpm_solver|k_dpm_solver|dpmpp_2",
     "DPM++ SDE": "dpmpp_sde|dpmpp_sde_gpu|k_dpmpp_sde|DPMSolverSDEScheduler|DPM SDE|DPM++ SDE Substep",
-    "DPM++ 2M SDE": "dpmpp_2m_sde|dpmpp_2m_sde_gpu|k_dpmpp_2m_sde|dpmpp_2m_sde_heun",
+    "DPM++ 2M SDE": "dpmpp_2m_sde|dpmpp_2m_sde_gpu|k_dpmpp_2m_sde",
+    "DPM++ 2M SDE Heun": "dpmpp_2m_sde_heun|dpmpp_2m_sde_heun_gpu|k_dpmpp_2m_sde_heun",
     "DPM++ 3M SDE": "dpmpp_3m_sde|dpmpp_3m_sde_gpu|k_dpmpp_3m_sde",
     "DPM++ 2S": "dpmpp_2s|DPMSolverSinglestepScheduler",
     "UniPC": "uni_pc|unipc|uni_pc_bh2|UniPCMultistepScheduler|unipc_snr|unipc_snr_2|unipc_tu|unipc_tu_2|unipc_tq",
@@ -60,30 +63,46 @@ _SCHEDULES: Mapping[str, str] = {
     "GITS": "gits",
 }
 
-# what the standalone host offers: sampler -> the schedule that Automatic means (tests compare it with the host)
+# what the standalone host offers: sampler -> the schedule that Automatic means (tests compare it with `table`)
 OFFERED: Mapping[str, str] = {
     "DDIM": "Uniform",
     "Euler": "Uniform",
     "Euler a": "Uniform",
     "LMS": "Uniform",
     "Heun": "Uniform",
+    "DPM2": "Karras",
+    "DPM2 a": "Karras",
+    "DPM++ 2S a": "Karras",
     "DPM++ 2M": "Karras",
     "DPM++ 2M SDE": "Exponential",
+    "DPM++ 3M SDE": "Exponential",
     "DPM++ SDE": "Karras",
     "UniPC": "Uniform",
     "LCM": "Uniform",
 }
-OFFERED_SCHEDULES = ("Automatic", "Normal", "Uniform", "SGM Uniform", "Karras", "Exponential")
-ONE_SCHEDULE = ("DDIM", "Euler a", "LCM")
-"""Samplers with one schedule only, in diffusers as in their papers."""
+OFFERED_SCHEDULES = (
+    *("Automatic", "Uniform", "Normal", "SGM Uniform", "Simple", "DDIM", "Turbo"),
+    *("Karras", "Exponential", "Polyexponential", "KL Optimal", "Align Your Steps", "Beta"),
+)
+REFUSED: Mapping[str, str] = {
+    "PLMS": "its first step averages two calls at different states",
+    "DPM adaptive": "it retries a step from a state that FM has changed already",
+    "DPM fast": "its stages restart from states that FM does not see",
+    "Restart": "it goes back to noisier states inside a step",
+}
+"""Samplers that FM cannot steer exactly, and why."""
+OWN_SCHEDULES: Mapping[str, tuple[str, ...]] = {"DDIM": ("Uniform", "SGM Uniform"), "LCM": ("Uniform",)}
+"""Samplers with a schedule of their own, as in their papers; every other one takes all."""
+SAME_AS_OWN = ("Uniform", "Normal", "DDIM", "SGM Uniform")
+"""Schedules that say no more than what those samplers do anyway: even timesteps."""
+SPACED_ENDS = ("Euler", "LMS", "Heun", "DPM++ SDE")
+"""Samplers whose Karras and Exponential sigmas lie between the ends that the timestep spacing gives."""
 MAX_STEPS: Mapping[str, int] = {"LCM": 50}
 """The distilled model knows 50 timesteps."""
 FALLBACK = "DPM++ 2M"
 _NEAREST: Mapping[str, str] = {
-    "DPM2": "Heun",
-    "DPM2 a": "Euler a",
-    "DPM++ 2S a": "Euler a",
-    "DPM++ 3M SDE": "DPM++ 2M SDE",
+    "DDIM CFG++": "DDIM",
+    "DPM++ 2M SDE Heun": "DPM++ 2M SDE",
     "DPM++ 2S": "DPM++ 2M",
     "TCD": "LCM",
     "DDPM": "Euler a",
@@ -154,10 +173,41 @@ def choose(name: str, schedule_name: str) -> tuple[str, str, tuple[str, ...]]:
         automatic = OFFERED[runs]
         notes.append(f"schedule {plan[:_MAX_NAME]} is not offered, {automatic} is used")
         plan = automatic
-    elif runs in ONE_SCHEDULE and plan in ("Karras", "Exponential"):
+    elif runs in OWN_SCHEDULES and plan not in ("Automatic", *SAME_AS_OWN):
         notes.append(f"{runs} has one schedule, Uniform is used, not {plan}")
         plan = "Uniform"
     return runs, plan, tuple(notes)
+
+
+def split_name(name: str, schedule: str) -> tuple[str, str]:
+    """Return (sampler, schedule) as they run, for usual names: "DPM++ 2M Karras" is "DPM++ 2M" with "Karras".
+
+    Raises `UnsupportedSamplerError` naming what is offered.
+    """
+    for suffix in ("Karras", "Exponential"):
+        if name.lower().endswith(f" {suffix.lower()}"):
+            name, schedule = name[: -len(suffix) - 1], suffix
+    known = {offered.lower(): offered for offered in (*OFFERED, *REFUSED)}.get(name.lower(), name)
+    if known in REFUSED:
+        raise UnsupportedSamplerError(
+            f"sampler {known!r} is refused: {REFUSED[known]}; choose one of {', '.join(OFFERED)}"
+        )
+    if known not in OFFERED:
+        raise UnsupportedSamplerError(f"sampler {name!r} is unknown; choose one of {', '.join(OFFERED)}")
+    if schedule in ("", "Automatic"):
+        return known, OFFERED[known]
+    if schedule not in OFFERED_SCHEDULES:
+        raise UnsupportedScheduleError(
+            f"schedule {schedule!r} is unknown; choose one of {', '.join(OFFERED_SCHEDULES)}"
+        )
+    return known, schedule if schedule in OWN_SCHEDULES.get(known, OFFERED_SCHEDULES) else "Uniform"
+
+
+def spacing_that_runs(name: str, schedule: str, spacing: str | None) -> str | None:
+    """Return the asked timestep spacing where it acts on this sampler and schedule, resolved by `split_name`; None
+    where the model's own runs, LCM's fixed timesteps, or what the schedule's name says."""
+    acts = schedule == "Uniform" or (schedule in ("Karras", "Exponential") and name in SPACED_ENDS)
+    return spacing if acts and name != "LCM" else None
 
 
 def most_steps(name: str) -> int:

@@ -21,6 +21,7 @@ from fam_ext.webui.answers import answering
 from fam_ext.webui.decoding import check_pictures, decoded_at_once
 from fam_ext.webui.kept import with_own_random_state
 from fam_ext.webui.known import check_known, check_model, check_sampler, checkpoint, schedules, upscalers
+from fam_ext.webui.nested import not_for_copies
 from fam_ext.webui.reference import LATENT_RESIZE, as_pictures, encode, host_upscaler, own_upscaler, set_upscaler
 from fam_ext.webui.session import Session, open_session, session_of
 from fam_ext.webui.steered import steered, wants_record
@@ -53,6 +54,9 @@ def begin(p: Any, config: FamConfig, *, preset: str | None = None) -> Session:  
     session.undo.enter_context(replaced(p, "sample", with_own_random_state(lambda: p.seeds[0])))
     session.undo.enter_context(replaced(p, "sample", _not_past_fam(session)))
     session.undo.enter_context(replaced(p, "sample", answering(p)))
+    for name in ("init", "sample", "sample_hr_pass"):
+        if name in p.__dict__:
+            session.undo.enter_context(replaced(p, name, not_for_copies(p, name)))
     for key in to_fields(config.replace(fm=False, am=False)):  # every key that what acts may have, in order
         p.extra_generation_params[key] = _dial(session, key)
     if preset is not None:
@@ -106,16 +110,16 @@ def _check_steps(name: str, value: int, *, least: int) -> None:
 
 
 def _dial(session: Session, key: str) -> Callable[..., str | None]:
-    def say(iteration: int = 0, **locals_of_infotext: Any) -> str | None:  # noqa: ANN401
-        config = session.acted_in(iteration)
+    def say(p: Any, iteration: int = 0, **locals_of_infotext: Any) -> str | None:  # noqa: ANN401
+        config = session.acted_in(iteration) if p is session.p else None  # others share the values' dict
         return None if config is None else to_fields(config).get(key)
 
     return say
 
 
 def _said_if_ran(session: Session, value: str) -> Callable[..., str | None]:
-    def say(iteration: int = 0, **locals_of_infotext: Any) -> str | None:  # noqa: ANN401
-        return value if session.ran_in(iteration) else None
+    def say(p: Any, iteration: int = 0, **locals_of_infotext: Any) -> str | None:  # noqa: ANN401
+        return value if p is session.p and session.ran_in(iteration) else None
 
     return say
 

@@ -29,6 +29,7 @@ from fam_ext.errors import (
 from fam_ext.hosts.memory import peak_memory, watch_memory
 from fam_ext.jobs.contract import Progress, Ran, Rendered
 from fam_ext.metadata.infotext import parse, readable_fields
+from fam_ext.methods.catalog import FAM, OFF, reads
 from fam_ext.options.job import Job
 from fam_ext.options.parts import PictureRule
 from fam_ext.options.request import HiresRequest
@@ -117,7 +118,7 @@ def _has_clip_skip(model: Any) -> bool:  # noqa: ANN401
 
 def _wants_fam(request: HiresRequest) -> bool:
     config = request.config
-    return request.method == "fam" and ((config.fm and config.cutoff > 0) or (config.am and config.attention > 0))
+    return reads(request.method, "fm") and ((config.fm and config.cutoff > 0) or (config.am and config.attention > 0))
 
 
 def hires_from_picture(
@@ -166,13 +167,13 @@ def check_job(options: Job) -> None:
 
 def steers_attention(picture: PictureRule) -> bool:
     """Return whether AM is asked for."""
-    return picture.fixed.get("method", "fam") == "fam" and picture.config.am and picture.config.attention > 0
+    return reads(picture.fixed.get("method", FAM), "am") and picture.config.am and picture.config.attention > 0
 
 
 def _processing(image: Image.Image, request: HiresRequest, *, upscaler: str) -> StableDiffusionProcessingTxt2Img:
-    if request.method not in ("fam", "direct-from-native"):
-        raise UsageError(f"method is {request.method!r}; in the WebUI choose fam or direct-from-native")
-    config = request.config if request.method == "fam" else request.config.replace(fm=False, am=False)
+    if request.method not in (FAM, OFF):
+        raise UsageError(f"method is {request.method!r}; in the WebUI choose {FAM} or {OFF}")
+    config = request.config if request.method == FAM else request.config.replace(fm=False, am=False)
     if not any(sampler.name == request.sampler for sampler in sd_samplers.all_samplers):
         raise UnsupportedSamplerError(
             f"sampler is {request.sampler!r}; choose one that this WebUI offers, such as DPM++ 2M"

@@ -24,6 +24,7 @@ from fam_ext.webui.answers import go_on, stopping
 from fam_ext.webui.arguments import XYZ_ATTRIBUTE, read_arguments
 from fam_ext.webui.generation import PRESET_KEY, before_sampling, begin
 from fam_ext.webui.known import checkpoint
+from fam_ext.webui.nested import is_nested
 from fam_ext.webui.session import close, session_of
 
 _MODEL_ATTRIBUTE = "_fam_model"
@@ -91,7 +92,7 @@ class FamHiresScript(scripts.Script):
     def process(self, p: Any, *fam_args: Any) -> None:  # noqa: ANN401
         with stopping(p):
             close(p)
-            if getattr(p, "_ad_inner", False):  # ADetailer's face passes
+            if is_nested():  # an extension's face pass: what was asked is done around it
                 return
             asked = read_arguments(fam_args, getattr(p, XYZ_ATTRIBUTE, {}), store=store(), page=default_config())
             if not asked.enabled:

@@ -14,13 +14,15 @@ from modules.processing import StableDiffusionProcessingTxt2Img
 from torch import Tensor
 
 from fam_ext.core.config import FamConfig
-from fam_ext.core.guide import HiresGuide
 from fam_ext.core.schedule import Size
 from fam_ext.errors import ConfigError
 from fam_ext.hosts.base import replaced
-from fam_ext.hosts.ldm import Position, Traits, check_finite, guided_sampler, guided_unet
+from fam_ext.hosts.ldm import Traits, check_finite, steered_sampler, steered_unet
 from fam_ext.hosts.ldm_levels import schedule_from
+from fam_ext.hosts.steering import Steering
 from fam_ext.jobs.contract import Progress
+from fam_ext.methods.base import Pictures
+from fam_ext.methods.catalog import FAM, METHODS
 from fam_ext.webui.known import check_model
 from fam_ext.webui.reference import as_tensor, encode, img2img_reference
 from fam_ext.webui.session import PASSES_ATTRIBUTE, PROGRESS_ATTRIBUTE, Session
@@ -52,32 +54,35 @@ def steered(session: Session, previous: Callable[..., Any]) -> Callable[..., Any
             target = img2img_reference(x, config.upsample, native=native, native_pictures=pictures)
         schedule = schedule_from(sampler, p, steps=steps or p.steps, start=config.start)
         record = session.record if len(session.record) and wants_record(config) else None
-        guide = HiresGuide(
-            config,
+        method = METHODS[FAM].load()(config)
+        (stage,) = method.stages((8 * target.shape[-2], 8 * target.shape[-1]))
+        pictures = Pictures(
             native=native.to(target.device, torch.float32),
             target=target.float(),
             noise=noise.float(),
+            native_noise=None,
             steps=schedule.calls,
             record=record,
         )
-        position, traits = Position(), _traits(p)
-        session.reports[p.iteration] = guide.report
-        getattr(p, PASSES_ATTRIBUTE, []).append((guide.report, schedule.calls))
+        one, steering, traits = method.begin(stage, pictures), Steering(), _traits(p)
+        report = session.reports[p.iteration] = one.ran()
+        getattr(p, PASSES_ATTRIBUTE, []).append((report, schedule.calls))
         with ExitStack() as stack:
+            stack.enter_context(steering.running(one))
             stack.enter_context(replaced(sampler, schedule.method, lambda _: schedule.give))
             network = stack.enter_context(ExitStack())
 
             def steer() -> None:
                 network.close()
                 unet = shared.sd_model.model.diffusion_model
-                network.enter_context(guided_unet(unet, guide, position=position, traits=traits))
+                network.enter_context(steered_unet(unet, steering, traits=traits))
 
             steer()
             stack.enter_context(replaced(sampler.model_wrap_cfg, "update_inner_model", _then(steer)))
-            stack.enter_context(guided_sampler(sampler, guide, position=position))
+            stack.enter_context(steered_sampler(sampler, steering))
             if hasattr(p, PROGRESS_ATTRIBUTE):
-                report = _reporting(getattr(p, PROGRESS_ATTRIBUTE), schedule.calls)
-                stack.enter_context(replaced(sampler, "callback_state", report))
+                telling = _reporting(getattr(p, PROGRESS_ATTRIBUTE), schedule.calls)
+                stack.enter_context(replaced(sampler, "callback_state", telling))
             samples = previous(
                 p,
                 target,
@@ -89,10 +94,9 @@ def steered(session: Session, previous: Callable[..., Any]) -> Callable[..., Any
             )
         check_finite(samples)
         session.latents = samples
-        report = guide.report
         logger.info(
             "FAM %d x %d to %d x %d: %d steps, FM in %d calls, AM in %d calls of %d sites",
-            *(8 * side for side in (*guide.native_size, *guide.target_size)),
+            *(8 * side for side in (*native.shape[-2:], *target.shape[-2:])),
             schedule.calls,
             report.fm_calls,
             sum(report.am_calls.values()),

@@ -7,9 +7,9 @@ import torch
 from torch.nn.functional import scaled_dot_product_attention
 
 from fam_ext.core.config import FamConfig
-from fam_ext.core.guide import HiresGuide, NativePassDone, NativeRecord, seeded_noise
+from fam_ext.core.guide import HiresGuide, NativeRecord, seeded_noise
 from fam_ext.core.schedule import NoiseLevel
-from fam_ext.errors import AlreadyGuidedError, ConfigError
+from fam_ext.errors import ConfigError
 
 
 def vp(timestep):
@@ -77,26 +77,18 @@ def tokens(count, seed, rows=2):
     return torch.randn(rows, 2, count, 8, generator=torch.Generator().manual_seed(seed))
 
 
-def test_attention_is_recorded_blended_and_dropped():
+def test_attention_is_kept_blended_and_dropped():
     guide = make()
-    guide.last_site = "b"
     small, large = [tokens(12, s) for s in (1, 2, 3)], [tokens(48, s) for s in (4, 5, 6)]
-    assert guide.attend("a", *large, size=(8, 6)) is None
-    with guide.native_pass():
-        assert torch.equal(guide.attend("a", *small, size=(4, 3)), scaled_dot_product_attention(*small))
-        with pytest.raises(NativePassDone):
-            guide.attend("b", *small, size=(4, 3))
-        with pytest.raises(AlreadyGuidedError), guide.native_pass():
-            pass
-    with guide.target_pass():
-        blended = guide.attend("a", *large, size=(8, 6))
-        assert not torch.allclose(blended, scaled_dot_product_attention(*large), atol=1e-2)
-        assert guide.attend("never recorded", *large, size=(8, 6)) is None
-        with pytest.raises(ConfigError, match="4 rows but its native pass had 2"):
-            guide.attend("a", *[tokens(48, s, rows=4) for s in (4, 5, 6)], size=(8, 6))
-    assert guide.attend("a", *large, size=(8, 6)) is None
-    with guide.target_pass():
-        assert guide.attend("a", *large, size=(8, 6)) is None, "maps outlived their step"
+    assert guide.blended("a", *large, size=(8, 6)) is None
+    guide.keep_map("a", *small[:2], size=(4, 3))
+    blended = guide.blended("a", *large, size=(8, 6))
+    assert not torch.allclose(blended, scaled_dot_product_attention(*large), atol=1e-2)
+    assert guide.blended("never kept", *large, size=(8, 6)) is None
+    with pytest.raises(ConfigError, match="4 rows but its native pass had 2"):
+        guide.blended("a", *[tokens(48, s, rows=4) for s in (4, 5, 6)], size=(8, 6))
+    guide.drop_maps()
+    assert guide.blended("a", *large, size=(8, 6)) is None
     assert guide.report.am_calls == {"a": 1}
 
 

@@ -1,7 +1,8 @@
 """Golden comparison of two checkouts: python -m tests.golden.compare BASE [HEAD] [--tolerance 1e-4]
 
 BASE and HEAD are git revisions or folders (HEAD: the files as they are). Both sides run here and now, by the same
-`side.py`, so nothing that a machine computes is kept. Exit 1 where a latent differs by more than the tolerance.
+`side.py`, so nothing that a machine computes is kept. Exit 1 where a latent differs by more than the tolerance, as a
+share of its largest value: a picture's one level more, encoded again, is 1e-4 of a latent.
 """
 
 from __future__ import annotations
@@ -74,6 +75,8 @@ def differences(before: dict[str, np.ndarray], after: dict[str, np.ndarray], *, 
             found[case] = f"place {place} has shape {before[key].shape}, then {after[key].shape}"
         elif not np.array_equal(before[key], after[key]):
             worst = float(np.abs(before[key].astype(np.float64) - after[key]).max())
+            if before[key].dtype.kind == "f":
+                worst /= max(float(np.abs(before[key]).max()), 1.0)
             # pictures are whole numbers of 0 to 255: a latent's rounding may move one by a level
             if not worst <= (tolerance if before[key].dtype.kind == "f" else float(tolerance > 0)):
                 found[case] = f"place {place} differs by {worst:.3g}"

@@ -17,6 +17,7 @@ from tests.hosts import ldm_toys
 
 STEPS = 4
 NATIVE = (96, 128)
+SAMPLERS = ("DDIM", "Euler", "Euler a", "LMS", "Heun", "DPM++ 2M", "DPM++ 2M SDE", "DPM++ SDE", "UniPC", "LCM")
 CASES: dict[str, Callable[[], None]] = {}
 trace: list[np.ndarray] = []
 
@@ -35,6 +36,8 @@ def traced(network_class: type) -> Iterator[None]:
         trace.append(latent.detach().float().numpy().copy())
         out = forward(self, latent, *args, **kwargs)
         tensor = out if isinstance(out, torch.Tensor) else out[0]
+        if tensor.shape != latent.shape:
+            return out  # a native call that was cut short: nobody reads it
         trace.append(tensor.detach().float().numpy().copy())
         return out
 
@@ -48,7 +51,6 @@ def traced(network_class: type) -> Iterator[None]:
 def standalone_cases() -> None:
     from fam_ext import hires, standalone
     from fam_ext.core.config import FamConfig
-    from fam_ext.hosts.diffusers_samplers import SCHEDULERS
 
     host = standalone.load_pipeline(device="cpu")
 
@@ -83,7 +85,7 @@ def standalone_cases() -> None:
     for method in ("fam", "direct", "direct-from-native", "skip-residual"):
         for sampler in ("DDIM", "Euler a", "UniPC"):
             case(f"method/{method}/{sampler}", generated(method=method, sampler=sampler))
-    for sampler in SCHEDULERS:
+    for sampler in SAMPLERS:
         case(f"sampler/{sampler}", generated(sampler=sampler))
         case(f"sampler/{sampler}/late", generated(sampler=sampler, start=0.6))
     for sampler in ("Euler", "DPM++ 2M", "DPM++ 2M SDE"):
@@ -134,16 +136,26 @@ def ldm_cases() -> None:
 
             sampler.inner.inner_model.apply_model = apply_model
             native = torch.randn(2, 4, 8, 8, generator=generator)
-            guide = HiresGuide(
-                FamConfig(**dials),
-                native=native,
-                target=torch.nn.functional.interpolate(native, (16, 16), mode="bicubic"),
-                noise=torch.randn(2, 4, 16, 16, generator=generator),
-                steps=STEPS,
-            )
-            position = ldm.Position()
-            x = guide.diffused(ldm.level_at(sampler, float(sampler.sigmas[0])))
-            with ldm.guided_unet(unet, guide, position=position), ldm.guided_sampler(sampler, guide, position=position):
+            latents = {
+                "native": native,
+                "target": torch.nn.functional.interpolate(native, (16, 16), mode="bicubic"),
+                "noise": torch.randn(2, 4, 16, 16, generator=generator),
+            }
+            level = ldm.level_at(sampler, float(sampler.sigmas[0]))
+            x = level.signal * latents["target"] + level.noise * latents["noise"]
+            with ExitStack() as hooks:
+                if hasattr(ldm, "guided_unet"):  # before passes
+                    guide, position = HiresGuide(FamConfig(**dials), steps=STEPS, **latents), ldm.Position()
+                    hooks.enter_context(ldm.guided_unet(unet, guide, position=position))
+                    hooks.enter_context(ldm.guided_sampler(sampler, guide, position=position))
+                else:
+                    from fam_ext.hosts.steering import Steering
+                    from tests.methods.passes import fam_pass
+
+                    steering = Steering()
+                    hooks.enter_context(steering.running(fam_pass(FamConfig(**dials), steps=STEPS, **latents)))
+                    hooks.enter_context(ldm.steered_unet(unet, steering))
+                    hooks.enter_context(ldm.steered_sampler(sampler, steering))
                 trace.append(sampler.run(x).numpy().copy())
 
         return run

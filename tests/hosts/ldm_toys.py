@@ -11,11 +11,6 @@ import types
 import torch
 from torch import nn
 
-from fam_ext.core.config import FamConfig
-from fam_ext.core.guide import HiresGuide
-from fam_ext.core.schedule import NoiseLevel
-from fam_ext.hosts import ldm
-
 HAS_LDM = importlib.util.find_spec("ldm") is not None
 HAS_K_DIFFUSION = all(importlib.util.find_spec(name) for name in ("k_diffusion", "torchdiffeq", "torchsde"))
 WITHOUT = "needs stable-diffusion-sdkit, k-diffusion, torchdiffeq, einops and omegaconf"
@@ -142,34 +137,3 @@ class Sampler:
             more["sigmas"] = sigmas
         torch.manual_seed(7)
         return self.func(self.model_wrap_cfg, x, callback=self.callback_state, disable=True, **more)
-
-
-LEVEL = NoiseLevel(500.0, 1.0, 2.0)
-
-
-def make_guide(config=None, *, native=(8, 8), target=(16, 16), batch=1, record=None):
-    torch.manual_seed(1)
-    latent = torch.randn(batch, 4, *native)
-    upsampled = torch.nn.functional.interpolate(latent, target, mode="bicubic")
-    return HiresGuide(
-        config or FamConfig(),
-        native=latent,
-        target=upsampled,
-        noise=torch.randn(batch, 4, *target),
-        steps=6,
-        record=record,
-    )
-
-
-def call(unet, guide, *, rows=(0, 0), position=None, in_channels=4, traits=None, at=LEVEL):
-    """Return the guided UNet's output for the given rows (each the index of its picture)."""
-    state = guide.diffused(at)
-    position = position or ldm.Position(state, at)
-    x = (state / at.scale)[list(rows)]
-    if in_channels > 4:
-        x = torch.cat([x, torch.ones(len(rows), in_channels - 4, *x.shape[2:])], 1)
-    torch.manual_seed(2)
-    context = torch.randn(len(rows), 5, CONTEXT)
-    timesteps = torch.full((len(rows),), at.timestep)
-    with ldm.guided_unet(unet, guide, position=position, traits=traits):
-        return unet(x, timesteps, context=context)

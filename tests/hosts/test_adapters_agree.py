@@ -6,12 +6,15 @@ import pytest
 import torch
 
 from fam_ext.core.config import FamConfig
-from fam_ext.core.guide import HiresGuide, seeded_noise
+from fam_ext.core.guide import seeded_noise
 from fam_ext.core.schedule import NoiseLevel
 from fam_ext.demo.export import EMBEDDED_MODEL, ldm_config, ldm_state_dict
 from fam_ext.hosts import ldm
-from fam_ext.hosts.diffusers_unet import guided
+from fam_ext.hosts.diffusers_unet import UNetHooks
+from fam_ext.hosts.steering import Steering
+from fam_ext.methods.base import TARGET, Condition
 from tests.hosts import ldm_toys
+from tests.methods.passes import fam_pass
 
 pytestmark = [pytest.mark.slow, pytest.mark.skipif(not ldm_toys.HAS_LDM, reason=ldm_toys.WITHOUT)]
 LEVEL = NoiseLevel(500.0, 0.6, 0.8)
@@ -37,13 +40,12 @@ def both(tmp_path_factory):
     return ours.requires_grad_(False), theirs.requires_grad_(False), width
 
 
-def make_guide(config):
-    return HiresGuide(
+def make_pass(config):
+    return fam_pass(
         config,
         native=seeded_noise((4, 16, 16), [1]),
         target=seeded_noise((4, 32, 24), [2]),
         noise=seeded_noise((4, 32, 24), [3]),
-        steps=10,
     )
 
 
@@ -51,19 +53,22 @@ def make_guide(config):
 def test_the_guided_outputs_are_equal(both, config):
     ours, theirs, width = both
     context = torch.randn(2, 7, width, generator=torch.Generator().manual_seed(4))
-    guide = make_guide(config)
-    latent = guide.diffused(LEVEL).repeat(2, 1, 1, 1)  # at unit variance, for the level is variance preserving
+    guide = make_pass(config)
+    state = guide.initial(LEVEL)
+    latent = state.repeat(2, 1, 1, 1)  # at unit variance, for the level is variance preserving
+    hooks = UNetHooks(ours)
 
-    def call(latent, level, native):
-        return ours(latent, level.timestep, encoder_hidden_states=context).sample
+    def call(latent, level, condition=None, *, phase=TARGET):
+        with hooks.steering.during(phase):
+            return ours(latent, level.timestep, encoder_hidden_states=context).sample
 
-    with guided(ours, guide) as step:
-        by_diffusers = step(call, latent, LEVEL)
-    other = make_guide(config)
-    position = ldm.Position(other.diffused(LEVEL), LEVEL)
-    with ldm.guided_unet(theirs, other, position=position):
+    with hooks.running(guide):
+        by_diffusers = guide.around_model(call, latent, LEVEL, Condition(lambda: torch.zeros(2, dtype=torch.int64)))
+    other, steering = make_pass(config), Steering()
+    with steering.running(other), ldm.steered_unet(theirs, steering):
+        steering.latent, steering.level = state, LEVEL
         by_ldm = theirs(latent, torch.full((2,), LEVEL.timestep), context=context)
-    assert len(guide.report.am_calls) == len(other.report.am_calls) > 0
-    plain = call(latent, LEVEL, False)
+    assert len(guide.ran().am_calls) == len(other.ran().am_calls) > 0
+    plain = call(latent, LEVEL)
     assert torch.allclose(by_diffusers, by_ldm, atol=1e-4)
     assert not torch.allclose(by_diffusers, plain, atol=1e-3)

@@ -11,8 +11,8 @@ from PIL import Image
 from fam_ext import hires
 from fam_ext.core.config import FamConfig
 from fam_ext.hosts.diffusers_host import DiffusersHost
-from fam_ext.hosts.diffusers_samplers import SCHEDULERS
 from fam_ext.methods.catalog import METHODS
+from fam_ext.samplers.names import OFFERED
 from tests.fake_device import DEVICE, FakeDevice, moved
 from tests.hosts import toys
 
@@ -45,11 +45,11 @@ def make(host, *, sampler="DDIM", method="fam", config=None, low_memory=False, s
 
 
 CPU = torch.device("cpu")
-CASES = [*SCHEDULERS, *METHODS, "low memory"]
+CASES = [*OFFERED, *METHODS, "low memory"]
 
 
 def choice_of(case):
-    choice = {"sampler": case} if case in SCHEDULERS else {"method": case} if case in METHODS else {}
+    choice = {"sampler": case} if case in OFFERED else {"method": case} if case in METHODS else {}
     return choice | {"low_memory": case == "low memory"}
 
 

@@ -1,5 +1,7 @@
 """hosts/ldm.py on ldm's own UNet classes: sites, the native pass, rows, and nothing left behind."""
 
+from contextlib import contextmanager
+
 import pytest
 import torch
 from torch.utils._python_dispatch import TorchDispatchMode
@@ -7,11 +9,58 @@ from torch.utils._python_dispatch import TorchDispatchMode
 from fam_ext.core.config import FamConfig
 from fam_ext.core.guide import NativeRecord
 from fam_ext.core.schedule import NoiseLevel
+from fam_ext.errors import AlreadyGuidedError, ConfigError, UnsupportedModelError
 from fam_ext.hosts import ldm
+from fam_ext.hosts.steering import Steering
 from tests.hosts import ldm_toys
-from tests.hosts.ldm_toys import LEVEL, call, make_guide
+from tests.methods.passes import fam_pass
 
 pytestmark = pytest.mark.skipif(not ldm_toys.HAS_LDM, reason=ldm_toys.WITHOUT)
+LEVEL = NoiseLevel(500.0, 1.0, 2.0)
+
+
+def make_pass(config=None, *, native=(8, 8), target=(16, 16), batch=1, record=None):
+    torch.manual_seed(1)
+    latent = torch.randn(batch, 4, *native)
+    upsampled = torch.nn.functional.interpolate(latent, target, mode="bicubic")
+    return fam_pass(
+        config, native=latent, target=upsampled, noise=torch.randn(batch, 4, *target), steps=6, record=record
+    )
+
+
+@contextmanager
+def guided(unet, steered, *, state=None, at=LEVEL, traits=None):
+    """While open, `unet` is called as in a sampler that stands at `state` and `at`; gives the patched sites."""
+    steering = Steering()
+    with steering.running(steered), ldm.steered_unet(unet, steering, traits=traits) as sites:
+        steering.latent, steering.level = state, at
+        yield sites
+
+
+def call(unet, steered, *, rows=(0, 0), in_channels=4, traits=None, at=LEVEL):
+    """Return the guided UNet's output for the given rows (each the index of its picture)."""
+    state = steered.initial(at)
+    x = (state / at.scale)[list(rows)]
+    if in_channels > 4:
+        x = torch.cat([x, torch.ones(len(rows), in_channels - 4, *x.shape[2:])], 1)
+    torch.manual_seed(2)
+    context = torch.randn(len(rows), 5, ldm_toys.CONTEXT)
+    timesteps = torch.full((len(rows),), at.timestep)
+    with guided(unet, steered, state=state, traits=traits):
+        return unet(x, timesteps, context=context)
+
+
+def snapshot(unet):
+    """Return everything that a hook could leave behind."""
+    return {
+        name: (
+            sorted(module.__dict__),
+            module.__dict__.get("forward"),
+            len(module._forward_pre_hooks),
+            len(module._forward_hooks),
+        )
+        for name, module in unet.named_modules()
+    }
 
 
 @pytest.mark.parametrize(
@@ -23,7 +72,7 @@ pytestmark = pytest.mark.skipif(not ldm_toys.HAS_LDM, reason=ldm_toys.WITHOUT)
 )
 def test_sites_are_the_first_up_block_that_has_attention(kind, expected):
     unet = ldm_toys.unet(kind)
-    with ldm.guided_unet(unet, make_guide(), position=ldm.Position()) as sites:
+    with guided(unet, make_pass()) as sites:
         assert [site.name for site in sites] == expected
 
 
@@ -33,13 +82,13 @@ def test_am_acts_once_per_site_and_call_and_changes_the_output(kind, target):
     if kind == "sd15" and target == (20, 16):
         target = (24, 24)  # without the WebUI's patch, ldm takes only whole powers of two
     unet = ldm_toys.unet(kind)
-    guide = make_guide(target=target)
-    guided = call(unet, guide)
-    plain = call(unet, make_guide(FamConfig(am=False), target=target))
-    assert set(guide.report.am_calls.values()) == {1}
-    assert len(guide.report.am_calls) == 3
-    assert guided.shape == plain.shape
-    assert not torch.allclose(guided, plain, atol=1e-4)
+    guide = make_pass(target=target)
+    out = call(unet, guide)
+    plain = call(unet, make_pass(FamConfig(am=False), target=target))
+    assert set(guide.ran().am_calls.values()) == {1}
+    assert len(guide.ran().am_calls) == 3
+    assert out.shape == plain.shape
+    assert not torch.allclose(out, plain, atol=1e-4)
 
 
 def test_the_native_pass_stops_after_the_last_site():
@@ -47,7 +96,7 @@ def test_the_native_pass_stops_after_the_last_site():
     seen = []
     for index, block in enumerate(unet.output_blocks):
         block.register_forward_pre_hook(lambda module, args, index=index: seen.append((index, args[0].shape[-1])))
-    call(unet, make_guide())
+    call(unet, make_pass())
     # blocks 0-2 run twice, natively at first; what follows runs only for the target
     assert [index for index, _ in seen] == [0, 1, 2, *range(9)]
     assert [side for _, side in seen[:3]] == [2, 2, 2]
@@ -55,25 +104,25 @@ def test_the_native_pass_stops_after_the_last_site():
 
 def test_a_native_pass_like_the_target_changes_nothing():
     unet = ldm_toys.unet("small")
-    guide = make_guide(native=(16, 16), target=(16, 16))
-    guide.native = guide.target
-    guide.native_noise = guide.noise
-    guided = call(unet, guide)
-    plain = call(unet, make_guide(FamConfig(am=False), native=(16, 16), target=(16, 16)))
-    assert guide.report.am_calls
-    assert torch.allclose(guided, plain, atol=1e-4)
+    guide = make_pass(native=(16, 16), target=(16, 16))
+    guide.guide.native = guide.guide.target
+    guide.guide.native_noise = guide.guide.noise
+    out = call(unet, guide)
+    plain = call(unet, make_pass(FamConfig(am=False), native=(16, 16), target=(16, 16)))
+    assert guide.ran().am_calls
+    assert torch.allclose(out, plain, atol=1e-4)
 
 
 @pytest.mark.parametrize("config", [FamConfig(am=False), FamConfig(attention=0), FamConfig(am_window=(0.4, 0.0))])
 def test_am_that_does_not_act_changes_no_bit(config):
     unet = ldm_toys.unet("small")
-    guide = make_guide(config)
-    guided = call(unet, guide)
-    state = (guide.diffused(LEVEL) / LEVEL.scale)[[0, 0]]
+    guide = make_pass(config)
+    out = call(unet, guide)
+    state = (guide.initial(LEVEL) / LEVEL.scale)[[0, 0]]
     torch.manual_seed(2)
     plain = unet(state, torch.full((2,), 500.0), context=torch.randn(2, 5, ldm_toys.CONTEXT))
-    assert torch.equal(guided, plain)
-    assert not guide.report.am_calls
+    assert torch.equal(out, plain)
+    assert not guide.ran().am_calls
 
 
 def test_rows_are_resolved_by_content_in_any_order_and_number():
@@ -87,15 +136,15 @@ def test_rows_are_resolved_by_content_in_any_order_and_number():
 
 def test_each_row_is_guided_by_its_own_picture():
     unet = ldm_toys.unet("small")
-    both = call(unet, make_guide(batch=2), rows=(1, 0, 1, 0))
-    other = call(unet, make_guide(batch=2), rows=(0, 1, 0, 1))
+    both = call(unet, make_pass(batch=2), rows=(1, 0, 1, 0))
+    other = call(unet, make_pass(batch=2), rows=(0, 1, 0, 1))
     torch.manual_seed(2)
     # the same context in each row makes rows comparable
-    guide = make_guide(batch=2)
-    position = ldm.Position(guide.diffused(LEVEL), LEVEL)
+    guide = make_pass(batch=2)
+    state = guide.initial(LEVEL)
     context = torch.randn(1, 5, ldm_toys.CONTEXT).expand(4, -1, -1)
-    x = (position.latent / LEVEL.scale)[[1, 0, 1, 0]]
-    with ldm.guided_unet(unet, guide, position=position):
+    x = (state / LEVEL.scale)[[1, 0, 1, 0]]
+    with guided(unet, guide, state=state):
         out = unet(x, torch.full((4,), 500.0), context=context)
     assert torch.allclose(out[0], out[2], atol=1e-5) and torch.allclose(out[1], out[3], atol=1e-5)
     assert not torch.allclose(out[0], out[1], atol=1e-2)
@@ -115,7 +164,7 @@ def test_a_recorded_native_run_is_used_at_its_own_level():
     # the timestep is embedded before anything else: what goes in tells the level of each pass
     embedded = []
     unet.time_embed.register_forward_pre_hook(lambda module, args: embedded.append(args[0].clone()))
-    call(unet, make_guide(record=record))
+    call(unet, make_pass(record=record))
     at_480, at_500 = (
         timestep_embedding(torch.full((2,), timestep), unet.model_channels) for timestep in (480.0, 500.0)
     )
@@ -126,9 +175,114 @@ def test_a_recorded_native_run_is_used_at_its_own_level():
 
 def test_inpainting_channels_are_carried_to_the_native_size():
     unet = ldm_toys.unet(in_channels=9)
-    guide = make_guide()
+    guide = make_pass()
     out = call(unet, guide, in_channels=9)
-    assert guide.report.am_calls and out.shape == (2, 4, 16, 16)
+    assert guide.ran().am_calls and out.shape == (2, 4, 16, 16)
+
+
+def test_everything_is_restored_after_success_error_and_interrupt():
+    class Interrupted(BaseException):
+        pass
+
+    unet = ldm_toys.unet("sd15")
+    before, weights = snapshot(unet), {name: value.clone() for name, value in unet.state_dict().items()}
+    call(unet, make_pass())
+    assert snapshot(unet) == before
+    for error in (RuntimeError("out of memory"), Interrupted()):
+
+        def raising(module, args, error=error):
+            if args[0].shape[-1] == 16:  # not in the native pass
+                raise error
+
+        handle = unet.output_blocks[11].register_forward_pre_hook(raising)
+        with pytest.raises(type(error)):
+            call(unet, make_pass())
+        handle.remove()
+        assert snapshot(unet) == before
+    assert all(torch.equal(value, weights[name]) for name, value in unet.state_dict().items())
+    with pytest.raises(ConfigError, match="am_sites"):
+        call(unet, make_pass(FamConfig(am_sites="nothing*")))
+    assert snapshot(unet) == before
+
+
+def test_a_second_entry_is_refused_and_leaves_the_first_alone():
+    unet = ldm_toys.unet("small")
+    before = snapshot(unet)
+    with guided(unet, make_pass()):
+        with pytest.raises(AlreadyGuidedError), guided(unet, make_pass()):
+            pass
+        assert "_fam_guided" in unet.__dict__
+    assert snapshot(unet) == before
+
+
+def test_an_earlier_owner_of_a_slot_is_chained_and_put_back():
+    unet = ldm_toys.unet("sd15")
+    site = unet.output_blocks[3][1].transformer_blocks[0].attn1
+    calls = []
+    original = site.forward
+
+    def hypertile(x, context=None, mask=None, **kwargs):
+        calls.append(x.shape)
+        return original(x, context=context, mask=mask, **kwargs)
+
+    site.forward = hypertile
+    call(unet, make_pass(FamConfig(am_window=(0.4, 0.0))))
+    assert calls and site.__dict__["forward"] is hypertile
+
+
+def test_a_wrapper_that_stays_on_ours_finds_it_closed():
+    unet = ldm_toys.unet("small")
+    guide = make_pass()
+    state = guide.initial(LEVEL)
+    x = (state / LEVEL.scale)[[0, 0]]
+    context = torch.zeros(2, 5, ldm_toys.CONTEXT)
+    plain = unet(x, torch.full((2,), 500.0), context=context)
+    with guided(unet, guide, state=state):
+        ours = unet.forward
+        unet.forward = lambda *args, **kwargs: ours(*args, **kwargs)
+    assert torch.equal(unet(x, torch.full((2,), 500.0), context=context), plain)
+
+
+def test_reference_style_context_is_self_attention_and_banks_fall_through():
+    unet = ldm_toys.unet("sd15")
+    guide = make_pass()
+    block = unet.output_blocks[3][1].transformer_blocks[0]
+    original = block._forward
+
+    def reference_style(x, context=None):
+        x_norm = block.norm1(x)
+        x = block.attn1(x_norm, context=x_norm) + x
+        x = block.attn2(block.norm2(x), context=context) + x
+        return block.ff(block.norm3(x)) + x
+
+    block._forward = reference_style
+    call(unet, guide)
+    assert guide.ran().am_calls["output_blocks.3.1.transformer_blocks.0.attn1"] == 1
+
+    def with_bank(x, context=None):
+        x_norm = block.norm1(x)
+        x = block.attn1(x_norm, context=torch.cat([x_norm, x_norm], 1)) + x
+        x = block.attn2(block.norm2(x), context=context) + x
+        return block.ff(block.norm3(x)) + x
+
+    block._forward = with_bank
+    guide = make_pass()
+    call(unet, guide)
+    assert "output_blocks.3.1.transformer_blocks.0.attn1" not in guide.ran().am_calls
+    assert len(guide.ran().am_calls) == 2
+    block._forward = original
+
+
+def test_hypernetworks_reach_keys_and_values():
+    unet = ldm_toys.unet("small")
+    plain = call(unet, make_pass())
+    changed = call(unet, make_pass(), traits=ldm.Traits(hypernetworks=lambda context: (2 * context, context - 1)))
+    assert not torch.allclose(plain, changed, atol=1e-4)
+
+
+def test_no_network_of_another_kind():
+    with pytest.raises(UnsupportedModelError, match="Linear"):
+        ldm.up_blocks(torch.nn.Linear(2, 2))
 
 
 class LargestTensor(TorchDispatchMode):
@@ -152,17 +306,17 @@ def test_no_tensor_of_am_grows_with_the_square_of_the_targets_tokens(kind, monke
     unet = ldm_toys.unet(kind)
     largest = {}
     for target in (32, 64):
-        guide = make_guide(native=(16, 16), target=(target, target))
-        attend, seen, queries = guide.attend, LargestTensor(), []
+        guide = make_pass(native=(16, 16), target=(target, target))
+        attend, seen, queries = guide.guide.blended, LargestTensor(), []
 
         def watched(*args, attend=attend, seen=seen, queries=queries, **kwargs):
             queries.append(args[1].numel())
             with seen:
                 return attend(*args, **kwargs)
 
-        monkeypatch.setattr(guide, "attend", watched)
+        monkeypatch.setattr(guide.guide, "blended", watched)
         call(unet, guide)
-        assert guide.report.am_calls
+        assert guide.ran().am_calls
         largest[target] = seen.elements
         assert seen.elements <= 2 * max(queries)
     assert largest[64] <= 4.2 * largest[32]  # four times the tokens

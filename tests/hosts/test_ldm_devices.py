@@ -8,11 +8,13 @@ import pytest
 import torch
 
 from fam_ext.core.config import FamConfig
-from fam_ext.core.guide import HiresGuide, NativeRecord
+from fam_ext.core.guide import NativeRecord
 from fam_ext.errors import NonFiniteLatentError, UnsupportedSamplerError
 from fam_ext.hosts import base, ldm
+from fam_ext.hosts.steering import Steering
 from tests.fake_device import DEVICE, FakeDevice, move
 from tests.hosts import ldm_toys
+from tests.methods.passes import fam_pass
 
 pytestmark = [
     pytest.mark.slow,
@@ -96,12 +98,12 @@ class Run:
         return record
 
     def guided(self, record=None):
-        self.guide = HiresGuide(self.config, record=record, **self.parts)
-        position = ldm.Position()
-        x = self.guide.diffused(ldm.level_at(self.sampler, float(self.sampler.sigmas[0])))
+        steered, steering = fam_pass(self.config, record=record, **self.parts), Steering()
+        x = steered.initial(ldm.level_at(self.sampler, float(self.sampler.sigmas[0])))
         with (
-            ldm.guided_unet(self.unet, self.guide, position=position),
-            ldm.guided_sampler(self.sampler, self.guide, position=position),
+            steering.running(steered),
+            ldm.steered_unet(self.unet, steering),
+            ldm.steered_sampler(self.sampler, steering),
         ):
             return self.sample(x)
 

@@ -4,10 +4,13 @@ import pytest
 import torch
 
 from fam_ext.core.config import FamConfig
-from fam_ext.core.guide import HiresGuide, NativeRecord
+from fam_ext.core.guide import NativeRecord
 from fam_ext.errors import ConfigError, UnsupportedSamplerError
 from fam_ext.hosts import ldm, ldm_levels
+from fam_ext.hosts.steering import Steering
+from fam_ext.methods.base import Pictures
 from tests.hosts import ldm_toys
+from tests.methods.passes import Notes, fam_pass
 
 pytestmark = [
     pytest.mark.skipif(not ldm_toys.HAS_K_DIFFUSION, reason=ldm_toys.WITHOUT),
@@ -21,34 +24,23 @@ TWO = ["sample_heun", "sample_dpm_2", "sample_dpm_2_ancestral", "sample_dpmpp_2s
 STEPS = 6
 
 
-class Recorder:
-    """Stands where the guide stands: notes each state, and puts `replace[k]` in the place of the k-th."""
-
-    target_size = (4, 4)
-    steps = STEPS
-
-    def __init__(self, replace=None):
-        self.levels = []
-        self.replace = replace or {}
-
-    def modulate(self, latent, level):
-        self.levels.append(level)
-        return self.replace.get(len(self.levels) - 1, latent)
-
-
 def latent(seed=0):
     return 14.6 * torch.randn(1, 4, 4, 4, generator=torch.Generator().manual_seed(seed))
 
 
+def noting(replace=None):
+    return Notes(Pictures(latent(), latent(), latent(), None, steps=STEPS), replace)
+
+
 def run(name, guide, x=None):
-    sampler = ldm_toys.Sampler(name, steps=STEPS)
-    with ldm.guided_sampler(sampler, guide, position=ldm.Position()):
+    sampler, steering = ldm_toys.Sampler(name, steps=STEPS), Steering()
+    with steering.running(guide), ldm.steered_sampler(sampler, steering):
         return sampler, sampler.run(latent() if x is None else x)
 
 
 @pytest.mark.parametrize("name", [*ONE, *TWO])
 def test_fm_sees_each_step_s_state_once_at_its_own_sigma(name):
-    guide = Recorder()
+    guide = noting()
     sampler, _ = run(name, guide)
     assert [level.noise for level in guide.levels] == pytest.approx(sampler.sigmas[:-1].tolist(), rel=1e-4)
 
@@ -57,18 +49,18 @@ def test_fm_sees_each_step_s_state_once_at_its_own_sigma(name):
 @pytest.mark.parametrize("at", [0, 2, STEPS - 2])
 def test_the_step_starts_from_the_changed_state_and_from_nothing_else(name, at):
     changed = latent(seed=5) * 0.1
-    sampler, result = run(name, Recorder(replace={at: changed}))
+    sampler, result = run(name, noting(replace={at: changed}))
     alone = ldm_toys.Sampler(name, steps=STEPS).run(changed.clone(), sampler.sigmas[at:])
     assert torch.allclose(result, alone, atol=1e-5)
 
 
 def test_dpm_fast_and_adaptive_change_states_only():
     for name in ("sample_dpm_fast", "sample_dpm_adaptive"):
-        guide = Recorder()
+        guide = noting()
         run(name, guide)
         sigmas = [level.noise for level in guide.levels]
         assert sigmas == sorted(sigmas, reverse=True) and len(set(sigmas)) == len(sigmas)
-    guide = Recorder()
+    guide = noting()
     sampler, _ = run("sample_dpm_fast", guide)
     assert len(guide.levels) == sampler.reported
 
@@ -86,7 +78,7 @@ def test_a_step_that_adaptive_rejects_is_not_changed_twice():
 @pytest.mark.parametrize("name", [*ONE, *TWO, "sample_dpm_fast", "sample_dpm_adaptive"])
 def test_fm_off_and_hooks_gone_change_no_bit(name):
     plain = ldm_toys.Sampler(name, steps=STEPS).run(latent())
-    sampler, guided = run(name, Recorder())
+    sampler, guided = run(name, noting())
     assert torch.equal(plain, guided)
     assert "forward" not in sampler.model_wrap_cfg.__dict__ and "callback_state" not in sampler.__dict__
     assert torch.equal(sampler.run(latent()), plain)
@@ -95,26 +87,29 @@ def test_fm_off_and_hooks_gone_change_no_bit(name):
 @pytest.mark.parametrize("name", ["sample_euler", "sample_dpmpp_2m", "sample_heun"])
 def test_fm_pulls_the_result_to_the_reference(name):
     native = torch.zeros(1, 4, 2, 2)
+    noise = latent(3)
     target = torch.linspace(-1, 1, 4)[None, None, :, None].expand(1, 4, 4, 4).contiguous()
-    guide = HiresGuide(
+    guide = fam_pass(
         FamConfig(cutoff=1.0, cutoff_reference="target", am=False),
         native=native,
         target=target,
-        noise=latent(3) / 14.6,
+        noise=noise / 14.6,
         steps=STEPS,
     )
-    _, guided = run(name, guide, guide.target + 14.6 * guide.noise)
-    _, plain = run(name, Recorder(), guide.target + 14.6 * guide.noise)
-    assert guide.report.fm_calls == STEPS
+    _, guided = run(name, guide, target + noise)
+    _, plain = run(name, noting(), target + noise)
+    assert guide.ran().fm_calls == STEPS
     assert (guided - target).abs().mean() < 0.8 * (plain - target).abs().mean()
 
 
 def test_a_failure_inside_the_sampler_leaves_nothing():
     sampler = ldm_toys.Sampler("sample_euler")
-    guide = Recorder()
-    guide.modulate = lambda latent, level: (_ for _ in ()).throw(RuntimeError("no"))
-    with pytest.raises(RuntimeError), ldm.guided_sampler(sampler, guide, position=ldm.Position()):
+    guide = noting()
+    guide.before_step = lambda state, level: (_ for _ in ()).throw(RuntimeError("no"))
+    steering = Steering()
+    with pytest.raises(RuntimeError), steering.running(guide), ldm.steered_sampler(sampler, steering):
         sampler.run(latent())
+    assert steering.active is None
     assert "forward" not in sampler.model_wrap_cfg.__dict__ and "callback_state" not in sampler.__dict__
 
 

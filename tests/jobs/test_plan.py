@@ -412,15 +412,16 @@ def test_equal_names_are_settled_in_linear_time(tmp_path: Path) -> None:
 
 @pytest.mark.slow  # imports torch
 def test_one_limit_on_steps_at_every_door(tmp_path: Path) -> None:
-    from fam_ext.hosts.diffusers_samplers import DiffusersSampler
     from fam_ext.options.table import BY_NAME
     from fam_ext.samplers.names import MOST_STEPS
+    from fam_ext.samplers.run import SamplerRun
+    from fam_ext.samplers.trained import Trained
 
     assert BY_NAME["steps"].high == MOST_STEPS
     with pytest.raises(ConfigError, match=f"steps is 151; choose .* to {MOST_STEPS}"):
         HiresRequest((64, 64), steps=MOST_STEPS + 1)
     with pytest.raises(UsageError, match=f"steps is 151; choose 1 to {MOST_STEPS}"):
-        DiffusersSampler({}, "Euler", "Uniform", steps=MOST_STEPS + 1, seeds=[1])
+        SamplerRun(Trained.of({}), "Euler", "Uniform", steps=MOST_STEPS + 1, seeds=[1])
     for sampler, most in (("Euler", MOST_STEPS), ("LCM", 50)):
         (tmp_path / sampler).mkdir()
         Image.new("RGB", (64, 64)).save(tmp_path / sampler / "a.png")

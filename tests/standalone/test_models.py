@@ -13,7 +13,6 @@ from fam_ext import standalone
 from fam_ext.core.config import FamConfig
 from fam_ext.errors import UnsupportedModelError
 from fam_ext.hosts.base import Prompt
-from fam_ext.hosts.diffusers_samplers import SCHEDULERS
 from fam_ext.jobs.contract import Progress
 from fam_ext.jobs.ran_text import fields
 from fam_ext.jobs.run import run_job
@@ -22,8 +21,10 @@ from fam_ext.metadata.pictures import read_header
 from fam_ext.options.job import Job
 from fam_ext.options.presets import BUILTIN
 from fam_ext.options.request import HiresRequest
+from fam_ext.samplers.names import OFFERED
 from fam_ext.weights import weights_hash
 from tests.hosts import toys
+from tests.samplers.references import SCHEDULERS
 
 from .conftest import as_host
 
@@ -175,7 +176,7 @@ def test_a_refiner_folder_is_refused_by_name(tmp_path, kind):
         standalone.load_pipeline(tmp_path, device="cpu")
 
 
-@pytest.mark.parametrize("sampler", sorted(SCHEDULERS))
+@pytest.mark.parametrize("sampler", sorted(OFFERED))
 def test_the_few_step_presets_steps_begin_at_the_noisiest_timestep(sd_host, sampler):
     settings = dict(BUILTIN["few-step"].settings) | {"sampler": sampler, "steps": 4}
     run = sd_host.sampler(settings["sampler"], settings["schedule"], settings["steps"], seeds=[1])

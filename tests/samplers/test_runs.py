@@ -5,19 +5,19 @@ import torch
 
 from fam_ext.core.schedule import NoiseLevel
 from fam_ext.errors import Cancelled, NonFiniteLatentError, UnsupportedSamplerError, UsageError
-from fam_ext.hosts.diffusers_samplers import SCHEDULERS, DiffusersSampler, split_name
+from fam_ext.samplers.names import OFFERED, REFUSED, split_name
+from fam_ext.samplers.run import SamplerRun
+from fam_ext.samplers.trained import Trained
+from tests.hosts.toys import training
 
-from .toys import training
-
-pytestmark = pytest.mark.slow  # diffusers' networks take longer to import than a unit file may run
-
-NAMES = [*SCHEDULERS, "DPM++ 2M Karras", "DPM++ SDE Karras", "Euler Karras"]
-FRESH_NOISE = ("Euler a", "LCM", "DPM++ SDE", "DPM++ SDE Karras", "DPM++ 2M SDE")  # added between states
+NAMES = [*OFFERED, "DPM++ 2M Karras", "Euler Karras", "Euler a Karras"]
+# added between states
+FRESH_NOISE = ("Euler a", "Euler a Karras", "LCM", "DPM2 a", "DPM++ 2S a", "DPM++ SDE", "DPM++ 2M SDE", "DPM++ 3M SDE")
 SHAPE = (1, 4, 8, 8)
 
 
 def sampler(name, *, steps=6, seeds=(5,), start=1.0):
-    return DiffusersSampler(training(), name, "Automatic", steps=steps, seeds=list(seeds), start=start)
+    return SamplerRun(Trained.of(training()), name, "Automatic", steps=steps, seeds=list(seeds), start=start)
 
 
 def noise(*seeds):
@@ -158,3 +158,21 @@ def test_a_nan_and_a_cancel_stop_the_run():
         sampler("DDIM").run(
             noise(1), denoiser, step=lambda count, total: done.append(count), cancelled=lambda: len(done) == 2
         )
+
+
+def test_a_noise_path_is_one_whatever_the_steps_and_the_start():
+    """The increments of a Brownian path add up, and a late start is on the same path."""
+    from fam_ext.samplers.noise import BrownianPaths
+
+    levels = [NoiseLevel(0, 1.0, sigma) for sigma in (10.0, 1.0)]
+    path = BrownianPaths([5], levels)
+    like = torch.zeros(SHAPE)
+    whole, first, second = path.draw(like, 9.0, 2.0), path.draw(like, 9.0, 4.0), path.draw(like, 4.0, 2.0)
+    assert torch.allclose(whole * 7**0.5, first * 5**0.5 + second * 2**0.5, atol=1e-4)
+    assert not torch.allclose(whole, BrownianPaths([6], levels).draw(like, 9.0, 2.0))
+
+
+@pytest.mark.parametrize("name", REFUSED)
+def test_what_fm_cannot_steer_is_refused_with_its_reason(name):
+    with pytest.raises(UnsupportedSamplerError, match=f"'{name}' is refused: {REFUSED[name]}; choose one of DDIM"):
+        sampler(name.lower())

@@ -1,0 +1,162 @@
+"""What a method is: stages, and for each a pass whose hooks a host calls. Read this first to write a method.
+
+A host runs its own sampler; around it, it asks the pass at named places. Every hook is harmless until a pass says
+otherwise, may be called any number of times, counts nothing and draws from no global random state.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass
+from functools import cached_property
+from typing import Any, Protocol
+
+from PIL import Image
+from torch import Tensor
+
+from fam_ext.core.config import FamConfig
+from fam_ext.core.guide import GuideReport, NativeRecord
+from fam_ext.core.schedule import NoiseLevel, Size, clamped_rho
+
+OFF, NATIVE, TARGET = "off", "native", "target"
+"""Phases of a model call: hooks in the network asleep; a native call whose output nobody reads, which the host may cut
+short after the last patched site; the call that counts."""
+
+
+@dataclass(frozen=True)
+class Stage:
+    """One step of a method's way to the asked size."""
+
+    size: Size
+    """(height, width) in pixels."""
+    start: float = 1.0
+    """rho at which the sampler begins."""
+    upsample: str | None = "auto"
+    """How the picture before it becomes the reference (FamConfig.upsample); None: no reference, from pure noise."""
+    pixels: bool = False
+    """No sampling: `Method.enlarge` makes the picture."""
+
+
+@dataclass(frozen=True)
+class Pictures:
+    """What a pass of B pictures begins from; latents are float32 on the host's device."""
+
+    native: Tensor
+    """(B, C, h, w): the clean latent of the picture before."""
+    target: Tensor | None
+    """(B, C, H, W): the reference, that picture upsampled; None where the stage has none."""
+    noise: Tensor
+    """(B, C, H, W): the one epsilon of the pass."""
+    native_noise: Tensor | None
+    """(B, C, h, w): the epsilon of a native call; None where the host has none of its own."""
+    steps: int
+    """Of the sampler, in this pass."""
+    record: NativeRecord | None = None
+    """The native run's own latents by level, where that run was ours."""
+    num_train_timesteps: int = 1000
+    low_memory: bool = False
+
+    def rho(self, level: NoiseLevel) -> float:
+        """Return t / T at `level`, in [0, 1]."""
+        return clamped_rho(level.timestep, self.num_train_timesteps)
+
+
+class Condition:
+    """Whom the rows of a network's input belong to, with what the host feeds them (`given`, the host's own)."""
+
+    def __init__(self, find_rows: Callable[[], Tensor], given: Any = None) -> None:  # noqa: ANN401
+        self._find_rows = find_rows
+        self.given = given
+
+    @cached_property
+    def rows(self) -> Tensor:
+        """For each row the index of its picture, int64 (rows,), on the latent's device."""
+        return self._find_rows()
+
+
+class Call(Protocol):
+    """The network, as a pass may call it."""
+
+    def __call__(self, latent: Tensor, level: NoiseLevel, condition: Condition, *, phase: str = TARGET) -> Tensor:
+        """Return the output for `latent` (rows, C, any H, any W) in unit variance at `level`, same shape.
+
+        `condition` says which words each row has; size conditioning follows the latent's size. In phase NATIVE what is
+        returned means nothing.
+        """
+        ...
+
+
+class Attend(Protocol):
+    """What a pass does at a self-attention layer."""
+
+    def __call__(
+        self, site: str, q: Tensor, k: Tensor, v: Tensor, *, size: Size, scale: float | None, phase: str
+    ) -> Tensor | None:
+        """Return the output (rows, heads, H*W, d) at `site` with grid `size`, or None: attend as usual."""
+        ...
+
+
+@dataclass(frozen=True)
+class Patch:
+    """A change inside the network: declared by a pass, put there and taken away by the host."""
+
+    place: str
+    """ATTENTION, CONVOLUTION or FEATURE_SIZE of `methods.capabilities`: what kind of site."""
+    sites: str
+    """Which: patterns of names separated by commas, or "auto" (see `hosts.sites`)."""
+    act: Attend
+    """What is asked there; for the kinds that hosts do not give yet, their own signature."""
+    chains: bool = False
+    """It may share a site with another patch: of the two the later one is asked where the earlier gives None."""
+
+
+class Pass:
+    """One run of the sampler, as it is without any method: from the diffused reference, or from pure noise."""
+
+    def __init__(self, pictures: Pictures) -> None:
+        self.pictures = pictures
+
+    def initial(self, level: NoiseLevel) -> Tensor:
+        """Return the sampler's first state (B, C, H, W) at `level`, in the sampler's own space."""
+        pictures = self.pictures
+        if pictures.target is None:
+            return pictures.noise * level.scale
+        return level.diffused(pictures.target, pictures.noise)
+
+    def before_step(self, state: Tensor, level: NoiseLevel) -> Tensor:
+        """Return the state from which the sampler's next step starts; `state` itself to leave it alone."""
+        return state
+
+    def around_model(self, call: Call, latent: Tensor, level: NoiseLevel, condition: Condition) -> Tensor:
+        """Return the network's output for `latent` (rows, C, H, W), by one or more of `call`."""
+        return call(latent, level, condition)
+
+    def patches(self) -> Sequence[Patch]:
+        """Return the changes inside the network; asked once, before the first step."""
+        return ()
+
+    def ran(self) -> GuideReport:
+        """Return what acted, after the last step."""
+        return GuideReport()
+
+
+class Method:
+    """A way to the asked size. By itself: one pass from the diffused native picture, with nothing done to it."""
+
+    wants_record = False
+    """Whether the native run's own latents shall be kept for it, where that run is ours."""
+
+    def __init__(self, config: FamConfig) -> None:
+        self.config = config
+
+    def stages(self, size: Size) -> Sequence[Stage]:
+        """Return the stages to `size` (height, width) in pixels."""
+        return [Stage(size, start=self.config.start, upsample=self.config.upsample)]
+
+    def begin(self, stage: Stage, pictures: Pictures) -> Pass:
+        """Return the pass of `stage`. Raises `ConfigError` where it cannot be."""
+        return Pass(pictures)
+
+    def enlarge(self, image: Image.Image, stage: Stage) -> Image.Image:
+        """Return the picture of a stage of pixels only."""
+        raise NotImplementedError(f"{type(self).__name__} has a stage of pixels and does not say how it is made")

@@ -1,0 +1,28 @@
+"""What a method may need of a host, and a host give: the places where a method acts. No torch."""
+
+from __future__ import annotations
+
+SAMPLER_STATE = "sampler state"
+"""The sampler's own latent may be changed before each step."""
+NATIVE_PASS = "native pass"
+"""The network may be called at the native size inside a step, with the same words."""
+ATTENTION = "attention"
+"""Self-attention layers ask the pass."""
+CONVOLUTION = "convolution"
+"""Convolutions ask the pass for their dilation, stride and padding."""
+FEATURE_SIZE = "feature size"
+"""Feature maps may be made smaller and larger between blocks."""
+VIEWS = "views"
+"""The network may be called on parts of the latent, each for itself."""
+VIEW_PROMPTS = "prompts per view"
+"""Each of those calls may have words of its own."""
+STAGES = "stages"
+"""Several passes one after the other, each with its own size."""
+PIXELS = "pixels"
+"""The picture alone, without the network."""
+
+CAPABILITIES = frozenset(
+    (SAMPLER_STATE, NATIVE_PASS, ATTENTION, CONVOLUTION, FEATURE_SIZE, VIEWS, VIEW_PROMPTS, STAGES, PIXELS)
+)
+STANDALONE: frozenset[str] = frozenset((SAMPLER_STATE, NATIVE_PASS, ATTENTION, VIEWS, STAGES, PIXELS))
+"""What the standalone host gives: planning reads it here, without torch; the host itself names this very set."""

@@ -1,0 +1,112 @@
+"""Every entry of the catalog keeps the contract, and is offered only where it gets what it needs."""
+
+import ast
+from pathlib import Path
+
+import pytest
+import torch
+
+from fam_ext.core.config import FamConfig
+from fam_ext.core.guide import seeded_noise
+from fam_ext.core.schedule import NoiseLevel
+from fam_ext.errors import UsageError
+from fam_ext.methods import catalog
+from fam_ext.methods.base import Condition, Pass, Pictures, Stage
+from fam_ext.methods.capabilities import ATTENTION, CAPABILITIES, SAMPLER_STATE, STANDALONE, VIEWS
+from fam_ext.methods.catalog import METHODS, Entry, choices, entry_for, reads
+from fam_ext.options.table import BY_NAME
+
+PACKAGE = Path(catalog.__file__).parents[1]
+LEVEL = NoiseLevel(500.0, 0.6, 0.8)
+CONFIG = FamConfig(start=0.7, upsample="latent_bilinear")
+
+
+def begun(entry, config=CONFIG):
+    """Return the method's stages and its first pass that samples."""
+    method = entry.load()(config)
+    stages = list(method.stages((128, 96)))
+    stage = next(stage for stage in stages if not stage.pixels)
+    target = None if stage.upsample is None else seeded_noise((4, 16, 12), [2])
+    latents = seeded_noise((4, 8, 8), [1]), target, seeded_noise((4, 16, 12), [3])
+    return stages, method.begin(stage, Pictures(*latents, None, steps=10))
+
+
+@pytest.mark.parametrize("entry", METHODS.values(), ids=list(METHODS))
+def test_an_entry_says_what_there_is(entry):
+    assert METHODS[entry.name] is entry and entry.title
+    assert entry.needs <= CAPABILITIES
+    assert all(knob in BY_NAME for knob in entry.knobs)
+    assert entry_for(entry.name, CAPABILITIES, where="this test") is entry
+
+
+@pytest.mark.parametrize("entry", METHODS.values(), ids=list(METHODS))
+def test_stages_end_at_the_asked_size_and_a_pass_changes_no_argument(entry):
+    stages, steered = begun(entry)
+    assert all(isinstance(stage, Stage) and 0 < stage.start <= 1 for stage in stages)
+    assert stages[-1].size == (128, 96)
+    assert isinstance(steered, Pass)
+    state = steered.initial(LEVEL)
+    assert state.shape == steered.pictures.noise.shape
+    kept = state.clone()
+    assert steered.before_step(state, LEVEL).shape == state.shape and torch.equal(state, kept)
+    latent, condition = torch.cat([state, state]), Condition(lambda: torch.zeros(2, dtype=torch.int64))
+    kept = latent.clone()
+    calls = []
+
+    def call(latent, level, condition, *, phase="target"):
+        calls.append(phase)
+        return latent * 2
+
+    out = steered.around_model(call, latent, LEVEL, condition)
+    assert torch.equal(out, latent * 2) and torch.equal(latent, kept), "the network's own output, without patches"
+    assert calls and set(calls) <= {"off", "native", "target"}
+
+
+@pytest.mark.parametrize("entry", METHODS.values(), ids=list(METHODS))
+def test_a_method_needs_what_it_does(entry):
+    _, steered = begun(entry)
+    state = steered.initial(LEVEL) * 0.5
+    changes_state = not torch.equal(steered.before_step(state, LEVEL), state)
+    assert changes_state == (SAMPLER_STATE in entry.needs)
+    assert {patch.place for patch in steered.patches()} == entry.needs & {"attention", "convolution", "feature size"}
+
+
+def test_a_method_is_offered_where_it_gets_what_it_needs_and_refused_by_name_elsewhere(monkeypatch):
+    stub = Entry("stub", "a stub", "nowhere:nothing", frozenset((VIEWS, ATTENTION)))
+    monkeypatch.setitem(METHODS, "stub", stub)
+    assert entry_for("stub", STANDALONE, where="this host") is stub and "stub" in choices(STANDALONE)
+    only = STANDALONE - {VIEWS}
+    assert "stub" not in choices(only) and "fam" in choices(only)
+    with pytest.raises(UsageError, match=r"method stub needs views, which the WebUI does not give; choose one of fam"):
+        entry_for("stub", only, where="the WebUI")
+    with pytest.raises(UsageError, match=r"needs attention and sampler state, which sampler UniPC does not give"):
+        entry_for("fam", {"native pass"}, where="sampler UniPC")
+    with pytest.raises(UsageError, match="method is 'magic'; choose one of fam, direct"):
+        entry_for("magic", STANDALONE, where="this host")
+    with pytest.raises(ValueError, match="wings"):
+        Entry("bird", "a bird", "nowhere:nothing", frozenset(("wings",)))
+
+
+def test_what_reads_what():
+    assert reads("fam", "am") and not reads("direct", "am")
+    assert not reads("of a later version", "am") and not reads(None, "am")
+
+
+def names_in_tests(tree):
+    """Return the names of methods that code compares with, or looks up by."""
+    for node in ast.walk(tree):
+        if isinstance(node, ast.Compare):
+            parts = [node.left, *node.comparators]
+            constants = [each for part in parts for each in ast.walk(part) if isinstance(each, ast.Constant)]
+            yield from (each.value for each in constants if each.value in METHODS)
+
+
+def test_no_code_asks_for_a_method_by_name():
+    found = {
+        f"{path.relative_to(PACKAGE)} {name}"
+        for path in PACKAGE.rglob("*.py")
+        for name in names_in_tests(ast.parse(path.read_text(encoding="utf-8")))
+    }
+    assert not found, "ask what it needs or reads"
+    assert list(names_in_tests(ast.parse("if request.method == 'fam': pass"))) == ["fam"]
+    assert list(names_in_tests(ast.parse("x in ('direct', 'b')"))) == ["direct"]

@@ -1,0 +1,73 @@
+"""Write docs/samplers.md: `python -m tools.samplers_page`, where diffusers and k-diffusion are. A test finds it out of
+date."""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Mapping
+from pathlib import Path
+
+from fam_ext.samplers.names import OFFERED, OWN_SCHEDULES, REFUSED, most_steps
+from fam_ext.samplers.schedules import WEBUI
+from fam_ext.samplers.table import SAMPLERS
+
+FILE = Path(__file__).parents[1] / "docs" / "samplers.md"
+HEAD = """# Samplers
+
+*Written by `python -m tools.samplers_page` from `fam_ext/samplers/` and what it measures.*
+
+What the standalone tool offers; in a WebUI its own samplers run. Each is one loop in `fam_ext/samplers/loops.py`, held
+against the other programs' own code: **difference** is the largest over whole runs of 10 steps, as a share of the
+largest value and rounded up, on a network that depends on its input's scale, for epsilon, v and zero terminal SNR, from
+rho 1 and 0.6. FM changes the state before every step, and nothing of the unchanged state is kept. *Fresh noise* is
+drawn per picture on the CPU: a seed is a picture, whatever the batch and the device.
+"""
+COLUMNS = ("sampler", "Automatic is", "order", "fresh noise", "to diffusers", "to k-diffusion (the WebUI)", "schedules")
+SCHEDULES = """## Schedules
+
+`Uniform` spreads timesteps as the model (or `--timestep-spacing`) says, `SGM Uniform` is trailing spacing; these two,
+`Karras` and `Exponential` are diffusers' for the samplers that diffusers has. DPM2, DPM2 a, DPM++ 2S a and DPM++ 3M SDE
+have the WebUI's in their place, from the model's largest sigma to its smallest, and so has Euler a for `Karras` and
+`Exponential`. All others are the WebUI's for every sampler (`Turbo` is Forge's):
+{names}.
+DDIM and LCM have their own timesteps only.
+
+`DDIM` takes as many steps as T // steps makes: 31 for 30, as in the WebUI. `KL Optimal` ends at the smallest sigma.
+DPM2, DPM2 a and DPM++ 3M SDE leave out the last sigma before 0 of a schedule with one step more, as in the WebUI.
+"""
+
+
+def page(differences: Mapping[str, Mapping[str, float]]) -> str:
+    """Return the whole page; `differences` by sampler and reference."""
+    lines = ["| " + " | ".join(COLUMNS) + " |", "| " + " | ".join("---" for _ in COLUMNS) + " |"]
+    lines += [row(name, differences[name]) for name in OFFERED]
+    others = [name for name in WEBUI if name not in ("Uniform", "SGM Uniform", "Karras", "Exponential")]
+    refused = [f"- {name}: {reason}." for name, reason in REFUSED.items()]
+    return "\n".join(
+        [HEAD, *lines, "", SCHEDULES.format(names=", ".join(others)), "## Refused by name\n", *refused, ""]
+    )
+
+
+def row(name: str, found: Mapping[str, float]) -> str:
+    """Return a sampler's line."""
+    entry = SAMPLERS[name]
+    schedules = ", ".join(OWN_SCHEDULES.get(name, ("all",)))
+    limit = f", at most {most_steps(name)} steps" if name == "LCM" else ""
+    told = [rounded_up(found[reference]) if reference in found else "" for reference in ("diffusers", "k-diffusion")]
+    return f"| {' | '.join((name, OFFERED[name], str(entry.order), entry.noise, *told, schedules + limit))} |"
+
+
+def rounded_up(difference: float) -> str:
+    """Return a power of ten that another machine's rounding keeps below."""
+    return f"1e{math.ceil(math.log10(3 * difference))}"
+
+
+def main() -> None:
+    """Measure and write."""
+    from tests.samplers.references import differences
+
+    FILE.write_text(page({name: differences(name) for name in OFFERED}), encoding="utf-8")
+
+
+if __name__ == "__main__":
+    main()

@@ -9,9 +9,10 @@ from modules import sd_models, sd_samplers
 
 from fam_ext.core.config import FamConfig
 from fam_ext.errors import FamError
+from fam_ext.methods.catalog import FAM
 from fam_ext.ui.foretell import BEFORE, Hires, foretold, hires_target
 from fam_ext.ui.tables import sentence_html
-from fam_ext.webui.known import check_model, check_sampler
+from fam_ext.webui.known import check_method, check_model
 
 _OURS = ("fam_hires-checkbox", "fam_hires_start", "fam_hires_upsample", "fam_hires_am")
 _HIRES = ("hr-checkbox", "hr_upscaler", "hr_scale", "hr_resize_x", "hr_resize_y", "width", "height")
@@ -64,7 +65,7 @@ def _problem(sampler: str, *, am: bool) -> str:
         return ""
     try:
         check_model(model, FamConfig(am=am))
-        check_sampler(sampler, model)
+        check_method(FAM, sampler, model)
     except FamError as error:
         return str(error)
     return ""

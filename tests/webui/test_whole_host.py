@@ -98,7 +98,7 @@ def page(browser, probed):
         page.close()
 
 
-@pytest.fixture(scope="module", params=["tiny-sd15", "tiny-sdxl"])
+@pytest.fixture(params=["tiny-sd15", "tiny-sdxl"])
 def layout(request, probed):
     """The WebUI on a checkpoint of each layout."""
     before = probed.ask("/sdapi/v1/options")[1]["sd_model_checkpoint"]

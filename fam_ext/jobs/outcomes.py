@@ -211,7 +211,7 @@ class Outcomes:
         if isinstance(error, Cancelled) or (isinstance(error, LoadError) and self.control.cancelled):
             self.journal.release(item)
             if not self.control.cancelled:
-                self.stop("the renderer was interrupted")
+                self.stop("the renderer was interrupted; start the job again to go on")
             return False
         if isinstance(error, Skipped):
             self.skip(item, make.sentence(error))

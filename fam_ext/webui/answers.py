@@ -16,7 +16,7 @@ from modules.processing import DecodedSamples
 from fam_ext.errors import ConfigError, FamError, UnsupportedModelError, UnsupportedSamplerError, UsageError
 from fam_ext.hosts.base import replaced
 from fam_ext.ui.accordion import TITLE
-from fam_ext.webui.session import PROGRESS_ATTRIBUTE, session_of
+from fam_ext.webui.session import PROGRESS_ATTRIBUTE, Session, session_of
 
 logger = logging.getLogger(__name__)
 
@@ -134,12 +134,22 @@ def answering(p: Any) -> Callable[[Callable[..., Any]], Callable[..., Any]]:  # 
             except FamError as error:
                 session = session_of(p)
                 if session is None or not is_said(p, error):
+                    _over(session)
                     raise answer_of(p, error) from error
                 session.error = session.error or error
                 say(p, error)
                 # the WebUI stacks what comes back before it asks again: `postprocess_batch_list` drops this
                 return DecodedSamples([torch.zeros(3, 8, 8)])
+            except Exception:
+                _over(session_of(p))
+                raise
 
         return sample
 
     return make
+
+
+def _over(session: Session | None) -> None:
+    """Undo what was done to a p that nobody asks again: the garbage collector would in an order of its own."""
+    if session is not None:
+        session.undo.close()

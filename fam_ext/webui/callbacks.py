@@ -24,6 +24,7 @@ def register() -> None:
     script_callbacks.on_after_component(tab.on_after_component)
     script_callbacks.on_ui_tabs(tab.on_ui_tabs)
     script_callbacks.on_app_started(on_app_started)
+    script_callbacks.on_before_reload(tab.end_before_reload)
 
 
 def on_ui_settings() -> None:

@@ -64,7 +64,8 @@ def own_upscaler(p: Any, upsample: str, native_pictures: Sequence[Image.Image]) 
     try:
         yield
     finally:
-        shared.sd_upscalers.remove(ours)
+        if ours in shared.sd_upscalers:  # a reload of the page makes the list anew
+            shared.sd_upscalers.remove(ours)
         p.hr_upscaler = before
 
 

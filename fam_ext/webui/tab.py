@@ -67,6 +67,23 @@ def _skip() -> None:
         shared.state.skip()
 
 
+def end_before_reload() -> None:
+    """Let nothing of ours run while the WebUI loads its scripts anew; a paused job waits as it did.
+
+    The picture under way was interrupted by the WebUI's own button. A checkpoint that loads when other extensions take
+    their patches off torch is broken, and the WebUI then has none.
+    """
+    batch = batches.active()
+    if batch is not None and not batch.control.paused:
+        batch.control.stop_after_this()
+        if shared.state.job == RENDER_JOB:
+            shared.state.interrupt()
+        if batch.thread is not None:
+            batch.thread.join()
+    with call_queue.queue_lock:
+        pass
+
+
 def on_ui_tabs() -> list[Any]:
     """Build the tab; called once by each build of the page."""
     with gr.Blocks(analytics_enabled=False) as blocks:

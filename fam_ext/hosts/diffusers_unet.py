@@ -6,11 +6,13 @@ from collections.abc import Callable, Generator
 from contextlib import ExitStack, contextmanager
 from typing import Any
 
+import torch
 from torch import Tensor, nn
 
 from fam_ext.core.schedule import Size
 from fam_ext.errors import AlreadyGuidedError, UnsupportedModelError
 from fam_ext.hosts.base import replaced
+from fam_ext.hosts.compiled import attend, handle_of
 from fam_ext.hosts.sites import Site, select_sites
 from fam_ext.hosts.steering import Steering
 from fam_ext.methods.base import NATIVE, OFF, Pass
@@ -136,6 +138,7 @@ class SiteHook:
     def __init__(self, name: str, steering: Steering, owner: Callable[..., Tensor]) -> None:
         self.name = name
         self.steering = steering
+        self.handle = handle_of(steering)
         self.owner = owner
         self.is_awake = False
         self.grid: Size = (0, 0)
@@ -164,10 +167,14 @@ class SiteHook:
             projection(hidden_states).unflatten(-1, (attn.heads, -1)).transpose(1, 2)
             for projection in (attn.to_q, attn.to_k, attn.to_v)
         )
-        out = self.steering.attend(self.name, q, k, v, size=self.grid, scale=attn.scale)
-        if out is None:
-            return self.owner(attn, hidden_states, encoder_hidden_states, attention_mask, *args, **kwargs)
-        out = out.transpose(1, 2).flatten(2).to(hidden_states.dtype)
+        if torch.compiler.is_compiling():
+            out = attend(q, k, v, self.name, self.handle, *self.grid, attn.scale)
+        else:
+            heads = self.steering.attend(self.name, q, k, v, size=self.grid, scale=attn.scale)
+            if heads is None:
+                return self.owner(attn, hidden_states, encoder_hidden_states, attention_mask, *args, **kwargs)
+            out = heads.transpose(1, 2).flatten(2)
+        out = out.to(hidden_states.dtype)
         for layer in attn.to_out:
             out = layer(out)
         return out / attn.rescale_output_factor

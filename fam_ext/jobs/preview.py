@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import time
-from collections.abc import Iterator
+from collections.abc import Iterable, Iterator
 from dataclasses import dataclass
 from itertools import chain, islice
 
@@ -12,9 +12,16 @@ from fam_ext.jobs.journal.rows import Item
 from fam_ext.jobs.plan import Planned, check_job, plan_file
 from fam_ext.jobs.walk import Candidate, others, walk
 from fam_ext.options.job import Job
-from fam_ext.options.request import HiresRequest
+from fam_ext.options.request import REQUEST, HiresRequest
+from fam_ext.options.table import CONFIG_FIELDS
 
 MAX_LISTED = 300
+MAX_COMPARED = 5000
+"""Files whose request is held beside the journal's, to tell what has changed since an earlier run."""
+
+
+_SHORT = 30
+"""Characters of a value that is said; of a longer one, a prompt, only that it has changed."""
 
 
 @dataclass(frozen=True)
@@ -40,6 +47,8 @@ class Totals:
     done: int
     kept: int
     """Made with other settings."""
+    changes: tuple[str, ...]
+    """What of those has changed since, one phrase an option: "steps 20 to 30 (40 pictures)"."""
     skipped: int
     unreadable: int
     wordless: tuple[int, int]
@@ -103,7 +112,7 @@ def previews(options: Job) -> Iterator[Preview]:
 
     def plan(candidate: Candidate, options: Job, *, index: int) -> Planned:
         entry = plan_file(candidate, options, index=index)
-        if entry.request is not None and len(asked) < MAX_LISTED:
+        if entry.request is not None and len(asked) < MAX_COMPARED:
             asked[candidate.key] = entry.request
         return entry
 
@@ -127,6 +136,9 @@ def previews(options: Job) -> Iterator[Preview]:
             waiting=counts["pending"] + counts["running"] + counts["saving"],
             done=counts["done"] - found.kept,
             kept=found.kept,
+            changes=tuple(
+                changes((item.request, asked.get(item.key)) for item in journal.items() if item.key in found.kept_keys)
+            ),
             skipped=counts["skipped"],
             unreadable=counts["failed"],
             wordless=journal.wordless(),
@@ -137,6 +149,41 @@ def previews(options: Job) -> Iterator[Preview]:
             planned_in=time.perf_counter() - began,
         )
     yield Preview(rows, totals)
+
+
+def changes(pairs: Iterable[tuple[HiresRequest | None, HiresRequest | None]]) -> list[str]:
+    """Return what differs between the requests that made files and those that are asked for now, by option: the
+    values where they are the same for all files, and how many files differ."""
+    found: dict[str, list[tuple[str, str]]] = {}
+    unexplained = 0
+    for old, new in pairs:
+        if old is None or new is None:
+            continue
+        before, after = _said(old), _said(new)
+        differing = [label for label in before if before[label] != after[label]]
+        unexplained += not differing
+        for label in differing:
+            found.setdefault(label, []).append((before[label], after[label]))
+    phrases: list[str] = []
+    for label, values in found.items():
+        same = len(set(values)) == 1 and max(map(len, values[0])) <= _SHORT
+        between = f" {values[0][0] or 'none'} to {values[0][1] or 'none'}" if same else ""
+        phrases.append(f"{label}{between} ({_pictures(len(values))})")
+    if unexplained:
+        phrases.append(f"the upscaler, the model, the format or the name of the files ({_pictures(unexplained)})")
+    return phrases
+
+
+def _said(request: HiresRequest) -> dict[str, str]:
+    values = {spec.label: getattr(request, spec.name) for spec in REQUEST.values()}
+    values |= {spec.label: getattr(request.config, spec.name) for spec in CONFIG_FIELDS}
+    height, width = request.size
+    values[REQUEST["size"].label] = f"{width} x {height}"
+    return {label: f"{value:g}" if isinstance(value, float) else str(value) for label, value in values.items()}
+
+
+def _pictures(number: int) -> str:
+    return f"{number} picture{'' if number == 1 else 's'}"
 
 
 def _noting(candidates: Iterator[Candidate], keys: set[str]) -> Iterator[Candidate]:

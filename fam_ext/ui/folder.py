@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
+import itertools
 from collections.abc import Iterator
+from pathlib import Path
 from typing import Any
 
 import gradio as gr
@@ -51,10 +53,12 @@ def bind_folder(
 
     watch = Watch(host)
 
-    def start(asked: str, *rest: Any) -> Iterator[tuple[Any, ...]]:  # noqa: ANN401
-        given = repr(rest)
+    def start(asked: str, *rest: Any, again: bool = False) -> Iterator[tuple[Any, ...]]:  # noqa: ANN401
+        given = repr((again, rest))
         try:
             options = options_of(rest)
+            if again:
+                options = host.check_places(options.replace(output=new_folder(options.places.output)))
             if asked != given and host.batches.active() is None:
                 yield *watch.said(sentence_html("reading the folder")), ""
                 if words := question(options):
@@ -67,19 +71,32 @@ def bind_folder(
         for values in watch(""):
             yield *values, given
 
+    def start_again(asked: str, *rest: Any) -> Iterator[tuple[Any, ...]]:  # noqa: ANN401
+        """As `start`, into a new folder, which the page then names: the next Start goes on there."""
+        for values in start(asked, *rest, again=True):
+            batch = host.batches.active()
+            yield *values, gr.update() if batch is None else gr.update(value=batch.options.places.output)
+
     inputs = [*folder.values(), *common.values(), *dials]
     outputs = bind_running(host, watch, buttons, parts)
     listing = buttons["list"].click(listed, inputs=inputs, outputs=outputs[:2], show_progress=False, api_name=False)
     asked = gr.State("")  # the values that a second press starts although files carry no prompt
-    buttons["start"].click(
-        start,
-        _js="fam_hires_quiet",
-        inputs=[asked, *inputs],
-        outputs=[*outputs, asked],
-        cancels=[listing],
-        show_progress=False,
-        api_name=False,
-    )
+    for name, act, more in (("start", start, []), ("again", start_again, [folder["output"]])):
+        buttons[name].click(
+            act,
+            _js="fam_hires_quiet",
+            inputs=[asked, *inputs],
+            outputs=[*outputs, asked, *more],
+            cancels=[listing],
+            show_progress=False,
+            api_name=False,
+        )
+
+
+def new_folder(output: str) -> str:
+    """Return the name of a folder that is not there yet: the output folder's with the first free number."""
+    path = Path(output)
+    return next(str(one) for n in itertools.count(2) if not (one := path.with_name(f"{path.name}-{n}")).exists())
 
 
 def start_buttons() -> dict[str, Any]:
@@ -88,6 +105,7 @@ def start_buttons() -> dict[str, Any]:
     with gr.Row(elem_classes=["fam-go", "fam-for-folder", "fam-idle"]):
         parts["start"] = gr.Button("Start", variant="primary", elem_id=f"{TAB_ID}_start")
         parts["list"] = gr.Button("List (dry run)", elem_id=f"{TAB_ID}_list")
+        parts["again"] = gr.Button("All again", elem_id=f"{TAB_ID}_again")
     with gr.Row(elem_classes=["fam-go", "fam-for-folder", "fam-run"]):
         parts["stop"] = gr.Button("Stop now", variant="stop", elem_id=f"{TAB_ID}_stop", size="sm")
         parts["stop_after"] = gr.Button("Stop after this file", elem_id=f"{TAB_ID}_stop_after", size="sm")

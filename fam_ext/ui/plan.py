@@ -29,11 +29,11 @@ def plan_pages(options: Job) -> Iterator[str]:
     used.
     """
     for preview in previews(options):
-        note = f"the first {MAX_LISTED} files; the rest is being read"
+        note, changed = f"the first {MAX_LISTED} files; the rest is being read", ""
         if preview.totals is not None:
-            note = _note(preview.totals)
+            note, changed = _note(preview.totals), _changed(preview.totals)
         table = table_html(_COLUMNS, map(_cells, preview.rows), element_id="fam_hires_plan_table")
-        yield f"<h3>What Start will do</h3>{sentence_html(note)}{table}"
+        yield f"<h3>What Start will do</h3>{sentence_html(note)}{changed}{table}"
 
 
 def _note(totals: Totals) -> str:
@@ -58,6 +58,16 @@ def _note(totals: Totals) -> str:
     parts.append(f"planned in {totals.planned_in:.1f} s")
     more = f"; the first {MAX_LISTED} are listed" if totals.files > MAX_LISTED else ""
     return ", ".join(parts) + more
+
+
+def _changed(totals: Totals) -> str:
+    """Return what has changed since an earlier run, and what may be done about it."""
+    if not totals.kept:
+        return ""
+    since = f"Changed since: {'; '.join(totals.changes)}. " if totals.changes else ""
+    rest = f"Start makes the other {totals.waiting}" if totals.waiting else "Start would make nothing"
+    said = f"{since}{rest}; All again makes every picture with these settings, in a new folder."
+    return f"<div data-kept>{sentence_html(said)}</div>"
 
 
 def _wordless(number: int, waiting: int) -> str:

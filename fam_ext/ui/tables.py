@@ -9,7 +9,7 @@ from typing import Any
 from fam_ext.ui.thumbnails import Thumbnail
 
 RUNNING = ("planning", "running", "paused", "stopping")
-KEPT = "kept: made with other settings (tick Replace outputs, or choose another output folder)"
+KEPT = "kept: made with other settings"
 
 
 def table_html(columns: Sequence[str], rows: Iterable[Sequence[Any]], *, element_id: str) -> str:
@@ -81,7 +81,7 @@ def status_html(job: Mapping[str, Any], *, memory: tuple[int, int] | None = None
         f' aria-valuemax="100"><div style="width: {percent}%"></div></div>'
     )
     error = sentence_html(job["error"], kind="error") if job["error"] else ""
-    mark = "" if over else " data-running"
+    mark = (" data-kept" if job["kept"] else "") if over else " data-running"
     return f'<div{mark}>{bar}<p class="fam-status">{html.escape(", ".join(words))}</p>{error}</div>'
 
 

@@ -1,6 +1,7 @@
 """Folder jobs without a page: what the plan and the table say."""
 
 import dataclasses
+import re
 import time
 
 import pytest
@@ -61,7 +62,10 @@ def test_the_plan_of_other_settings_shows_them_and_what_is_kept(tmp_path):
     same = list(plan_pages(page_job(values)))[-1]
     assert "3 files, 0 to do, 3 done" in same and "kept" not in same
     other = list(plan_pages(page_job({**values, "prompt": ", hard", "scale": 4})))[-1]
-    assert "3 files, 0 to do, 3 kept: made with other settings (tick Replace outputs" in other
+    assert "3 files, 0 to do, 3 kept: made with other settings" in other
+    assert "Changed since: Size (px) 96 x 64 to 192 x 128 (3 pictures); Prompt (3 pictures)" in other
+    assert "Start would make nothing; All again makes every picture" in other and "data-kept" in other
+    assert "data-kept" not in same
     assert other.count("<td>kept: made with other settings</td>") == 3
     assert "picture 1, hard" in other and "picture 1, soft" not in other and "192 x 128" in other
 
@@ -104,3 +108,14 @@ def test_the_list_shows_program_and_notes_and_start_has_a_question(tmp_path):
         question(page_job({"input": str(tmp_path / "none")}))
     (source / "bare.png").unlink()
     assert question(page_job(values)) == ""
+
+
+def test_a_second_run_says_what_has_changed_and_goes_into_a_new_folder(tmp_path):
+    values = {"input": str(make_folder(tmp_path / "in", 3)), "own_settings": False, "steps": 20}
+    ended(Batches(lambda options: Fast()), page_job(values))
+    make_folder(tmp_path / "in", 5)  # two more since
+    said = list(plan_pages(page_job({**values, "steps": 30})))[-1]
+    assert "5 files, 2 to do, 3 kept" in said
+    assert "Changed since: Steps 20 to 30 (3 pictures). Start makes the other 2; All again" in said
+    assert not re.search("Changed since", list(plan_pages(page_job(values)))[-1])
+    assert len(list((tmp_path / "in-fam").glob("*.png"))) == 3

@@ -197,6 +197,16 @@ def test_a_folder_is_listed_and_run(page, tmp_path):
     with Image.open(tmp_path / "in-fam" / "3.png") as result:
         assert result.size == (128, 96) and "apple 3, best" in result.info["parameters"]
     assert page.locator("#fam_hires_compare img[slot]").count() == 2
+    # a second run with other settings says what differs, and goes into a folder of its own
+    assert not page.is_visible("#fam_hires_again")
+    page.fill("#fam_hires_scale input[type=number]", "3")
+    page.press("#fam_hires_scale input[type=number]", "Tab")
+    page.wait_for_selector("#fam_hires_status:has-text('Changed since: Size (px) 128 x 96 to 192 x 144 (5 pictures)')")
+    page.click("#fam_hires_again")
+    page.wait_for_selector("#fam_hires_status:has-text('done: 5 done, 2 failed')")
+    with Image.open(tmp_path / "in-fam-2" / "3.png") as result:
+        assert result.size == (192, 144)
+    assert page.input_value("#fam_hires_folder_output textarea") == str(tmp_path / "in-fam-2")
 
 
 def test_a_folder_stops_after_the_file_and_goes_on(page, tmp_path):

@@ -175,6 +175,9 @@ def test_old_sampler_names_are_split(tmp_path: Path) -> None:
         ((512, 768), {"size": (1000, 1000), "exact_size": True}, (1000, 1000)),
         ((1024, 2048), {"scale": 4, "max_side": 4096}, (2048, 4096)),
         ((1024, 1024), {"scale": 4, "max_megapixels": 4.0}, (2000, 2000)),
+        ((512, 512), {"size": (1004, 1003), "exact_size": True}, (1008, 1000)),
+        ((128, 128), {"size": (64, 64), "exact_size": True}, (64, 64)),
+        ((8192, 8192), {"max_megapixels": None}, (16384, 16384)),
     ],
 )
 def test_target_sizes(native, more, target) -> None:

@@ -200,6 +200,15 @@ def test_a_dead_process_gives_back_what_it_held(tmp_path: Path) -> None:
     assert run_job(job, Fast).done == 2
 
 
+def test_who_opens_a_journal_takes_back_what_the_dead_held(tmp_path: Path) -> None:
+    job = options(make_folder(tmp_path / "in", 2), tmp_path / "out")
+    with Journal(tmp_path / "out") as journal:
+        planned(journal, job)
+        journal._db.execute("UPDATE items SET state = 'running', owner = '1-dead', attempts = 1")
+    with Journal(tmp_path / "out") as journal:
+        assert [(item.state, item.attempts) for item in journal.items()] == [("pending", 1)] * 2
+
+
 def test_an_open_journal_leaves_the_living_alone(tmp_path: Path) -> None:
     job = options(make_folder(tmp_path / "in", 1), tmp_path / "out")
     with Journal(tmp_path / "out") as first, Journal(tmp_path / "out", join=True) as second:

@@ -242,6 +242,8 @@ def test_name_patterns(tmp_path: Path) -> None:
     make_picture(tmp_path / "in" / "sub" / "a.png", "x", 7)
     made = names(tmp_path / "in", tmp_path / "out", recursive=True, name="{stem}-{width}x{height}-s{seed}-{index:03d}")
     assert made == {"sub/a.png": "sub/a-96x64-s7-000.png"}
+    (alone,) = planned(tmp_path / "in" / "sub", name="{stem}-{index}")
+    assert alone.output == "a-0.png"
 
 
 @pytest.mark.parametrize(

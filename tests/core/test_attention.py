@@ -8,6 +8,7 @@ from torch.nn.functional import interpolate, scaled_dot_product_attention
 from torch.utils._python_dispatch import TorchDispatchMode
 
 from fam_ext.core.attention import modulated_attention
+from fam_ext.core.frequency import high_pass_mask, modulate
 from fam_ext.core.resize import key_matrix, matrices_on, resize_matrix
 from fam_ext.errors import ConfigError
 
@@ -112,6 +113,16 @@ def test_bad_sizes_are_named():
         modulated_attention(*given, size=(8, 8), native_size=(4, 4), strength=1.2)
     with pytest.raises(ConfigError, match="same order"):
         modulated_attention(*given[:3], given[3][:1], given[4][:1], size=(8, 8), native_size=(4, 4), strength=0.5)
+
+
+def test_matrices_that_are_first_made_in_inference_mode_serve_autograd_later():
+    with torch.inference_mode():
+        spread, pool = matrices_on((3, 5), (9, 11), "bilinear", device=torch.device("cpu"), dtype=torch.float32)
+        high_pass_mask((27, 29), (4, 4), 0.5)
+    assert not any(matrix.is_inference() for matrix in (*spread, *pool))
+    z = torch.zeros(1, 1, 27, 29, requires_grad=True)
+    modulate(z, torch.ones(1, 1, 27, 29), high_pass_mask((27, 29), (4, 4), 0.5)).sum().backward()
+    assert z.grad is not None
 
 
 class Operations(TorchDispatchMode):

@@ -6,6 +6,7 @@ import pytest
 import torch
 from torch.nn.functional import scaled_dot_product_attention
 
+from fam_ext.core import guide as core_guide
 from fam_ext.core.config import FamConfig
 from fam_ext.core.guide import HiresGuide, NativeRecord, seeded_noise
 from fam_ext.core.schedule import NoiseLevel
@@ -99,12 +100,96 @@ def test_noise_depends_on_its_own_seed_and_salt_only():
     assert not torch.equal(seeded_noise((4, 8, 8), [11], salt=1)[0], together[0])
 
 
-def test_sizes_that_do_not_fit_are_named():
+def test_a_seeds_noise_stays_what_it_was():
+    # pictures are made again from their seeds: another stream would be another picture
+    assert seeded_noise((2,), [7]).flatten().tolist() == pytest.approx([-0.3294311, -0.4009940])
+    assert seeded_noise((2,), [2**63], salt=1).flatten().tolist() == pytest.approx([0.6613522, 0.2669241])
+
+
+@pytest.mark.parametrize(
+    ("message", "answered"),
+    [
+        ("fft is not currently implemented for this device", True),
+        ("Unsupported dtype Half", True),
+        ("PyTorch was compiled without MKL", True),
+        ("out of memory", False),
+    ],
+)
+def test_a_device_without_fft_is_answered_once_and_no_other_fault_is(monkeypatch, message, answered):
+    calls = []
+
+    def fails(*arguments):
+        calls.append(arguments)
+        raise RuntimeError(message)
+
+    expected = make().modulate(seeded_noise((4, 16, 12), [7, 8]), vp(300))
+    monkeypatch.setattr(core_guide, "modulate", fails)
+    guide = make()
+    if not answered:
+        with pytest.raises(RuntimeError, match=message):
+            guide.modulate(seeded_noise((4, 16, 12), [7, 8]), vp(300))
+        return
+    for _ in range(2):
+        assert torch.allclose(guide.modulate(seeded_noise((4, 16, 12), [7, 8]), vp(300)), expected, atol=1e-5)
+    assert len(calls) == 1
+
+
+def test_a_level_beyond_the_schedule_counts_as_its_end():
+    guide = make()
+    assert [guide.rho(NoiseLevel(timestep, 1.0, 1.0)) for timestep in (-3, 0, 250, 1000, 1003)] == [0, 0, 0.25, 1, 1]
+    late = NoiseLevel(-3, 1.0, 0.0)
+    assert guide.modulate(seeded_noise((4, 16, 12), [7, 8]), late).shape == (2, 4, 16, 12)
+
+
+def test_at_pure_noise_nothing_is_pulled():
+    guide, latent = make(), seeded_noise((4, 16, 12), [7, 8])
+    assert guide.modulate(latent, NoiseLevel(1000, 0.0, 1.0)) is latent and guide.report.fm_calls == 0
+    assert math.isinf(NoiseLevel(1000, 0.0, 1.0).sigma) and NoiseLevel(0, 0.5, 1.0).sigma == 2
+
+
+def test_attention_is_steered_within_its_window_and_its_calls_are_counted():
+    guide = make(FamConfig(am_window=(0.6, 0.4)))
+    assert [guide.steers_at(vp(t)) for t in (700, 600, 400, 300)] == [False, True, True, False]
+    small, large = [tokens(12, s) for s in (1, 2, 3)], [tokens(48, s) for s in (4, 5, 6)]
+    for _ in range(2):
+        with guide.native_pass():
+            guide.attend("a", *small, size=(4, 3))
+        with guide.target_pass():
+            guide.attend("a", *large, size=(8, 6))
+    assert guide.report.am_calls == {"a": 2}
+
+
+def test_low_memory_changes_no_result():
+    small, large = [tokens(12, s) for s in (1, 2, 3)], [tokens(48, s) for s in (4, 5, 6)]
+    blended = []
+    for low_memory in (False, True):
+        guide = make(low_memory=low_memory)
+        with guide.native_pass():
+            guide.attend("a", *small, size=(4, 3))
+        with guide.target_pass():
+            blended.append(guide.attend("a", *large, size=(8, 6)))
+    assert torch.equal(*blended)
+
+
+def test_a_record_keeps_its_own_copy_and_the_last_of_equal_levels():
+    record, latent = NativeRecord(), torch.zeros(1, 4, 8, 6)
+    assert not record
+    for value in (1.0, 2.0):
+        record.add(latent.fill_(value), vp(300))
+    latent.fill_(9.0)
+    assert len(record) == 1 and float(record.nearest(vp(10))[1].mean()) == 2.0
+
+
+@pytest.mark.parametrize(
+    ("native", "target", "noise"),
+    [
+        ((1, 4, 8, 8), (2, 4, 16, 16), (2, 4, 16, 16)),
+        ((2, 3, 8, 8), (2, 4, 16, 16), (2, 4, 16, 16)),
+        ((2, 4, 8, 8), (2, 4, 16, 16), (2, 4, 16, 8)),
+    ],
+)
+def test_sizes_that_do_not_fit_are_named(native, target, noise):
     with pytest.raises(ConfigError, match="do not fit"):
         HiresGuide(
-            FamConfig(),
-            native=torch.zeros(1, 4, 8, 8),
-            target=torch.zeros(2, 4, 16, 16),
-            noise=torch.zeros(2, 4, 16, 16),
-            steps=4,
+            FamConfig(), native=torch.zeros(native), target=torch.zeros(target), noise=torch.zeros(noise), steps=4
         )

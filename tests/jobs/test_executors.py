@@ -10,7 +10,7 @@ from fam_ext.options.parts import RunRule
     ("run", "name"),
     [
         (RunRule(), "local"),
-        (RunRule(workers=2), "process"),
+        (RunRule(workers=1), "process"),
         (RunRule(ray="local"), "ray"),
         (RunRule(ray="10.0.0.1:6379", workers=2), "ray"),
     ],

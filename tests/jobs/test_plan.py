@@ -175,6 +175,9 @@ def test_old_sampler_names_are_split(tmp_path: Path) -> None:
         ((512, 768), {"size": (1000, 1000), "exact_size": True}, (1000, 1000)),
         ((1024, 2048), {"scale": 4, "max_side": 4096}, (2048, 4096)),
         ((1024, 1024), {"scale": 4, "max_megapixels": 4.0}, (2000, 2000)),
+        ((512, 512), {"size": (1004, 1003), "exact_size": True}, (1008, 1000)),
+        ((128, 128), {"size": (64, 64), "exact_size": True}, (64, 64)),
+        ((8192, 8192), {"max_megapixels": None}, (16384, 16384)),
     ],
 )
 def test_target_sizes(native, more, target) -> None:
@@ -239,6 +242,8 @@ def test_name_patterns(tmp_path: Path) -> None:
     make_picture(tmp_path / "in" / "sub" / "a.png", "x", 7)
     made = names(tmp_path / "in", tmp_path / "out", recursive=True, name="{stem}-{width}x{height}-s{seed}-{index:03d}")
     assert made == {"sub/a.png": "sub/a-96x64-s7-000.png"}
+    (alone,) = planned(tmp_path / "in" / "sub", name="{stem}-{index}")
+    assert alone.output == "a-0.png"
 
 
 @pytest.mark.parametrize(

@@ -23,12 +23,20 @@ def test_a_preview_writes_nothing_and_tells_what_a_run_then_does(tmp_path: Path)
     assert (row.key, row.prompt, row.output, row.outcome) == ("picture 0.png", "picture 0", "picture 0.png", "to do")
     assert row.native is not None and row.target == (row.native[0] * 2, row.native[1] * 2)
     assert before.totals.pixels == 3 * row.target[0] * row.target[1]
-    assert before.rows[3].target is None and "PNG" in before.rows[3].outcome
+    assert (before.rows[3].native, before.rows[3].target, before.rows[3].prompt) == (None, None, "")
+    assert "PNG" in before.rows[3].outcome and before.totals.left_out is None
     summary = run_job(job, Fast)
     assert (summary.done, summary.failed) == (3, 1)
     (after,) = previews(job)
     assert after.totals is not None and after.totals.seconds == 0.0  # nothing is left
     assert (after.totals.waiting, after.totals.done, after.totals.kept) == (0, 3, 0)
+    made = sum(path.stat().st_size for path in (tmp_path / "out").glob("*.png"))
+    for number in range(6):
+        make_picture(source / f"more {number}.png", "x", number)
+    (more,) = previews(job)
+    assert more.totals is not None and more.totals.pixels == 2 * before.totals.pixels
+    assert more.totals.bytes == pytest.approx(2 * made)  # as much a pixel as those three
+    assert more.totals.seconds is not None and 0 < more.totals.seconds < 30
 
 
 def test_a_large_folder_shows_its_first_files_at_once(tmp_path: Path, monkeypatch) -> None:

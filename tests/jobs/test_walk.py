@@ -10,7 +10,7 @@ from PIL import Image
 from fam_ext.errors import UsageError
 from fam_ext.jobs.plan import plan_file
 from fam_ext.jobs.run import run_job
-from fam_ext.jobs.walk import HIDDEN, LINKS, _label, check_places, is_within, left_out_line, walk
+from fam_ext.jobs.walk import HIDDEN, LINKS, _label, check_places, is_within, left_out_line, others, walk
 from fam_ext.options.job import Job
 from tests.jobs.fakes import Fast, make_picture, options
 
@@ -135,3 +135,46 @@ def test_many_equal_inputs_are_labelled_in_linear_time() -> None:
     assert labels.count < 4 * 3000  # each number was tried again for each: 4.5 million
     more = [_label(name, labels) for name in ("b-2", "b", "b", "b", "a-2.png", "b-2")]
     assert more == ["b-2", "b", "b-3", "b-4", "a-2-2.png", "b-2-2"]
+
+
+def test_a_single_picture_brings_the_text_beside_it(tmp_path: Path) -> None:
+    make_picture(tmp_path / "a.png")
+    (tmp_path / "a.txt").write_text("a lamp")
+    for name, sidecar in (("a.png", tmp_path / "a.txt"), ("a.txt", None)):
+        (found,) = walk(options(tmp_path / name, tmp_path / "out").places)
+        assert (found.key, found.sidecar, bool(found.sidecar_mark)) == (name, sidecar, sidecar is not None)
+    (found,) = walk(options(tmp_path, tmp_path / "out").places)
+    before = found.sidecar_mark
+    (tmp_path / "a.txt").write_text("a red lamp")
+    (found,) = walk(options(tmp_path, tmp_path / "out").places)
+    assert (found.sidecar, found.sidecar_mark != before) == (tmp_path / "a.txt", True)
+
+
+def test_what_is_no_part_of_a_job_is_named(tmp_path: Path) -> None:
+    source = tmp_path / "in"
+    for name in ("a.png", "sub/b.png"):
+        make_picture(source / name)
+    for name in ("a.txt", "a.psd", "c.txt", "sub/b.TXT", "sub/d.mp4"):
+        (source / name).write_bytes(b"x")
+
+    def said(**more) -> str | None:
+        places = options(source, tmp_path / "out", **more).places
+        return others(places, {candidate.key for candidate in walk(places)})
+
+    assert said() == "3 left out (a.psd, c.txt, sub/)"
+    assert said(recursive=True) == "3 left out (a.psd, c.txt, sub/d.mp4)"
+    for number in range(20):
+        (source / f"{number}.gif").write_bytes(b"x")
+    assert str(said()).endswith("3.gif, 4.gif, 5.gif, 6.gif, 7.gif and 15 more)")
+    assert others(options(source / "a.png", tmp_path / "out").places, {"a.png"}) is None
+
+
+def test_a_link_given_as_an_input_is_walked_and_no_file_is_named(tmp_path: Path) -> None:
+    make_picture(tmp_path / "real" / "a.png")
+    (tmp_path / "link").symlink_to("real", target_is_directory=True)
+    os.mkfifo(tmp_path / "pipe.png")
+    both = Job.of((str(tmp_path / "link"), str(tmp_path / "real"), str(tmp_path / "pipe.png")), str(tmp_path / "out"))
+    assert [(found.key, found.problem) for found in walk(both.places)] == [
+        ("real/a.png", None),  # once
+        ("pipe.png", "it is not a regular file; choose a picture file"),
+    ]

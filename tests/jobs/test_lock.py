@@ -1,0 +1,33 @@
+"""Locks: one holder, nothing left open, and no wait for somebody who holds."""
+
+import os
+from pathlib import Path
+
+import pytest
+
+from fam_ext.jobs.lock import FileLock, is_held
+
+pytestmark = pytest.mark.skipif(os.name == "nt", reason="flock, /proc")
+
+
+def test_a_lock_has_one_holder_and_leaves_nothing_open(tmp_path: Path) -> None:
+    before = len(os.listdir("/proc/self/fd"))
+    first, second = FileLock(tmp_path / "lock"), FileLock(tmp_path / "lock")
+    second.release()  # what is not held can be released
+    assert first.acquire() and not second.acquire() and is_held(tmp_path / "lock")
+    second.release(remove=True)
+    assert (tmp_path / "lock").exists() and is_held(tmp_path / "lock")
+    first.release()
+    assert not is_held(tmp_path / "lock") and second.acquire()
+    second.release(remove=True)
+    assert not (tmp_path / "lock").exists()
+    assert len(os.listdir("/proc/self/fd")) == before
+
+
+def test_a_lock_whose_file_is_gone_is_freed_all_the_same(tmp_path: Path) -> None:
+    lock = FileLock(tmp_path / "lock")
+    assert lock.acquire()
+    (tmp_path / "lock").unlink()
+    lock.release(remove=True)
+    assert lock.acquire()
+    lock.release()

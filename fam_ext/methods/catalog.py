@@ -46,7 +46,7 @@ class Entry:
 
 FAM = "fam"
 """What is named after this extension, and runs without a word from the user."""
-OFF = "direct-from-native"
+WITHOUT_FAM = "direct-from-native"
 """What runs where FAM is switched off: the pass without anything of FAM."""
 
 METHODS: dict[str, Entry] = {
@@ -54,7 +54,7 @@ METHODS: dict[str, Entry] = {
     for entry in (
         Entry(FAM, "FAM", "fam_ext.methods.fam:Fam", frozenset((SAMPLER_STATE, NATIVE_PASS, ATTENTION)), _DIALS),
         Entry("direct", "direct inference", "fam_ext.methods.ablation:Direct"),
-        Entry(OFF, "direct, from the diffused native picture", "fam_ext.methods.base:Method"),
+        Entry(WITHOUT_FAM, "direct, from the diffused native picture", "fam_ext.methods.base:Method"),
         Entry("skip-residual", "skip residual", "fam_ext.methods.ablation:SkipResidual", frozenset((SAMPLER_STATE,))),
     )
 }

@@ -15,7 +15,7 @@ from typing import Any
 
 from fam_ext.core.config import CUTOFFS, MAX_CYCLES, FamConfig
 from fam_ext.errors import ConfigError, UsageError
-from fam_ext.methods.catalog import FAM, OFF
+from fam_ext.methods.catalog import FAM, WITHOUT_FAM
 from fam_ext.options.field import (
     API,
     EVERY_JOB,
@@ -176,7 +176,7 @@ def job(
     config = config_of(given, preset.config)
     settings, resolved = _settings(given, preset, rules)
     if given.get("enabled") is False:
-        settings["method"] = OFF
+        settings["method"] = WITHOUT_FAM
     if renderer is None:
         renderer = RendererChoice()
     if "upscaler" in given:

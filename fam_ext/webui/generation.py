@@ -68,7 +68,7 @@ def begin(p: Any, config: FamConfig, *, method: str = FAM, preset: str | None = 
         p.extra_generation_params[key] = _dial(session, key)
     if preset is not None:
         p.extra_generation_params[PRESET_KEY] = _said_if_ran(session, preset)
-    if method != FAM:
+    if method != REQUEST["method"].default:
         p.extra_generation_params[METHOD_KEY] = _said_after_a_pass(session, method)
     if config.upsample == "auto":
         p.extra_generation_params["FAM upscaler"] = _said_if_ran(session, host_upscaler(p))

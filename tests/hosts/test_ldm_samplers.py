@@ -8,7 +8,7 @@ from fam_ext.core.guide import NativeRecord
 from fam_ext.errors import ConfigError, UnsupportedSamplerError
 from fam_ext.hosts import ldm, ldm_levels
 from fam_ext.hosts.steering import Steering
-from fam_ext.methods.base import Pictures
+from fam_ext.methods.base import Pass, Pictures
 from tests.hosts import ldm_toys
 from tests.methods.passes import Notes, fam_pass
 
@@ -175,3 +175,23 @@ def test_the_ddim_family_begins_where_its_noise_was_added(start):
 def test_a_start_that_leaves_no_step_is_answered():
     with pytest.raises(ConfigError, match=r"start is 0\.01"):
         ldm_levels.schedule_from(Ddim(), None, steps=3, start=0.01)
+
+
+@pytest.mark.parametrize("name", ["sample_euler", "sample_heun"])
+def test_a_pass_without_a_reference_begins_from_its_own_noise_alone(name):
+    steered = Pass(Pictures(latent(), None, latent(4) / 14.6, None, steps=STEPS))
+    sampler, result = run(name, steered, latent(seed=9))
+    begun = steered.initial(ldm.level_at(sampler, float(sampler.sigmas[0])))
+    assert torch.equal(result, ldm_toys.Sampler(name, steps=STEPS).run(begun.clone()))
+
+
+def test_a_sampler_out_of_reach_serves_a_pass_that_leaves_the_state_alone():
+    sampler, steering = ldm_toys.Sampler("sample_euler", steps=STEPS), Steering()
+    own = sampler.func
+    sampler.func = lambda *args, **more: own(*args, **more)
+    sampler.func.__name__ = "sample_of_another_extension"
+    with steering.running(Pass(noting().pictures)), ldm.steered_sampler(sampler, steering):
+        result = sampler.run(latent())
+    assert torch.equal(result, ldm_toys.Sampler("sample_euler", steps=STEPS).run(latent()))
+    with pytest.raises(UnsupportedSamplerError), steering.running(noting()), ldm.steered_sampler(sampler, steering):
+        pass

@@ -11,6 +11,8 @@ from PIL import Image
 from safetensors.torch import save_file
 
 from fam_ext.compare import structure_psnr
+from fam_ext.methods.capabilities import ATTENTION, NATIVE_PASS, SAMPLER_STATE
+from fam_ext.methods.catalog import METHODS
 from tests.webui.conftest import PLAIN, img2img
 from tests.webui.server import Answer, encoded
 
@@ -94,6 +96,23 @@ def test_a_part_that_never_acted_is_written_as_off(server):
     for fam, off, on in (({"am_window": never}, "AM", "FM"), ({"fm_window": never}, "FM", "AM")):
         told = server.generate(fam).fam
         assert told[f"FAM no {off}"] == "True" and f"FAM no {on}" not in told
+
+
+def test_every_method_of_the_catalog_runs_or_is_refused_by_name(server, check_off):
+    made = {}
+    for name, entry in METHODS.items():
+        answer = server.generate({"method": name})
+        if not entry.needs <= {SAMPLER_STATE, NATIVE_PASS, ATTENTION}:
+            assert answer.status != 200 and f"method {name} needs" in answer.error
+            continue
+        made[name] = answer.pixels
+        assert f"FAM method: {name}" in answer.infotexts[0] or name == "fam"
+        assert ("FAM version" in answer.infotexts[0]) == bool(entry.knobs)
+    assert len({str(pixels) for pixels in made.values()}) == len(made) >= 4
+    unipc = {"sampler_name": "UniPC", "scheduler": "Automatic"}
+    assert server.generate({"method": "direct-from-native"}, **unipc).status == 200
+    assert "UniPC" in server.generate({"method": "skip-residual"}, **unipc).error
+    check_off()
 
 
 def test_both_off_is_not_labelled(server):

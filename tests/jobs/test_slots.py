@@ -187,7 +187,7 @@ def test_a_real_worker_ends_with_its_driver_and_none_is_left_at_the_end() -> Non
     alone, other = slots._workers
     number = other.process.pid
     alone.connection.close()  # as when the driver is gone
-    alone.process.join(60)
+    alone.process.join(120)
     assert alone.process.exitcode == 0
     slots.close()
     with pytest.raises(ProcessLookupError):

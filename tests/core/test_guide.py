@@ -152,10 +152,8 @@ def test_attention_is_steered_within_its_window_and_its_calls_are_counted():
     assert [guide.steers_at(vp(t)) for t in (700, 600, 400, 300)] == [False, True, True, False]
     small, large = [tokens(12, s) for s in (1, 2, 3)], [tokens(48, s) for s in (4, 5, 6)]
     for _ in range(2):
-        with guide.native_pass():
-            guide.attend("a", *small, size=(4, 3))
-        with guide.target_pass():
-            guide.attend("a", *large, size=(8, 6))
+        guide.keep_map("a", *small[:2], size=(4, 3))
+        guide.blended("a", *large, size=(8, 6))
     assert guide.report.am_calls == {"a": 2}
 
 
@@ -164,10 +162,8 @@ def test_low_memory_changes_no_result():
     blended = []
     for low_memory in (False, True):
         guide = make(low_memory=low_memory)
-        with guide.native_pass():
-            guide.attend("a", *small, size=(4, 3))
-        with guide.target_pass():
-            blended.append(guide.attend("a", *large, size=(8, 6)))
+        guide.keep_map("a", *small[:2], size=(4, 3))
+        blended.append(guide.blended("a", *large, size=(8, 6)))
     assert torch.equal(*blended)
 
 

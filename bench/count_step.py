@@ -25,9 +25,12 @@ import fam_ext  # noqa: E402  # the code to count: what PYTHONPATH names first, 
 
 sys.path.insert(0, str(REPOSITORY))
 from fam_ext.core.config import FamConfig  # noqa: E402
-from fam_ext.hosts import base, ldm  # noqa: E402
+from fam_ext.hosts import base  # noqa: E402
 from fam_ext.hosts.base import Prompt  # noqa: E402
-from fam_ext.hosts.diffusers_host import DiffusersHost  # noqa: E402
+from fam_ext.hosts.diffusers.host import DiffusersHost  # noqa: E402
+from fam_ext.hosts.ldm import sampler as ldm_sampler  # noqa: E402
+from fam_ext.hosts.ldm import schedule as ldm_schedule  # noqa: E402
+from fam_ext.hosts.ldm import unet as ldm_unet  # noqa: E402
 from fam_ext.hosts.steering import Steering  # noqa: E402
 from tests.fake_device import DEVICE, FakeDevice, move, moved  # noqa: E402
 from tests.hosts import ldm_toys, toys  # noqa: E402
@@ -107,7 +110,7 @@ def by_ldm(kind, config):
 
         sampler.inner.inner_model.apply_model = apply_model
         steered, steering = fam_pass(config, steps=STEPS, **parts()), Steering()
-        x = steered.initial(ldm.level_at(sampler, float(sampler.sigmas[0])))
+        x = steered.initial(ldm_schedule.level_at(sampler, float(sampler.sigmas[0])))
         forward = sampler.model_wrap_cfg.forward
 
         def noting(x, sigma, **kwargs):
@@ -116,8 +119,8 @@ def by_ldm(kind, config):
 
         sampler.model_wrap_cfg.forward = noting
         guided.enter_context(steering.running(steered))
-        guided.enter_context(ldm.steered_unet(unet, steering))
-        guided.enter_context(ldm.steered_sampler(sampler, steering))
+        guided.enter_context(ldm_unet.steered_unet(unet, steering))
+        guided.enter_context(ldm_sampler.steered_sampler(sampler, steering))
         sampler.run(x)
     return counted(seen)
 

@@ -62,7 +62,7 @@ def _sdpa(module):
 def measure(unet, native, scale, repeats):
     from fam_ext.core.config import FamConfig
     from fam_ext.core.schedule import NoiseLevel
-    from fam_ext.hosts.ldm import steered_unet
+    from fam_ext.hosts.ldm.unet import steered_unet
     from fam_ext.hosts.steering import Steering
     from fam_ext.methods.base import Pictures, Stage
     from fam_ext.methods.fam import Fam

@@ -11,7 +11,7 @@ import torch
 from fam_ext import hires
 from fam_ext.core.config import FamConfig
 from fam_ext.core.guide import seeded_noise
-from fam_ext.hosts.diffusers_host import DiffusersHost
+from fam_ext.hosts.diffusers.host import DiffusersHost
 from fam_ext.methods.base import Method, Pictures, Stage
 from fam_ext.methods.fam import Fam
 

@@ -16,9 +16,9 @@ from PIL import Image
 from fam_ext import hires
 from fam_ext.core.schedule import Size
 from fam_ext.errors import OutOfMemoryError, UnsupportedModelError, UsageError, is_out_of_memory
-from fam_ext.hosts.diffusers_host import OFFLOADS, DiffusersHost
+from fam_ext.hosts.diffusers.host import OFFLOADS, DiffusersHost
+from fam_ext.hosts.diffusers.prompts import split_extra_networks
 from fam_ext.hosts.memory import peak_memory, watch_memory
-from fam_ext.hosts.prompts import split_extra_networks
 from fam_ext.jobs.contract import Progress, Ran, Rendered
 from fam_ext.options.request import HiresRequest
 from fam_ext.samplers.names import spacing_that_runs, split_name

@@ -15,7 +15,7 @@ from fam_ext.core.guide import NativeRecord
 from fam_ext.core.schedule import Size
 from fam_ext.errors import ConfigError, RenderError, UsageError
 from fam_ext.hosts.base import replaced
-from fam_ext.hosts.ldm import recorded_sampler
+from fam_ext.hosts.ldm.sampler import recorded_sampler
 from fam_ext.metadata.infotext import to_fields
 from fam_ext.methods.catalog import FAM, reads
 from fam_ext.options.request import REQUEST

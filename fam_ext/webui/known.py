@@ -9,7 +9,8 @@ from modules import sd_models, sd_samplers, sd_schedulers, shared
 
 from fam_ext.core.config import FamConfig
 from fam_ext.errors import ConfigError, UnsupportedModelError
-from fam_ext.hosts.ldm import StateCalls, function_name, up_blocks
+from fam_ext.hosts.ldm.sampler import StateCalls, function_name
+from fam_ext.hosts.ldm.unet import up_blocks
 from fam_ext.hosts.sites import select_sites
 from fam_ext.methods.capabilities import ATTENTION, NATIVE_PASS, SAMPLER_STATE
 from fam_ext.methods.catalog import Entry, entry_for

@@ -17,8 +17,9 @@ from torch import Tensor
 from fam_ext.core.schedule import Size
 from fam_ext.errors import ConfigError
 from fam_ext.hosts.base import replaced
-from fam_ext.hosts.ldm import Traits, check_finite, steered_sampler, steered_unet
-from fam_ext.hosts.ldm_levels import NUM_TRAIN_TIMESTEPS, schedule_from
+from fam_ext.hosts.ldm.sampler import check_finite, steered_sampler
+from fam_ext.hosts.ldm.schedule import NUM_TRAIN_TIMESTEPS, schedule_from
+from fam_ext.hosts.ldm.unet import Traits, steered_unet
 from fam_ext.hosts.steering import Steering
 from fam_ext.jobs.contract import Progress
 from fam_ext.methods.base import Pass, Stage

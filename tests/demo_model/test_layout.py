@@ -13,7 +13,7 @@ import yaml
 from safetensors.torch import load_file
 
 from fam_ext.demo.export import export_checkpoint
-from fam_ext.hosts.diffusers_unet import unet_blocks
+from fam_ext.hosts.diffusers.unet import unet_blocks
 
 from .conftest import build_model
 from .ldm_shapes import checkpoint_shapes

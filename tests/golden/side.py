@@ -120,7 +120,15 @@ def ldm_cases() -> None:
     """A1111's network and samplers, under our hooks: two rows a picture, two pictures in one batch."""
     from fam_ext.core.config import FamConfig
     from fam_ext.core.guide import HiresGuide
-    from fam_ext.hosts import ldm
+
+    try:
+        from fam_ext.hosts.ldm import sampler as ldm_sampler
+        from fam_ext.hosts.ldm import schedule as ldm_schedule
+        from fam_ext.hosts.ldm import unet as ldm_unet
+    except ImportError:  # before the folder
+        from fam_ext.hosts import ldm as ldm_unet
+
+        ldm_sampler = ldm_schedule = ldm_unet
 
     def sampled(kind: str, function: str, **dials):
         def run() -> None:
@@ -141,21 +149,21 @@ def ldm_cases() -> None:
                 "target": torch.nn.functional.interpolate(native, (16, 16), mode="bicubic"),
                 "noise": torch.randn(2, 4, 16, 16, generator=generator),
             }
-            level = ldm.level_at(sampler, float(sampler.sigmas[0]))
+            level = ldm_schedule.level_at(sampler, float(sampler.sigmas[0]))
             x = level.signal * latents["target"] + level.noise * latents["noise"]
             with ExitStack() as hooks:
-                if hasattr(ldm, "guided_unet"):  # before passes
-                    guide, position = HiresGuide(FamConfig(**dials), steps=STEPS, **latents), ldm.Position()
-                    hooks.enter_context(ldm.guided_unet(unet, guide, position=position))
-                    hooks.enter_context(ldm.guided_sampler(sampler, guide, position=position))
+                if hasattr(ldm_unet, "guided_unet"):  # before passes
+                    guide, position = HiresGuide(FamConfig(**dials), steps=STEPS, **latents), ldm_unet.Position()
+                    hooks.enter_context(ldm_unet.guided_unet(unet, guide, position=position))
+                    hooks.enter_context(ldm_sampler.guided_sampler(sampler, guide, position=position))
                 else:
                     from fam_ext.hosts.steering import Steering
                     from tests.methods.passes import fam_pass
 
                     steering = Steering()
                     hooks.enter_context(steering.running(fam_pass(FamConfig(**dials), steps=STEPS, **latents)))
-                    hooks.enter_context(ldm.steered_unet(unet, steering))
-                    hooks.enter_context(ldm.steered_sampler(sampler, steering))
+                    hooks.enter_context(ldm_unet.steered_unet(unet, steering))
+                    hooks.enter_context(ldm_sampler.steered_sampler(sampler, steering))
                 trace.append(sampler.run(x).numpy().copy())
 
         return run

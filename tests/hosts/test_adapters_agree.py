@@ -9,8 +9,8 @@ from fam_ext.core.config import FamConfig
 from fam_ext.core.guide import seeded_noise
 from fam_ext.core.schedule import NoiseLevel
 from fam_ext.demo.export import EMBEDDED_MODEL, ldm_config, ldm_state_dict
-from fam_ext.hosts import ldm
-from fam_ext.hosts.diffusers_unet import UNetHooks
+from fam_ext.hosts.diffusers.unet import UNetHooks
+from fam_ext.hosts.ldm import unet as ldm_unet
 from fam_ext.hosts.steering import Steering
 from fam_ext.methods.base import TARGET, Condition
 from tests.hosts import ldm_toys
@@ -65,7 +65,7 @@ def test_the_guided_outputs_are_equal(both, config):
     with hooks.running(guide):
         by_diffusers = guide.around_model(call, latent, LEVEL, Condition(lambda: torch.zeros(2, dtype=torch.int64)))
     other, steering = make_pass(config), Steering()
-    with steering.running(other), ldm.steered_unet(theirs, steering):
+    with steering.running(other), ldm_unet.steered_unet(theirs, steering):
         steering.latent, steering.level = state, LEVEL
         by_ldm = theirs(latent, torch.full((2,), LEVEL.timestep), context=context)
     assert len(guide.ran().am_calls) == len(other.ran().am_calls) > 0

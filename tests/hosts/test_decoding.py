@@ -13,7 +13,7 @@ from fam_ext.core.frequency import modulate
 from fam_ext.core.guide import HiresGuide
 from fam_ext.core.schedule import NoiseLevel
 from fam_ext.errors import NonFiniteLatentError
-from fam_ext.hosts.diffusers_host import DiffusersHost
+from fam_ext.hosts.diffusers.host import DiffusersHost
 from fam_ext.jobs.run import run_job
 from fam_ext.options.job import Job
 from fam_ext.standalone import DiffusersRenderer

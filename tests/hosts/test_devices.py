@@ -10,7 +10,7 @@ from PIL import Image
 
 from fam_ext import hires
 from fam_ext.core.config import FamConfig
-from fam_ext.hosts.diffusers_host import DiffusersHost
+from fam_ext.hosts.diffusers.host import DiffusersHost
 from fam_ext.methods.catalog import METHODS
 from fam_ext.samplers.names import OFFERED
 from tests.fake_device import DEVICE, FakeDevice, moved

@@ -9,7 +9,7 @@ from fam_ext.core.config import FamConfig
 from fam_ext.core.guide import NativeRecord, seeded_noise
 from fam_ext.core.schedule import NoiseLevel
 from fam_ext.errors import AlreadyGuidedError, ConfigError, UnsupportedModelError
-from fam_ext.hosts.diffusers_unet import UNetHooks, unet_blocks
+from fam_ext.hosts.diffusers.unet import UNetHooks, unet_blocks
 from fam_ext.hosts.sites import select_sites
 from fam_ext.methods.base import NATIVE, TARGET, Condition
 from tests.methods.passes import fam_pass

@@ -1,4 +1,4 @@
-"""hosts/ldm.py on ldm's own UNet classes: sites, the native pass, rows, and nothing left behind."""
+"""hosts/ldm/unet.py on ldm's own UNet classes: sites, the native pass, rows, and nothing left behind."""
 
 from contextlib import contextmanager
 
@@ -10,7 +10,9 @@ from fam_ext.core.config import FamConfig
 from fam_ext.core.guide import NativeRecord
 from fam_ext.core.schedule import NoiseLevel
 from fam_ext.errors import AlreadyGuidedError, ConfigError, UnsupportedModelError
-from fam_ext.hosts import base, ldm, ldm_rows
+from fam_ext.hosts import base
+from fam_ext.hosts.ldm import rows as ldm_rows
+from fam_ext.hosts.ldm import unet as ldm_unet
 from fam_ext.hosts.steering import Steering
 from tests.hosts import ldm_toys
 from tests.methods.passes import fam_pass
@@ -32,7 +34,7 @@ def make_pass(config=None, *, native=(8, 8), target=(16, 16), batch=1, record=No
 def guided(unet, steered, *, state=None, at=LEVEL, traits=None):
     """While open, `unet` is called as in a sampler that stands at `state` and `at`; gives the patched sites."""
     steering = Steering()
-    with steering.running(steered), ldm.steered_unet(unet, steering, traits=traits) as sites:
+    with steering.running(steered), ldm_unet.steered_unet(unet, steering, traits=traits) as sites:
         steering.latent, steering.level = state, at
         yield sites
 
@@ -284,13 +286,13 @@ def test_reference_style_context_is_self_attention_and_banks_fall_through():
 def test_hypernetworks_reach_keys_and_values():
     unet = ldm_toys.unet("small")
     plain = call(unet, make_pass())
-    changed = call(unet, make_pass(), traits=ldm.Traits(hypernetworks=lambda context: (2 * context, context - 1)))
+    changed = call(unet, make_pass(), traits=ldm_unet.Traits(hypernetworks=lambda context: (2 * context, context - 1)))
     assert not torch.allclose(plain, changed, atol=1e-4)
 
 
 def test_no_network_of_another_kind():
     with pytest.raises(UnsupportedModelError, match="Linear"):
-        ldm.up_blocks(torch.nn.Linear(2, 2))
+        ldm_unet.up_blocks(torch.nn.Linear(2, 2))
 
 
 class LargestTensor(TorchDispatchMode):
@@ -348,7 +350,7 @@ def native_rows(steered, order, layout):
     state = steered.initial(LEVEL)
     x = (state / LEVEL.scale)[order]
     steering = Steering()
-    with steering.running(steered), ldm.steered_unet(unet, steering):
+    with steering.running(steered), ldm_unet.steered_unet(unet, steering):
         steering.latent, steering.level, steering.layout = state, LEVEL, layout
         for rows in (x,) if len(layout) == len(order) else x.split(len(order) // 2):
             unet(rows, torch.full((len(rows),), 500.0), context=torch.zeros(len(rows), 5, ldm_toys.CONTEXT))

@@ -10,7 +10,10 @@ import torch
 from fam_ext.core.config import FamConfig
 from fam_ext.core.guide import NativeRecord
 from fam_ext.errors import NonFiniteLatentError, UnsupportedSamplerError
-from fam_ext.hosts import base, ldm
+from fam_ext.hosts import base
+from fam_ext.hosts.ldm import sampler as ldm_sampler
+from fam_ext.hosts.ldm import schedule as ldm_schedule
+from fam_ext.hosts.ldm import unet as ldm_unet
 from fam_ext.hosts.steering import Steering
 from tests.fake_device import DEVICE, FakeDevice, move
 from tests.hosts import ldm_toys
@@ -23,7 +26,7 @@ pytestmark = [
 ]
 STEPS = 4
 ADAPTIVE = ["sample_dpm_fast", "sample_dpm_adaptive"]  # these put their sigmas in tensors on the device themselves
-FIXED = sorted(name for name in ldm.FOLLOWING if name.startswith("sample_") and name != "sample_lcm")
+FIXED = sorted(name for name in ldm_sampler.FOLLOWING if name.startswith("sample_") and name != "sample_lcm")
 CPU = torch.device("cpu")
 
 
@@ -93,17 +96,17 @@ class Run:
     def record(self):
         """Return the record of a native run."""
         record = NativeRecord()
-        with ldm.recorded_sampler(self.sampler, record):
+        with ldm_sampler.recorded_sampler(self.sampler, record):
             self.sample(self.native * 14.6)
         return record
 
     def guided(self, record=None):
         steered, steering = fam_pass(self.config, record=record, **self.parts), Steering()
-        x = steered.initial(ldm.level_at(self.sampler, float(self.sampler.sigmas[0])))
+        x = steered.initial(ldm_schedule.level_at(self.sampler, float(self.sampler.sigmas[0])))
         with (
             steering.running(steered),
-            ldm.steered_unet(self.unet, steering),
-            ldm.steered_sampler(self.sampler, steering),
+            ldm_unet.steered_unet(self.unet, steering),
+            ldm_sampler.steered_sampler(self.sampler, steering),
         ):
             return self.sample(x)
 
@@ -209,7 +212,7 @@ def test_the_first_state_that_is_not_finite_ends_the_run(at):
         run.sampler.inner.inner_model.apply_model = breaking
         if at == STEPS - 1:  # the last: nothing follows it inside the sampler
             with pytest.raises(NonFiniteLatentError, match="--no-half"):
-                ldm.check_finite(run.guided())
+                ldm_sampler.check_finite(run.guided())
         else:
             with pytest.raises(NonFiniteLatentError, match="--no-half"):
                 run.guided()

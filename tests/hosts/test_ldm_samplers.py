@@ -1,4 +1,4 @@
-"""hosts/ldm.py on k-diffusion's samplers: FM changes each state once, and never an estimate."""
+"""hosts/ldm/sampler.py on k-diffusion's samplers: FM changes each state once, and never an estimate."""
 
 import pytest
 import torch
@@ -6,7 +6,8 @@ import torch
 from fam_ext.core.config import FamConfig
 from fam_ext.core.guide import NativeRecord
 from fam_ext.errors import ConfigError, UnsupportedSamplerError
-from fam_ext.hosts import ldm, ldm_levels
+from fam_ext.hosts.ldm import sampler as ldm_sampler
+from fam_ext.hosts.ldm import schedule as ldm_schedule
 from fam_ext.hosts.steering import Steering
 from fam_ext.methods.base import Pass, Pictures
 from tests.hosts import ldm_toys
@@ -34,7 +35,7 @@ def noting(replace=None):
 
 def run(name, guide, x=None):
     sampler, steering = ldm_toys.Sampler(name, steps=STEPS), Steering()
-    with steering.running(guide), ldm.steered_sampler(sampler, steering):
+    with steering.running(guide), ldm_sampler.steered_sampler(sampler, steering):
         return sampler, sampler.run(latent() if x is None else x)
 
 
@@ -66,7 +67,7 @@ def test_dpm_fast_and_adaptive_change_states_only():
 
 
 def test_a_step_that_adaptive_rejects_is_not_changed_twice():
-    calls = ldm.StateCalls("sample_dpm_adaptive", steps=3)
+    calls = ldm_sampler.StateCalls("sample_dpm_adaptive", steps=3)
     state, estimate, following = torch.zeros(1), torch.ones(1), torch.ones(1)
     assert calls.is_state(state)
     assert not calls.is_state(estimate) and not calls.is_state(estimate)
@@ -107,7 +108,7 @@ def test_a_failure_inside_the_sampler_leaves_nothing():
     guide = noting()
     guide.before_step = lambda state, level: (_ for _ in ()).throw(RuntimeError("no"))
     steering = Steering()
-    with pytest.raises(RuntimeError), steering.running(guide), ldm.steered_sampler(sampler, steering):
+    with pytest.raises(RuntimeError), steering.running(guide), ldm_sampler.steered_sampler(sampler, steering):
         sampler.run(latent())
     assert steering.active is None
     assert "forward" not in sampler.model_wrap_cfg.__dict__ and "callback_state" not in sampler.__dict__
@@ -116,25 +117,25 @@ def test_a_failure_inside_the_sampler_leaves_nothing():
 @pytest.mark.parametrize("name", ["unipc", "sample_res_multistep"])
 def test_samplers_whose_state_is_out_of_reach_are_refused_by_name(name):
     with pytest.raises(UnsupportedSamplerError, match=name):
-        ldm.StateCalls(name, steps=3)
+        ldm_sampler.StateCalls(name, steps=3)
 
 
 @pytest.mark.parametrize("name", [*ONE, *TWO])
 def test_the_native_run_is_recorded_at_every_step(name):
     sampler, record = ldm_toys.Sampler(name, steps=STEPS), NativeRecord()
-    with ldm.recorded_sampler(sampler, record):
+    with ldm_sampler.recorded_sampler(sampler, record):
         sampler.run(latent())
     assert len(record) == STEPS
-    level, first = record.nearest(ldm.level_at(sampler, 14.6))
+    level, first = record.nearest(ldm_schedule.level_at(sampler, 14.6))
     assert level.noise == pytest.approx(14.6, rel=1e-3) and torch.allclose(first, latent())
 
 
 def test_levels_of_both_families():
     sampler = ldm_toys.Sampler("sample_euler")
-    level = ldm.level_at(sampler, 14.6)
+    level = ldm_schedule.level_at(sampler, 14.6)
     assert level.timestep == pytest.approx(999, abs=1) and level.signal == 1 and level.noise == 14.6
     sampler.model_wrap_cfg.inner_model = torch.nn.Identity()  # the DDIM family's has no sigmas
-    level = ldm.level_at(sampler, 501.0)
+    level = ldm_schedule.level_at(sampler, 501.0)
     abar = float(ldm_toys.alphas_cumprod()[501])
     assert level.timestep == 501 and level.signal**2 == pytest.approx(abar) and level.scale == pytest.approx(1)
 
@@ -143,15 +144,15 @@ def test_levels_of_both_families():
 def test_the_schedule_is_the_host_s_own_from_start_on(start):
     sampler = ldm_toys.Sampler("sample_euler")
     full = sampler.get_sigmas(None, 12)
-    schedule = ldm_levels.schedule_from(sampler, None, steps=12, start=start)
+    schedule = ldm_schedule.schedule_from(sampler, None, steps=12, start=start)
     for denoising in (start, 0.999):  # the host asks for more and takes the last calls + 1
         total = int(schedule.steps / min(denoising, 0.999))
         given = schedule.give(None, total)[total - schedule.steps :]
         assert torch.equal(given, full[-(schedule.calls + 1) :])
-    assert ldm.level_at(sampler, float(given[0])).timestep <= 1000 * start + 1
+    assert ldm_schedule.level_at(sampler, float(given[0])).timestep <= 1000 * start + 1
     if start < 1:
         before = float(full[-(schedule.calls + 2)])
-        assert ldm.level_at(sampler, before).timestep > 1000 * start
+        assert ldm_schedule.level_at(sampler, before).timestep > 1000 * start
 
 
 class Ddim:
@@ -164,7 +165,7 @@ class Ddim:
 
 @pytest.mark.parametrize("start", [1.0, 0.6])
 def test_the_ddim_family_begins_where_its_noise_was_added(start):
-    schedule = ldm_levels.schedule_from(Ddim(), None, steps=20, start=start)
+    schedule = ldm_schedule.schedule_from(Ddim(), None, steps=20, start=start)
     given = schedule.give(None, 0)
     noise_level, run_over = given[schedule.steps - 1], given[: schedule.steps - 1]
     assert noise_level == run_over[-1] == (951 if start == 1 else 551)
@@ -174,14 +175,14 @@ def test_the_ddim_family_begins_where_its_noise_was_added(start):
 
 def test_a_start_that_leaves_no_step_is_answered():
     with pytest.raises(ConfigError, match=r"start is 0\.01"):
-        ldm_levels.schedule_from(Ddim(), None, steps=3, start=0.01)
+        ldm_schedule.schedule_from(Ddim(), None, steps=3, start=0.01)
 
 
 @pytest.mark.parametrize("name", ["sample_euler", "sample_heun"])
 def test_a_pass_without_a_reference_begins_from_its_own_noise_alone(name):
     steered = Pass(Pictures(latent(), None, latent(4) / 14.6, None, steps=STEPS))
     sampler, result = run(name, steered, latent(seed=9))
-    begun = steered.initial(ldm.level_at(sampler, float(sampler.sigmas[0])))
+    begun = steered.initial(ldm_schedule.level_at(sampler, float(sampler.sigmas[0])))
     assert torch.equal(result, ldm_toys.Sampler(name, steps=STEPS).run(begun.clone()))
 
 
@@ -190,8 +191,12 @@ def test_a_sampler_out_of_reach_serves_a_pass_that_leaves_the_state_alone():
     own = sampler.func
     sampler.func = lambda *args, **more: own(*args, **more)
     sampler.func.__name__ = "sample_of_another_extension"
-    with steering.running(Pass(noting().pictures)), ldm.steered_sampler(sampler, steering):
+    with steering.running(Pass(noting().pictures)), ldm_sampler.steered_sampler(sampler, steering):
         result = sampler.run(latent())
     assert torch.equal(result, ldm_toys.Sampler("sample_euler", steps=STEPS).run(latent()))
-    with pytest.raises(UnsupportedSamplerError), steering.running(noting()), ldm.steered_sampler(sampler, steering):
+    with (
+        pytest.raises(UnsupportedSamplerError),
+        steering.running(noting()),
+        ldm_sampler.steered_sampler(sampler, steering),
+    ):
         pass

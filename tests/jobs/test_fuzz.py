@@ -15,7 +15,7 @@ from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 
 from fam_ext.errors import ConfigError, FamError
-from fam_ext.hosts.prompts import parse_emphasis, split_extra_networks
+from fam_ext.hosts.diffusers.prompts import parse_emphasis, split_extra_networks
 from fam_ext.jobs import plan
 from fam_ext.jobs.journal.rows import request_of
 from fam_ext.jobs.names import output_name

@@ -3,7 +3,7 @@
 import pytest
 import torch
 
-from fam_ext.hosts.diffusers_host import DiffusersHost
+from fam_ext.hosts.diffusers.host import DiffusersHost
 from tests.hosts import toys
 
 

@@ -87,7 +87,7 @@ def test_offloaded_a_model_makes_the_same_picture(offload):
     import numpy as np
 
     from fam_ext import hires
-    from fam_ext.hosts.diffusers_host import DiffusersHost
+    from fam_ext.hosts.diffusers.host import DiffusersHost
     from tests.hosts import toys
 
     pictures = []

@@ -8,7 +8,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from fam_ext.errors import PictureError
-from fam_ext.hosts.prompts import (
+from fam_ext.hosts.diffusers.prompts import (
     CHUNK,
     MAX_CHUNKS,
     Span,

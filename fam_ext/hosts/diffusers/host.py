@@ -11,8 +11,8 @@ from torch import Tensor
 
 from fam_ext.core.schedule import NoiseLevel, Size
 from fam_ext.hosts.base import Model, Prompt
-from fam_ext.hosts.diffusers_unet import UNetHooks
-from fam_ext.hosts.prompts import count_chunks, cut_note, encode_prompt, is_open_clip
+from fam_ext.hosts.diffusers.prompts import count_chunks, cut_note, encode_prompt, is_open_clip
+from fam_ext.hosts.diffusers.unet import UNetHooks
 from fam_ext.methods.base import OFF, TARGET, Condition, Pass
 from fam_ext.methods.capabilities import STANDALONE
 from fam_ext.samplers.names import OFFERED

@@ -12,7 +12,7 @@ from torch import Tensor, nn
 from fam_ext.core.schedule import Size
 from fam_ext.errors import AlreadyGuidedError, UnsupportedModelError
 from fam_ext.hosts.base import replaced
-from fam_ext.hosts.compiled import attend, handle_of
+from fam_ext.hosts.diffusers.compiled import attend, handle_of
 from fam_ext.hosts.sites import Site, select_sites
 from fam_ext.hosts.steering import Steering
 from fam_ext.methods.base import NATIVE, OFF, Pass

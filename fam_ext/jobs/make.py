@@ -136,12 +136,12 @@ def draw(renderer: Renderer, loaded: Loaded, item: Item, progress: Progress) -> 
         except UnsupportedScheduleError:
             if "schedule" not in item.taken or request.schedule == "Automatic":
                 raise
-            notes.append(f"schedule {request.schedule} is not offered; Automatic was used")
+            notes.append(f"schedule {request.schedule} is not offered, Automatic was used")
             request = dataclasses.replace(request, schedule="Automatic")
         except UnsupportedSamplerError:
             if "sampler" not in item.taken or request.sampler == FALLBACK_SAMPLER:
                 raise
-            notes.append(f"sampler {request.sampler} is not offered; {FALLBACK_SAMPLER} was used")
+            notes.append(f"sampler {request.sampler} is not offered, {FALLBACK_SAMPLER} was used")
             request = dataclasses.replace(request, sampler=FALLBACK_SAMPLER)
     height, width = request.size
     if rendered.image.size != (width, height):

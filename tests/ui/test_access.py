@@ -40,6 +40,7 @@ def test_every_part_has_a_name_in_every_state(page, tmp_path):  # noqa: F811
     page.click("#fam_hires_start")
     page.wait_for_selector("#fam_hires_status .fam-status:has-text('done: 2 done')")
     page.wait_for_selector("fam-compare [role=slider]")
+    page.wait_for_selector("#fam_hires_gallery button[aria-label='Result 1']")
     assert page.evaluate(NAMELESS) == [] and faults(page) == []
 
 

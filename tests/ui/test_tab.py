@@ -168,7 +168,7 @@ def folder_with(tmp_path, count):
         picture(
             source / f"{number}.png",
             f"apple {number}\nSteps: 5, Sampler: Euler, CFG scale: 3, Seed: 9",
-            (8 * number, 60, 40),
+            (8 * number % 256, 60, 40),
         )
     picture(source / "black.png", color=(0, 0, 0))
     (source / "broken.png").write_bytes(b"\x89PNG\r\n\x1a\n")
@@ -270,7 +270,7 @@ def test_the_titles_say_what_is_in_force_and_the_panel_what_will_happen(page, tm
 
 
 def test_a_job_is_shown_after_a_reload_and_in_a_second_browser(browser, url, page, tmp_path):
-    open_folder(page, folder_with(tmp_path, 30))
+    open_folder(page, folder_with(tmp_path, 150))  # longer than a slow browser takes
     page.fill("#fam_hires_folder_prompt textarea", "a stone")
     page.click("#fam_hires_start")
     page.wait_for_selector("#fam_hires_status_table tr[data-state=done] >> nth=1")

@@ -79,6 +79,9 @@ function fam_hires_running() {
 function fam_hires_watch() {
     let last = '';
     setInterval(() => {
+        fam_hires_root().querySelectorAll('#fam_hires_gallery button:not([aria-label])').forEach((button, number) => {
+            button.setAttribute('aria-label', `Result ${number + 1}`);
+        });
         const status = fam_hires_element('status');
         if (!status || document.hidden || !fam_hires_element('row').offsetParent) {
             return;

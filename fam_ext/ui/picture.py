@@ -138,13 +138,15 @@ def bind_picture(
             return [size, opened, gr.update(), sentence_html(note), *(gr.update() for _ in fields)]
         return [size, gr.update(), text, *take(text)]
 
-    picture["image"].change(
+    loading = picture["image"].change(
         loaded,
         inputs=[picture["image"], picture["infotext"]],
         outputs=[native, words_fold, picture["infotext"], picture["note"], *fields],
         show_progress=False,
         api_name=False,
     )
+    # a picture without an infotext changes no part
+    loading.then(None, _js="fam_hires_look_soon", inputs=[], outputs=[])
     picture["apply"].click(
         take, inputs=[picture["infotext"]], outputs=[picture["note"], *fields], show_progress=False, api_name=False
     )

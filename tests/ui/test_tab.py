@@ -102,7 +102,7 @@ def browser():
 @pytest.fixture
 def page(browser, url):
     page = browser.new_page(viewport={"width": 1400, "height": 1200})
-    page.set_default_timeout(30_000)
+    page.set_default_timeout(90_000)
     page.goto(url, wait_until="domcontentloaded")
     page.wait_for_selector("#fam_hires_generate")
     time.sleep(0.5)
@@ -135,7 +135,7 @@ def test_one_picture(page, tmp_path):
     assert page.input_value("#fam_hires_steps input[type=number]") == "7"
     assert page.input_value("#fam_hires_cutoff input") == "0.3"
     page.click("#fam_hires_generate")
-    page.wait_for_selector("#fam_hires_compare img[slot] >> nth=1")
+    page.wait_for_selector("#fam_hires_compare [role=slider]")
     infotext = page.inner_text("#html_info_fam_hires")
     assert "Steps: 7" in infotext and "Seed: 9" in infotext and "FAM cutoff: 0.3" in infotext
     sizes = page.eval_on_selector_all(
@@ -168,7 +168,7 @@ def folder_with(tmp_path, count):
         picture(
             source / f"{number}.png",
             f"apple {number}\nSteps: 5, Sampler: Euler, CFG scale: 3, Seed: 9",
-            (8 * number, 60, 40),
+            (8 * number % 256, 60, 40),
         )
     picture(source / "black.png", color=(0, 0, 0))
     (source / "broken.png").write_bytes(b"\x89PNG\r\n\x1a\n")
@@ -235,13 +235,20 @@ def test_the_titles_say_what_is_in_force_and_the_panel_what_will_happen(page, tm
 
     page.wait_for_function("document.querySelector('#fam_hires_fold_method').innerText.includes('32 cycles')")
     assert "Three steps" in page.inner_text("#fam_hires_outlook")
+    # a picture that brings nothing is said too, and asks for words
+    picture(tmp_path / "bare.png")
+    page.set_input_files("#fam_hires_image input[type=file]", str(tmp_path / "bare.png"))
+    page.wait_for_selector("#fam_hires_size:has-text('64 x 48 to 128 x 96 px')")
+    page.wait_for_selector("#fam_hires_infotext textarea", state="visible")
+    page.click("#fam_hires_image [aria-label='Remove Image'], #fam_hires_image [aria-label='Clear']")
+    page.wait_for_selector("#fam_hires_size:has-text('once there is a picture')")
     picture(tmp_path / "native.png", "a red apple\nSteps: 7, Sampler: Euler, CFG scale: 3, Seed: 9")
     page.set_input_files("#fam_hires_image input[type=file]", str(tmp_path / "native.png"))
     page.wait_for_selector("#fam_hires_size:has-text('64 x 48 to 128 x 96 px')")
     page.wait_for_selector("#fam_hires_outlook:has-text('Euler, about 5 of 7 steps')")
     assert title("picture_words") == "Words: “a red apple”" and title("sampling") == "Sampler: Euler, 7 steps, CFG 3"
     page.click("#fam_hires_generate")
-    page.wait_for_selector("#fam_hires_compare img[slot] >> nth=1")
+    page.wait_for_selector("#fam_hires_compare [role=slider]")
     # the next one's time is known now
     page.fill("#fam_hires_scale input[type=number]", "3")
     page.press("#fam_hires_scale input[type=number]", "Tab")
@@ -263,7 +270,7 @@ def test_the_titles_say_what_is_in_force_and_the_panel_what_will_happen(page, tm
 
 
 def test_a_job_is_shown_after_a_reload_and_in_a_second_browser(browser, url, page, tmp_path):
-    open_folder(page, folder_with(tmp_path, 30))
+    open_folder(page, folder_with(tmp_path, 150))  # longer than a slow browser takes
     page.fill("#fam_hires_folder_prompt textarea", "a stone")
     page.click("#fam_hires_start")
     page.wait_for_selector("#fam_hires_status_table tr[data-state=done] >> nth=1")
@@ -281,7 +288,7 @@ def test_a_job_is_shown_after_a_reload_and_in_a_second_browser(browser, url, pag
         one.wait_for_selector("#fam_hires_status .fam-status:has-text('cancelled')")
         one.wait_for_selector("#fam_hires_start", state="visible")
     # a file is chosen for comparing by its name in the table, and the table shows only what is asked for
-    page.wait_for_selector("#fam_hires_compare img[slot] >> nth=1")
+    page.wait_for_selector("#fam_hires_compare [role=slider]")
     last = page.get_attribute("#fam_hires_compare img[slot] >> nth=1", "src")
     page.click(".fam-pick >> nth=-1")
     page.wait_for_function("src => document.querySelectorAll('#fam_hires_compare img')[1].src !== src", arg=last)

@@ -66,7 +66,7 @@ def test_only_what_changed_is_made_again(tmp_path: Path) -> None:
     renderer = Fast()
     summary = run_job(options(source, tmp_path / "out"), lambda: renderer)
     assert {request.prompt for request in renderer.seen} == {"picture 0", "new"}
-    assert (summary.done, summary.done_before) == (2, 2)
+    assert (summary.done, summary.done_before, summary.kept) == (2, 2, 0)
 
 
 def test_other_settings_keep_the_outputs_unless_overwrite(tmp_path: Path) -> None:

@@ -87,10 +87,12 @@ def distance_interval(
 
 def with_interval(values: Sequence[float], unit: str = "", *, digits: int = 2) -> str:
     """Return "mean (low to high, n N)" of one value a picture."""
-    if len(values) < 2:
-        return f"n {len(values)}"
-    low, high = interval(values)
+    if not values:
+        return "n 0"
     mean = sum(values) / len(values)
+    if len(values) == 1:
+        return f"{mean:.{digits}f}{unit} (n 1)"
+    low, high = interval(values)
     return f"{mean:.{digits}f}{unit} ({low:.{digits}f} to {high:.{digits}f}, n {len(values)})"
 
 

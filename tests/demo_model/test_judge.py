@@ -116,7 +116,7 @@ def test_an_interval_of_a_distance_is_over_pictures_not_crops() -> None:
 
 def test_a_mean_comes_with_its_interval_and_n() -> None:
     assert measured.share([True, True, True, True]) == "100.0 % (100.0 to 100.0, n 4)"
-    assert measured.with_interval([1.0]) == "n 1"
+    assert measured.with_interval([1.0], " dB") == "1.00 dB (n 1)" and measured.with_interval([]) == "n 0"
     text = measured.with_interval([1.0, 3.0], " dB", digits=1)
     assert text.startswith("2.0 dB (1.0 to 3.0, n 2)")
 

@@ -10,6 +10,10 @@ import pytest
 import torch
 from torch import Tensor
 
+from .test_scenes import shapes
+
+__all__ = ["shapes"]
+
 pytestmark = pytest.mark.slow  # diffusers' networks take longer to import than a unit file may run
 
 
@@ -95,3 +99,22 @@ def test_what_was_written_can_be_trained_on(vae: Any, tmp_path: Path) -> None:
     norms.read_freed(again, tmp_path)
     for wanted, found in zip(both(freed, pictures(2)), both(again, pictures(2)), strict=True):
         assert (found - wanted).abs().mean() < 0.03 * wanted.std()
+
+
+def test_decoder_only_leaves_the_encoder_to_the_bit(vae: Any, shapes: Path) -> None:
+    import vae as script
+    from safetensors.torch import load_file
+
+    start = shapes / "start"
+    vae.save_pretrained(start)
+    freed = norms.free(vae, pictures(2))
+    norms.write_freed(freed, start)
+    places = ["--work", str(shapes), "--start", str(start), "--out", str(shapes / "out")]
+    sizes = ["--sizes", "64", "--crop", "32", "--batch", "1", "--state", str(shapes / "vae.pt")]
+    how = ["--scenes", "--free", "--decoder-only", "--latent-noise", "0.1", "--steps", "2", "--average", "0.5"]
+    script.train(script.parse([*places, *sizes, *how]))
+    before, after = (load_file(folder / norms.FREED) for folder in (start, shapes / "out"))
+    moved = {name.split(".")[0] for name in before if not torch.equal(before[name], after[name])}
+    assert moved == {"decoder", "post_quant_conv"}
+    with pytest.raises(SystemExit, match="another --decoder-only"):
+        script.train(script.parse([*places, *sizes, *[word for word in how if word != "--decoder-only"]]))

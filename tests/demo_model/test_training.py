@@ -67,6 +67,31 @@ def test_the_clock_and_the_rate() -> None:
     assert cosine(0.0) < 0.1 and cosine(0.02) == pytest.approx(1) and cosine(1.0) == pytest.approx(0.02)
 
 
+def test_a_classifier_learns_stops_goes_on_and_is_averaged(tmp_path: Path) -> None:
+    from training import teach
+
+    values = torch.randn(32, 3, generator=torch.Generator().manual_seed(0))
+    wanted = (values[:, 0] > 0).long()
+    state = tmp_path / "new" / "net.pt"
+    torch.manual_seed(0)
+    net = torch.nn.Linear(3, 2)
+    seen: list[int] = []
+
+    def loss_of(step: int) -> torch.Tensor:
+        seen.append(step)
+        return torch.nn.functional.cross_entropy(net(values), wanted)
+
+    how = {"state": state, "minutes": 5.0, "rate": 2.0, "decay": 0.5}  # the rate starts at a twentieth
+    assert teach(net, loss_of, steps=20, **how)[0] == 20
+    held = torch.load(state, weights_only=True)
+    assert torch.equal(net.weight, held["average"]["weight"])
+    assert not torch.equal(net.weight, held["net"]["weight"]) and not net.training
+    net = torch.nn.Linear(3, 2)
+    assert teach(net, loss_of, steps=20, **how)[0] == 40 and seen == list(range(40))
+    assert (net(values).argmax(dim=1) == wanted).float().mean() > 0.9
+    assert teach(net, loss_of, steps=-1, **{**how, "minutes": 0.0})[0] == 40  # the time is up
+
+
 @pytest.mark.parametrize("workers", [0, 2])
 def test_what_is_made_ahead_comes_in_order(workers: int) -> None:
     import itertools
@@ -206,6 +231,71 @@ def test_a_merged_model_lies_between_two(toy_model: Path, tmp_path: Path) -> Non
     assert not list(tmp_path.glob("none*"))
 
 
+def test_only_the_encoder_names_the_latents_of_a_vae_that_goes_on(tmp_path: Path) -> None:
+    from norms import keep_encoder
+    from training import FREED, tag_of, write_small
+
+    weights = {"encoder.a": torch.rand(4, 4), "quant_conv.b": torch.rand(4), "decoder.a": torch.rand(4, 4)}
+    tags: dict[str, str] = {}
+    for name, changed in (("start", ""), ("decoder", "decoder.a"), ("encoder", "encoder.a")):
+        (tmp_path / name).mkdir()
+        (tmp_path / name / "diffusion_pytorch_model.safetensors").write_bytes(name.encode())
+        write_small({**weights, **({changed: weights[changed] + 1} if changed else {})}, tmp_path / name / FREED)
+        tags[name] = tag_of(tmp_path / name)
+    assert tags["start"] == tags["decoder"] != tags["encoder"]
+    keep_encoder(tmp_path / "start", tmp_path / "encoder")
+    assert tag_of(tmp_path / "encoder") == tags["start"]
+    (tmp_path / "encoder" / FREED).unlink()
+    assert tag_of(tmp_path / "encoder") != tags["start"]
+
+
+def test_a_vae_piece_has_to_fit_its_smallest_render(capsys: pytest.CaptureFixture) -> None:
+    import vae
+
+    with pytest.raises(SystemExit):
+        vae.parse(["--sizes", "256", "64", "--crop", "96"])
+    assert "--crop 96 is larger than the smallest of --sizes, 64" in capsys.readouterr().err
+    with pytest.raises(SystemExit):
+        vae.parse(["--decoder-only", "--free"])
+    assert "--decoder-only needs" in capsys.readouterr().err
+
+
+def test_latents_of_a_wrong_scale_are_refused_before_they_are_kept(work: Path) -> None:
+    from types import SimpleNamespace
+
+    import unet
+    from data import Collection, Renders
+
+    class Coder:
+        device, config = torch.device("cpu"), SimpleNamespace(scaling_factor=1.0)
+        wide = 6.0
+
+        def encode(self, images: torch.Tensor) -> Any:
+            values = torch.randn(len(images), 4, 8, 8, generator=torch.Generator().manual_seed(0)) * self.wide
+            return SimpleNamespace(latent_dist=SimpleNamespace(mode=lambda: values))
+
+    coder = Coder()
+    latents = unet.Latents(Renders(Collection(work), 64), coder, tag="toy")
+    with pytest.raises(SystemExit, match=r"spread of [56]\.\d, not about 1; run align\.py"):
+        latents.get([(0, False)])
+    assert not latents.done.any()
+    coder.wide = 1.0
+    assert latents.get([(0, False)]).shape == (1, 4, 8, 8) and latents.done[0, 0]
+
+
+def test_only_what_is_encoded_is_drawn_when_asked_for(work: Path) -> None:
+    import unet
+    from data import Collection, Renders
+
+    collection = Collection(work)
+    latents = unet.Latents(Renders(collection, 64), None, tag="toy")
+    with pytest.raises(SystemExit, match=r"run latents\.py"):
+        unet.encoded(collection, latents, collection.names)
+    latents.done[collection.variants["red-circle"], 0] = 1
+    latents.done[collection.variants["cook"][:2], 0] = 1  # of six
+    assert unet.encoded(collection, latents, collection.names) == ["red-circle"]
+
+
 @pytest.mark.parametrize("share", ["1", "0.1", "-0.5"])
 def test_closer_views_leave_whole_pictures_in_a_step_and_are_some(share: str, capsys: pytest.CaptureFixture) -> None:
     import unet
@@ -240,6 +330,7 @@ def test_a_closer_view_is_a_window_of_a_larger_render_at_its_place(work: Path) -
     assert len({window.numpy().tobytes() for window in windows}) > 1
 
 
+@pytest.mark.slow
 def test_the_new_tokenizer_reads_alike_slow_and_fast(tmp_path: Path) -> None:
     """The slow rule of CLIP, written out here, is what the WebUI's transformers uses; the fast one is ours."""
     import unet

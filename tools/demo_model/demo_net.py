@@ -9,7 +9,6 @@ import argparse
 import json
 import logging
 import random
-import time
 from pathlib import Path
 
 import numpy as np
@@ -18,7 +17,7 @@ import torch.nn.functional as F
 from data import WORK, Collection, Renders
 from safetensors.torch import save_file
 from torch import Tensor
-from training import Average, Clock, cosine, pick_device, save_atomically
+from training import pick_device, teach
 
 from fam_ext.demo import demo_net
 from fam_ext.demo.demo_net import DemoNet, agreement
@@ -89,27 +88,8 @@ def train(options: argparse.Namespace) -> None:
     torch.manual_seed(options.seed)
     net = DemoNet(len(labels)).to(device)
     net = net.to(memory_format=torch.channels_last)  # pyright: ignore[reportCallIssue]
-    optimizer = torch.optim.AdamW(net.parameters(), lr=options.rate, weight_decay=0.05)
-    average = Average(net, 0.998)
-    clock, step = Clock(options.minutes * 60), 0
-    state_path = options.work / "demo_net.pt"
-    if state_path.is_file():
-        state = torch.load(state_path, map_location=device, weights_only=True)
-        net.load_state_dict(state["net"])
-        optimizer.load_state_dict(state["optimizer"])
-        average.load(state["average"])
-        clock.spent, step = state["spent"], state["step"]
-        logger.info("going on from step %d, %.0f s", step, clock.spent)
 
-    def save() -> None:
-        state = {"net": net.state_dict(), "optimizer": optimizer.state_dict(), "average": average.values}
-        save_atomically({**state, "spent": clock.total(), "step": step}, state_path)
-
-    net.train()
-    saved = shown = time.monotonic()
-    while not clock.done() and step != options.steps:
-        for group in optimizer.param_groups:
-            group["lr"] = options.rate * cosine(clock.share(), warm=0.03)
+    def loss_of(step: int) -> Tensor:
         rng = random.Random(options.seed * 1_000_003 + step)
         generator = torch.Generator().manual_seed(options.seed * 1_000_003 + step)
         chosen = collection.draw(rng, options.batch)
@@ -119,28 +99,16 @@ def train(options: argparse.Namespace) -> None:
             plain=options.plain,
         )  # fmt: skip
         views = views.to(device).contiguous(memory_format=torch.channels_last)
-        loss = F.cross_entropy(net(views), wanted, label_smoothing=0.1)
-        optimizer.zero_grad(set_to_none=True)
-        loss.backward()
-        torch.nn.utils.clip_grad_norm_(net.parameters(), 5.0)
-        optimizer.step()
-        average.update(net)
-        step += 1
-        if time.monotonic() - shown > 30:
-            shown = time.monotonic()
-            logger.info("step %d  %.0f s  loss %.3f", step, clock.total(), loss.item())
-        if time.monotonic() - saved > 120:
-            saved = time.monotonic()
-            save()
-    save()
-    average.copy_to(net)
-    net.eval()
+        return F.cross_entropy(net(views), wanted, label_smoothing=0.1)
+
+    state = options.work / "demo_net.pt"
+    step, seconds = teach(net, loss_of, state=state, minutes=options.minutes, steps=options.steps, rate=options.rate)
     write(net, collection.names, options.out)
     top1, top5 = check(net, collection, renders, count=options.check, seed=options.seed + 1)
     size = (options.out / demo_net.WEIGHTS.name).stat().st_size / 1e6
     logger.info(
         "demo-net: %d steps, %.0f s, %.1f MB; unseen augmentations of renders: top-1 %.3f, top-5 %.3f (n %d)",
-        step, clock.total(), size, top1, top5, options.check,
+        step, seconds, size, top1, top5, options.check,
     )  # fmt: skip
 
 
@@ -173,7 +141,7 @@ def main() -> None:
     parser.add_argument("--work", type=Path, default=WORK)
     parser.add_argument("--out", type=Path, default=demo_net.WEIGHTS.parent)
     parser.add_argument("--minutes", type=float, default=30.0, help="training time, over all starts")
-    parser.add_argument("--steps", type=int, default=-1, help="stop at this step, however early")
+    parser.add_argument("--steps", type=int, default=-1, help="stop after this many steps, however early")
     parser.add_argument("--batch", type=int, default=96)
     parser.add_argument("--rate", type=float, default=2e-3)
     parser.add_argument("--plain", type=float, default=0.0, help="share of the views that are as rendered, but moved")

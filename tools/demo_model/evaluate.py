@@ -17,7 +17,7 @@ from pathlib import Path
 import torch
 import torch.nn.functional as F
 from data import Collection, Renders
-from made import METHODS, Made, add_options, hardware, save_grid
+from made import METHODS, Made, Row, add_options, save_grid
 from torch import Tensor
 
 from fam_ext.demo.demo_net import (
@@ -32,9 +32,6 @@ from fam_ext.demo.demo_net import (
 )
 
 logger = logging.getLogger(__name__)
-
-Row = tuple[str, str, str]
-"""What is measured, the value, the bar it is held against ("" = none)."""
 
 WHITE_TOLERANCE = 0.1
 SMALLEST_PIECE = 0.002
@@ -212,16 +209,7 @@ class Evaluation(Made):
         """Return the table in Markdown, also written to `folder`."""
         rows = [*self.vae_rows(), *self.native_rows(), *self.first_rows(), *self.held_out_rows(), *self.hires_rows()]
         rows += self.time_rows()
-        options = self.options
-        head = (
-            f"Model {self.tag}, native {self.side} px, DDIM {options.steps}, guidance {options.guidance:g},"
-            f" seed {options.seed}; {hardware()}"
-        )
-        lines = [head, "", "| measure | value | bar |", "|---|---|---|"]
-        lines += [f"| {what} | {value} | {bar} |" for what, value, bar in rows]
-        table = "\n".join(lines) + "\n"
-        (self.folder / "table.md").write_text(table, encoding="utf-8")
-        return table
+        return self.write_table(rows, "table.md")
 
 
 def _mean(values: Sequence[float]) -> float:

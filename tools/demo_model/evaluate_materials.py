@@ -23,7 +23,7 @@ import torch
 import torch.nn.functional as F
 from data import compose, drawing_of
 from evaluate import components, psnr, shrunk
-from made import METHODS, Made, add_options, hardware, save_grid
+from made import METHODS, Made, Row, add_options, save_grid
 from measures import coarse_colour, interval, texture_period
 from things import GROUNDS, Scene, draw_scenes
 from torch import Tensor
@@ -32,9 +32,6 @@ from fam_ext.demo.demo_net import frechet_distance, kernel_distance
 
 RESIZE = "resize"
 DRAWS = 100
-
-Row = tuple[str, str, str]
-"""What is measured, the value, the bar it is held against ("" = none)."""
 
 
 def as_picture(values: Tensor) -> np.ndarray:
@@ -90,10 +87,12 @@ def distance_interval(
 
 def with_interval(values: Sequence[float], unit: str = "", *, digits: int = 2) -> str:
     """Return "mean (low to high, n N)" of one value a picture."""
-    if len(values) < 2:
-        return f"n {len(values)}"
-    low, high = interval(values)
+    if not values:
+        return "n 0"
     mean = sum(values) / len(values)
+    if len(values) == 1:
+        return f"{mean:.{digits}f}{unit} (n 1)"
+    low, high = interval(values)
     return f"{mean:.{digits}f}{unit} ({low:.{digits}f} to {high:.{digits}f}, n {len(values)})"
 
 
@@ -222,16 +221,7 @@ class Evaluation(Made):
     def run(self) -> str:
         """Return the table in Markdown, also written to `folder`."""
         rows = [*self.native_rows(), *self.hires_rows()]
-        options = self.options
-        head = (
-            f"Model {self.tag}, native {self.side} px, DDIM {options.steps}, guidance {options.guidance:g},"
-            f" seed {options.seed}; {hardware()}"
-        )
-        lines = [head, "", "| measure | value | bar |", "|---|---|---|"]
-        lines += [f"| {what} | {value} | {bar} |" for what, value, bar in rows]
-        table = "\n".join(lines) + "\n"
-        (self.folder / "materials.md").write_text(table, encoding="utf-8")
-        return table
+        return self.write_table(rows, "materials.md")
 
 
 def parse(arguments: list[str] | None = None) -> argparse.Namespace:

@@ -12,7 +12,6 @@ import argparse
 import json
 import logging
 import random
-import time
 from collections.abc import Sequence
 from pathlib import Path
 
@@ -23,7 +22,7 @@ from data import WORK, Scenes, compose
 from demo_net import augment
 from things import MATERIALS, THINGS, Scene, draw_ground, is_held_out
 from torch import Tensor, nn
-from training import Average, Clock, autocast, cosine, pick_device, read_small, save_atomically, write_small
+from training import pick_device, read_small, teach, write_small
 
 from fam_ext.demo import demo_net
 from fam_ext.demo.demo_net import DemoNet, Residual, at_net_size
@@ -177,49 +176,18 @@ def loss_of(judge: Judge, scenes: Scenes, options: argparse.Namespace, step: int
 
 def train(options: argparse.Namespace) -> None:
     scenes = Scenes(options.work, variants=1)
-    device = pick_device()
     torch.manual_seed(options.seed)
-    judge = begun(Judge()).to(device, memory_format=torch.channels_last).train()  # pyright: ignore[reportCallIssue]
-    optimizer = torch.optim.AdamW(judge.parameters(), lr=options.rate, weight_decay=0.05)
-    average = Average(judge, 0.99)
-    clock, step = Clock(options.minutes * 60), 0
-    state_path: Path = options.out.with_name(f"{options.out.name}.pt")
-    state_path.parent.mkdir(parents=True, exist_ok=True)
-    if state_path.is_file():
-        state = torch.load(state_path, map_location=device, weights_only=True)
-        judge.load_state_dict(state["judge"])
-        optimizer.load_state_dict(state["optimizer"])
-        average.load(state["average"], steps=state["step"])
-        clock.spent, step = state["spent"], state["step"]
-        logger.info("going on from step %d, %.0f s", step, clock.spent)
-
-    def save() -> None:
-        state = {"judge": judge.state_dict(), "optimizer": optimizer.state_dict(), "average": average.values}
-        save_atomically({**state, "spent": clock.total(), "step": step}, state_path)
-
-    first_step = step
-    saved = shown = time.monotonic()
-    while not clock.done() and (options.steps < 0 or step - first_step < options.steps):
-        for group in optimizer.param_groups:
-            group["lr"] = options.rate * cosine(clock.share(), warm=0.03)
-        with autocast(device):
-            loss = loss_of(judge, scenes, options, step)
-        optimizer.zero_grad(set_to_none=True)
-        loss.backward()
-        torch.nn.utils.clip_grad_norm_(judge.parameters(), 5.0)
-        optimizer.step()
-        average.update(judge)
-        step += 1
-        if time.monotonic() - shown > 30:
-            shown = time.monotonic()
-            logger.info("step %d  %.0f s  loss %.3f", step, clock.total(), loss.item())
-        if time.monotonic() - saved > 120:
-            saved = time.monotonic()
-            save()
-    save()
-    average.copy_to(judge)
-    judge = judge.cpu().eval()
-    card = {"steps": step, "seconds": round(clock.total()), **check(judge, scenes, options)}
+    judge = begun(Judge()).to(pick_device(), memory_format=torch.channels_last)  # pyright: ignore[reportCallIssue]
+    step, seconds = teach(
+        judge,
+        lambda step: loss_of(judge, scenes, options, step),
+        state=options.out.with_name(f"{options.out.name}.pt"),
+        minutes=options.minutes,
+        steps=options.steps,
+        rate=options.rate,
+        decay=0.99,
+    )
+    card = {"steps": step, "seconds": round(seconds), **check(judge, scenes, options)}
     write(judge, options.out, card)
     logger.info("%s", json.dumps(card))
 

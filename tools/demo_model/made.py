@@ -18,6 +18,9 @@ from fam_ext import hires
 from fam_ext.core.config import FamConfig
 from fam_ext.standalone import load_pipeline, weights_tag
 
+Row = tuple[str, str, str]
+"""What is measured, the value, the bar it is held against ("" = none)."""
+
 METHODS: dict[str, tuple[str, FamConfig]] = {
     "direct": ("direct", FamConfig()),
     "from-native": ("direct-from-native", FamConfig()),
@@ -86,6 +89,19 @@ class Made:
             )
             for number, index in enumerate(indices)
         ]  # fmt: skip
+
+    def write_table(self, rows: Sequence[Row], name: str) -> str:
+        """Return `rows` as a Markdown table under what was sampled and on what; also written to `name` in `folder`."""
+        options = self.options
+        head = (
+            f"Model {self.tag}, native {self.side} px, DDIM {options.steps}, guidance {options.guidance:g},"
+            f" seed {options.seed}; {hardware()}"
+        )
+        lines = [head, "", "| measure | value | bar |", "|---|---|---|"]
+        lines += [f"| {what} | {value} | {bar} |" for what, value, bar in rows]
+        table = "\n".join(lines) + "\n"
+        (self.folder / name).write_text(table, encoding="utf-8")
+        return table
 
     def _kept(self, kind: str, number: int, make: Callable[[], Image.Image]) -> Tensor:
         path = self.folder / kind / f"{number:04}.png"

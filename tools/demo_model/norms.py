@@ -18,9 +18,10 @@ from pathlib import Path
 from typing import Any
 
 import torch
+from safetensors.torch import load_file, save_file
 from torch import Tensor, nn
 from torch.nn.utils import parametrize
-from training import read_small, write_small
+from training import ENCODER, FREED, read_small, write_small
 
 SMALL = 0.1
 """The largest spread of what a norm reads in the bound VAE, in sqrt(eps): its square is how far GroupNorm's factor can
@@ -121,12 +122,8 @@ def free(vae: Any, pictures: Tensor | None = None) -> Any:
     return vae
 
 
-FREED = "freed.safetensors"
-"""What a later training goes on from: a bound VAE's weights are too small to be trained."""
-
-
 def write_freed(freed: Any, folder: Path) -> None:
-    """Write the weights of `freed` beside the VAE that `bound` made of it."""
+    """Write the weights of `freed` beside the VAE that `bound` made of it, whose own are too small to be trained."""
     write_small(
         {key: value for key, value in freed.state_dict().items() if not key.endswith(".square")}, folder / FREED
     )
@@ -139,6 +136,14 @@ def has_freed(folder: Path) -> bool:
 def read_freed(freed: Any, folder: Path) -> None:
     """Put the weights that `write_freed` wrote into `freed`, as `free` made it."""
     freed.load_state_dict({**freed.state_dict(), **read_small(folder / FREED)})
+
+
+def keep_encoder(start: Path, folder: Path) -> None:
+    """Put the encoder that lies in `start` into what `write_freed` wrote in `folder`, bit for bit: written again, an
+    int8 row's scale may move by its last digit, and with it the tag of the latents."""
+    old, new = load_file(start / FREED), load_file(folder / FREED)
+    kept = {name: value for name, value in old.items() if name.startswith(ENCODER)}
+    save_file({**new, **kept}, folder / FREED)
 
 
 def _moments(features: Tensor, norm: Any) -> tuple[Tensor, Tensor]:

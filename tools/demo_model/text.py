@@ -25,7 +25,7 @@ import torch
 from data import WORK, collection_of
 from torch import Tensor
 from torch.nn import functional
-from training import cosine, pick_device, save_atomically, tag_of
+from training import autocast, cosine, pick_device, save_atomically, tag_of
 
 logger = logging.getLogger(__name__)
 
@@ -115,7 +115,8 @@ def teach(options: argparse.Namespace) -> None:
         head.bias.zero_()
     text.to(device)
     head.to(device)
-    optimizer = torch.optim.AdamW([*text.parameters(), *head.parameters()], lr=options.rate, weight_decay=0.0)
+    taught = [*text.parameters(), *head.parameters()]
+    optimizer = torch.optim.AdamW(taught, lr=options.rate, weight_decay=0.0, fused=True)
     spent, step = 0.0, 0
     if parts is not None:
         text.load_state_dict(widened(parts["text"], text.state_dict()))
@@ -144,11 +145,12 @@ def teach(options: argparse.Namespace) -> None:
             if rng.random() < 0.02:  # the empty caption is the mean picture
                 captions[place], wanted[place] = "", 0.0
         tokens = tokenizer(captions, padding="max_length", max_length=77, truncation=True, return_tensors="pt")
-        guess = head(text(tokens.input_ids.to(device)).last_hidden_state[:, FIRST:])
-        error = (guess - wanted).square().mean() / spread
+        with autocast(device):
+            guess = head(text(tokens.input_ids.to(device)).last_hidden_state[:, FIRST:])
+        error = (guess.float() - wanted).square().mean() / spread
         optimizer.zero_grad(set_to_none=True)
         error.backward()
-        torch.nn.utils.clip_grad_norm_([*text.parameters(), *head.parameters()], 1.0)
+        torch.nn.utils.clip_grad_norm_(taught, 1.0)
         optimizer.step()
         errors.append(error.item())
         step += 1

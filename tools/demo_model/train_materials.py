@@ -2,7 +2,7 @@
 
 The stages run one after the other, and each leaves a state that can be looked at:
 
-vae      a VAE without GroupNorm's statistics (norms.py), on pieces of scenes
+vae      the decoder of next/vae trained on, on pieces of scenes; its encoder stays, and with it every latent
 latents  every trained pair rendered and encoded, in rounds
 text     the attention moved (layout.py), then the text encoder alone
 unet     UNet and text encoder; --out holds a model that draws from here on
@@ -22,6 +22,7 @@ import time
 from collections.abc import Callable
 from pathlib import Path
 
+import align
 import data
 import judge
 import latents
@@ -30,14 +31,15 @@ import text
 import torch
 import unet
 import vae
+from norms import has_freed
 from training import pick_device
 
 from fam_ext.demo.export import EMBEDDED_MODEL
 
 logger = logging.getLogger(__name__)
 
-TIMES = {"cuda": {"vae": 3.5, "text": 0.8, "unet": 4.0, "close": 0.8, "judge": 0.8},
-         "cpu": {"vae": 240.0, "text": 20.0, "unet": 240.0, "close": 45.0, "judge": 40.0}}  # fmt: skip
+TIMES = {"cuda": {"vae": 2.0, "text": 0.8, "unet": 4.0, "close": 0.8, "judge": 0.8},
+         "cpu": {"vae": 45.0, "text": 20.0, "unet": 240.0, "close": 45.0, "judge": 40.0}}  # fmt: skip
 """Minutes of training in each stage; latents, starts and writing come on top, about 2 on an H100's machine."""
 SETTINGS: dict[str, dict[str, list[str]]] = {
     "cuda": {
@@ -48,7 +50,7 @@ SETTINGS: dict[str, dict[str, list[str]]] = {
         "judge": ["--batch", "96"],
     },
     "cpu": {
-        "vae": ["--crop", "96", "--batch", "2", "--rate", "7e-4", "--average", "0.99"],
+        "vae": ["--crop", "128", "--batch", "4", "--rate", "2.5e-4", "--average", "0.995"],
         "text": ["--batch", "24"],
         "unet": ["--batch", "8", "--rate", "5e-4", "--lessons", "8", "--average", "0.995"],
         "close": ["--batch", "8", "--rate", "3e-4", "--close", "0.375", "--average", "0.99"],
@@ -84,7 +86,12 @@ class Making:
         sizes = ["--sizes", *(str(side) for side in (size, size // 2, size, 2 * size))]
         places = ["--start", str(self.options.vae), "--out", self.at("vae")]
         how = ["--scenes", "--free", "--colour", "2", *self.trained("vae"), *self.options.vae_settings]
+        if has_freed(self.options.vae):
+            how = ["--decoder-only", "--latent-noise", "0.05", *how]
         vae.train(vae.parse([*how, *sizes, *places, "--state", self.at("vae.pt")]))
+        if not has_freed(self.options.vae):  # the encoder moved: its latents shall mean what the UNet knows
+            like = ["--like", str(self.options.start / "vae"), "--work", str(self.options.work), "--size", str(size)]
+            align.align(align.parse([self.at("vae"), self.at("vae"), *like, "--count", "8"]))
 
     def latents(self) -> None:
         size = self.options.size

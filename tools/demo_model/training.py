@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import hashlib
 import itertools
+import logging
 import math
 import multiprocessing
 import os
@@ -16,6 +17,8 @@ from typing import Any
 import torch
 from safetensors.torch import load_file, save_file
 from torch import Tensor, nn
+
+logger = logging.getLogger(__name__)
 
 
 class Clock:
@@ -114,6 +117,64 @@ def ahead(make: Callable[[int], Any], numbers: Iterator[int] | range, *, workers
             yield made
 
 
+def teach(
+    net: nn.Module,
+    loss_of: Callable[[int], Tensor],
+    *,
+    state: Path,
+    minutes: float,
+    steps: int,
+    rate: float,
+    decay: float = 0.998,
+) -> tuple[int, float]:
+    """Train a classifier `net` on the loss that `loss_of` says of each step, going on from the file `state`.
+
+    Stops after `minutes` over all starts, or after `steps` of this one unless that is negative. Leaves `net` on the CPU
+    with its averaged weights, and returns the steps and the seconds of all starts.
+    """
+    device = next(net.parameters()).device
+    optimizer = torch.optim.AdamW(net.parameters(), lr=rate, weight_decay=0.05)
+    average = Average(net, decay)
+    clock, step = Clock(minutes * 60), 0
+    state.parent.mkdir(parents=True, exist_ok=True)
+    if state.is_file():
+        held = torch.load(state, map_location=device, weights_only=True)
+        net.load_state_dict(held["net"])
+        optimizer.load_state_dict(held["optimizer"])
+        average.load(held["average"], steps=held["step"])
+        clock.spent, step = held["spent"], held["step"]
+        logger.info("going on from step %d, %.0f s", step, clock.spent)
+
+    def save() -> None:
+        held = {"net": net.state_dict(), "optimizer": optimizer.state_dict(), "average": average.values}
+        save_atomically({**held, "spent": clock.total(), "step": step}, state)
+
+    net.train()
+    first_step = step
+    saved = shown = time.monotonic()
+    while not clock.done() and (steps < 0 or step - first_step < steps):
+        for group in optimizer.param_groups:
+            group["lr"] = rate * cosine(clock.share(), warm=0.03)
+        with autocast(device):
+            loss = loss_of(step)
+        optimizer.zero_grad(set_to_none=True)
+        loss.backward()
+        torch.nn.utils.clip_grad_norm_(net.parameters(), 5.0)
+        optimizer.step()
+        average.update(net)
+        step += 1
+        if time.monotonic() - shown > 30:
+            shown = time.monotonic()
+            logger.info("step %d  %.0f s  loss %.3f", step, clock.total(), loss.item())
+        if time.monotonic() - saved > 120:
+            saved = time.monotonic()
+            save()
+    save()
+    average.copy_to(net)
+    net.cpu().eval()
+    return step, clock.total()
+
+
 def save_atomically(state: dict[str, Any], path: Path) -> None:
     """Write `state` so that a stop at any moment leaves the old or the new file, never half a one."""
     partial = path.with_suffix(f"{path.suffix}.part")
@@ -150,6 +211,18 @@ def read_small(path: Path) -> dict[str, Tensor]:
     return state
 
 
+FREED = "freed.safetensors"
+"""What a later training of a VAE without GroupNorm's statistics goes on from: see norms.py."""
+ENCODER = ("encoder.", "quant_conv.")
+"""What the names of a VAE's weights begin with where they make its latents."""
+
+
 def tag_of(vae: Path) -> str:
-    """Return what names the cached latents of the VAE in folder `vae`: another VAE, another cache."""
-    return hashlib.sha256((vae / "diffusion_pytorch_model.safetensors").read_bytes()).hexdigest()[:8]
+    """Return what names the cached latents of the VAE in folder `vae`: another encoder, another cache."""
+    if not (vae / FREED).is_file():
+        return hashlib.sha256((vae / "diffusion_pytorch_model.safetensors").read_bytes()).hexdigest()[:8]
+    said = hashlib.sha256()
+    for name, value in sorted(load_file(vae / FREED).items()):
+        if name.startswith(ENCODER):
+            said.update(name.encode() + value.numpy().tobytes())
+    return said.hexdigest()[:8]

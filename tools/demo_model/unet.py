@@ -52,6 +52,8 @@ READING = ("attn2.to_k.weight", "attn2.to_v.weight")
 """What reads the text encoder's tokens, untaught after text.py."""
 GUIDANCE = 0.05
 """How much reading.py's loss counts beside the error of epsilon."""
+WIDEST = 2.5
+"""The largest spread of a picture's scaled latents that a schedule for latents of spread 1 can be trained on."""
 SCALES, SCALE_WEIGHT = (2, 4, 8, 16, 32, 64), 0.3
 """The sides, in latent values, of the squares over which the error of epsilon counts too, and how much it does."""
 CLOSE_BELOW = 0.4
@@ -94,8 +96,12 @@ class Latents:
                 [self.renders[index][:, ::-1] if mirrored else self.renders[index] for index, mirrored in part]
             )
             images = torch.from_numpy(np.ascontiguousarray(pictures)).permute(0, 3, 1, 2).float() / 127.5 - 1
-            encoded = self.vae.encode(images.to(self.vae.device)).latent_dist.mode() * self.vae.config.scaling_factor
-            for (index, mirrored), latent in zip(part, encoded.cpu().half().numpy(), strict=True):
+            with autocast(self.vae.device):
+                encoded = self.vae.encode(images.to(self.vae.device)).latent_dist.mode().float()
+            scaled = encoded * self.vae.config.scaling_factor
+            if (spread := scaled.std().item()) > WIDEST:
+                raise SystemExit(f"the VAE's scaled latents have a spread of {spread:.1f}, not about 1; run align.py")
+            for (index, mirrored), latent in zip(part, scaled.cpu().half().numpy(), strict=True):
                 self.values[index, int(mirrored)] = latent
                 self.done[index, int(mirrored)] = 1
         return torch.from_numpy(np.stack([self.values[index, int(mirrored)] for index, mirrored in wanted])).float()
@@ -357,6 +363,15 @@ def draw_lessons(
     return [(index, False) for index in indices], captions
 
 
+def encoded(collection: Collection | Scenes, latents: Latents, pool: list[str]) -> list[str]:
+    """Return the names of `pool` all of whose pictures latents.py has encoded."""
+    ready = [name for name in pool if all(latents.done[index, 0] for index in collection.variants[name])]
+    if not ready:
+        raise SystemExit(f"--encoded leaves nothing to train on at {latents.renders.size} px: run latents.py first")
+    logger.info("%d of %d names are encoded", len(ready), len(pool))
+    return ready
+
+
 def train(options: argparse.Namespace) -> None:
     collection = collection_of(options)
     start = options.start
@@ -381,7 +396,7 @@ def train(options: argparse.Namespace) -> None:
         {"params": reading, "factor": options.reading},
         {"params": taught, "factor": options.text},
     ]
-    optimizer = torch.optim.AdamW(groups, lr=options.rate, weight_decay=0.01)
+    optimizer = torch.optim.AdamW(groups, lr=options.rate, weight_decay=0.01, fused=True)
     average = Average(model, options.average)
     if options.start is not None:
         average.steps = 10**6  # the start is worth keeping from the first step on
@@ -412,6 +427,7 @@ def train(options: argparse.Namespace) -> None:
     while stage < len(options.stages):
         size, minutes = options.stages[stage]
         latents = Latents(Renders(collection, size), model.fixed["vae"], tag=tag)
+        names = encoded(collection, latents, pool) if options.encoded else pool
         close = round(options.close * options.batch)
         larger = Latents(Renders(collection, 2 * size), model.fixed["vae"], tag=tag) if close else None
         shown = saved = time.monotonic()
@@ -424,11 +440,11 @@ def train(options: argparse.Namespace) -> None:
             rate = options.rate * cosine(spent / (minutes * 60), warm=0.03) * (0.5**stage)
             for group in optimizer.param_groups:
                 group["lr"] = rate * group["factor"]
-            pairs, captions = draw_batch(collection, options, step, pool=pool)
+            pairs, captions = draw_batch(collection, options, step, pool=names)
             values = latents.get(pairs[: len(pairs) - close])
             if larger is not None:
-                windows, names = draw_close(collection, options, step, latents=larger, count=close)
-                values, captions = torch.cat([values, windows]), captions[: len(captions) - close] + names
+                windows, said = draw_close(collection, options, step, latents=larger, count=close)
+                values, captions = torch.cat([values, windows]), captions[: len(captions) - close] + said
             generator = torch.Generator().manual_seed(options.seed * 1_000_003 + step)
             with autocast(device):
                 loss, unexplained = model.loss(
@@ -440,8 +456,8 @@ def train(options: argparse.Namespace) -> None:
                     close=close,
                 )
                 if options.lessons:
-                    places, names = draw_lessons(collection, options, step, pool=pool)
-                    unexplained = model.unexplained(names, latents.get(places))
+                    places, said = draw_lessons(collection, options, step, pool=names)
+                    unexplained = model.unexplained(said, latents.get(places))
             total = loss + CELLS * unexplained
             if noted is not None:
                 looks.append(mean_of(noted))
@@ -522,6 +538,9 @@ def parse(arguments: list[str] | None = None) -> argparse.Namespace:
     )
     parser.add_argument(
         "--close", type=float, default=0.0, help="share of draws that are windows of renders at twice the size"
+    )
+    parser.add_argument(
+        "--encoded", action="store_true", help="draw only names that latents.py has encoded, so that no step encodes"
     )
     parser.add_argument("--variants", type=int, default=6, help="at most so many skin tones a base name")
     parser.add_argument("--first", type=Path, help="file of base names, drawn more often than the others")

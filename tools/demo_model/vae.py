@@ -4,6 +4,8 @@ The loss is L1, L1 of the gradients, L1 of the 4x pooled picture, with --colour 
 KL; crops come from renders at several sizes, so that the latent means the same at 256, 512 and 1024 px. GroupNorm's
 statistics are those of all that is shown at once, so a VAE that has seen only crops gets the colours of whole pictures
 wrong: every `--whole`th step shows one whole picture. At the end the averaged weights are written to `.work/vae`.
+
+`--decoder-only` leaves the encoder as it is, to the bit, so that latents and UNets made with it stay right.
 """
 
 from __future__ import annotations
@@ -22,9 +24,9 @@ import numpy as np
 import torch
 import torch.nn.functional as F
 from data import WORK, Collection, Renders, Scenes, collection_of
-from norms import bound, free, has_freed, read_freed, write_freed
+from norms import bound, free, has_freed, keep_encoder, read_freed, write_freed
 from torch import Tensor
-from training import Average, Clock, ahead, autocast, cosine, pick_device, save_atomically, spare_workers
+from training import ENCODER, Average, Clock, ahead, autocast, cosine, pick_device, save_atomically, spare_workers
 
 logger = logging.getLogger(__name__)
 
@@ -107,11 +109,17 @@ def train(options: argparse.Namespace, config: dict[str, Any] | None = None) -> 
         if options.start is not None and has_freed(options.start):
             read_freed(vae, options.start)
     vae = vae.to(memory_format=torch.channels_last)  # a third faster on a CPU
-    optimizer = torch.optim.AdamW(vae.parameters(), lr=options.rate, weight_decay=1e-4)
+    if options.decoder_only:
+        for name, value in vae.named_parameters():
+            value.requires_grad_(not name.startswith(ENCODER))
+    learning = [value for value in vae.parameters() if value.requires_grad]
+    optimizer = torch.optim.AdamW(learning, lr=options.rate, weight_decay=1e-4)
     average = Average(vae, options.average)
     clock, step = Clock(options.minutes * 60), 0
     if options.state.is_file():
         state = torch.load(options.state, map_location=device, weights_only=True)
+        if len(state["optimizer"]["param_groups"][0]["params"]) != len(learning):
+            raise SystemExit(f"{options.state} was made with another --decoder-only; give another --state")
         vae.load_state_dict(state["vae"])
         optimizer.load_state_dict(state["optimizer"])
         average.load(state["average"], steps=state["step"])
@@ -147,13 +155,17 @@ def train(options: argparse.Namespace, config: dict[str, Any] | None = None) -> 
         whole = min(options.sizes)
         drawn = draw(random.Random(options.seed), options.scale_from if scale is None else 1, whole)
         sample = as_tensor(drawn).to(device)
-        factor = scaling_factor(vae.eval(), sample) if scale is None else scale
-        vae.register_to_config(scaling_factor=factor)
+        factor = scaling_factor(vae.eval(), sample)
+        if scale is not None and not 2 / 3 < scale / factor < 3 / 2:
+            logger.warning("the latents' spread is %.1f and a UNet needs about 1: run align.py", scale / factor)
+        vae.register_to_config(scaling_factor=factor if scale is None else scale)
         partial = options.out.with_name(f"{options.out.name}.part")
         plain = bound(vae, draw_some(collection, renders[0], 12).to(device)) if options.free else copy.deepcopy(vae)
         plain.half().save_pretrained(partial)
         if options.free:
             write_freed(vae, partial)
+        if options.decoder_only:
+            keep_encoder(options.start, partial)
         vae.load_state_dict(current)
         vae.train()
         shutil.rmtree(options.out, ignore_errors=True)
@@ -167,12 +179,16 @@ def train(options: argparse.Namespace, config: dict[str, Any] | None = None) -> 
             group["lr"] = options.rate * cosine(clock.share())
         pictures = as_tensor(next(batches)).to(device, memory_format=torch.channels_last)
         with autocast(device):
-            posterior = vae.encode(pictures).latent_dist
-            decoded = vae.decode(posterior.sample()).sample
+            with torch.set_grad_enabled(not options.decoder_only):
+                posterior = vae.encode(pictures).latent_dist
+                latent = posterior.sample()
+            if options.latent_noise:
+                latent = latent + options.latent_noise / vae.config.scaling_factor * torch.randn_like(latent)
+            decoded = vae.decode(latent).sample
         loss = loss_of(pictures, decoded.float(), posterior, kl=options.kl, colour=options.colour)
         optimizer.zero_grad(set_to_none=True)
         loss.backward()
-        torch.nn.utils.clip_grad_norm_(vae.parameters(), 1.0)
+        torch.nn.utils.clip_grad_norm_(learning, 1.0)
         optimizer.step()
         average.update(vae)
         step += 1
@@ -205,6 +221,12 @@ def parse(arguments: list[str] | None = None) -> argparse.Namespace:
     parser.add_argument("--rate", type=float, default=7e-4)
     parser.add_argument("--kl", type=float, default=1e-4)
     parser.add_argument("--free", action="store_true", help="train without GroupNorm's statistics, see norms.py")
+    parser.add_argument(
+        "--decoder-only", action="store_true", help="leave the encoder of --start as it is; needs --free"
+    )
+    parser.add_argument(
+        "--latent-noise", type=float, default=0.0, help="spread of noise on scaled latents, which a UNet's have too"
+    )
     parser.add_argument("--colour", type=float, default=0.0, help="weight of the means over 32x32 px")
     parser.add_argument(
         "--whole", type=int, default=0, help="every so many steps show one whole picture of the last size; 0 = never"
@@ -214,7 +236,14 @@ def parse(arguments: list[str] | None = None) -> argparse.Namespace:
     parser.add_argument("--scale-from", type=int, default=64, help="pictures that the latent's scale is taken from")
     parser.add_argument("--save-every", type=float, default=5.0, help="minutes")
     parser.add_argument("--seed", type=int, default=0)
-    return parser.parse_args(arguments)
+    options = parser.parse_args(arguments)
+    if options.crop > min(options.sizes):
+        parser.error(
+            f"--crop {options.crop} is larger than the smallest of --sizes, {min(options.sizes)}; give at most that"
+        )
+    if options.decoder_only and not (options.free and options.start is not None and has_freed(options.start)):
+        parser.error("--decoder-only needs --free and a --start that vae.py --free wrote; give both")
+    return options
 
 
 if __name__ == "__main__":

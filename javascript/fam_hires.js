@@ -79,9 +79,6 @@ function fam_hires_running() {
 function fam_hires_watch() {
     let last = '';
     setInterval(() => {
-        fam_hires_root().querySelectorAll('#fam_hires_gallery button:not([aria-label])').forEach((button, number) => {
-            button.setAttribute('aria-label', `Result ${number + 1}`);
-        });
         const status = fam_hires_element('status');
         if (!status || document.hidden || !fam_hires_element('row').offsetParent) {
             return;
@@ -92,6 +89,15 @@ function fam_hires_watch() {
         last = status.innerHTML;
     }, 4000);
     fam_hires_element('watch').click();
+}
+
+// a result's button comes with its picture alone
+function fam_hires_name_results() {
+    fam_hires_root().querySelectorAll('#fam_hires_gallery button').forEach((button, number) => {
+        if (!button.textContent.trim() && !button.title) {
+            button.setAttribute('aria-label', `Result ${number + 1}`);
+        }
+    });
 }
 
 // help and names for those who hear the page: the tooltips are text that is hidden until it is asked for
@@ -220,6 +226,7 @@ function fam_hires_begin() {
     compare.textContent = fam_hires_element('compare_script script').textContent;
     document.head.append(compare);
     fam_hires_name_parts();
+    new MutationObserver(fam_hires_name_results).observe(row, { childList: true, subtree: true });
     fam_hires_watch();
     fam_hires_look_soon();
     fam_hires_element('mode').addEventListener('click', fam_hires_look_soon);

@@ -12,6 +12,11 @@ KNOWN_ERRORS = ("reading 'props'",)
 ROUNDS = 6
 """Rounds of the page's own clock without a request after which it is at rest."""
 _ROUND = "() => new Promise(done => requestAnimationFrame(() => setTimeout(done, 30)))"
+_WATCH_STATUS = """() => {
+    window.fam_test_shown = 0;
+    new MutationObserver(() => { fam_test_shown += 1; }).observe(
+        gradioApp().querySelector('#fam_hires_status'), { childList: true, subtree: true, characterData: true });
+}"""
 
 
 @contextlib.contextmanager
@@ -107,6 +112,16 @@ class Browsed:
             "([selector, words]) => gradioApp().querySelector(selector)?.innerText.includes(words)",
             arg=[selector, words],
         )
+
+    def start(self):
+        """Press the folder's Start and wait until the job is over; the page shows it by asking now and then."""
+        self.evaluate(_WATCH_STATUS)
+        self.press("#fam_hires_start")
+        self.wait_for_function(
+            "() => fam_test_shown && /^(done|stopped|failed)/.test("
+            "gradioApp().querySelector('#fam_hires_status .fam-status')?.innerText ?? '') && !fam_hires_running()"
+        )
+        self.settle()
 
     def value(self, selector):
         """Return what a dial of that id holds: the slider's number, the text, or the tick."""

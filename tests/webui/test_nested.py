@@ -36,6 +36,6 @@ def test_a_picture_inside_a_picture_is_as_without_fam(nesting, native_picture, k
     without, plain = made(nesting, None, kind, **fields)
     assert not without.fam and len(plain[2]) == 1
     outer, inner = made(nesting, {}, kind, **fields)
-    assert (outer.pixels, fam_of(outer)) == (alone.pixels, fam_of(alone)) and fam_of(outer)[1]
+    assert (outer.pixels, fam_of(outer)) == (alone.pixels, fam_of(alone)) and fam_of(outer)[0]
     assert "FAM" not in inner[0] and inner[1:] == plain[1:]
     assert not any(said in nesting.log() for said in ("Error running", "was replaced while FAM"))

@@ -165,7 +165,7 @@ def test_a_folder_is_listed_run_and_stopped(page, tmp_path, native_picture):
     assert page.inner_text("#fam_hires_status").startswith("stopped")
     done = len(list((tmp_path / "in-fam").glob("*.png")))
     assert 1 <= done < 7
-    page.click("#fam_hires_start")
+    page.start()
     assert page.inner_text("#fam_hires_status").startswith("done")
     assert "5.png" in page.inner_text("#fam_hires_status_table tr:has-text('failed')")
     assert len(list((tmp_path / "in-fam").glob("*.png"))) == 7
@@ -187,7 +187,7 @@ def test_start_asks_once_when_files_carry_no_prompt(page, tmp_path, native_pictu
     page.click("#fam_hires_start")
     assert "1 of 2 carry no prompt" in page.inner_text("#fam_hires_status")
     assert not (tmp_path / "in-fam").exists()
-    page.click("#fam_hires_start")
+    page.start()
     assert page.inner_text("#fam_hires_status").startswith("done: 2 done")
 
 
@@ -209,6 +209,7 @@ def test_a_folder_is_paused_resumed_and_a_file_skipped(page, tmp_path, native_pi
     time.sleep(3)  # longer than the rest of the job would take
     assert [path.name for path in made.glob("*.png")] == ["1.png"]
     page.click("#fam_hires_pause")
+    page.wait_for_selector("#fam_hires_status .fam-status:has-text('done: ')")
     assert page.inner_text("#fam_hires_status").startswith("done")
     assert sorted(path.name for path in made.glob("*.png")) == ["1.png", "2.png"]
 
@@ -268,7 +269,7 @@ def test_a_folders_result_is_sent_whole_with_its_own_infotext(page, tmp_path):
         info.add_text("parameters", f"a {colour} leaf\nSteps: 3, Sampler: Euler, CFG scale: 4, Seed: {number}")
         Image.new("RGB", (320, 64), colour).save(source / f"{number}.png", pnginfo=info)
     page.open_folder(source, steps=3)
-    page.click("#fam_hires_start")
+    page.start()
     assert page.inner_text("#fam_hires_status").startswith("done: 2 done")
     page.click("#fam_hires_gallery .thumbnail-item >> nth=1")
     page.click("#fam_hires_send_to_img2img")

@@ -145,7 +145,7 @@ class Doors:
         source = self.source()
         self.page().open_folder(source, steps=3)
         self.page().check("#fam_hires_folder_own_model input")
-        self.page().click("#fam_hires_start")
+        self.page().start()
         return self.page().inner_text("#fam_hires_status") + self.made(source)
 
     def jobs(self):
@@ -285,6 +285,6 @@ def test_reload_ui_ends_no_file_of_a_job_badly(probed, page, native_picture, tmp
     assert (ended["state"], ended["error"]) == ("stopped", "the renderer was interrupted; start the job again to go on")
     page().load()
     page().open_tab("Batch folder")
-    page().click("#fam_hires_watch")
+    page().wait_for_selector("#fam_hires_status .fam-status:has-text('stopped')")
     assert page().inner_text("#fam_hires_status").startswith("stopped")
     assert probed.generate().pixels == plain

@@ -113,13 +113,14 @@ class Browsed:
             arg=[selector, words],
         )
 
-    def start(self):
-        """Press the folder's Start and wait until the job is over; the page shows it by asking now and then."""
+    def start(self, says="done: "):
+        """Press the folder's Start and wait until the job is over and the page says so, which asks now and then."""
         self.evaluate(_WATCH_STATUS)
         self.press("#fam_hires_start")
         self.wait_for_function(
-            "() => fam_test_shown && /^(done|stopped|failed)/.test("
-            "gradioApp().querySelector('#fam_hires_status .fam-status')?.innerText ?? '') && !fam_hires_running()"
+            "says => fam_test_shown && !fam_hires_running() && "
+            "gradioApp().querySelector('#fam_hires_status .fam-status')?.innerText.includes(says)",
+            arg=says,
         )
         self.settle()
 

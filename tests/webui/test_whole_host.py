@@ -146,7 +146,8 @@ class Doors:
         self.page().open_folder(source, steps=3)
         self.page().check("#fam_hires_folder_own_model input")
         self.page().start()
-        return self.page().inner_text("#fam_hires_status") + self.made(source)
+        status, table = (self.page().inner_text(f"#fam_hires_status{part}") for part in ("", "_table"))
+        return status + table + self.made(source)
 
     def jobs(self):
         source = self.source()

@@ -290,8 +290,12 @@ def test_a_job_is_shown_after_a_reload_and_in_a_second_browser(browser, url, pag
     # a file is chosen for comparing by its name in the table, and the table shows only what is asked for
     page.wait_for_selector("#fam_hires_compare [role=slider]")
     last = page.get_attribute("#fam_hires_compare img[slot] >> nth=1", "src")
-    page.click(".fam-pick >> nth=-1")
-    page.wait_for_function("src => document.querySelectorAll('#fam_hires_compare img')[1].src !== src", arg=last)
+    page.wait_for_function(  # clicked again where the table was just drawn anew
+        "src => document.querySelectorAll('#fam_hires_compare img')[1].src !== src || "
+        "void [...document.querySelectorAll('.fam-pick')].at(-1).click()",
+        arg=last,
+        polling=2000,
+    )
     page.click(".fam-filter button:has-text('done')")
     states = page.locator("#fam_hires_status_table tbody tr:visible").evaluate_all(
         "rows => rows.map(r => r.dataset.state)"

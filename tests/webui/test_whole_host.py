@@ -145,7 +145,7 @@ class Doors:
         source = self.source()
         self.page().open_folder(source, steps=3)
         self.page().check("#fam_hires_folder_own_model input")
-        self.page().start()
+        self.page().start("of 1")
         status, table = (self.page().inner_text(f"#fam_hires_status{part}") for part in ("", "_table"))
         return status + table + self.made(source)
 

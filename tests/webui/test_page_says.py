@@ -63,11 +63,11 @@ def test_each_run_says_what_it_did(page, tmp_path, native_picture):
     page.fill("#fam_hires_scale input[type=number]", 3)
     page.click("#fam_hires_list")
     plan = page.inner_text("#fam_hires_status")
-    assert "192 x 192" in plan and "2 kept: made with other settings" in plan and "Replace outputs" in plan
+    assert "192 x 192" in plan and "2 kept: made with other settings" in plan and "All again" in plan
     assert "1 not an image" in plan or "read.me" in plan, plan
     page.start("0 done, 2 kept")
     kept = page.inner_text("#fam_hires_status .fam-status")
-    assert "0 done, 2 kept: made with other settings" in kept and "Replace outputs" in kept
+    assert "0 done, 2 kept: made with other settings" in kept
     # a page loaded anew shows the same job
     page.load()
     page.open_tab("Batch folder")

@@ -9,14 +9,16 @@ from __future__ import annotations
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from functools import cached_property
-from typing import Any, Protocol
+from typing import TYPE_CHECKING, Any, Protocol
 
-from PIL import Image
 from torch import Tensor
 
 from fam_ext.core.config import FamConfig
 from fam_ext.core.guide import GuideReport, NativeRecord
 from fam_ext.core.schedule import NoiseLevel, Size, clamped_rho
+
+if TYPE_CHECKING:
+    from PIL import Image
 
 OFF, NATIVE, TARGET = "off", "native", "target"
 """Phases of a model call: hooks in the network asleep; a native call whose output nobody reads, which the host may cut

@@ -3,13 +3,16 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
+from typing import TYPE_CHECKING
 
-from PIL import Image
 from torch import Tensor
 
 from fam_ext.core.guide import GuideReport
 from fam_ext.core.schedule import NoiseLevel, Size
 from fam_ext.methods.base import OFF, TARGET, Call, Condition, Method, Pass, Patch, Pictures, Stage
+
+if TYPE_CHECKING:
+    from PIL import Image
 
 
 class Together(Method):

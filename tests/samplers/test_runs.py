@@ -136,6 +136,12 @@ def test_a_late_start_skips_the_noisy_steps(name, start):
     assert steps == [(done, len(late.levels)) for done in range(1, len(late.levels) + 1)]
 
 
+def test_a_start_at_a_level_begins_there():
+    whole = sampler("DDIM", steps=10)
+    for at, level in enumerate(whole.levels):
+        assert sampler("DDIM", steps=10, start=level.timestep / 1000).levels == whole.levels[at:]
+
+
 def test_names_and_limits_are_answered():
     assert split_name("dpm++ 2m karras", "Automatic") == ("DPM++ 2M", "Karras")
     assert split_name("Euler", "Automatic") == ("Euler", "Uniform")

@@ -1,7 +1,6 @@
 """The tab alone under gradio 3.41.2 in Chromium, and its labels and ids, which other people's settings hold on to."""
 
 import os
-import shutil
 import socket
 import subprocess
 import time
@@ -14,10 +13,10 @@ from PIL.PngImagePlugin import PngInfo
 
 from fam_ext.core.config import FamConfig
 from fam_ext.options.presets import Preset, PresetStore
+from tests.webui.browsing import chromium
 
 REPOSITORY = Path(__file__).parents[2]
 PYTHON = Path(os.environ.get("FAM_GRADIO_PYTHON", REPOSITORY / ".venv-webui" / "bin" / "python"))
-CHROMIUM = next((path for path in map(shutil.which, ("chromium", "chromium-browser", "google-chrome")) if path), None)
 SNAPSHOT = Path(__file__).parent / "labels.json"
 pytestmark = [
     pytest.mark.slow,
@@ -90,13 +89,8 @@ def url(home):
 
 @pytest.fixture(scope="module")
 def browser():
-    sync_api = pytest.importorskip("playwright.sync_api", reason="needs playwright")
-    if CHROMIUM is None:
-        pytest.skip("needs Chromium on the path")
-    with sync_api.sync_playwright() as playwright:
-        browser = playwright.chromium.launch(executable_path=CHROMIUM, args=["--no-sandbox"])
+    with chromium() as browser:
         yield browser
-        browser.close()
 
 
 @pytest.fixture

@@ -5,6 +5,7 @@ import subprocess
 import pytest
 
 from fam_ext.demo.export import export_checkpoint
+from tests.webui.browsing import Browsed, chromium
 from tests.webui.server import Server, encoded, find_webui
 
 
@@ -94,3 +95,17 @@ def plain_pictures(start, native_picture):
 @pytest.fixture(scope="session")
 def server(plain_pictures, start):
     return start()
+
+
+@pytest.fixture(scope="module")
+def browser():
+    with chromium() as browser:
+        yield browser
+
+
+@pytest.fixture
+def page(browser, server):
+    """The WebUI's page; each test has it anew."""
+    page = Browsed(browser, server)
+    yield page
+    page.close()

@@ -3,24 +3,8 @@
 import json
 import time
 
-import pytest
 from PIL import Image
 from PIL.PngImagePlugin import PngInfo
-
-from tests.webui.browsing import Browsed, chromium
-
-
-@pytest.fixture(scope="module")
-def browser():
-    with chromium() as browser:
-        yield browser
-
-
-@pytest.fixture
-def page(browser, server):
-    page = Browsed(browser, server)
-    yield page
-    page.close()
 
 
 def test_txt2img_says_what_ran_and_what_is_wrong(page, server):

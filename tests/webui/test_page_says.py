@@ -3,27 +3,13 @@
 import io
 import urllib.request
 
-import pytest
 from PIL import Image
 from PIL.PngImagePlugin import PngInfo
 
-from tests.webui.browsing import Browsed, chromium
+from tests.webui.browsing import Browsed
 from tests.webui.test_jobs import ROUTE, wait
 
 SETTINGS = "Steps: 3, Sampler: Euler, Schedule type: Automatic, CFG scale: 4, Seed: 5, Size: 64x64, Clip skip: 2"
-
-
-@pytest.fixture(scope="module")
-def browser():
-    with chromium() as browser:
-        yield browser
-
-
-@pytest.fixture
-def page(browser, server):
-    page = Browsed(browser, server)
-    yield page
-    page.close()
 
 
 def write(path, picture, text=f"a red apple\n{SETTINGS}"):

@@ -8,7 +8,7 @@ from PIL import Image, ImageStat
 from PIL.PngImagePlugin import PngInfo
 from safetensors.torch import load_file, save_file
 
-from tests.webui.browsing import Browsed, chromium
+from tests.webui.browsing import Browsed
 from tests.webui.server import encoded
 from tests.webui.test_jobs import ROUTE, wait
 
@@ -76,12 +76,6 @@ def test_each_file_has_its_own_vae_and_the_host_keeps_its_own(probed, checkpoint
     assert dark < own - 20 and gone == own
     notes = {row["key"]: row["message"] for row in ended["rows"]}
     assert "gone.pt is not in this WebUI" in notes["2.png"] and notes["0.png"] == notes["1.png"] == ""
-
-
-@pytest.fixture(scope="module")
-def browser():
-    with chromium() as browser:
-        yield browser
 
 
 @pytest.fixture

@@ -218,12 +218,13 @@ customElements.get('fam-said') || customElements.define('fam-said', FamSaid);
 
 function fam_hires_begin() {
     const row = fam_hires_element('row');
-    if (!row) {
+    const script = fam_hires_element('compare_script script');
+    if (!row || !script) {
         setTimeout(fam_hires_begin, 300);
         return;
     }
     const compare = document.createElement('script');
-    compare.textContent = fam_hires_element('compare_script script').textContent;
+    compare.textContent = script.textContent;
     document.head.append(compare);
     fam_hires_name_parts();
     new MutationObserver(fam_hires_name_results).observe(row, { childList: true, subtree: true });

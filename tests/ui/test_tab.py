@@ -267,6 +267,7 @@ def test_a_job_is_shown_after_a_reload_and_in_a_second_browser(browser, url, pag
     open_folder(page, folder_with(tmp_path, 150))  # longer than a slow browser takes
     page.fill("#fam_hires_folder_prompt textarea", "a stone")
     page.click("#fam_hires_start")
+    page.wait_for_selector("#fam_hires_status [data-running]")  # until then the last job's files are there
     page.wait_for_selector("#fam_hires_status_table tr[data-state=done] >> nth=1")
     page.click("#fam_hires_pause")
     page.wait_for_selector("#fam_hires_status .fam-status:has-text('paused')")

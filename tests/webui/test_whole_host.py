@@ -233,11 +233,19 @@ def test_equal_requests_give_equal_pictures_whatever_ran_before(probed, native_p
 
 
 def reload_ui(page, server):
-    """Press Reload UI, and wait until the WebUI has started anew."""
-    started = server.log().count("Startup time:")
+    """Press Reload UI, leave the page, and wait until the WebUI has started anew.
+
+    A page that stays asks the new server whether it is there; where it asks before the WebUI has added its API,
+    starlette ends the WebUI ("Cannot add middleware after an application has started").
+    """
+    started, asked = (server.log().count(said) for said in ("Startup time:", "Received restart request"))
     page.click("#tabs > div > button:has-text('Settings')")
     page.press("#settings_restart_gradio")
     deadline = time.monotonic() + 240
+    while server.log().count("Received restart request") == asked:
+        assert time.monotonic() < deadline, server.log()[-2000:]
+        time.sleep(0.05)
+    page.goto("about:blank")
     while server.log().count("Startup time:") == started:
         assert time.monotonic() < deadline, server.log()[-2000:]
         time.sleep(0.2)

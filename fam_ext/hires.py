@@ -17,7 +17,7 @@ from fam_ext.core.guide import GuideReport, NativeRecord, seeded_noise
 from fam_ext.core.schedule import NoiseLevel, Size
 from fam_ext.errors import NonFiniteLatentError, PictureError, UsageError
 from fam_ext.hosts.base import Host, Prompt, Sampler
-from fam_ext.methods.base import Pass, Stage
+from fam_ext.methods.base import Enlarge, Pass, Stage
 from fam_ext.methods.catalog import FAM, entry_for
 from fam_ext.recipe import GRID, Source, enlarge
 
@@ -64,6 +64,8 @@ class Upscaled:
     report: GuideReport
     seconds: float
     native: Image.Image
+    config: FamConfig
+    """The dials as the method took them."""
 
 
 @dataclass(frozen=True)
@@ -93,6 +95,7 @@ def upscale(
     method: str = FAM,
     tile: int | None = None,
     low_memory: bool = False,
+    larger: Enlarge | None = None,
     callbacks: Callbacks | None = None,
 ) -> Upscaled:
     """Return `image` made again at `size` (height, width) in pixels, by `method` (a name of `methods.catalog`).
@@ -100,20 +103,21 @@ def upscale(
     `image` is RGB of at least 16 px a side (its latent is taken at the nearest multiples of 8), or a `Native` of
     `generate_native`, whose record AM then attends to. `size` is in multiples of 8, not smaller than the picture; its
     aspect ratio may differ. The same seed gives the same picture. `tile` is the VAE's tile in pixels (None: when
-    large, 0: never); `low_memory` trades speed for memory. Raises `PictureError`, `UsageError`,
-    `UnsupportedSamplerError`, `NonFiniteLatentError`, `Cancelled`.
+    large, 0: never); `low_memory` trades speed for memory. `larger` enlarges without diffusion where a method asks for
+    that, and makes the reference where `upsample` is "auto" (None: by Lanczos, and by bicubic). Raises `PictureError`,
+    `UsageError`, `UnsupportedSamplerError`, `NonFiniteLatentError`, `Cancelled`.
     """
     config, callbacks, began = config or FamConfig(), callbacks or Callbacks(), time.perf_counter()
     maker = entry_for(method, host.gives, where=f"the host of {host.name}").load()(config)
     native = image if isinstance(image, Native) else _encoded(host, image, tile=tile)
     _check_size(size, native.image)
-    studio = _Studio(host, sampling, tile=tile, low_memory=low_memory, callbacks=callbacks)
+    studio = _Studio(host, sampling, tile=tile, low_memory=low_memory, callbacks=callbacks, larger=larger)
     enlarged = enlarge(studio, maker, Source([native.image], native.latent, native.record), size=size)
     made = enlarged.made
     picture = made.images[0] if made.latent is None else _decoded(host, made.latent, tile=tile)
     seconds = time.perf_counter() - began
     log.info("%s %dx%d -> %dx%d in %.1f s", method, *native.image.size, size[1], size[0], seconds)
-    return Upscaled(picture, method, enlarged.steps, enlarged.report, seconds, native.image)
+    return Upscaled(picture, method, enlarged.steps, enlarged.report, seconds, native.image, maker.config)
 
 
 def generate_native(
@@ -158,13 +162,22 @@ class _Studio:
     """See `recipe.Studio`: a host, and the sampling of one picture."""
 
     def __init__(
-        self, host: Host, sampling: Sampling, *, tile: int | None, low_memory: bool, callbacks: Callbacks
+        self,
+        host: Host,
+        sampling: Sampling,
+        *,
+        tile: int | None,
+        low_memory: bool,
+        callbacks: Callbacks,
+        larger: Enlarge | None = None,
     ) -> None:
         self.host = host
         self.sampling = sampling
         self.tile = tile
         self.low_memory = low_memory
         self.callbacks = callbacks
+        self.larger = larger
+        self.upscales = larger is not None
         self.num_train_timesteps = host.num_train_timesteps
         self.runs: list[_Run] = []
 
@@ -186,6 +199,11 @@ class _Studio:
 
     def upscaled(self, stage: Stage) -> None:
         return None
+
+    def enlarge(self, image: Image.Image, size: Size, /) -> Image.Image:
+        if self.larger is not None:
+            return self.larger(image, size)
+        return image.convert("RGB").resize((size[1], size[0]), Image.Resampling.LANCZOS)
 
     def run(self, stage: Stage) -> _Run:
         self.runs.append(_Run(self, stage))

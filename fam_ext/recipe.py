@@ -72,6 +72,8 @@ class Studio(Protocol):
 
     num_train_timesteps: int
     low_memory: bool
+    upscales: bool
+    """Whether `enlarge` is by a network that the user chose: it makes the reference too, where that is "auto"."""
 
     def encode(self, images: Tensor) -> Tensor:
         """Return the latents of `images` (B, 3, H, W) in [0, 1]."""
@@ -93,6 +95,10 @@ class Studio(Protocol):
         """Return the reference's clean latent where the host has made it; None: the recipe makes it."""
         ...
 
+    def enlarge(self, image: Image.Image, size: Size, /) -> Image.Image:
+        """Return `image` at `size` (height, width) without diffusion; see `methods.base.Enlarge`."""
+        ...
+
     def run(self, stage: Stage) -> Run:
         """Return the sampler from `stage.start` on."""
         ...
@@ -103,15 +109,15 @@ def enlarge(studio: Studio, method: Method, source: Source, *, size: Size) -> En
 
     Every stage's sampler is set up before the first one runs. Errors as the studio's and the method's.
     """
-    stages = method.stages(size)
+    stages = method.stages(size, _size_of(source))
     runs = [None if stage.pixels else studio.run(stage) for stage in stages]
     report, steps = GuideReport(), 0
     for number, (stage, run) in enumerate(zip(stages, runs, strict=True)):
         if run is None:
-            source = Source([method.enlarge(image, stage) for image in _images(studio, source)])
+            source = Source([method.enlarge(image, stage, studio.enlarge) for image in _images(studio, source)])
             continue
         steered = method.begin(stage, _pictures(studio, source, stage, number=number, steps=run.steps))
-        source = Source(latent=run.sample(steered))
+        source = Source(latent=steered.finish(run.sample(steered)))
         report, steps = report.plus(steered.ran()), steps + run.steps
     return Enlarged(source, report, steps)
 
@@ -141,8 +147,19 @@ def upsampled(studio: Studio, source: Source, size: Size, *, mode: str) -> Tenso
     """Return U(z_0^n): the source's latent at the latent size of `size` px, through latent or pixel space."""
     if mode in LATENT_MODES and source.latent is not None:
         return interpolate(source.latent, size=_latent_size(size), **LATENT_MODES[mode])
-    resized = [image.convert("RGB").resize((size[1], size[0]), PIXEL_MODES[mode]) for image in _images(studio, source)]
+    images = _images(studio, source)
+    if mode == "auto" and studio.upscales:
+        return studio.encode(to_tensor([studio.enlarge(image, size) for image in images]))
+    resized = [image.convert("RGB").resize((size[1], size[0]), PIXEL_MODES[mode]) for image in images]
     return studio.encode(to_tensor(resized))
+
+
+def _size_of(source: Source) -> Size:
+    """Return (height, width) in pixels."""
+    if source.images:
+        return source.images[0].height, source.images[0].width
+    assert source.latent is not None, "a source has pictures or a latent"
+    return GRID * source.latent.shape[-2], GRID * source.latent.shape[-1]
 
 
 def _images(studio: Studio, source: Source) -> Sequence[Image.Image]:

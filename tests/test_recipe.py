@@ -109,7 +109,7 @@ def test_a_native_run_is_recorded_at_its_levels_and_attended_to():
 class Cascade(Method):
     """Two sampled stages and one of pixels."""
 
-    def stages(self, size):
+    def stages(self, size, native):
         half = (size[0] // 2, size[1] // 2)
         return [Stage(half, start=0.5, upsample="latent_bilinear"), Stage(half), Stage(size, pixels=True)]
 
@@ -117,7 +117,7 @@ class Cascade(Method):
         self.begun = [*getattr(self, "begun", []), pictures]
         return Doubling(pictures)
 
-    def enlarge(self, image, stage):
+    def enlarge(self, image, stage, larger):
         return image.resize((stage.size[1], stage.size[0]))
 
 

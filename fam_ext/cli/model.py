@@ -130,13 +130,14 @@ def compare(
 
     from fam_ext import standalone
 
+    upscaler = _upscaler(renderer)
     host = _load(renderer, model_config)
     height, width = planned.request.size
     cells = [Cell(native, f"{native.width}x{native.height}"), Cell(native.resize((width, height)), "bicubic")]
     for name in names:
         request = dataclasses.replace(planned.request, method=name)
         with _steps(name) as progress:
-            made = standalone.render_on(host, native, request, progress)
+            made = standalone.render_on(host, native, request, progress, upscaler=upscaler)
         for note in made.ran.notes:
             typer.echo(f"{name}: {note}", err=True)
         structure = structure_psnr(made.image, native)
@@ -226,7 +227,14 @@ def _load(renderer: RendererChoice, config: str | None) -> Any:  # noqa: ANN401 
     from fam_ext import standalone
 
     arguments = renderer.arguments
+    del arguments["upscaler"]
     return standalone.load_pipeline(arguments.pop("model"), **arguments, config=config)
+
+
+def _upscaler(renderer: RendererChoice) -> Any:  # noqa: ANN401  # an Upscaler, or None: torch is imported here
+    from fam_ext import standalone
+
+    return standalone.load_renderer(**renderer.arguments).upscaler
 
 
 # --- small parts --------------------------------------------------------------------------------------------------

@@ -22,7 +22,7 @@ from fam_ext.options.field import CLI, PANELS, options_of
 from fam_ext.options.job import Job
 from fam_ext.options.parts import RunRule
 from fam_ext.options.presets import PresetStore
-from fam_ext.options.renderer import STANDALONE, RendererChoice
+from fam_ext.options.renderer import LANCZOS, STANDALONE, RendererChoice
 from fam_ext.options.resolve import options_at
 from fam_ext.terminal import as_json, plain, say
 
@@ -108,6 +108,8 @@ def renderer_of(said: dict[str, Any]) -> RendererChoice:
     given = {name: said[name] for name in _RENDERER if name in said and name != "name"}
     if "model" in given:
         given["model"] = _full(given["model"])
+    if given.get("upscaler", LANCZOS) != LANCZOS:
+        given["upscaler"] = _full(given["upscaler"])
     given["loras"] = tuple(_full(entry) for entry in given.get("loras", ()))
     choice = RendererChoice(STANDALONE, **given)
     _ = choice.weighted_loras  # a weight that is none is said now

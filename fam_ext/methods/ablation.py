@@ -20,7 +20,7 @@ COSINE_POWER = 3.0
 class Direct(Method):
     """Plain sampling at the asked size from pure noise, every step of it whatever `start` says."""
 
-    def stages(self, size: Size) -> Sequence[Stage]:
+    def stages(self, size: Size, native: Size) -> Sequence[Stage]:
         return [Stage(size, upsample=None)]
 
 

@@ -98,6 +98,14 @@ class Attend(Protocol):
         ...
 
 
+class Enlarge(Protocol):
+    """How a host enlarges without diffusion: by the super-resolution network that the user chose, or by Lanczos."""
+
+    def __call__(self, image: Image.Image, size: Size, /) -> Image.Image:
+        """Return `image` at `size` (height, width) in pixels."""
+        ...
+
+
 @dataclass(frozen=True)
 class Patch:
     """A change inside the network: declared by a pass, put there and taken away by the host."""
@@ -137,6 +145,10 @@ class Pass:
         """Return the changes inside the network; asked once, before the first step."""
         return ()
 
+    def finish(self, latent: Tensor) -> Tensor:
+        """Return the stage's clean latent from what the sampler gave."""
+        return latent
+
     def ran(self) -> GuideReport:
         """Return what acted, after the last step."""
         return GuideReport()
@@ -151,14 +163,14 @@ class Method:
     def __init__(self, config: FamConfig) -> None:
         self.config = config
 
-    def stages(self, size: Size) -> Sequence[Stage]:
-        """Return the stages to `size` (height, width) in pixels."""
+    def stages(self, size: Size, native: Size) -> Sequence[Stage]:
+        """Return the stages from a picture of size `native` to `size`, (height, width) in pixels."""
         return [Stage(size, start=self.config.start, upsample=self.config.upsample)]
 
     def begin(self, stage: Stage, pictures: Pictures) -> Pass:
         """Return the pass of `stage`. Raises `ConfigError` where it cannot be."""
         return Pass(pictures)
 
-    def enlarge(self, image: Image.Image, stage: Stage) -> Image.Image:
-        """Return the picture of a stage of pixels only."""
-        raise NotImplementedError(f"{type(self).__name__} has a stage of pixels and does not say how it is made")
+    def enlarge(self, image: Image.Image, stage: Stage, larger: Enlarge) -> Image.Image:
+        """Return the picture of a stage of pixels only; `larger` is the host's own way."""
+        return larger(image, stage.size)

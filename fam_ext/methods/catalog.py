@@ -12,12 +12,17 @@ from importlib import import_module
 from typing import Any
 
 from fam_ext.errors import UsageError
-from fam_ext.methods.capabilities import ATTENTION, CAPABILITIES, NATIVE_PASS, SAMPLER_STATE
+from fam_ext.methods.capabilities import ATTENTION, CAPABILITIES, NATIVE_PASS, PIXELS, SAMPLER_STATE, STAGES, VIEWS
 
 _DIALS = (
     *("cutoff", "attention", "fm", "am", "fm_window", "am_window", "am_sites", "am_interp", "am_source"),
     *("cutoff_reference", "reference", "step_invariant"),
 )
+_FAM = frozenset((SAMPLER_STATE, NATIVE_PASS, ATTENTION))
+
+
+def _but(fixed: str) -> tuple[str, ...]:
+    return tuple(dial for dial in _DIALS if dial != fixed)
 
 
 @dataclass(frozen=True)
@@ -52,13 +57,37 @@ WITHOUT_FAM = "direct-from-native"
 METHODS: dict[str, Entry] = {
     entry.name: entry
     for entry in (
-        Entry(FAM, "FAM", "fam_ext.methods.fam:Fam", frozenset((SAMPLER_STATE, NATIVE_PASS, ATTENTION)), _DIALS),
+        Entry(FAM, "FAM", "fam_ext.methods.fam:Fam", _FAM, _DIALS),
         Entry("direct", "direct inference", "fam_ext.methods.ablation:Direct"),
         Entry(WITHOUT_FAM, "direct, from the diffused native picture", "fam_ext.methods.base:Method"),
         Entry("skip-residual", "skip residual", "fam_ext.methods.ablation:SkipResidual", frozenset((SAMPLER_STATE,))),
+        Entry(
+            "fam-constant", "FAM with a static reference", "fam_ext.methods.fam:ConstantFam", _FAM, _but("reference")
+        ),
+        Entry("fam-swap", "FAM with the native map alone", "fam_ext.methods.fam:SwapFam", _FAM, _but("attention")),
+        Entry("multidiffusion", "MultiDiffusion", "fam_ext.methods.multidiffusion:MultiDiffusion", frozenset((VIEWS,))),
+        Entry(
+            "demofusion",
+            "DemoFusion",
+            "fam_ext.methods.demofusion:DemoFusion",
+            frozenset((SAMPLER_STATE, VIEWS, STAGES)),
+        ),
+        Entry("upscaler", "the upscaler alone", "fam_ext.methods.upscaler:Upscaler", frozenset((PIXELS,))),
+        Entry(
+            "upscaler+img2img",
+            "upscaler, then img2img",
+            "fam_ext.methods.upscaler:UpscalerImg2img",
+            frozenset((PIXELS, STAGES)),
+        ),
+        Entry(
+            "tiled",
+            "upscaler, then img2img in tiles",
+            "fam_ext.methods.upscaler:Tiled",
+            frozenset((PIXELS, STAGES, VIEWS)),
+        ),
     )
 }
-"""FAM first; the others are the paper's comparison rows (DI, DI*, SR)."""
+"""FAM first, then the paper's comparison rows (DI, DI*, SR) and ablations, then the neighbours."""
 
 
 def reads(method: str | None, option: str) -> bool:

@@ -27,6 +27,20 @@ class Fam(Method):
         return FamPass(self.config, pictures) if _attends(self.config) else FmPass(self.config, pictures)
 
 
+class ConstantFam(Fam):
+    """FAM with the clean upsampled latent as the reference at every step: the paper's Fig. 7 (a)."""
+
+    def __init__(self, config: FamConfig) -> None:
+        super().__init__(config.replace(reference="constant"))
+
+
+class SwapFam(Fam):
+    """FAM with the native attention map in the target's place, lambda = 1: the paper's Fig. 8."""
+
+    def __init__(self, config: FamConfig) -> None:
+        super().__init__(config.replace(attention=1.0))
+
+
 class FmPass(Pass):
     """FM alone: f_t before each step (Eq. 3-4)."""
 

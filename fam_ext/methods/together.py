@@ -9,7 +9,7 @@ from torch import Tensor
 
 from fam_ext.core.guide import GuideReport
 from fam_ext.core.schedule import NoiseLevel, Size
-from fam_ext.methods.base import OFF, TARGET, Call, Condition, Method, Pass, Patch, Pictures, Stage
+from fam_ext.methods.base import OFF, TARGET, Call, Condition, Enlarge, Method, Pass, Patch, Pictures, Stage
 
 if TYPE_CHECKING:
     from PIL import Image
@@ -28,14 +28,14 @@ class Together(Method):
         self.second = second
         self.wants_record = first.wants_record or second.wants_record
 
-    def stages(self, size: Size) -> Sequence[Stage]:
-        return self.first.stages(size)
+    def stages(self, size: Size, native: Size) -> Sequence[Stage]:
+        return self.first.stages(size, native)
 
     def begin(self, stage: Stage, pictures: Pictures) -> Pass:
         return TogetherPass(self.first.begin(stage, pictures), self.second.begin(stage, pictures))
 
-    def enlarge(self, image: Image.Image, stage: Stage) -> Image.Image:
-        return self.first.enlarge(image, stage)
+    def enlarge(self, image: Image.Image, stage: Stage, larger: Enlarge) -> Image.Image:
+        return self.first.enlarge(image, stage, larger)
 
 
 class TogetherPass(Pass):
@@ -66,6 +66,9 @@ class TogetherPass(Pass):
 
     def patches(self) -> Sequence[Patch]:
         return [*self.first.patches(), *self.second.patches()]
+
+    def finish(self, latent: Tensor) -> Tensor:
+        return self.second.finish(self.first.finish(latent))
 
     def ran(self) -> GuideReport:
         return self.first.ran().plus(self.second.ran())

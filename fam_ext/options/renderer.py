@@ -18,6 +18,8 @@ from fam_ext.options.field import (
 
 WEBUI = "webui"
 STANDALONE = "standalone"
+LANCZOS = "Lanczos"
+"""The upscaler that is no network."""
 
 
 def _model(default: Any, kind: str, label: str, help: str, **more: Any) -> Any:  # noqa: ANN401
@@ -70,12 +72,13 @@ class RendererChoice(Checked):
         decides="pixels",
     )
     upscaler: str = _model(
-        "Lanczos",
+        LANCZOS,
         "text",
         "Upscaler",
-        "The WebUI's upscaler, used where upsample is auto.",
+        "What enlarges where upsample is auto, and for the methods upscaler and upscaler+img2img: a super-resolution "
+        "model file (docs/upscalers.md), in the WebUI the name of one of its upscalers.",
         decides="pixels",
-        doors=(PAGE, API),
+        doors=(CLI, PAGE, API),
     )
 
     @property
@@ -88,6 +91,7 @@ class RendererChoice(Checked):
         """What the pixels depend on beside a request, as one text; part of the settings hash."""
         if self.name == STANDALONE:
             marks = ["clip_l_skip"] if self.sdxl_clip_l_skip else []
+            marks += [f"upscaler {self.upscaler}"] if self.upscaler != LANCZOS else []
             return json.dumps([self.model, self.weighted_loras, *marks])
         return f"webui upscaler {self.upscaler}" if self.name == WEBUI else self.name
 
@@ -102,6 +106,7 @@ class RendererChoice(Checked):
             "loras": loras,
             "offload": self.offload,
             "clip_l_skip": self.sdxl_clip_l_skip,
+            "upscaler": None if self.upscaler == LANCZOS else self.upscaler,
         }
 
 

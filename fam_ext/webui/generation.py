@@ -45,10 +45,12 @@ def begin(p: Any, config: FamConfig, *, method: str = FAM, preset: str | None = 
     entry = check_method(method, sampler, p.sd_model)
     if not reads(method, "am"):
         config = config.replace(fm=False, am=False)  # nothing of theirs is asked of the model, nor said
-    session = open_session(p, config, entry.load()(config))
+    maker = entry.load()(config)
+    config = maker.config  # a method may fix a dial
+    session = open_session(p, config, maker)
     check_model(p.sd_model, config)
     _check_steps("steps", p.steps, least=1)
-    p.denoising_strength = session.method.stages((p.height, p.width))[-1].start
+    p.denoising_strength = session.method.stages((p.height, p.width), (p.height, p.width))[-1].start
     if is_txt2img:
         _check_larger(p)
         set_upscaler(p, config.upsample)

@@ -86,6 +86,8 @@ class _Studio:
 
     num_train_timesteps = NUM_TRAIN_TIMESTEPS
     low_memory = False
+    upscales = False
+    """`upscaled` gives the reference that the WebUI made."""
 
     def __init__(self, p: Any, x: Tensor, noise: Tensor, *, steps: int, sample: Callable[..., Tensor]) -> None:  # noqa: ANN401
         self.p = p
@@ -111,6 +113,9 @@ class _Studio:
         # in txt2img the hires pass has upsampled as `set_upscaler` and `own_upscaler` say
         is_hosts = stage.upsample == "auto" or isinstance(self.p, StableDiffusionProcessingTxt2Img)
         return self.x if is_hosts else None
+
+    def enlarge(self, image: Any, size: Size, /) -> Any:  # noqa: ANN401
+        raise ConfigError("the WebUI gives no stage of pixels here; choose another method")
 
     def run(self, stage: Stage) -> _Run:
         return _Run(self, stage)

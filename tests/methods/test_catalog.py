@@ -12,23 +12,25 @@ from fam_ext.core.schedule import NoiseLevel
 from fam_ext.errors import UsageError
 from fam_ext.methods import catalog
 from fam_ext.methods.base import Condition, Pass, Pictures, Stage
-from fam_ext.methods.capabilities import ATTENTION, CAPABILITIES, SAMPLER_STATE, STANDALONE, VIEWS
+from fam_ext.methods.capabilities import ATTENTION, CAPABILITIES, PIXELS, SAMPLER_STATE, STAGES, STANDALONE, VIEWS
 from fam_ext.methods.catalog import METHODS, Entry, choices, entry_for, reads
+from fam_ext.options.field import options_of
+from fam_ext.options.renderer import RendererChoice
 from fam_ext.options.table import BY_NAME
 
 PACKAGE = Path(catalog.__file__).parents[1]
 LEVEL = NoiseLevel(500.0, 0.6, 0.8)
+OPTIONS = {spec.name for spec in options_of(RendererChoice)}
 CONFIG = FamConfig(start=0.7, upsample="latent_bilinear")
 
 
 def begun(entry, config=CONFIG):
-    """Return the method's stages and its first pass that samples."""
+    """Return the method's first pass that samples."""
     method = entry.load()(config)
-    stages = list(method.stages((128, 96)))
-    stage = next(stage for stage in stages if not stage.pixels)
+    stage = next(stage for stage in method.stages((128, 96), (64, 64)) if not stage.pixels)
     target = None if stage.upsample is None else seeded_noise((4, 16, 12), [2])
     latents = seeded_noise((4, 8, 8), [1]), target, seeded_noise((4, 16, 12), [3])
-    return stages, method.begin(stage, Pictures(*latents, None, steps=10))
+    return method.begin(stage, Pictures(*latents, None, steps=10))
 
 
 @pytest.mark.parametrize("entry", METHODS.values(), ids=list(METHODS))
@@ -39,11 +41,22 @@ def test_an_entry_says_what_there_is(entry):
     assert entry_for(entry.name, CAPABILITIES, where="this test") is entry
 
 
+SAMPLED = [entry for entry in METHODS.values() if entry.needs != {PIXELS}]
+"""Those that the sampler has a part in."""
+
+
 @pytest.mark.parametrize("entry", METHODS.values(), ids=list(METHODS))
-def test_stages_end_at_the_asked_size_and_a_pass_changes_no_argument(entry):
-    stages, steered = begun(entry)
+def test_stages_say_what_they_need(entry):
+    stages = entry.load()(CONFIG).stages((256, 192), (64, 48))
     assert all(isinstance(stage, Stage) and 0 < stage.start <= 1 for stage in stages)
-    assert stages[-1].size == (128, 96)
+    assert stages[-1].size == (256, 192)
+    assert (len(stages) > 1) == (STAGES in entry.needs)
+    assert any(stage.pixels for stage in stages) == (PIXELS in entry.needs)
+
+
+@pytest.mark.parametrize("entry", SAMPLED, ids=lambda entry: entry.name)
+def test_a_pass_changes_no_argument(entry):
+    steered = begun(entry)
     assert isinstance(steered, Pass)
     state = steered.initial(LEVEL)
     assert state.shape == steered.pictures.noise.shape
@@ -58,13 +71,15 @@ def test_stages_end_at_the_asked_size_and_a_pass_changes_no_argument(entry):
         return latent * 2
 
     out = steered.around_model(call, latent, LEVEL, condition)
-    assert torch.equal(out, latent * 2) and torch.equal(latent, kept), "the network's own output, without patches"
+    assert torch.equal(latent, kept) and out.shape == latent.shape
+    if VIEWS not in entry.needs:
+        assert torch.equal(out, latent * 2), "the network's own output, without patches"
     assert calls and set(calls) <= {"off", "native", "target"}
 
 
-@pytest.mark.parametrize("entry", METHODS.values(), ids=list(METHODS))
+@pytest.mark.parametrize("entry", SAMPLED, ids=lambda entry: entry.name)
 def test_a_method_needs_what_it_does(entry):
-    _, steered = begun(entry)
+    steered = begun(entry)
     state = steered.initial(LEVEL) * 0.5
     changes_state = not torch.equal(steered.before_step(state, LEVEL), state)
     assert changes_state == (SAMPLER_STATE in entry.needs)
@@ -98,7 +113,7 @@ def names_in_tests(tree):
         if isinstance(node, ast.Compare):
             parts = [node.left, *node.comparators]
             constants = [each for part in parts for each in ast.walk(part) if isinstance(each, ast.Constant)]
-            yield from (each.value for each in constants if each.value in METHODS)
+            yield from (each.value for each in constants if each.value in METHODS and each.value not in OPTIONS)
 
 
 def test_no_code_asks_for_a_method_by_name():

@@ -14,10 +14,10 @@ from PIL import ImageOps
 from fam_ext.methods.base import Method, Stage
 
 class Negative(Method):
-    def stages(self, size):
+    def stages(self, size, native):
         return [Stage((size[0] // 16 * 8, size[1] // 16 * 8), start=0.3), Stage(size, pixels=True)]
 
-    def enlarge(self, image, stage):
+    def enlarge(self, image, stage, larger):
         return ImageOps.invert(image.resize((stage.size[1], stage.size[0])))
 '''
 RUN = """

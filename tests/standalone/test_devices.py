@@ -5,6 +5,7 @@ import torch
 
 from fam_ext import standalone
 from fam_ext.errors import OutOfMemoryError, UsageError, is_out_of_memory
+from fam_ext.hosts.diffusers.load import pick_device
 
 RAN_OUT = [
     torch.OutOfMemoryError("CUDA out of memory. Tried to allocate 20.00 MiB (GPU 0; 8.00 GiB total capacity)"),
@@ -55,7 +56,7 @@ def test_out_of_memory_while_loading_is_ours_too(monkeypatch):
     def full(*args):
         raise RAN_OUT[0]
 
-    monkeypatch.setattr(standalone, "_from_folder", full)
+    monkeypatch.setattr(standalone, "read_pipeline", full)
     with pytest.raises(OutOfMemoryError, match="ran out"):
         standalone.load_pipeline(device="cpu")
 
@@ -63,16 +64,16 @@ def test_out_of_memory_while_loading_is_ours_too(monkeypatch):
 def test_a_device_is_checked_for_its_number(monkeypatch):
     monkeypatch.setattr(torch.cuda, "is_available", lambda: True)
     monkeypatch.setattr(torch.cuda, "device_count", lambda: 2)
-    assert standalone._device("cuda:1") == torch.device("cuda:1")
-    assert standalone._device("cuda") == torch.device("cuda")
+    assert pick_device("cuda:1") == torch.device("cuda:1")
+    assert pick_device("cuda") == torch.device("cuda")
     with pytest.raises(UsageError, match=r"'cuda:9'.*cuda:0, cuda:1$"):
         standalone.load_pipeline(device="cuda:9")
     for name in ("cuda:x", "cuda:-1", "cpu:3"):
         with pytest.raises(UsageError, match="device is"):
-            standalone._device(name)
+            pick_device(name)
     monkeypatch.setattr(torch.cuda, "is_available", lambda: False)
     with pytest.raises(UsageError, match="this machine has: cpu"):
-        standalone._device("cuda:0")
+        pick_device("cuda:0")
 
 
 def test_an_unknown_offload_is_named():

@@ -1,0 +1,107 @@
+"""DemoFusion (Du et al., CVPR 2024, arXiv 2311.16973): phase by phase larger, in windows and in dilated samples."""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Sequence
+
+import torch
+from torch import Tensor
+from torch.nn.functional import conv2d, pad
+
+from fam_ext.core.config import FamConfig
+from fam_ext.core.schedule import NoiseLevel, Size
+from fam_ext.methods.ablation import SkipResidualPass
+from fam_ext.methods.base import Call, Condition, Method, Pass, Pictures, Stage
+from fam_ext.methods.views import WindowStage, averaged, dilated, jitter, windows
+
+
+class DemoFusion(Method):
+    """One phase for each multiple of the native size, each from the one before, diffused to `start`.
+
+    With f = 0.5 + 0.5 cos(pi (1 - rho)), in each phase of scale s:
+
+    - the skip residual (Eq. 4): before each step z <- (1 - c1) z + c1 z~_t, c1 = f^3;
+    - the network's output (Eq. 5 to 8) is (1 - c2) times the mean over windows of the native size, `stride` of a side
+      apart and shifted at random, and c2 times what it says of the s^2 pictures that every s-th pixel of a blurred
+      latent makes, c2 = f^`dilation`; the blur is a Gaussian of `sigma` (0.99 f^`blur` + 0.01) pixels;
+    - after it the latent's mean and spread are the native one's.
+
+    The larger the exponent, the sooner a part fades. Where ours departs: outputs are averaged, not denoised latents
+    (the same for DDIM); shifted windows stay inside the picture, theirs reach over zeros; mean and spread are each
+    picture's own; a phase's last scale may be no whole multiple; SDXL is told no place of a window in the picture.
+    """
+
+    def __init__(
+        self,
+        config: FamConfig,
+        *,
+        dilation: float = 1.0,
+        blur: float = 1.0,
+        sigma: float = 1.0,
+        stride: float = 1 / 2,
+    ) -> None:
+        super().__init__(config)
+        self.dilation = dilation
+        self.blur = blur
+        self.sigma = sigma
+        self.stride = stride
+
+    def stages(self, size: Size, native: Size) -> Sequence[Stage]:
+        scale = max(size[0] / native[0], size[1] / native[1])
+        sizes = [_share(size, factor / scale) for factor in range(2, math.ceil(scale))]
+        return [
+            WindowStage(each, start=self.config.start, upsample="latent_bicubic", window=native)
+            for each in (*sizes, size)
+        ]
+
+    def begin(self, stage: Stage, pictures: Pictures) -> Pass:
+        assert isinstance(stage, WindowStage)
+        return DemoFusionPass(pictures, stage.latent_window(pictures), self)
+
+
+def _share(size: Size, share: float) -> Size:
+    """Return a share of `size` in multiples of 8 pixels."""
+    return round(size[0] * share / 8) * 8, round(size[1] * share / 8) * 8
+
+
+class DemoFusionPass(SkipResidualPass):
+    """See `DemoFusion`; `window` in latent pixels."""
+
+    def __init__(self, pictures: Pictures, window: Size, method: DemoFusion) -> None:
+        super().__init__(pictures)
+        self.window = window
+        self.method = method
+        height, width = self.size = (pictures.noise.shape[-2], pictures.noise.shape[-1])
+        self.factor = math.ceil(max(height / window[0], width / window[1]))
+
+    def around_model(self, call: Call, latent: Tensor, level: NoiseLevel, condition: Condition) -> Tensor:
+        method, window = self.method, self.window
+        stride = max(1, round(window[0] * method.stride)), max(1, round(window[1] * method.stride))
+        most = (window[0] - stride[0]) // 4, (window[1] - stride[1]) // 4
+        views = windows(self.size, window, stride, shift=jitter(level, most))
+        local = averaged(call, latent, level, condition, views)
+        fading = 0.5 + 0.5 * math.cos(math.pi * (1 - self.pictures.rho(level)))
+        sigma = method.sigma * (0.99 * fading**method.blur + 0.01)
+        smooth = with_moments_of(latent, blurred(latent, 2 * self.factor - 1, sigma))
+        return local.lerp(dilated(call, smooth, level, condition, self.factor), fading**method.dilation)
+
+    def finish(self, latent: Tensor) -> Tensor:
+        return with_moments_of(self.pictures.native, latent)
+
+
+def blurred(latent: Tensor, side: int, sigma: float) -> Tensor:
+    """Return `latent` (rows, C, H, W) under a Gaussian of `sigma` pixels, cut to `side` x `side`; borders repeat."""
+    at = torch.arange(side, device=latent.device, dtype=torch.float32) - side // 2
+    weights = torch.exp(-at.square() / (2 * sigma**2)).to(latent)
+    kernel = (weights / weights.sum()).expand(latent.shape[1], 1, 1, -1)
+    padded = pad(latent, [side // 2] * 4, mode="replicate")
+    across = conv2d(padded, kernel, groups=latent.shape[1])
+    return conv2d(across, kernel.transpose(-1, -2), groups=latent.shape[1])
+
+
+def with_moments_of(like: Tensor, latent: Tensor) -> Tensor:
+    """Return each picture of `latent` with the mean and the standard deviation of that in `like`."""
+    spread, mean = torch.std_mean(like, dim=(1, 2, 3), keepdim=True)
+    own_spread, own_mean = torch.std_mean(latent, dim=(1, 2, 3), keepdim=True)
+    return (latent - own_mean) / own_spread * spread + mean

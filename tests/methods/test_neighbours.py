@@ -1,0 +1,229 @@
+"""What defines each neighbour: the case in which it is plain sampling, and what tells it from that."""
+
+import math
+
+import pytest
+import torch
+
+from fam_ext.core.config import FamConfig
+from fam_ext.core.guide import seeded_noise
+from fam_ext.core.schedule import NoiseLevel
+from fam_ext.methods.base import Condition, Method, Pictures
+from fam_ext.methods.catalog import METHODS
+from fam_ext.methods.demofusion import DemoFusion, blurred, with_moments_of
+from fam_ext.methods.multidiffusion import MultiDiffusion
+from fam_ext.methods.upscaler import Tiled, Upscaler, UpscalerImg2img
+from fam_ext.methods.views import dilated, jitter, tiles, windows
+
+LEVEL = NoiseLevel(500.0, 0.6, 0.8)
+CONDITION = Condition(lambda: torch.zeros(2, dtype=torch.int64))
+SIZES = [((16, 16), (8, 8)), ((24, 24), (8, 8)), ((32, 32), (8, 8)), ((16, 32), (8, 8)), ((19, 13), (8, 12))]
+
+
+def begun(method, size=(16, 16), native=(8, 8)):
+    """Return the method's last pass from `native` to `size`, in latent pixels."""
+    stage = method.stages((8 * size[0], 8 * size[1]), (8 * native[0], 8 * native[1]))[-1]
+    target = None if stage.upsample is None else seeded_noise((4, *size), [2])
+    pictures = Pictures(seeded_noise((4, *native), [1]), target, seeded_noise((4, *size), [3]), None, steps=10)
+    return method.begin(stage, pictures)
+
+
+class Network:
+    """Says of a latent its mean over the picture plus the latent; keeps the sizes it was given."""
+
+    def __init__(self):
+        self.sizes = []
+
+    def __call__(self, latent, level, condition, *, phase="target"):
+        self.sizes.append(tuple(latent.shape[-2:]))
+        return latent + latent.mean(dim=(-2, -1), keepdim=True)
+
+
+@pytest.mark.parametrize(("size", "window"), SIZES)
+@pytest.mark.parametrize("stride", [(1, 1), (3, 5), (8, 8)])
+@pytest.mark.parametrize("shift", [(0, 0), (2, -3), (-1, 7)])
+def test_windows_cover_a_latent_and_stay_in_it(size, window, stride, shift):
+    views = windows(size, window, stride, shift=shift)
+    count = torch.zeros(size)
+    for rows, columns in views:
+        assert 0 <= rows.start < rows.stop <= size[0] and 0 <= columns.start < columns.stop <= size[1]
+        count[rows, columns] += 1
+    assert count.min() >= 1
+    assert len({(rows.start, columns.start) for rows, columns in views}) == len(views)
+
+
+def test_windows_stand_a_stride_apart():
+    starts = sorted({rows.start for rows, _ in windows((16, 8), (8, 8), (4, 4))})
+    assert starts == [0, 4, 8]
+    assert sorted({rows.start for rows, _ in windows((16, 8), (8, 8), (4, 4), shift=(1, 0))}) == [0, 1, 5, 8]
+
+
+@pytest.mark.parametrize(("size", "window"), SIZES)
+def test_tiles_keep_each_pixel_once_and_give_the_network_at_most_a_window(size, window):
+    kept = torch.zeros(size)
+    for (rows, columns), (inside, inside_columns) in tiles(size, window, (1, 2)):
+        kept[inside, inside_columns] += 1
+        assert rows.start <= inside.start and inside.stop <= rows.stop
+        assert rows.stop - rows.start <= window[0] and columns.stop - columns.start <= window[1]
+    assert torch.equal(kept, torch.ones(size))
+
+
+def test_a_shift_is_the_levels_own_and_within_bounds():
+    shifts = [jitter(NoiseLevel(float(t), 0.6, 0.8), (2, 3)) for t in range(0, 1000, 20)]
+    assert shifts == [jitter(NoiseLevel(float(t), 0.6, 0.8), (2, 3)) for t in range(0, 1000, 20)]
+    assert {down for down, _ in shifts} == set(range(-2, 3)) and {right for _, right in shifts} == set(range(-3, 4))
+
+
+def test_random_numbers_of_others_are_not_drawn():
+    torch.manual_seed(7)
+    expected = torch.rand(1)
+    torch.manual_seed(7)
+    jitter(LEVEL, (2, 3))
+    assert torch.equal(torch.rand(1), expected)
+
+
+# --- MultiDiffusion
+
+
+def test_multidiffusion_with_one_view_is_plain():
+    network, latent = Network(), seeded_noise((4, 8, 8), [5, 6])
+    steered = begun(MultiDiffusion(FamConfig()), size=(8, 8))
+    assert torch.equal(steered.around_model(network, latent, LEVEL, CONDITION), Network()(latent, LEVEL, CONDITION))
+    assert network.sizes == [(8, 8)]
+    assert torch.equal(steered.initial(LEVEL), steered.pictures.noise * LEVEL.scale), "from pure noise"
+
+
+def test_multidiffusion_averages_where_windows_overlap():
+    latent = torch.zeros(1, 1, 16, 8)
+    latent[..., 8:, :] = 1.0
+    steered, network = begun(MultiDiffusion(FamConfig(), stride=0.5), size=(16, 8)), Network()
+    out = steered.around_model(network, latent, LEVEL, CONDITION)
+    # windows at rows 0, 4, 8 have the means 0, 0.5, 1
+    rows = [0.0] * 4 + [0.25] * 4 + [1 + 0.75] * 4 + [2.0] * 4
+    assert torch.allclose(out[0, 0, :, 0], torch.tensor(rows))
+    assert network.sizes == [(8, 8)] * 3
+
+
+def test_multidiffusions_views_are_the_papers():
+    network = Network()
+    begun(MultiDiffusion(FamConfig()), size=(16, 16)).around_model(network, torch.zeros(1, 4, 16, 16), LEVEL, CONDITION)
+    assert len(network.sizes) == 9**2
+
+
+# --- DemoFusion
+
+
+def test_demofusion_with_its_parts_off_is_plain():
+    method = DemoFusion(FamConfig(), dilation=math.inf, stride=1.0)
+    latent = seeded_noise((4, 8, 8), [5, 6])
+    out = begun(method, size=(8, 8)).around_model(Network(), latent, LEVEL, CONDITION)
+    assert torch.allclose(out, Network()(latent, LEVEL, CONDITION))
+
+
+def test_demofusion_at_pure_noise_is_what_the_dilated_samples_say_and_at_the_end_what_the_windows_do():
+    latent = seeded_noise((4, 16, 16), [5])
+    steered = begun(DemoFusion(FamConfig()))
+    pure, clean = NoiseLevel(1000.0, 0.07, 0.998), NoiseLevel(0.0, 1.0, 0.03)
+    smooth = with_moments_of(latent, blurred(latent, 3, 1.0))
+    at_noise = steered.around_model(Network(), latent, pure, CONDITION)
+    assert torch.allclose(at_noise, dilated(Network(), smooth, pure, CONDITION, 2), atol=1e-5)
+    network = Network()
+    at_end = steered.around_model(network, latent, clean, CONDITION)
+    views = windows((16, 16), (8, 8), (4, 4), shift=jitter(clean, (1, 1)))
+    assert network.sizes == [(8, 8)] * (len(views) + 4)
+    only_windows = torch.zeros_like(latent)
+    count = torch.zeros_like(latent)
+    for rows, columns in views:
+        only_windows[..., rows, columns] += Network()(latent[..., rows, columns], clean, CONDITION)
+        count[..., rows, columns] += 1
+    assert torch.allclose(at_end, only_windows / count, atol=1e-5)
+
+
+@pytest.mark.parametrize(
+    ("size", "sizes"),
+    [
+        ((128, 128), [(128, 128)]),
+        ((256, 256), [(128, 128), (192, 192), (256, 256)]),
+        ((128, 256), [(64, 128), (96, 192), (128, 256)]),
+        ((96, 96), [(96, 96)]),
+        ((160, 160), [(128, 128), (160, 160)]),
+    ],
+)
+def test_demofusion_has_a_phase_for_each_multiple(size, sizes):
+    assert [stage.size for stage in DemoFusion(FamConfig()).stages(size, (64, 64))] == sizes
+
+
+def test_demofusion_pulls_toward_the_reference_and_keeps_the_natives_moments():
+    steered = begun(DemoFusion(FamConfig()))
+    pictures = steered.pictures
+    pure = NoiseLevel(1000.0, 0.07, 0.998)
+    state = seeded_noise((4, 16, 16), [9])
+    assert torch.allclose(steered.before_step(state, pure), pure.diffused(pictures.target, pictures.noise), atol=1e-6)
+    finished = steered.finish(3 * state + 5)
+    for moment in (torch.mean, torch.std):
+        assert moment(finished) == pytest.approx(float(moment(pictures.native)), abs=1e-4)
+
+
+def test_a_blur_keeps_what_is_flat_and_has_the_spread_that_was_asked():
+    flat = torch.full((1, 2, 9, 9), 3.0)
+    assert torch.allclose(blurred(flat, 5, 1.3), flat)
+    point = torch.zeros(1, 1, 41, 41)
+    point[..., 20, 20] = 1.0
+    made = blurred(point, 31, 2.5)[0, 0].sum(0)
+    at = torch.arange(41.0) - 20
+    assert float((made * at.square()).sum()) == pytest.approx(2.5**2, rel=0.01)
+
+
+def test_dilated_samples_fall_back_into_their_places():
+    latent = seeded_noise((4, 15, 10), [5])
+    sizes = []
+
+    def call(latent, level, condition, *, phase="target"):
+        sizes.append(tuple(latent.shape[-2:]))
+        return 2 * latent
+
+    assert torch.equal(dilated(call, latent, LEVEL, CONDITION, 3), 2 * latent)
+    assert len(sizes) == 9 and set(sizes) == {(5, 4), (5, 3)}
+
+
+# --- after an upscaler
+
+
+def test_tiled_with_one_tile_is_img2img():
+    latent = seeded_noise((4, 8, 8), [5, 6])
+    tiled, whole = (begun(make(FamConfig()), size=(8, 8)) for make in (Tiled, UpscalerImg2img))
+    outs = [steered.around_model(Network(), latent, LEVEL, CONDITION) for steered in (tiled, whole)]
+    assert torch.equal(*outs) and torch.equal(tiled.initial(LEVEL), whole.initial(LEVEL))
+
+
+def test_a_tile_sees_its_neighbours_and_only_its_inside_is_kept():
+    latent = torch.zeros(1, 1, 16, 8)
+    latent[..., 8:, :] = 1.0
+    out = begun(Tiled(FamConfig(), overlap=0.25), size=(16, 8)).around_model(Network(), latent, LEVEL, CONDITION)
+    assert len(set(out[0, 0, :, 0].tolist())) > 2, "tiles across the edge have other means"
+    assert torch.equal(out[..., :1].expand_as(out), out)
+
+
+def test_after_an_upscaler_the_second_stage_begins_late_at_the_same_size():
+    for make in (Tiled, UpscalerImg2img):
+        pixels, late = make(FamConfig(start=1.0)).stages((128, 96), (64, 48))
+        assert pixels.pixels and late.start == 0.35 and pixels.size == late.size == (128, 96)
+    assert make(FamConfig(), denoise=0.5).stages((128, 96), (64, 48))[-1].start == 0.5
+    (alone,) = Upscaler(FamConfig()).stages((128, 96), (64, 48))
+    assert alone.pixels
+
+
+# --- FAM with one dial fixed
+
+
+def test_what_a_method_fixes_is_in_its_own_dials():
+    config = FamConfig(cutoff=0.25, attention=0.3)
+    assert METHODS["fam-constant"].load()(config).config == config.replace(reference="constant")
+    assert METHODS["fam-swap"].load()(config).config == config.replace(attention=1.0)
+    assert not METHODS["fam-swap"].knobs.count("attention") and "reference" in METHODS["fam-swap"].knobs
+
+
+def test_the_plain_method_finishes_with_what_the_sampler_gave():
+    latent = seeded_noise((4, 8, 8), [5])
+    steered = begun(Method(FamConfig()), size=(8, 8))
+    assert steered.finish(latent) is latent

@@ -140,7 +140,8 @@ def generate_native(
         record.add(latent, level)
         return latent
 
-    with host.model([sampling.words], size=size, cfg_scale=sampling.cfg_scale) as model:
+    cfg_scale = sampling.cfg_scale * sampler.cfg_share
+    with host.model([sampling.words], size=size, cfg_scale=cfg_scale, both=sampler.wants_both) as model:
         latent = sampler.run(
             noise * sampler.levels[0].scale, model, modify=keep, step=callbacks.step, cancelled=callbacks.cancelled
         )
@@ -225,8 +226,9 @@ class _Run:
         network = studio.host.model(
             [studio.sampling.words],
             size=self.stage.size,
-            cfg_scale=studio.sampling.cfg_scale,
+            cfg_scale=studio.sampling.cfg_scale * self.sampler.cfg_share,
             steered=steered,
+            both=self.sampler.wants_both,
             low_memory=studio.low_memory,
         )
         with network as model:

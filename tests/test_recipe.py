@@ -29,6 +29,7 @@ class Straight:
         rhos = [step / STEPS for step in range(STEPS, 0, -1)]
         self.levels = [NoiseLevel(1000 * rho, 1 - rho, rho) for rho in rhos if rho <= start]
         self.begins = None
+        self.cfg_share, self.wants_both = 1.0, False
 
     def run(self, latent, model, *, modify, step, cancelled):
         self.begins = latent
@@ -56,7 +57,7 @@ class Small:
         return self.last
 
     @contextmanager
-    def model(self, prompts, *, size, cfg_scale, steered=None, low_memory=False):
+    def model(self, prompts, *, size, cfg_scale, steered=None, both=False, low_memory=False):
         self.steered = steered
         yield lambda latent, level: latent.mean((-2, -1), keepdim=True).expand_as(latent)
 

@@ -7,7 +7,7 @@ import math
 from collections.abc import Mapping
 from pathlib import Path
 
-from fam_ext.samplers.names import OFFERED, OWN_SCHEDULES, REFUSED, most_steps
+from fam_ext.samplers.names import CFG_SHARE, OFFERED, OWN_SCHEDULES, REFUSED, most_steps
 from fam_ext.samplers.schedules import WEBUI
 from fam_ext.samplers.table import SAMPLERS
 
@@ -30,10 +30,23 @@ SCHEDULES = """## Schedules
 have the WebUI's in their place, from the model's largest sigma to its smallest, and so has Euler a for `Karras` and
 `Exponential`. All others are the WebUI's for every sampler (`Turbo` is Forge's):
 {names}.
-DDIM and LCM have their own timesteps only.
+DDIM, DDIM CFG++ and LCM have their own timesteps only.
 
 `DDIM` takes as many steps as T // steps makes: 31 for 30, as in the WebUI. `KL Optimal` ends at the smallest sigma.
 DPM2, DPM2 a and DPM++ 3M SDE leave out the last sigma before 0 of a schedule with one step more, as in the WebUI.
+"""
+CFG_SCALE = """## CFG++
+
+{names} (Chung et al. 2024) goes to the guided estimate along the noise that is seen without guidance. A CFG scale of
+{full:g} is its full guidance, as in the WebUI: 7 is {seven:g} of it, 1 is {one:g}, and both halves are always computed.
+It is held against A1111's own function, for epsilon and v: at zero terminal SNR that divides by 0.
+A network with guidance built in (LCM) has no other half: refused by name.
+"""
+WEBUI_LOOPS = """## In the WebUI
+
+A1111's own loops run, on A1111's schedules, and FAM acts on their state before each step: with all of its samplers,
+{offered} and the four above included. UniPC alone is refused by name there: its loop calls the network with states
+and corrections alike, and does not tell which.
 """
 
 
@@ -43,9 +56,20 @@ def page(differences: Mapping[str, Mapping[str, float]]) -> str:
     lines += [row(name, differences[name]) for name in OFFERED]
     others = [name for name in WEBUI if name not in ("Uniform", "SGM Uniform", "Karras", "Exponential")]
     refused = [f"- {name}: {reason}." for name, reason in REFUSED.items()]
-    return "\n".join(
-        [HEAD, *lines, "", SCHEDULES.format(names=", ".join(others)), "## Refused by name\n", *refused, ""]
+    return (
+        "\n".join(
+            [
+                *(HEAD, *lines, "", SCHEDULES.format(names=", ".join(others)), _cfg_scale()),
+                *("## Refused by name\n", *refused, "", WEBUI_LOOPS.format(offered=", ".join(CFG_SHARE))),
+            ]
+        ).rstrip("\n")
+        + "\n"
     )
+
+
+def _cfg_scale() -> str:
+    (share,) = set(CFG_SHARE.values())
+    return CFG_SCALE.format(names=", ".join(CFG_SHARE), full=1 / share, seven=7 * share, one=share)
 
 
 def row(name: str, found: Mapping[str, float]) -> str:

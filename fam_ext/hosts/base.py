@@ -19,7 +19,8 @@ from fam_ext.samplers.checks import LateChecks as LateChecks
 logger = logging.getLogger(__name__)
 
 Model = Callable[[Tensor, NoiseLevel], Tensor]
-"""(latent in unit variance (B, C, H, W), its level) -> the network's guided output (epsilon or v), same shape."""
+"""(latent in unit variance (B, C, H, W), its level) -> the network's guided output (epsilon or v), same shape;
+(2 B, C, H, W) where `Host.model` was asked for both: guided, then without guidance."""
 
 Modify = Callable[[Tensor, NoiseLevel], Tensor]
 """(sampler's state, its level) -> the state from which the next step starts."""
@@ -63,6 +64,10 @@ class Sampler(Protocol):
 
     levels: list[NoiseLevel]
     """The level of each step's state, first to last (intermediate stages of second-order steps left out)."""
+    cfg_share: float
+    """What of the asked CFG scale its model is to guide by."""
+    wants_both: bool
+    """Its model is to give both outputs."""
 
     def run(
         self,
@@ -126,11 +131,13 @@ class Host(Protocol):
         size: Size,
         cfg_scale: float,
         steered: Pass | None = None,
+        both: bool = False,
         low_memory: bool = False,
     ) -> AbstractContextManager[Model]:
         """While open, gives the network for `prompts` at `size` (pixels) under classifier-free guidance.
 
         `steered` is asked around each call of it, and at the sites in it that it patches, as long as this is open.
+        `both`: give the output without guidance too (see `Model`), also at cfg_scale 1.
         `low_memory` runs the halves of the guidance one after the other.
         """
         ...

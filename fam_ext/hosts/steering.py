@@ -2,17 +2,21 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Generator, Sequence
+from collections.abc import Callable, Generator, Mapping, Sequence
 from contextlib import contextmanager
+from typing import Any
 
 from torch import Tensor
 
 from fam_ext.core.schedule import NoiseLevel, Size
 from fam_ext.errors import AlreadyGuidedError, ConfigError
 from fam_ext.hosts.base import LateChecks
-from fam_ext.hosts.sites import Site
 from fam_ext.methods.base import OFF, Pass, Patch
-from fam_ext.methods.capabilities import ATTENTION
+
+Reach = Mapping[str, Callable[[str], Sequence[Any]]]
+"""A kind of site -> what gives those that a pattern of names means, in running order; each has a `name`."""
+Placed = dict[str, list[Any]]
+"""A kind of site -> those that a pass patches, in running order."""
 
 
 class Steering:
@@ -51,26 +55,26 @@ class Steering:
         finally:
             self.phase = before
 
-    def place(self, patches: Sequence[Patch], select: Callable[[str], list[Site]]) -> list[Site]:
-        """Note which of `patches` act at which site, and return those sites in running order.
+    def place(self, patches: Sequence[Patch], reach: Reach) -> Placed:
+        """Note which of `patches` act at which site, and return those sites by kind, in running order.
 
-        `select` gives the sites that a patch's pattern means. Raises `ConfigError` where two patches that do not chain
-        meet.
+        `reach` gives, by kind, the sites that a patch's pattern means. Raises `ConfigError` where it has no such kind,
+        and where two patches that do not chain meet.
         """
-        sites: dict[str, Site] = {}
         self.patches = {}
         for patch in patches:
-            if patch.place != ATTENTION:
+            if patch.place not in reach:
                 raise ConfigError(f"this host's networks do not reach {patch.place}; choose a method without")
-            for site in select(patch.sites):
+            for site in reach[patch.place](patch.sites):
                 there = self.patches.setdefault(site.name, [])
                 if there and not (patch.chains or all(other.chains for other in there)):
                     raise ConfigError(f"{site.name} is patched twice; choose methods or sites that do not meet")
                 there.append(patch)
-                sites[site.name] = site
-        if len(patches) < 2:
-            return list(sites.values())
-        return [site for site in select("*") if site.name in sites]
+        places = {patch.place for patch in patches}
+        return {
+            place: [site for site in select("*") if site.name in self.patches] if place in places else []
+            for place, select in reach.items()
+        }
 
     def next_rows(self, count: int) -> tuple[int, ...] | None:
         """Return the pictures of the next `count` rows of the layout, and take them off it; None where it ends."""
@@ -80,8 +84,12 @@ class Steering:
 
     def attend(self, site: str, q: Tensor, k: Tensor, v: Tensor, *, size: Size, scale: float | None) -> Tensor | None:
         """Return what the running pass makes of the attention at `site`; None: attend as usual."""
+        return self.ask(site, q, k, v, size=size, scale=scale)
+
+    def ask(self, site: str, *given: Any, **more: Any) -> Tensor | None:  # noqa: ANN401
+        """Return what the first patch at `site` that acts makes of what is given; None: as usual."""
         for patch in self.patches.get(site, ()):
-            out = patch.act(site, q, k, v, size=size, scale=scale, phase=self.phase)
+            out = patch.act(site, *given, **more, phase=self.phase)
             if out is not None:
                 return out
         return None

@@ -22,7 +22,7 @@ if TYPE_CHECKING:
 
 OFF, NATIVE, TARGET = "off", "native", "target"
 """Phases of a model call: hooks in the network asleep; a native call whose output nobody reads, which the host may cut
-short after the last patched site; the call that counts."""
+short after the last patched attention; the call that counts."""
 
 
 @dataclass(frozen=True)
@@ -106,6 +106,46 @@ class Enlarge(Protocol):
         ...
 
 
+class Kernel(Protocol):
+    """A convolution of more than one pixel, as a pass may run it: at any dilation, stride and weights."""
+
+    weight: Tensor
+    """(out, in, height, width), odd sides."""
+    bias: Tensor | None
+    stride: Size
+
+    def __call__(
+        self, feature_map: Tensor, *, weight: Tensor | None = None, dilation: Size = (1, 1), stride: Size | None = None
+    ) -> Tensor:
+        """Return the output for `feature_map`, padded so that its size is divided by the stride alone (rounded up),
+        around the borders as the host pads."""
+        ...
+
+
+class Convolve(Protocol):
+    """What a pass does at a convolution."""
+
+    def __call__(self, site: str, feature_map: Tensor, kernel: Kernel, *, size: Size, phase: str) -> Tensor | None:
+        """Return the output at `site` for `feature_map` (rows, C, h, w), or None: convolve as usual.
+
+        `size` is the output's (height, width) where no pass changes any feature map's.
+        """
+        ...
+
+
+class Resize(Protocol):
+    """What a pass does to a feature map."""
+
+    def __call__(self, site: str, feature_map: Tensor, *, size: Size, phase: str) -> Tensor | None:
+        """Return what leaves `site` in the place of `feature_map` (rows, C, h, w), also as a skip; None: that itself.
+
+        `size` is as in `Convolve`. What a down block makes smaller at its layer j, the up block on its level makes
+        `size` again at the layer that takes that skip: the last but one for j = 0, the one before for j = 1. In
+        between upsamplers give what their skips need.
+        """
+        ...
+
+
 @dataclass(frozen=True)
 class Patch:
     """A change inside the network: declared by a pass, put there and taken away by the host."""
@@ -113,9 +153,10 @@ class Patch:
     place: str
     """ATTENTION, CONVOLUTION or FEATURE_SIZE of `methods.capabilities`: what kind of site."""
     sites: str
-    """Which: patterns of names separated by commas, or "auto" (see `hosts.sites`)."""
-    act: Attend
-    """What is asked there; for the kinds that hosts do not give yet, their own signature."""
+    """Which: patterns of names separated by commas. Attention has its host's names, or "auto" (see `hosts.sites`); the
+    others have the same in every host (see `hosts.layers`)."""
+    act: Callable[..., Tensor | None]
+    """What is asked there: an `Attend`, `Convolve` or `Resize`."""
     chains: bool = False
     """It may share a site with another patch: of the two the later one is asked where the earlier gives None."""
 

@@ -9,7 +9,7 @@ NATIVE_PASS = "native pass"
 ATTENTION = "attention"
 """Self-attention layers ask the pass."""
 CONVOLUTION = "convolution"
-"""Convolutions ask the pass for their dilation, stride and padding."""
+"""Convolutions ask the pass, which may run them at another dilation or stride, or with other weights."""
 FEATURE_SIZE = "feature size"
 """Feature maps may be made smaller and larger between blocks."""
 VIEWS = "views"
@@ -24,5 +24,7 @@ PIXELS = "pixels"
 CAPABILITIES = frozenset(
     (SAMPLER_STATE, NATIVE_PASS, ATTENTION, CONVOLUTION, FEATURE_SIZE, VIEWS, VIEW_PROMPTS, STAGES, PIXELS)
 )
-STANDALONE: frozenset[str] = frozenset((SAMPLER_STATE, NATIVE_PASS, ATTENTION, VIEWS, STAGES, PIXELS))
+STANDALONE: frozenset[str] = frozenset(
+    (SAMPLER_STATE, NATIVE_PASS, ATTENTION, CONVOLUTION, FEATURE_SIZE, VIEWS, STAGES, PIXELS)
+)
 """What the standalone host gives: planning reads it here, without torch; the host itself names this very set."""

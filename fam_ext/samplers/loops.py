@@ -37,6 +37,10 @@ class Walk(Protocol):
         """Return the network's estimate of the clean latent."""
         ...
 
+    def denoise_both(self, latent: Tensor, level: NoiseLevel, /) -> tuple[Tensor, Tensor]:
+        """Return that estimate, and the one without guidance; for samplers of `names.CFG_SHARE`."""
+        ...
+
     def noise(self, sigma: float, end: float, /) -> Tensor:
         """Return standard normal noise for the way from `sigma` down to `end`; a picture's own."""
         ...
@@ -55,6 +59,16 @@ def euler(latent: Tensor, steps: Steps, walk: Walk) -> Tensor:
         latent = walk.begin(latent, level)
         denoised = walk.denoise(latent, level)
         epsilon = (latent - level.signal * denoised) / level.noise
+        latent = end.signal * denoised + end.noise * epsilon
+    return latent
+
+
+def ddim_cfgpp(latent: Tensor, steps: Steps, walk: Walk) -> Tensor:
+    """CFG++ (Chung et al. 2024, algorithm 2): DDIM to the guided estimate along the noise seen without guidance."""
+    for level, end in steps:
+        latent = walk.begin(latent, level)
+        denoised, unguided = walk.denoise_both(latent, level)
+        epsilon = (latent - level.signal * unguided) / level.noise
         latent = end.signal * denoised + end.noise * epsilon
     return latent
 

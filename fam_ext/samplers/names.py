@@ -66,6 +66,7 @@ _SCHEDULES: Mapping[str, str] = {
 # what the standalone host offers: sampler -> the schedule that Automatic means (tests compare it with `table`)
 OFFERED: Mapping[str, str] = {
     "DDIM": "Uniform",
+    "DDIM CFG++": "Uniform",
     "Euler": "Uniform",
     "Euler a": "Uniform",
     "LMS": "Uniform",
@@ -91,7 +92,11 @@ REFUSED: Mapping[str, str] = {
     "Restart": "it goes back to noisier states inside a step",
 }
 """Samplers that FM cannot steer exactly, and why."""
-OWN_SCHEDULES: Mapping[str, tuple[str, ...]] = {"DDIM": ("Uniform", "SGM Uniform"), "LCM": ("Uniform",)}
+OWN_SCHEDULES: Mapping[str, tuple[str, ...]] = {
+    "DDIM": ("Uniform", "SGM Uniform"),
+    "DDIM CFG++": ("Uniform", "SGM Uniform"),
+    "LCM": ("Uniform",),
+}
 """Samplers with a schedule of their own, as in their papers; every other one takes all."""
 SAME_AS_OWN = ("Uniform", "Normal", "DDIM", "SGM Uniform")
 """Schedules that say no more than what those samplers do anyway: even timesteps."""
@@ -99,9 +104,11 @@ SPACED_ENDS = ("Euler", "LMS", "Heun", "DPM++ SDE")
 """Samplers whose Karras and Exponential sigmas lie between the ends that the timestep spacing gives."""
 MAX_STEPS: Mapping[str, int] = {"LCM": 50}
 """The distilled model knows 50 timesteps."""
+CFG_SHARE: Mapping[str, float] = {"DDIM CFG++": 1 / 12.5}
+"""Samplers that ask for the network's output without guidance too (CFG++), and the share of the asked CFG scale that
+they guide by: theirs is between 0 and 1, and 12.5 means 1, as in the WebUI."""
 FALLBACK = "DPM++ 2M"
 _NEAREST: Mapping[str, str] = {
-    "DDIM CFG++": "DDIM",
     "DPM++ 2M SDE Heun": "DPM++ 2M SDE",
     "DPM++ 2S": "DPM++ 2M",
     "TCD": "LCM",

@@ -10,7 +10,7 @@ from torch import Tensor
 from fam_ext.core.schedule import NoiseLevel
 from fam_ext.errors import Cancelled, NonFiniteLatentError, UsageError
 from fam_ext.samplers.checks import LateChecks
-from fam_ext.samplers.names import MOST_STEPS, most_steps, split_name
+from fam_ext.samplers.names import CFG_SHARE, MOST_STEPS, most_steps, split_name
 from fam_ext.samplers.noise import BrownianPaths, Streams
 from fam_ext.samplers.table import BROWNIAN, SAMPLERS, steps_of
 from fam_ext.samplers.trained import Trained
@@ -41,6 +41,8 @@ class SamplerRun:
         self.name, self.schedule = split_name(name, schedule)
         if steps > most_steps(self.name):
             raise UsageError(f"steps is {steps}; choose 1 to {most_steps(self.name)} with {self.name}")
+        self.cfg_share = CFG_SHARE.get(self.name, 1.0)
+        self.wants_both = self.name in CFG_SHARE
         whole = steps_of(self.name, self.schedule, trained, steps=steps, spacing=spacing)
         states = [level for level, _ in whole]
         first = next((at for at, level in enumerate(states) if level.timestep <= start * trained.steps), len(whole) - 1)
@@ -105,7 +107,13 @@ class _Walk:
         self._checks.finish()
 
     def denoise(self, latent: Tensor, level: NoiseLevel) -> Tensor:
-        output = self._model(latent / level.scale, level)
+        return self._clean(self._model(latent / level.scale, level), latent, level)
+
+    def denoise_both(self, latent: Tensor, level: NoiseLevel) -> tuple[Tensor, Tensor]:
+        guided, unguided = self._model(latent / level.scale, level).chunk(2)
+        return self._clean(guided, latent, level), self._clean(unguided, latent, level)
+
+    def _clean(self, output: Tensor, latent: Tensor, level: NoiseLevel) -> Tensor:
         if self._run._trained.prediction == "epsilon":
             return (latent - level.noise * output) / level.signal
         if self._run._trained.prediction == "v_prediction":

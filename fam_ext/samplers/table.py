@@ -37,6 +37,7 @@ class Entry:
 
 SAMPLERS: Mapping[str, Entry] = {
     "DDIM": Entry(loops.euler, 1, SPACED, preserving=True),
+    "DDIM CFG++": Entry(loops.ddim_cfgpp, 1, SPACED, preserving=True),
     "Euler": Entry(loops.euler, 1, ALL_OF_DIFFUSERS),
     "Euler a": Entry(loops.euler_ancestral, 1, SPACED, EACH_STEP),
     "LMS": Entry(loops.lms, 4, ALL_OF_DIFFUSERS),

@@ -12,10 +12,10 @@ from fam_ext.errors import ConfigError, UnsupportedModelError
 from fam_ext.hosts.ldm.sampler import StateCalls, function_name
 from fam_ext.hosts.ldm.unet import up_blocks
 from fam_ext.hosts.sites import select_sites
-from fam_ext.methods.capabilities import ATTENTION, NATIVE_PASS, SAMPLER_STATE
+from fam_ext.methods.capabilities import ATTENTION, CONVOLUTION, FEATURE_SIZE, NATIVE_PASS, SAMPLER_STATE
 from fam_ext.methods.catalog import Entry, entry_for
 
-GIVES = frozenset((SAMPLER_STATE, NATIVE_PASS, ATTENTION))
+GIVES = frozenset((SAMPLER_STATE, NATIVE_PASS, ATTENTION, CONVOLUTION, FEATURE_SIZE))
 """What a method may need of this WebUI."""
 
 

@@ -4,6 +4,7 @@ import json
 
 import pytest
 import torch
+from torch.nn.functional import avg_pool2d, interpolate
 
 from fam_ext.core.config import FamConfig
 from fam_ext.core.guide import seeded_noise
@@ -12,7 +13,8 @@ from fam_ext.demo.export import EMBEDDED_MODEL, ldm_config, ldm_state_dict
 from fam_ext.hosts.diffusers.unet import UNetHooks
 from fam_ext.hosts.ldm import unet as ldm_unet
 from fam_ext.hosts.steering import Steering
-from fam_ext.methods.base import TARGET, Condition
+from fam_ext.methods.base import TARGET, Condition, Pass, Patch
+from fam_ext.methods.capabilities import CONVOLUTION, FEATURE_SIZE
 from tests.hosts import ldm_toys
 from tests.methods.passes import fam_pass
 
@@ -72,3 +74,32 @@ def test_the_guided_outputs_are_equal(both, config):
     plain = call(latent, LEVEL)
     assert torch.allclose(by_diffusers, by_ldm, atol=1e-4)
     assert not torch.allclose(by_diffusers, plain, atol=1e-3)
+
+
+class Layered(Pass):
+    """Dilates some convolutions and makes some feature maps smaller, by the names that both hosts have."""
+
+    def patches(self):
+        return [
+            Patch(
+                CONVOLUTION, "mid_block.*, up_blocks.0.*.conv2", lambda site, x, kernel, **_: kernel(x, dilation=(2, 2))
+            ),
+            Patch(FEATURE_SIZE, "down_blocks.1.layers.0", lambda site, x, **_: avg_pool2d(x, 2)),
+            Patch(FEATURE_SIZE, "up_blocks.2.layers.0", lambda site, x, *, size, phase: interpolate(x, size)),
+        ]
+
+
+def test_patched_layers_give_equal_outputs(both):
+    ours, theirs, width = both
+    context = torch.randn(2, 7, width, generator=torch.Generator().manual_seed(4))
+    steered = Layered(make_pass(FamConfig()).pictures)
+    latent = steered.initial(LEVEL).repeat(2, 1, 1, 1)
+    hooks, steering = UNetHooks(ours), Steering()
+    with hooks.running(steered), hooks.steering.during(TARGET):
+        by_diffusers = ours(latent, LEVEL.timestep, encoder_hidden_states=context).sample
+    with steering.running(steered), ldm_unet.steered_unet(theirs, steering):
+        steering.latent, steering.level = latent[:1], LEVEL
+        by_ldm = theirs(latent, torch.full((2,), LEVEL.timestep), context=context)
+    assert torch.allclose(by_diffusers, by_ldm, atol=1e-4)
+    plain = ours(latent, LEVEL.timestep, encoder_hidden_states=context).sample
+    assert not torch.allclose(by_diffusers, plain, atol=1e-2)

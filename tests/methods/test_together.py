@@ -94,7 +94,7 @@ def test_the_native_call_is_native_for_both_and_a_sleeping_first_does_not_silenc
 def place(*methods):
     steering = Steering()
     steered = Together(*methods).begin(STAGE, pictures())
-    return steering, steering.place(steered.patches(), select)
+    return steering, steering.place(steered.patches(), {ATTENTION: select})[ATTENTION]
 
 
 def test_sites_that_do_not_meet_are_both_patched_in_running_order():
@@ -118,4 +118,4 @@ def test_a_site_patched_twice_is_refused_unless_one_chains():
 
 def test_a_place_that_no_host_reaches_is_refused():
     with pytest.raises(ConfigError, match="do not reach convolution"):
-        place(Named(1, sites="low"), Named(2, sites="high", place=CONVOLUTION))
+        place(Named(1, sites="low"), Named(2, sites="high", place=CONVOLUTION))  # here the network has attention alone

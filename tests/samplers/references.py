@@ -1,11 +1,18 @@
-"""Diffusers' and k-diffusion's own loops, to hold ours against: real schedulers, real sampler functions."""
+"""The loops of diffusers, k-diffusion and A1111, to hold ours against: real schedulers, real sampler functions."""
 
+import importlib.util
 import inspect
 import math
+import os
+import sys
+import types
 import warnings
+from pathlib import Path
+from unittest import mock
 
 import torch
 
+from fam_ext.hosts.base import unmodified
 from fam_ext.samplers.run import SamplerRun
 from fam_ext.samplers.table import BROWNIAN, SAMPLERS
 from fam_ext.samplers.trained import Trained
@@ -53,6 +60,19 @@ FUNCTIONS = {
     "DPM++ 3M SDE": "sample_dpmpp_3m_sde",
     "DPM++ SDE": "sample_dpmpp_sde",
 }
+WEBUI = Path(os.environ.get("FAM_WEBUI_DIR", Path.home() / "stable-diffusion-webui"))
+HAS_WEBUI = (WEBUI / "modules" / "sd_samplers_timesteps_impl.py").exists()
+WITHOUT_WEBUI = f"no WebUI in {WEBUI}; set FAM_WEBUI_DIR"
+
+
+class Run(SamplerRun):
+    """A run that takes a plain function for a network: both of its outputs are the same."""
+
+    def run(self, latent, model, **more):
+        def both(latent, level):
+            return torch.cat([model(latent, level)] * 2)
+
+        return super().run(latent, both if self.wants_both else model, **more)
 
 
 def network(latent, timestep):
@@ -67,7 +87,7 @@ def begin(run, dtype=torch.float32):
 
 def ours(settings, name, schedule, *, steps=10, start=1.0, spacing=None, dtype=torch.float32):
     """Return (our run, what it makes of `begin`)."""
-    run = SamplerRun(Trained.of(settings), name, schedule, steps=steps, seeds=[SEED], start=start, spacing=spacing)
+    run = Run(Trained.of(settings), name, schedule, steps=steps, seeds=[SEED], start=start, spacing=spacing)
     return run, run.run(begin(run, dtype), lambda latent, level: network(latent, level.timestep))
 
 
@@ -161,6 +181,62 @@ def k_diffusion_loop(settings, name, latent, *, steps, run):
         return getattr(sampling, FUNCTIONS[name])(denoiser, latent, sigmas, {"cond": None}, disable=True, **more)
 
 
+def guided(latent, timestep, cfg_scale):
+    """Return (guided, without guidance) of a network that also depends on its words."""
+    unguided = network(latent, timestep)
+    return unguided + cfg_scale * (network(0.6 * latent + 0.2, timestep) - unguided), unguided
+
+
+def ours_guided(settings, schedule, *, cfg_scale, start=1.0, steps=10, modify=unmodified):
+    """Return (our run of DDIM CFG++, what it makes of `begin`)."""
+    run = SamplerRun(Trained.of(settings), "DDIM CFG++", schedule, steps=steps, seeds=[SEED], start=start)
+
+    def model(latent, level):
+        return torch.cat(guided(latent, level.timestep, cfg_scale * run.cfg_share))
+
+    return run, run.run(begin(run), model, modify=modify)
+
+
+def webui_cfgpp_loop(settings, latent, *, cfg_scale, run, modify=unmodified):
+    """Return what A1111's own function makes of `latent` on the timesteps of `run`, around a denoiser like its own."""
+    alphas_cumprod = torch.tensor(Trained.of(settings).alphas_cumprod)
+
+    class Denoiser:
+        cond_scale_miltiplier = 1.0
+        inner_model = types.SimpleNamespace(inner_model=types.SimpleNamespace(alphas_cumprod=alphas_cumprod))
+
+        def __call__(self, latent, timestep):
+            at = int(timestep[0])
+            latent.copy_(modify(latent, run._trained.preserving(at)))
+            outputs = guided(latent, at, cfg_scale * self.cond_scale_miltiplier)
+            if settings["prediction_type"] == "v_prediction":
+                abar = alphas_cumprod[at]
+                outputs = [abar.sqrt() * output + (1 - abar).sqrt() * latent for output in outputs]
+            output, self.last_noise_uncond = outputs
+            return output
+
+    # from the level at which the last step ends up to the first state's
+    timesteps = [0, *(int(level.timestep) for level in reversed(run.levels))]
+    with warnings.catch_warnings():
+        warnings.simplefilter("ignore", DeprecationWarning)  # of its numpy arithmetic on tensors
+        return _webui_samplers().ddim_cfgpp(Denoiser(), latent, torch.tensor(timesteps), disable=True)
+
+
+def _webui_samplers():
+    """Return A1111's module of them, from its file, without its settings and its UniPC."""
+    spec = importlib.util.spec_from_file_location("webui_samplers", WEBUI / "modules" / "sd_samplers_timesteps_impl.py")
+    module = importlib.util.module_from_spec(spec)
+    ldm_toys.k_diffusion()
+    stubs = {
+        "modules": types.SimpleNamespace(shared=None),
+        "modules.models.diffusion.uni_pc": types.SimpleNamespace(uni_pc=types.SimpleNamespace(UniPC=object)),
+        "modules.torch_utils": types.SimpleNamespace(float64=lambda latent: torch.float64),
+    }
+    with mock.patch.dict(sys.modules, stubs):
+        spec.loader.exec_module(module)
+    return module
+
+
 def settings_of(kind):
     """Return the training settings of one of KINDS."""
     return training(**KINDS[kind])
@@ -173,7 +249,13 @@ def differences(name, *, kinds=tuple(KINDS)):
     for kind in kinds:
         settings = settings_of(kind)
         for start in (1.0, 0.6):
-            for schedule in SAMPLERS[name].diffusers:
+            if name == "DDIM CFG++" and "zero SNR" not in kind:
+                # A1111 divides by a signal of 0
+                for schedule in SAMPLERS[name].diffusers:
+                    run, made = ours_guided(settings, schedule, start=start, cfg_scale=7.0)
+                    theirs = webui_cfgpp_loop(settings, begin(run), cfg_scale=7.0, run=run)
+                    found["k-diffusion"] = max(found.get("k-diffusion", 0.0), distance(made, theirs))
+            for schedule in SAMPLERS[name].diffusers if name in SCHEDULERS else ():
                 run, made = ours(settings, name, schedule, start=start)
                 theirs = diffusers_loop(settings, name, schedule, begin(run), steps=10, run=run)
                 found["diffusers"] = max(found.get("diffusers", 0.0), distance(made, theirs))

@@ -6,6 +6,8 @@ import math
 import pytest
 import torch
 
+from fam_ext.core.config import FamConfig
+from fam_ext.hosts.base import unmodified
 from fam_ext.samplers import run as run_module
 from fam_ext.samplers.names import OFFERED, OFFERED_SCHEDULES, split_name
 from fam_ext.samplers.run import SamplerRun
@@ -13,11 +15,12 @@ from fam_ext.samplers.table import BROWNIAN, SAMPLERS
 from fam_ext.samplers.trained import Trained
 from tests.hosts import ldm_toys
 from tests.hosts.toys import training
+from tests.methods.passes import fam_pass
 from tests.samplers import references
 
 BOUND = 1e-4  # of the largest value; one for all
 PAIRS = sorted({(name, split_name(name, schedule)[1]) for name in OFFERED for schedule in OFFERED_SCHEDULES})
-DIFFUSERS = [pair for pair in PAIRS if pair[1] in SAMPLERS[pair[0]].diffusers]
+DIFFUSERS = [pair for pair in PAIRS if pair[0] in references.SCHEDULERS and pair[1] in SAMPLERS[pair[0]].diffusers]
 # but where the network is told whole timesteps, as by diffusers
 K_DIFFUSION = [
     (name, schedule)
@@ -28,9 +31,9 @@ needs_k_diffusion = pytest.mark.skipif(not ldm_toys.HAS_K_DIFFUSION, reason=ldm_
 
 
 def test_every_pair_has_a_reference():
-    """But UniPC's on the WebUI's schedules, where nobody runs it: its loop is the same as on diffusers'."""
+    """But UniPC's on the WebUI's schedules, where nobody runs it (one loop for all of them); CFG++ is below."""
     without = set(PAIRS) - {*DIFFUSERS, *K_DIFFUSION}
-    assert {name for name, _ in without} == {"UniPC"}
+    assert {name for name, _ in without} == {"UniPC", "DDIM CFG++"}
 
 
 @pytest.mark.slow  # diffusers takes longer to import than a unit file may run
@@ -84,11 +87,39 @@ def test_it_is_k_diffusions_loop(name, schedule, start, kind):
     assert references.distance(made, theirs) < BOUND
 
 
+@needs_k_diffusion
+@pytest.mark.skipif(not references.HAS_WEBUI, reason=references.WITHOUT_WEBUI)
+@pytest.mark.parametrize(("cfg_scale", "fm"), [(1.0, False), (7.0, False), (7.0, True), (12.5, False)])
+@pytest.mark.parametrize("start", [1.0, 0.6])
+@pytest.mark.parametrize("kind", ["epsilon", "v"])
+@pytest.mark.parametrize("schedule", SAMPLERS["DDIM CFG++"].diffusers)
+def test_cfgpp_is_the_webuis_loop(schedule, kind, start, cfg_scale, fm):
+    """Also where FM acts on its states: there in place, at the call, as hosts/ldm does."""
+    settings = references.settings_of(kind)
+    native, target, noise = (torch.randn(shape) for shape in ((1, 4, 4, 4), references.SHAPE, references.SHAPE))
+    modify = fam_pass(FamConfig(am=False), native=native, target=target, noise=noise).before_step if fm else unmodified
+    more = {"cfg_scale": cfg_scale, "modify": modify}
+    run, made = references.ours_guided(settings, schedule, start=start, **more)
+    theirs = references.webui_cfgpp_loop(settings, references.begin(run), run=run, **more)
+    assert references.distance(made, theirs) < BOUND
+    if fm:
+        _, without = references.ours_guided(settings, schedule, start=start, cfg_scale=cfg_scale)
+        assert references.distance(made, without) > 0.01
+
+
+@pytest.mark.parametrize("kind", references.KINDS)
+def test_cfgpp_without_guidance_is_ddim_and_with_it_is_not(kind):
+    settings = references.settings_of(kind)
+    _, ddim = references.ours(settings, "DDIM", "Uniform")
+    assert torch.equal(references.ours_guided(settings, "Uniform", cfg_scale=0.0)[1], ddim)
+    assert references.distance(references.ours_guided(settings, "Uniform", cfg_scale=7.0)[1], ddim) > 0.05
+
+
 @pytest.mark.parametrize("prediction", ["epsilon", "v_prediction", "sample"])
 @pytest.mark.parametrize("name", OFFERED)
 def test_what_the_network_predicts_is_said_in_three_ways(name, prediction):
     """One network whose answer is told as noise, as v and as the clean latent makes one picture."""
-    level_of = SamplerRun(Trained.of(training()), name, "Automatic", steps=6, seeds=[5])
+    level_of = references.Run(Trained.of(training()), name, "Automatic", steps=6, seeds=[5])
 
     def answer(latent, level):
         signal, noise = level.signal / level.scale, level.noise / level.scale
@@ -98,8 +129,8 @@ def test_what_the_network_predicts_is_said_in_three_ways(name, prediction):
 
     begin = references.begin(level_of)
     trained = Trained.of(training(prediction_type=prediction))
-    made = SamplerRun(trained, name, "Automatic", steps=6, seeds=[5]).run(begin, answer)
-    clean = SamplerRun(Trained.of(training(prediction_type="sample")), name, "Automatic", steps=6, seeds=[5])
+    made = references.Run(trained, name, "Automatic", steps=6, seeds=[5]).run(begin, answer)
+    clean = references.Run(Trained.of(training(prediction_type="sample")), name, "Automatic", steps=6, seeds=[5])
     told = clean.run(begin, lambda latent, level: torch.tanh(latent) * 0.5)
     assert references.distance(made, told) < BOUND
 
@@ -122,7 +153,7 @@ def test_with_exact_scores_the_result_has_the_datas_mean_and_spread(name, schedu
     mean, spread = 0.3, 0.5
     monkeypatch.setattr(run_module, "MOST_STEPS", 250)  # more than a user is given
     monkeypatch.setattr(run_module, "most_steps", lambda name: 250)
-    run = SamplerRun(Trained.of(training()), name, schedule, steps=250, seeds=[5], start=start)
+    run = references.Run(Trained.of(training()), name, schedule, steps=250, seeds=[5], start=start)
     first = run.levels[0]
     noise = torch.randn((1, 4, 48, 48), generator=torch.Generator().manual_seed(1))
     begin = first.signal * mean + noise * math.hypot(first.signal * spread, first.noise)

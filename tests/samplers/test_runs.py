@@ -6,9 +6,9 @@ import torch
 from fam_ext.core.schedule import NoiseLevel
 from fam_ext.errors import Cancelled, NonFiniteLatentError, UnsupportedSamplerError, UsageError
 from fam_ext.samplers.names import OFFERED, REFUSED, split_name
-from fam_ext.samplers.run import SamplerRun
 from fam_ext.samplers.trained import Trained
 from tests.hosts.toys import training
+from tests.samplers.references import Run
 
 NAMES = [*OFFERED, "DPM++ 2M Karras", "Euler Karras", "Euler a Karras"]
 # added between states
@@ -17,7 +17,7 @@ SHAPE = (1, 4, 8, 8)
 
 
 def sampler(name, *, steps=6, seeds=(5,), start=1.0):
-    return SamplerRun(Trained.of(training()), name, "Automatic", steps=steps, seeds=list(seeds), start=start)
+    return Run(Trained.of(training()), name, "Automatic", steps=steps, seeds=list(seeds), start=start)
 
 
 def noise(*seeds):
@@ -60,7 +60,7 @@ def test_a_step_starts_from_the_changed_state_and_from_nothing_else(name, at):
         assert not torch.allclose(result, changed, rtol=0.1)
 
 
-@pytest.mark.parametrize("name", ["DDIM", "Euler", "Euler a", "LMS", "Heun", "LCM"])
+@pytest.mark.parametrize("name", ["DDIM", "DDIM CFG++", "Euler", "Euler a", "LMS", "Heun", "LCM"])
 @pytest.mark.parametrize("at", [0, 2, 4])
 def test_a_change_of_the_state_reaches_the_result_whole(name, at):
     """With a network blind to its input only a changed state can change the result: by signal / final signal."""

@@ -10,6 +10,7 @@ import torch
 from torch import Tensor
 
 from fam_ext.core.schedule import NoiseLevel, Size
+from fam_ext.errors import UnsupportedSamplerError
 from fam_ext.hosts.base import Model, Prompt
 from fam_ext.hosts.diffusers.prompts import count_chunks, cut_note, encode_prompt, is_open_clip
 from fam_ext.hosts.diffusers.unet import UNetHooks
@@ -130,7 +131,13 @@ class DiffusersHost:
     ) -> SamplerRun:
         """Return a sampler by its usual name; raises `UnsupportedSamplerError`. `spacing` None is the model's own."""
         trained = Trained.of(self.pipe.scheduler.config, is_sdxl=self.is_sdxl)
-        return SamplerRun(trained, name, schedule, steps=steps, seeds=seeds, start=start, spacing=spacing)
+        run = SamplerRun(trained, name, schedule, steps=steps, seeds=seeds, start=start, spacing=spacing)
+        if run.wants_both and self._is_distilled:
+            raise UnsupportedSamplerError(
+                f"sampler {run.name} needs the network's output without guidance, and {self.name} has guidance built in"
+                " (LCM); choose LCM or DDIM"
+            )
+        return run
 
     @contextmanager
     def model(
@@ -140,13 +147,14 @@ class DiffusersHost:
         size: Size,
         cfg_scale: float,
         steered: Pass | None = None,
+        both: bool = False,
         low_memory: bool = False,
     ) -> Generator[Model, None, None]:
         """See `hosts.base.Host.model`. Rows are [uncond, cond], each in `prompts`' order; cond alone at cfg_scale 1,
         and with a guidance-distilled network (LCM), which is told the scale."""
         hooks = self._hooked()
         guidance = self._guidance_embedding(cfg_scale)
-        use_uncond = cfg_scale != 1 and guidance is None
+        use_uncond = guidance is None and (both or cfg_scale != 1)
         with torch.inference_mode():
             words, pooled = self._contexts(prompts, use_uncond=use_uncond)
             pictures = torch.arange(len(prompts), device=self.device).repeat(2 if use_uncond else 1)
@@ -188,7 +196,8 @@ class DiffusersHost:
                     uncond, cond = (predict(latent, level, rows) for rows in halves)
                 else:
                     uncond, cond = predict(torch.cat([latent, latent]), level, slice(0, 2 * count)).chunk(2)
-                return uncond + cfg_scale * (cond - uncond)
+                guided = uncond + cfg_scale * (cond - uncond)
+                return torch.cat([guided, uncond]) if both else guided
 
         with hooks.running(steered) if steered else nullcontext():
             yield model
@@ -200,14 +209,18 @@ class DiffusersHost:
             self._hooks = UNetHooks(self.pipe.unet)
         return self._hooks
 
+    @property
+    def _is_distilled(self) -> bool:
+        return self.pipe.unet.config.time_cond_proj_dim is not None
+
     def _guidance_embedding(self, cfg_scale: float) -> Tensor | None:
         """Return what a guidance-distilled network takes in the place of a second row, (1, width); None for others.
 
         As diffusers' LCM pipelines: Imagen's scale less 1, where 0 is no guidance.
         """
-        width = self.pipe.unet.config.time_cond_proj_dim
-        if width is None:
+        if not self._is_distilled:
             return None
+        width = self.pipe.unet.config.time_cond_proj_dim
         return self.pipe.get_guidance_scale_embedding(torch.tensor([cfg_scale - 1]), embedding_dim=width).to(
             self.device, self.dtype
         )

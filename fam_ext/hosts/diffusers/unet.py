@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Generator
-from contextlib import ExitStack, contextmanager
+from contextlib import ExitStack, contextmanager, nullcontext
 from typing import Any
 
 import torch
@@ -13,9 +13,11 @@ from fam_ext.core.schedule import Size
 from fam_ext.errors import AlreadyGuidedError, UnsupportedModelError
 from fam_ext.hosts.base import replaced
 from fam_ext.hosts.diffusers.compiled import attend, handle_of
+from fam_ext.hosts.layers import Layer, Layers, select_layers, steered_layers
 from fam_ext.hosts.sites import Site, select_sites
-from fam_ext.hosts.steering import Steering
+from fam_ext.hosts.steering import Reach, Steering
 from fam_ext.methods.base import NATIVE, OFF, Pass
+from fam_ext.methods.capabilities import ATTENTION, CONVOLUTION, FEATURE_SIZE
 
 REPLACEABLE = ("AttnProcessor", "AttnProcessor2_0", "XFormersAttnProcessor", "SlicedAttnProcessor")
 
@@ -31,6 +33,43 @@ def unet_blocks(unet: nn.Module) -> list[list[Site]]:
                 sites.append(Site(name, layer.attn1, transformer))
         blocks.append(sites)
     return blocks
+
+
+def unet_layers(unet: nn.Module) -> Layers:
+    """Return the convolutions and feature maps of a diffusers UNet."""
+    network: Any = unet
+    layers = Layers(network.conv_in)
+    layers.convolutions.append(Layer("conv_in", network.conv_in, 0))
+    deepest = len(network.down_blocks) - 1
+    for level, block in enumerate(network.down_blocks):
+        _add_block(layers, f"down_blocks.{level}", block, level)
+        for number, sampler in enumerate(block.downsamplers or []):
+            name = f"down_blocks.{level}.downsamplers.{number}"
+            layers.convolutions.append(Layer(f"{name}.conv", sampler.conv, level + 1))
+            layers.maps.append(Layer(name, sampler, level + 1))
+    _add_resnets(layers, "mid_block", network.mid_block.resnets, deepest)
+    for index, block in enumerate(network.up_blocks):
+        level = deepest - index
+        _add_block(layers, f"up_blocks.{index}", block, level)
+        for number, sampler in enumerate(block.upsamplers or []):
+            name = f"up_blocks.{index}.upsamplers.{number}"
+            layers.convolutions.append(Layer(f"{name}.conv", sampler.conv, level - 1))
+            layers.maps.append(Layer(name, sampler, level - 1))
+    layers.convolutions.append(Layer("conv_out", network.conv_out, 0))
+    return layers
+
+
+def _add_block(layers: Layers, name: str, block: Any, level: int) -> None:  # noqa: ANN401
+    _add_resnets(layers, name, block.resnets, level)
+    last = getattr(block, "attentions", None) or block.resnets
+    for number, module in enumerate(last):
+        layers.maps.append(Layer(f"{name}.layers.{number}", module, level))
+
+
+def _add_resnets(layers: Layers, name: str, resnets: Any, level: int) -> None:  # noqa: ANN401
+    for number, resnet in enumerate(resnets):
+        layers.convolutions.append(Layer(f"{name}.resnets.{number}.conv1", resnet.conv1, level))
+        layers.convolutions.append(Layer(f"{name}.resnets.{number}.conv2", resnet.conv2, level))
 
 
 def modules_after(unet: nn.Module, site: Site) -> list[nn.Module]:
@@ -80,19 +119,38 @@ class UNetHooks:
         """While open, the sites that `steered` patches ask it. Raises `AlreadyGuidedError` on a second entry; a site
         that another extension owns is refused with the owner's name."""
         with self.steering.running(steered):
-            patches = steered.patches()
-            sites = self.steering.place(patches, lambda pattern: select_sites(unet_blocks(self.unet), pattern))
+            reach: Reach = {
+                ATTENTION: lambda pattern: select_sites(unet_blocks(self.unet), pattern),
+                CONVOLUTION: lambda pattern: select_layers(unet_layers(self.unet).convolutions, pattern),
+                FEATURE_SIZE: lambda pattern: select_layers(unet_layers(self.unet).maps, pattern),
+            }
+            placed = self.steering.place(steered.patches(), reach)
+            sites, convolutions, maps = placed[ATTENTION], placed[CONVOLUTION], placed[FEATURE_SIZE]
             owners = [_owner(site) for site in sites]  # all, before the first is changed
             awake: list[SiteHook | Cut] = [self._hook(*each) for each in zip(sites, owners, strict=True)]
-            if sites:
-                awake += [self._cut(module) for module in modules_after(self.unet, sites[-1])]
-            try:
-                for hook in awake:
-                    hook.is_awake = True
-                yield
-            finally:
-                for hook in awake:
-                    hook.is_awake = False
+            cut = modules_after(self.unet, sites[-1]) if sites else []
+            awake += [self._cut(module) for module in cut]
+            with self._layers(convolutions, maps, cut):
+                try:
+                    for hook in awake:
+                        hook.is_awake = True
+                    yield
+                finally:
+                    for hook in awake:
+                        hook.is_awake = False
+
+    @contextmanager
+    def _layers(
+        self, convolutions: list[Layer], maps: list[Layer], cut: list[nn.Module]
+    ) -> Generator[None, None, None]:
+        if not convolutions and not maps:
+            yield
+            return
+        # a graph that was compiled without these hooks does not look for them (torch 2.4 and 2.5 cannot set it aside)
+        eager = getattr(torch.compiler, "set_stance", nullcontext)("force_eager")
+        layers = unet_layers(self.unet)
+        with eager, steered_layers(layers, self.steering, convolutions=convolutions, maps=maps, cut=cut):
+            yield
 
     def _hook(self, site: Site, owner: Callable[..., Tensor]) -> SiteHook:
         attention: Any = site.attention

@@ -22,10 +22,12 @@ from fam_ext.errors import (
     UnsupportedModelError,
 )
 from fam_ext.hosts.base import replaced
+from fam_ext.hosts.layers import Layer, Layers, select_layers, steered_layers
 from fam_ext.hosts.ldm.rows import rows_of
 from fam_ext.hosts.sites import Site, select_sites
-from fam_ext.hosts.steering import Steering
+from fam_ext.hosts.steering import Reach, Steering
 from fam_ext.methods.base import NATIVE, OFF, TARGET, Condition, Pass
+from fam_ext.methods.capabilities import ATTENTION, CONVOLUTION, FEATURE_SIZE
 
 
 @dataclass(frozen=True)
@@ -69,6 +71,44 @@ def _sites_of(block: nn.Module, prefix: str) -> Iterator[Site]:
                 yield Site(f"{prefix}.{name}.transformer_blocks.{index}.attn1", attention, transformer)
 
 
+def unet_layers(unet: nn.Module) -> Layers:
+    """Return the convolutions and feature maps of an ldm or sgm UNet, under diffusers' names."""
+    network: Any = unet
+    layers = Layers(network.input_blocks[0][0])
+    layers.convolutions.append(Layer("conv_in", network.input_blocks[0][0], 0))
+    deepest = _add_side(layers, "down_blocks", network.input_blocks[1:], 0, step=1)
+    _add_resnets(layers, "mid_block", network.middle_block, deepest)
+    _add_side(layers, "up_blocks", network.output_blocks, deepest, step=-1)
+    layers.convolutions.append(Layer("conv_out", network.out[-1], 0))
+    return layers
+
+
+def _add_side(layers: Layers, side: str, blocks: Any, level: int, *, step: int) -> int:  # noqa: ANN401
+    """Add the blocks of one side, of which each ends with what changes the size, and return the level at its end."""
+    block = number = 0
+    for modules in blocks:
+        name = f"{side}.{block}"
+        sampler = next((module for module in modules if type(module).__name__ in ("Downsample", "Upsample")), None)
+        steady = [module for module in modules if module is not sampler]
+        if steady:
+            _add_resnets(layers, name, steady, level, first=number)
+            layers.maps.append(Layer(f"{name}.layers.{number}", steady[-1], level))
+            number += 1
+        if sampler is not None:
+            name, level = f"{name}.{'downsamplers' if step > 0 else 'upsamplers'}.0", level + step
+            layers.convolutions.append(Layer(f"{name}.conv", sampler.op if step > 0 else sampler.conv, level))
+            layers.maps.append(Layer(name, sampler, level))
+            block, number = block + 1, 0
+    return level
+
+
+def _add_resnets(layers: Layers, name: str, modules: Any, level: int, *, first: int = 0) -> None:  # noqa: ANN401
+    resnets = [module for module in modules if hasattr(module, "in_layers")]
+    for number, resnet in enumerate(resnets, first):
+        layers.convolutions.append(Layer(f"{name}.resnets.{number}.conv1", resnet.in_layers[-1], level))
+        layers.convolutions.append(Layer(f"{name}.resnets.{number}.conv2", resnet.out_layers[-1], level))
+
+
 @contextmanager
 def steered_unet(
     unet: nn.Module, steering: Steering, *, traits: Traits | None = None
@@ -84,8 +124,13 @@ def steered_unet(
         return
     if "_fam_guided" in unet.__dict__:
         raise AlreadyGuidedError("this model is being guided already; let that generation finish first")
-    patches = steered.patches()
-    sites = steering.place(patches, lambda pattern: select_sites(up_blocks(unet), pattern))
+    reach: Reach = {
+        ATTENTION: lambda pattern: select_sites(up_blocks(unet), pattern),
+        CONVOLUTION: lambda pattern: select_layers(unet_layers(unet).convolutions, pattern),
+        FEATURE_SIZE: lambda pattern: select_layers(unet_layers(unet).maps, pattern),
+    }
+    placed = steering.place(steered.patches(), reach)
+    sites, convolutions, maps = placed[ATTENTION], placed[CONVOLUTION], placed[FEATURE_SIZE]
     sizes: dict[nn.Module, Size] = {}
     with ExitStack() as undo:
         unet.__dict__["_fam_guided"] = True
@@ -105,6 +150,9 @@ def steered_unet(
 
         for site in sites:
             installed(site.attention, functools.partial(SiteHook, site, steering, sizes, traits, site is sites[-1]))
+        if convolutions or maps:
+            layers = steered_layers(unet_layers(unet), steering, convolutions=convolutions, maps=maps)
+            undo.enter_context(layers)
         installed(unet, functools.partial(UNetHook, unet, steering, traits))
         yield sites
 

@@ -8,7 +8,7 @@ down_blocks.1.downsamplers.0, up_blocks.0.layers.2, up_blocks.0.upsamplers.0.
 
 from __future__ import annotations
 
-from collections.abc import Callable, Collection, Generator, Sequence
+from collections.abc import Callable, Collection, Generator, Mapping, Sequence
 from contextlib import ExitStack, contextmanager
 from dataclasses import dataclass, field
 from fnmatch import fnmatchcase
@@ -40,14 +40,34 @@ class Layers:
     """What there is in one UNet, in running order."""
 
     conv_in: nn.Module
+    finest: int = 0
+    """The first down block that has attention, which is on the finest grid."""
     convolutions: list[Layer] = field(default_factory=list)
     maps: list[Layer] = field(default_factory=list)
 
+    @property
+    def roles(self) -> dict[str, str]:
+        """The layers between which a network can run smaller, by what a pattern may call them in braces.
 
-def select_layers(layers: Sequence[Layer], pattern: str) -> list[Layer]:
-    """Return those that `pattern` (names with wildcards, between commas) means, in running order. Raises
-    `ConfigError` naming what there is when nothing matches."""
-    wanted = [part.strip() for part in pattern.split(",")]
+        From `strided`, the downsampler of the block `finest`, to `unstrided`, the upsampler back to its level; and from
+        `pooled`, the first layer of that block (of the second, where it is the first), to `unpooled`, the layer that
+        takes the skip of it.
+        """
+        deepest = max(layer.level for layer in self.maps)
+        inner = max(self.finest, 1)
+        up = [layer.name for layer in self.maps if layer.name.startswith(f"up_blocks.{deepest - inner}.layers.")]
+        return {
+            "strided": f"down_blocks.{self.finest}.downsamplers.0.conv",
+            "unstrided": f"up_blocks.{deepest - self.finest - 1}.upsamplers.0.conv",
+            "pooled": f"down_blocks.{inner}.layers.0",
+            "unpooled": up[-2],
+        }
+
+
+def select_layers(layers: Sequence[Layer], pattern: str, *, roles: Mapping[str, str] | None = None) -> list[Layer]:
+    """Return those that `pattern` (names with wildcards, between commas) means, in running order; {role} in it is the
+    name that `roles` has for it. Raises `ConfigError` naming what there is when nothing matches."""
+    wanted = [part.strip().format_map(roles or {}) for part in pattern.split(",")]
     chosen = [layer for layer in layers if any(fnmatchcase(layer.name, part) for part in wanted)]
     if not chosen:
         names = ", ".join(layer.name for layer in layers)

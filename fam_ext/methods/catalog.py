@@ -12,7 +12,17 @@ from importlib import import_module
 from typing import Any
 
 from fam_ext.errors import UsageError
-from fam_ext.methods.capabilities import ATTENTION, CAPABILITIES, NATIVE_PASS, PIXELS, SAMPLER_STATE, STAGES, VIEWS
+from fam_ext.methods.capabilities import (
+    ATTENTION,
+    CAPABILITIES,
+    CONVOLUTION,
+    FEATURE_SIZE,
+    NATIVE_PASS,
+    PIXELS,
+    SAMPLER_STATE,
+    STAGES,
+    VIEWS,
+)
 
 _DIALS = (
     *("cutoff", "attention", "fm", "am", "fm_window", "am_window", "am_sites", "am_interp", "am_source"),
@@ -71,6 +81,20 @@ METHODS: dict[str, Entry] = {
             "DemoFusion",
             "fam_ext.methods.demofusion:DemoFusion",
             frozenset((SAMPLER_STATE, VIEWS, STAGES)),
+        ),
+        Entry("scalecrafter", "ScaleCrafter", "fam_ext.methods.scalecrafter:ScaleCrafter", frozenset((CONVOLUTION,))),
+        Entry(
+            "hidiffusion",
+            "HiDiffusion",
+            "fam_ext.methods.hidiffusion:HiDiffusion",
+            frozenset((CONVOLUTION, FEATURE_SIZE, ATTENTION)),
+        ),
+        Entry(
+            "hidiffusion+fam",
+            "FAM on HiDiffusion",
+            "fam_ext.methods.hidiffusion:with_fam",
+            _FAM | {CONVOLUTION, FEATURE_SIZE},
+            _DIALS,
         ),
         Entry("upscaler", "the upscaler alone", "fam_ext.methods.upscaler:Upscaler", frozenset((PIXELS,))),
         Entry(

@@ -83,6 +83,13 @@ def test_sites_are_the_first_up_block_that_has_attention():
     sd = select_sites(unet_blocks(toys.sd_unet()), "auto")
     assert [site.name.split(".")[1] for site in sd] == ["1"] * 3
     sdxl = select_sites(unet_blocks(toys.sdxl_unet()), "auto")
+    finest = {
+        len(unet_blocks(unet)): select_sites(unet_blocks(unet), "last") for unet in (toys.sd_unet(), toys.sdxl_unet())
+    }
+    assert {count: {site.name.split(".attentions")[0] for site in sites} for count, sites in finest.items()} == {
+        4: {"up_blocks.3"},
+        3: {"up_blocks.1"},
+    }
     assert len(sdxl) == 9 and {site.name.split(".")[1] for site in sdxl} == {"0"}
     last = select_sites(unet_blocks(toys.sd_unet()), "up_blocks.3.*, up_blocks.2.attentions.0*")
     assert [site.name.split(".")[1] for site in last] == ["2", "3", "3", "3"]

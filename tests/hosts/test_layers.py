@@ -306,6 +306,21 @@ def test_a_name_that_there_is_not_and_a_layer_patched_twice_are_refused_and_leav
     assert state(host.unet) == before
 
 
+def test_a_role_is_the_same_layer_in_every_host_and_where_hidiffusion_has_it(host):
+    is_sdxl = host.layers.finest == 1
+    assert host.layers.roles == {
+        "strided": f"down_blocks.{int(is_sdxl)}.downsamplers.0.conv",
+        "unstrided": f"up_blocks.{0 if is_sdxl else 2}.upsamplers.0.conv",
+        "pooled": "down_blocks.1.layers.0",
+        "unpooled": f"up_blocks.{1 if is_sdxl else 2}.layers.1",
+    }
+    assert is_sdxl == (max(layer.level for layer in host.layers.maps) == 2)
+    for place, among in ((CONVOLUTION, host.layers.convolutions), (FEATURE_SIZE, host.layers.maps)):
+        for role in {CONVOLUTION: ("strided", "unstrided"), FEATURE_SIZE: ("pooled", "unpooled")}[place]:
+            (chosen,) = select_layers(among, "{" + role + "}", roles=host.layers.roles)
+            assert chosen.name == host.layers.roles[role]
+
+
 def test_patterns_are_names_between_commas_in_running_order(host):
     chosen = select_layers(host.layers.convolutions, " conv_out, conv_in ")
     assert [layer.name for layer in chosen] == ["conv_in", "conv_out"]

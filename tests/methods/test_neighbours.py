@@ -11,7 +11,9 @@ from fam_ext.core.schedule import NoiseLevel
 from fam_ext.methods.base import Condition, Method, Pictures
 from fam_ext.methods.catalog import METHODS
 from fam_ext.methods.demofusion import DemoFusion, blurred, with_moments_of
+from fam_ext.methods.hidiffusion import HiDiffusion, in_windows, out_of_windows
 from fam_ext.methods.multidiffusion import MultiDiffusion
+from fam_ext.methods.scalecrafter import ScaleCrafter
 from fam_ext.methods.upscaler import Tiled, Upscaler, UpscalerImg2img
 from fam_ext.methods.views import dilated, jitter, tiles, windows
 
@@ -227,3 +229,121 @@ def test_the_plain_method_finishes_with_what_the_sampler_gave():
     latent = seeded_noise((4, 8, 8), [5])
     steered = begun(Method(FamConfig()), size=(8, 8))
     assert steered.finish(latent) is latent
+
+
+# --- inside the network
+
+
+class Dilating:
+    """A kernel that notes how it was run."""
+
+    def __init__(self):
+        self.runs = []
+
+    def __call__(self, feature_map, *, weight=None, dilation=(1, 1), stride=None):
+        self.runs.append((tuple(feature_map.shape[-2:]), dilation, stride))
+        step = stride or (1, 1)
+        return feature_map[..., :: step[0], :: step[1]]
+
+
+def at(rho):
+    return NoiseLevel(1000.0 * rho, 0.6, 0.8)
+
+
+def phases_of(steered, rho):
+    phases = []
+
+    def call(latent, level, condition, *, phase="target"):
+        phases.append(phase)
+        return latent
+
+    steered.around_model(call, torch.zeros(1, 4, *steered.pictures.noise.shape[-2:]), at(rho), CONDITION)
+    return phases
+
+
+@pytest.mark.parametrize(
+    ("size", "runs"),
+    [
+        ((8, 8), [((6, 6), (1, 1), None)]),
+        ((16, 16), [((6, 6), (2, 2), None)]),
+        ((16, 32), [((6, 6), (2, 4), None)]),
+        ((12, 16), [((8, 6), (2, 2), None)]),
+    ],
+)
+def test_scalecrafter_dilates_by_the_scale_and_enlarges_what_it_cannot(size, runs):
+    kernel, steered = Dilating(), begun(ScaleCrafter(FamConfig()), size=size)
+    feature_map = seeded_noise((3, 6, 6), [1])
+    out = steered.convolve("mid_block.resnets.0.conv1", feature_map, kernel, size=(6, 6), phase="target")
+    assert kernel.runs == runs and out.shape == feature_map.shape
+    assert steered.convolve("mid_block.resnets.0.conv1", feature_map, kernel, size=(6, 6), phase="native") is None
+
+
+def test_scalecrafter_ends_on_the_way():
+    steered = begun(ScaleCrafter(FamConfig()))
+    assert phases_of(steered, 0.9) == ["target"] and phases_of(steered, 0.4) == ["off"]
+
+
+def acting(steered, rho):
+    """Return which of HiDiffusion's two places act at `rho`."""
+    phases_of(steered, rho)
+    feature_map, kernel = torch.zeros(1, 3, 8, 8), Dilating()
+    strided = steered.stride("a", feature_map, kernel, size=(4, 4), phase="target")
+    pooled = steered.pool("b", feature_map, size=(8, 8), phase="target")
+    assert (strided is None) == (steered.unstride("c", feature_map, kernel, size=(16, 16), phase="target") is None)
+    assert (pooled is None) == (steered.unpool("d", feature_map, size=(16, 16), phase="target") is None)
+    for phase in ("native", "off"):
+        assert steered.stride("a", feature_map, kernel, size=(4, 4), phase=phase) is None
+        assert steered.pool("b", feature_map, size=(8, 8), phase=phase) is None
+    if strided is not None:
+        assert kernel.runs[0] == ((8, 8), (2, 2), (4, 4)) and strided.shape[-1] == 2
+        assert kernel.runs[1] == ((16, 16), (1, 1), None)
+    if pooled is not None:
+        assert pooled.shape[-1] == 4
+    return "strided" * (strided is not None) + "pooled" * (pooled is not None)
+
+
+def test_hidiffusion_runs_smaller_inside_while_it_begins():
+    double, triple = (begun(HiDiffusion(FamConfig()), size=size) for size in ((16, 16), (24, 24)))
+    assert [acting(double, rho) for rho in (0.95, 0.8, 0.61, 0.59, 0.1)] == ["strided", "pooled", "pooled", "", ""]
+    assert [acting(triple, rho) for rho in (0.95, 0.71, 0.69, 0.31, 0.29)] == [
+        *("stridedpooled", "stridedpooled", "pooled", "pooled", "")
+    ]
+
+
+@pytest.mark.parametrize("size", [(4, 6), (8, 8)])
+@pytest.mark.parametrize("shift", [(0, 0), (1, 2)])
+def test_windows_of_attention_come_back_to_their_places(size, shift):
+    tokens = torch.arange(2.0 * 3 * size[0] * size[1] * 5).reshape(2, 3, -1, 5)
+    inside = in_windows(tokens, size, shift)
+    assert inside.shape == (2, 12, size[0] * size[1] // 4, 5)
+    assert torch.equal(out_of_windows(inside, size, shift), tokens)
+
+
+def test_a_token_sees_its_window_alone():
+    """One key among zeros: where it is seen, the output is more than the values' mean."""
+    steered = begun(HiDiffusion(FamConfig()))
+    q = torch.ones(1, 1, 16, 2)
+    k, v = torch.zeros(1, 1, 16, 2), torch.zeros(1, 1, 16, 2)
+    v[0, 0, 0] = 1.0  # the picture's first pixel, of 4 x 4
+    for quarters, seen in (((0, 0), {0, 1, 4, 5}), ((2, 0), {0, 1, 12, 13})):
+        steered.quarters = quarters
+        out = steered.attend("last", q, k, v, size=(4, 4), scale=None, phase="target")
+        assert set(out[0, 0, :, 0].nonzero().flatten().tolist()) == seen
+    assert steered.attend("last", q, k, v, size=(4, 4), scale=None, phase="native") is None
+    odd = torch.ones(1, 1, 15, 2)
+    assert steered.attend("last", odd, odd, odd, size=(3, 5), scale=None, phase="target") is None
+
+
+def test_hidiffusions_windows_move_from_step_to_step():
+    steered, shifts = begun(HiDiffusion(FamConfig())), set()
+    for step in range(50):
+        phases_of(steered, step / 50)
+        shifts.add(steered.quarters)
+    assert {down for down, _ in shifts} == {right for _, right in shifts} == {0, 1, 2, 3}
+
+
+def test_hidiffusion_with_fam_does_both():
+    steered = begun(METHODS["hidiffusion+fam"].load()(FamConfig()))
+    assert phases_of(steered, 0.9) == ["native", "target"]
+    assert [patch.place for patch in steered.patches()].count("attention") == 2
+    assert steered.initial(LEVEL).shape == (1, 4, 16, 16) and steered.pictures.target is not None

@@ -11,7 +11,7 @@ from PIL import Image
 from safetensors.torch import save_file
 
 from fam_ext.compare import structure_psnr
-from fam_ext.methods.capabilities import ATTENTION, NATIVE_PASS, SAMPLER_STATE
+from fam_ext.methods.capabilities import ATTENTION, CONVOLUTION, FEATURE_SIZE, NATIVE_PASS, SAMPLER_STATE
 from fam_ext.methods.catalog import METHODS
 from tests.webui.conftest import PLAIN, img2img
 from tests.webui.server import Answer, encoded
@@ -102,7 +102,7 @@ def test_every_method_of_the_catalog_runs_or_is_refused_by_name(server, check_of
     made = {}
     for name, entry in METHODS.items():
         answer = server.generate({"method": name})
-        if not entry.needs <= {SAMPLER_STATE, NATIVE_PASS, ATTENTION}:
+        if not entry.needs <= {SAMPLER_STATE, NATIVE_PASS, ATTENTION, CONVOLUTION, FEATURE_SIZE}:
             assert answer.status != 200 and f"method {name} needs" in answer.error
             continue
         made[name] = answer.pixels

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import functools
 from collections.abc import Callable, Generator
 from contextlib import ExitStack, contextmanager, nullcontext
 from typing import Any
@@ -38,7 +39,8 @@ def unet_blocks(unet: nn.Module) -> list[list[Site]]:
 def unet_layers(unet: nn.Module) -> Layers:
     """Return the convolutions and feature maps of a diffusers UNet."""
     network: Any = unet
-    layers = Layers(network.conv_in)
+    attend = [bool(getattr(block, "attentions", None)) for block in network.down_blocks]
+    layers = Layers(network.conv_in, finest=attend.index(True) if True in attend else 0)
     layers.convolutions.append(Layer("conv_in", network.conv_in, 0))
     deepest = len(network.down_blocks) - 1
     for level, block in enumerate(network.down_blocks):
@@ -119,10 +121,11 @@ class UNetHooks:
         """While open, the sites that `steered` patches ask it. Raises `AlreadyGuidedError` on a second entry; a site
         that another extension owns is refused with the owner's name."""
         with self.steering.running(steered):
+            layers = functools.cache(lambda: unet_layers(self.unet))
             reach: Reach = {
                 ATTENTION: lambda pattern: select_sites(unet_blocks(self.unet), pattern),
-                CONVOLUTION: lambda pattern: select_layers(unet_layers(self.unet).convolutions, pattern),
-                FEATURE_SIZE: lambda pattern: select_layers(unet_layers(self.unet).maps, pattern),
+                CONVOLUTION: lambda pattern: select_layers(layers().convolutions, pattern, roles=layers().roles),
+                FEATURE_SIZE: lambda pattern: select_layers(layers().maps, pattern, roles=layers().roles),
             }
             placed = self.steering.place(steered.patches(), reach)
             sites, convolutions, maps = placed[ATTENTION], placed[CONVOLUTION], placed[FEATURE_SIZE]

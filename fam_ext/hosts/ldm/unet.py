@@ -74,7 +74,10 @@ def _sites_of(block: nn.Module, prefix: str) -> Iterator[Site]:
 def unet_layers(unet: nn.Module) -> Layers:
     """Return the convolutions and feature maps of an ldm or sgm UNet, under diffusers' names."""
     network: Any = unet
-    layers = Layers(network.input_blocks[0][0])
+    sides = [type(blocks[-1]).__name__ == "Downsample" for blocks in network.input_blocks]
+    attends = [bool(list(_sites_of(blocks, ""))) for blocks in network.input_blocks]
+    finest = sum(sides[: attends.index(True)]) if True in attends else 0
+    layers = Layers(network.input_blocks[0][0], finest=finest)
     layers.convolutions.append(Layer("conv_in", network.input_blocks[0][0], 0))
     deepest = _add_side(layers, "down_blocks", network.input_blocks[1:], 0, step=1)
     _add_resnets(layers, "mid_block", network.middle_block, deepest)
@@ -124,10 +127,11 @@ def steered_unet(
         return
     if "_fam_guided" in unet.__dict__:
         raise AlreadyGuidedError("this model is being guided already; let that generation finish first")
+    layers = functools.cache(lambda: unet_layers(unet))
     reach: Reach = {
         ATTENTION: lambda pattern: select_sites(up_blocks(unet), pattern),
-        CONVOLUTION: lambda pattern: select_layers(unet_layers(unet).convolutions, pattern),
-        FEATURE_SIZE: lambda pattern: select_layers(unet_layers(unet).maps, pattern),
+        CONVOLUTION: lambda pattern: select_layers(layers().convolutions, pattern, roles=layers().roles),
+        FEATURE_SIZE: lambda pattern: select_layers(layers().maps, pattern, roles=layers().roles),
     }
     placed = steering.place(steered.patches(), reach)
     sites, convolutions, maps = placed[ATTENTION], placed[CONVOLUTION], placed[FEATURE_SIZE]
@@ -151,8 +155,7 @@ def steered_unet(
         for site in sites:
             installed(site.attention, functools.partial(SiteHook, site, steering, sizes, traits, site is sites[-1]))
         if convolutions or maps:
-            layers = steered_layers(unet_layers(unet), steering, convolutions=convolutions, maps=maps)
-            undo.enter_context(layers)
+            undo.enter_context(steered_layers(layers(), steering, convolutions=convolutions, maps=maps))
         installed(unet, functools.partial(UNetHook, unet, steering, traits))
         yield sites
 

@@ -30,6 +30,9 @@ ROOT = Path(__file__).parents[1]
 EQUIVALENT = ROOT / "tests" / "MUTANTS.md"
 ROOMS = ("core", "methods", "samplers", "hosts", "jobs", "recipe.py", "hires.py")
 LEFT_OUT = ("fam_ext/jobs/bench.py",)
+SLOW = "fam_ext/hosts/diffusers/"
+"""Its tests take longer to import diffusers than a unit test may run: of these files those that name them are run, the
+slow ones too, and no others."""
 SECONDS = 180
 """A test that takes so long has failed: the mutant waits, or goes round, for ever."""
 NO_TESTS = 5
@@ -142,6 +145,9 @@ def tests_of(file: str, tree: Path) -> list[str]:
         after = [path for path in everywhere if called.fullmatch(path.name)]
         return [*after, *(path for path in everywhere if said.search(words[path]))]
 
+    if file.startswith(SLOW):
+        own = [path for path in naming(module) if path.parts[-2] in ("hosts", "standalone")]
+        return [str(path.relative_to(tree)) for path in dict.fromkeys(own)]
     own, near = naming(module), naming(package) if package.count(".") > 1 else []
     folder = tree / "tests" / module.split(".")[1]
     inside = [path for path in everywhere if folder in path.parents]
@@ -185,7 +191,8 @@ class Trees:
         tree = self._free.get()
         path = tree / file
         source = path.read_bytes()
-        command = [sys.executable, "-m", "pytest", "-x", "-q", "-p", "no:cacheprovider", "-m", "not slow and not webui"]
+        command = [sys.executable, "-m", "pytest", "-x", "-q", "-p", "no:cacheprovider"]
+        command += ["-m", "not webui" if file.startswith(SLOW) else "not slow and not webui"]
         command += ["-o", f"faulthandler_timeout={SECONDS}", "-o", "faulthandler_exit_on_timeout=true"]
         environment = {**os.environ, "PYTHONPATH": str(tree), "OMP_NUM_THREADS": "1", "PYTHONDONTWRITEBYTECODE": "1"}
         try:

@@ -9,7 +9,7 @@ from pathlib import Path
 
 from fam_ext.samplers.names import CFG_SHARE, OFFERED, OWN_SCHEDULES, REFUSED, most_steps
 from fam_ext.samplers.schedules import WEBUI
-from fam_ext.samplers.table import SAMPLERS
+from fam_ext.samplers.table import ALL_OF_DIFFUSERS, SAMPLERS
 
 FILE = Path(__file__).parents[1] / "docs" / "samplers.md"
 HEAD = """# Samplers
@@ -26,14 +26,15 @@ COLUMNS = ("sampler", "Automatic is", "order", "fresh noise", "to diffusers", "t
 SCHEDULES = """## Schedules
 
 `Uniform` spreads timesteps as the model (or `--timestep-spacing`) says, `SGM Uniform` is trailing spacing; these two,
-`Karras` and `Exponential` are diffusers' for the samplers that diffusers has. DPM2, DPM2 a, DPM++ 2S a and DPM++ 3M SDE
-have the WebUI's in their place, from the model's largest sigma to its smallest, and so has Euler a for `Karras` and
-`Exponential`. All others are the WebUI's for every sampler (`Turbo` is Forge's):
+`Karras` and `Exponential` are diffusers' for the samplers that diffusers has. The WebUI's, from the model's largest
+sigma to its smallest, stand in their place for {without};
+for `Karras` and `Exponential` also for Euler a.
+All others are the WebUI's for every sampler (`Turbo` is Forge's):
 {names}.
-DDIM, DDIM CFG++ and LCM have their own timesteps only.
+With their own timesteps only: {own}.
 
 `DDIM` takes as many steps as T // steps makes: 31 for 30, as in the WebUI. `KL Optimal` ends at the smallest sigma.
-DPM2, DPM2 a and DPM++ 3M SDE leave out the last sigma before 0 of a schedule with one step more, as in the WebUI.
+Without the last sigma before 0 of a schedule with one step more, as in the WebUI: {skipping}.
 """
 CFG_SCALE = """## CFG++
 
@@ -54,12 +55,23 @@ def page(differences: Mapping[str, Mapping[str, float]]) -> str:
     """Return the whole page; `differences` by sampler and reference."""
     lines = ["| " + " | ".join(COLUMNS) + " |", "| " + " | ".join("---" for _ in COLUMNS) + " |"]
     lines += [row(name, differences[name]) for name in OFFERED]
-    others = [name for name in WEBUI if name not in ("Uniform", "SGM Uniform", "Karras", "Exponential")]
+    said = {
+        "without": [name for name, entry in SAMPLERS.items() if not entry.diffusers],
+        "names": [name for name in WEBUI if name not in ALL_OF_DIFFUSERS],
+        "own": list(OWN_SCHEDULES),
+        "skipping": [name for name, entry in SAMPLERS.items() if entry.skips_last_sigma],
+    }
     refused = [f"- {name}: {reason}." for name, reason in REFUSED.items()]
     return (
         "\n".join(
             [
-                *(HEAD, *lines, "", SCHEDULES.format(names=", ".join(others)), _cfg_scale()),
+                *(
+                    HEAD,
+                    *lines,
+                    "",
+                    SCHEDULES.format(**{key: ", ".join(names) for key, names in said.items()}),
+                    _cfg_scale(),
+                ),
                 *("## Refused by name\n", *refused, "", WEBUI_LOOPS.format(offered=", ".join(CFG_SHARE))),
             ]
         ).rstrip("\n")

@@ -91,6 +91,18 @@ def test_the_native_call_is_native_for_both_and_a_sleeping_first_does_not_silenc
     assert phases == (expected if NATIVE in expected else [OFF])
 
 
+@pytest.mark.parametrize(("window", "expected"), [((1.0, 0.0), [NATIVE, TARGET]), ((0.2, 0.0), [OFF])])
+def test_the_seconds_own_phases_are_kept_where_the_first_only_calls(window, expected):
+    steered, phases = Together(Named(3), Fam(FamConfig(am_window=window))).begin(STAGE, pictures()), []
+
+    def call(latent, level, condition, *, phase=TARGET):
+        phases.append(phase)
+        return latent
+
+    steered.around_model(call, torch.ones(1, 4, 16, 12), LEVEL, CONDITION)
+    assert phases == expected
+
+
 def place(*methods):
     steering = Steering()
     steered = Together(*methods).begin(STAGE, pictures())

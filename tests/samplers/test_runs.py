@@ -6,13 +6,14 @@ import torch
 from fam_ext.core.schedule import NoiseLevel
 from fam_ext.errors import Cancelled, NonFiniteLatentError, UnsupportedSamplerError, UsageError
 from fam_ext.samplers.names import OFFERED, REFUSED, split_name
+from fam_ext.samplers.table import SAMPLERS
 from fam_ext.samplers.trained import Trained
 from tests.hosts.toys import training
 from tests.samplers.references import Run
 
 NAMES = [*OFFERED, "DPM++ 2M Karras", "Euler Karras", "Euler a Karras"]
-# added between states
-FRESH_NOISE = ("Euler a", "Euler a Karras", "LCM", "DPM2 a", "DPM++ 2S a", "DPM++ SDE", "DPM++ 2M SDE", "DPM++ 3M SDE")
+# drawn between states
+FRESH_NOISE = [name for name in NAMES if SAMPLERS[split_name(name, "")[0]].noise]
 SHAPE = (1, 4, 8, 8)
 
 

@@ -6,10 +6,11 @@ import logging
 import secrets
 import threading
 import time
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
 from contextlib import ExitStack
 from dataclasses import dataclass, field
 from functools import partial
+from pathlib import Path
 from typing import Any
 
 from fam_ext.errors import FamError, UsageError
@@ -80,6 +81,17 @@ class Batch:
     def over(self) -> bool:
         """Whether the job has ended."""
         return self.error is not None or self.summary is not None
+
+    def source(self, row: Mapping[str, Any]) -> Path:
+        """Return the file that a row is of."""
+        if self.trial is not None:
+            return self.trial.source(row["key"]) or Path()
+        source = Path(self.options.places.inputs[0])
+        return source / row["key"] if source.is_dir() else source
+
+    def result(self, row: Mapping[str, Any]) -> Path:
+        """Return the file that a finished row was made into."""
+        return Path(self.options.places.output) / row["output"]
 
     def to_json(self) -> dict[str, Any]:
         """Return the job as plain values: state, counts, progress, the last rows."""

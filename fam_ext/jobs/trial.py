@@ -47,6 +47,8 @@ class Column:
     """(target pixels, work) of each chosen file; work is pixels x the steps that are sampled."""
     folder: tuple[tuple[int, float], ...]
     """The same of each file of the folder."""
+    keys: Mapping[str, str]
+    """What its job calls a chosen file -> what the folder's job calls it."""
 
 
 @dataclass(frozen=True)
@@ -104,11 +106,19 @@ class Trial:
         for column in self.columns:
             if control.stopping or any(summary.stopped for summary in ended):
                 break
-            listen = _telling(column.preset, ended, len(self.columns), len(self.files), on_event)
+            listen = _telling(column, ended, len(self.columns), len(self.files), on_event)
             ended.append(run_job(column.job, build, run=rule, control=control, on_event=listen))
         summary = _together(ended, missing=(len(self.columns) - len(ended)) * len(self.files), control=control)
         on_event(_counted(Event("ended", message=summary.stopped or ""), ended, len(self.columns) * len(self.files)))
         return summary
+
+    def source(self, key: str) -> Path | None:
+        """Return the file that a row of the trial's job is of; None where there is none."""
+        for column in self.columns:
+            for chosen in self.files:
+                if row_key(column.preset, chosen.planned.candidate.key) == key:
+                    return Path(chosen.planned.candidate.path)
+        return None
 
     def cells(self, column: Column) -> list[Cell]:
         """Return how a column's files stand, in the order of `files`."""
@@ -154,9 +164,10 @@ class Trial:
             paths = tuple(chosen.planned.candidate.path for chosen in self.files)
             own = job.replace(inputs=paths, output=str(Path(self.options.places.output) / preset), first=None)
             works = {entry.candidate.path: _work(entry) for entry in planned}
-            columns.append(
-                Column(preset, own, tuple(works.get(path, (0, 0.0)) for path in paths), tuple(works.values()))
-            )
+            chosen = tuple(works.get(path, (0, 0.0)) for path in paths)
+            own_keys = [candidate.key for candidate in walk(own.places)]
+            keys = [entry.planned.candidate.key for entry in self.files]
+            columns.append(Column(preset, own, chosen, tuple(works.values()), dict(zip(own_keys, keys, strict=True))))
         self.columns = tuple(columns)
 
 
@@ -203,6 +214,11 @@ def whole_seconds(measured: Sequence[tuple[int, float]], folder: Sequence[tuple[
     return sum(work * rate(pixels) for pixels, work in folder)
 
 
+def row_key(preset: str, key: str) -> str:
+    """Return what the job's table calls a file with a preset."""
+    return f"{preset}: {key}"
+
+
 def _work(planned: Planned) -> tuple[int, float]:
     request = planned.request
     if request is None:
@@ -224,7 +240,7 @@ def _trial_folder(output: str) -> str:
     return next(str(one) for number in itertools.count(1) if not (one := beside / str(number)).exists())
 
 
-def _telling(preset: str, ended: Sequence[Summary], columns: int, files: int, on_event: Listener) -> Listener:
+def _telling(column: Column, ended: Sequence[Summary], columns: int, files: int, on_event: Listener) -> Listener:
     """Return the listener of one column: the trial's listener hears of all columns together."""
     before, began = tuple(ended), time.monotonic()
 
@@ -234,11 +250,10 @@ def _telling(preset: str, ended: Sequence[Summary], columns: int, files: int, on
         eta = event.eta
         if eta is not None:  # the columns that follow, as long as this one
             eta += (columns - len(before) - 1) * (time.monotonic() - began + eta)
-        on_event(
-            _counted(
-                replace(event, key=f"{preset}: {event.key}" if event.key else "", eta=eta), before, columns * files
-            )
-        )
+        key, output = event.key, event.output
+        if key:
+            key, output = row_key(column.preset, column.keys.get(key, key)), f"{column.preset}/{output}"
+        on_event(_counted(replace(event, key=key, output=output, eta=eta), before, columns * files))
 
     return listen
 

@@ -125,6 +125,20 @@ def test_a_trial_is_a_job_and_leaves_the_real_run_alone(tmp_path):
     assert (tmp_path / "in-fam-try" / "2" / "fast" / "large.png").exists()
 
 
+def test_files_of_one_name_in_two_folders_stay_apart(tmp_path):
+    for number in (1, 2, 3):
+        make_picture(tmp_path / "in" / f"sub {number}" / "a.png", f"a {number}", number, size=(16 * number, 32))
+    trial = Trial(jobs(tmp_path / "in", fast={"preset": "fast", "recursive": True}))
+    batches = Batches(lambda options: Fast())
+    batch = batches.start(trial.options, trial)
+    rows = over(batch)["rows"]
+    for number, row in zip((1, 3, 2), rows, strict=True):  # the smallest, the largest, the other one
+        assert row["key"] == f"fast: sub {number}/a.png"
+        assert batch.source(row) == tmp_path / "in" / f"sub {number}" / "a.png"
+        with Image.open(batch.result(row)) as made:
+            assert made.size == (32 * number, 64)
+
+
 def test_a_trial_is_stopped_between_its_pictures(tmp_path):
     trial = Trial(jobs(make_folder(tmp_path / "in", 4), fast={"preset": "fast"}, paper={"preset": "paper"}))
     control = Control()

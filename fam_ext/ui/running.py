@@ -62,7 +62,7 @@ class Watch:
         """Return the table of the job's files, or the grid of a trial; "" for the other."""
         if batch.trial is not None:
             self._large.begin()
-            return "", trial_html(batch.trial, self._large.of)
+            return "", trial_html(batch.trial, self._large.of, now=job["current"])
         self._thumbnails.begin()
         return files_html(job, lambda row: self._of(batch, row)), ""
 

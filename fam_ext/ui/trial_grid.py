@@ -12,11 +12,13 @@ from fam_ext.ui.thumbnails import Thumbnail
 
 SIDE = 320
 """Pixels a side of the grid's pictures."""
-_STATES = {"pending": "waiting", "running": "being made", "saving": "being made"}
 
 
-def trial_html(trial: Trial, thumbnail: Callable[[Path], Thumbnail | None]) -> str:
-    """Return the grid as it stands, "" before the files are chosen; javascript/fam_hires.js gives its buttons life."""
+def trial_html(trial: Trial, thumbnail: Callable[[Path], Thumbnail | None], *, now: str = "") -> str:
+    """Return the grid as it stands, "" before the files are chosen; `now` is the row that is being made.
+
+    javascript/fam_hires.js gives its buttons life.
+    """
     if not trial.columns:
         return ""
     cells = [trial.cells(column) for column in trial.columns]
@@ -25,7 +27,8 @@ def trial_html(trial: Trial, thumbnail: Callable[[Path], Thumbnail | None]) -> s
     for number, chosen in enumerate(trial.files):
         native = thumbnail(Path(chosen.planned.candidate.path))
         row = "".join(
-            _cell(chosen, column, of[number], thumbnail) for column, of in zip(trial.columns, cells, strict=True)
+            _cell(row_key(column.preset, chosen.planned.candidate.key), of[number], thumbnail, now)
+            for column, of in zip(trial.columns, cells, strict=True)
         )
         body += (
             f'<tbody><tr><th colspan="{len(trial.columns) + 1}" scope="rowgroup">{_file_words(chosen)}</th></tr>'
@@ -60,8 +63,9 @@ def _file_words(chosen: Chosen) -> str:
     return html.escape(f"{chosen.why}: {planned.candidate.key}, {sizes}")
 
 
-def _cell(chosen: Chosen, column: Column, cell: Cell, thumbnail: Callable[[Path], Thumbnail | None]) -> str:
-    words = [] if cell.state == "done" else [_STATES.get(cell.state, cell.state)]
+def _cell(key: str, cell: Cell, thumbnail: Callable[[Path], Thumbnail | None], now: str) -> str:
+    waiting = "being made" if key == now else "waiting"
+    words = [] if cell.state == "done" else [cell.state if cell.state in ("failed", "skipped") else waiting]
     if cell.seconds is not None:
         words.append(f"{cell.seconds:.1f} s")
     if cell.message:
@@ -69,9 +73,9 @@ def _cell(chosen: Chosen, column: Column, cell: Cell, thumbnail: Callable[[Path]
     said = f"<span>{html.escape(', '.join(words))}</span>"
     if cell.state != "done":
         return f'<td data-state="{html.escape(cell.state)}">{said}</td>'
-    key = html.escape(row_key(column.preset, chosen.planned.candidate.key))
+    name = html.escape(key)
     image = _image(thumbnail(cell.output), "") or "compare"
-    button = f'<button type="button" data-key="{key}" aria-label="Compare {key}">{image}</button>'
+    button = f'<button type="button" data-key="{name}" aria-label="Compare {name}">{image}</button>'
     return f"<td>{button}{said}</td>"
 
 

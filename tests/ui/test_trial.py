@@ -4,6 +4,7 @@ import re
 
 import pytest
 
+from fam_ext.jobs.events import Control
 from fam_ext.jobs.trial import Forecast, Trial
 from fam_ext.ui.trial_grid import forecast_words, trial_html
 from tests.jobs.fakes import Fast, make_folder, page_job
@@ -32,8 +33,23 @@ def test_the_grid_has_a_row_a_file_and_a_column_a_preset(tmp_path):
     assert re.findall(r'data-key="([^"]*)"', shown) == [
         f"{preset}: picture {number}.png" for number in (0, 1) for preset in ("fast", "paper")
     ]
+    assert "waiting" not in shown and "being made" not in shown
     trial.cells(trial.columns[0])[0].output.unlink()  # a result that is gone spoils nothing
     assert "compare" in trial_html(trial, lambda path: None)
+
+
+def test_one_picture_is_being_made_and_the_others_wait(tmp_path):
+    source = make_folder(tmp_path / "in", 3)
+    trial = Trial({name: page_job({"input": str(source), "preset": name}) for name in ("fast", "paper")})
+    control = Control()
+
+    def stop(event):
+        if event.kind == "started":
+            control.stop_after_this()
+
+    trial.run(lambda: Fast(0.1), control=control, on_event=stop)
+    shown = trial_html(trial, lambda path: None, now="paper: picture 0.png")
+    assert shown.count("being made") == 1 and shown.count("waiting") == 4 and shown.count("data-key") == 1
 
 
 @pytest.mark.slow

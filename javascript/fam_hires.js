@@ -134,6 +134,14 @@ function fam_hires_name_parts() {
     });
 }
 
+// what an element of ours was asked: the words go into a hidden field, and a hidden button says that they are there
+function fam_hires_send(name, words) {
+    const field = fam_hires_element(`${name} textarea`);
+    field.value = words;
+    field.dispatchEvent(new Event('input', { bubbles: true }));
+    setTimeout(() => fam_hires_element(`${name}_go`).click(), 100);
+}
+
 // --- elements: they act wherever the server puts them, and again when it puts them anew
 
 const famHiresTables = {};
@@ -187,10 +195,21 @@ class FamFiles extends HTMLElement {
     }
 
     compare(key) {
-        const field = fam_hires_element('pick textarea');
-        field.value = key;
-        field.dispatchEvent(new Event('input', { bubbles: true }));
-        setTimeout(() => fam_hires_element('pick_go').click(), 100);
+        fam_hires_send('pick', key);
+    }
+}
+
+class FamTrial extends HTMLElement {
+    connectedCallback() {
+        this.onclick = (event) => {
+            const button = event.target.closest('button');
+            if (button && button.dataset.key !== undefined) {
+                fam_hires_send('pick', button.dataset.key);
+            } else if (button) {
+                this.querySelectorAll('[data-preset]').forEach((one) => one.setAttribute('aria-pressed', String(one === button)));
+                fam_hires_send('take', button.dataset.preset);
+            }
+        };
     }
 }
 
@@ -214,6 +233,7 @@ class FamSaid extends HTMLElement {
 }
 
 customElements.get('fam-files') || customElements.define('fam-files', FamFiles);
+customElements.get('fam-trial') || customElements.define('fam-trial', FamTrial);
 customElements.get('fam-said') || customElements.define('fam-said', FamSaid);
 
 function fam_hires_begin() {

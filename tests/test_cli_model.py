@@ -76,7 +76,7 @@ def test_compare_puts_methods_side_by_side(model, tmp_path, capsys):
     with Image.open(sheet) as made:
         assert made.width > 5 * 128
     assert run(*command) == 1
-    assert "exists; choose another --output" in capsys.readouterr().err
+    assert "exists; choose another --out" in capsys.readouterr().err
     assert run("compare", picture, "-o", tmp_path / "x.png", "--methods", "magic") == 2
 
 

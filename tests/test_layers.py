@@ -56,7 +56,7 @@ ALLOWED: dict[str, set[str]] = {
     "ui": {
         *("gradio", "PIL", "fam_ext.ui", "fam_ext.options", "fam_ext.core.config", "fam_ext.metadata"),
         *("fam_ext.jobs.contract", "fam_ext.jobs.preview", "fam_ext.jobs.settings", "fam_ext.jobs.size"),
-        *("fam_ext.jobs.make", "fam_ext.jobs.compare"),
+        *("fam_ext.jobs.make", "fam_ext.jobs.compare", "fam_ext.jobs.trial"),
     },
     "webui": {
         *(WEBUI | HOSTS | METADATA | JOBS),

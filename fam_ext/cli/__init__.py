@@ -13,7 +13,7 @@ from typing import Annotated
 import typer
 
 from fam_ext import __version__
-from fam_ext.cli import inspect, model, report, upscale
+from fam_ext.cli import inspect, model, report, trial, upscale
 from fam_ext.cli.presets import presets_app
 from fam_ext.cli.progress import Interrupted, clock, handling, interrupted, silence
 from fam_ext.errors import FamError, OutputError
@@ -29,6 +29,7 @@ app = typer.Typer(
     pretty_exceptions_enable=False,
 )
 app.command()(upscale.upscale)
+app.command("try")(trial.try_presets)
 app.command()(model.generate)
 app.command()(model.compare)
 app.command()(inspect.inspect)

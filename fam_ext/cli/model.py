@@ -20,6 +20,7 @@ from fam_ext.cli.options import takes
 from fam_ext.cli.upscale import renderer_of
 from fam_ext.core.config import FamConfig
 from fam_ext.errors import OutputError, UsageError
+from fam_ext.jobs.compare_page import pairs, write_page
 from fam_ext.jobs.contract import Progress, Ran
 from fam_ext.jobs.settings import request_for
 from fam_ext.metadata import pictures
@@ -100,14 +101,47 @@ def _words(said: dict[str, Any]) -> dict[str, Any]:
 
 @takes([*(spec for spec in _SIZES if spec.name == "scale"), *_MADE, *_PRESET, *_RENDERER])
 def compare(
-    picture: Annotated[str, typer.Argument(help="A picture; its prompt and settings come from its metadata.")],
-    output: Annotated[str, typer.Option("--output", "-o", help="The sheet to write (PNG).")] = "compare.png",
-    methods: Annotated[str, typer.Option(help="Comma-separated; each of " + ", ".join(METHODS))] = "direct,fam",
+    picture: Annotated[str, typer.Argument(help="A picture, or what was BEFORE: a picture or a folder.")],
+    after: Annotated[
+        str | None, typer.Argument(help="What it became: a picture, or a folder of the same names.")
+    ] = None,
+    output: Annotated[
+        str | None,
+        typer.Option("--out", "--output", "-o", help="The file to write. [default: compare.html, or compare.png]"),
+    ] = None,
+    overwrite: Annotated[bool, typer.Option("--overwrite", help="Replace the file where it exists.")] = False,
+    methods: Annotated[
+        str | None, typer.Option(help=f"Comma-separated; each of {', '.join(METHODS)}. [default: direct,fam]")
+    ] = None,
     model_config: ModelConfig = None,
     *,
     said: dict[str, Any],
 ) -> None:
-    """Make one picture by several methods and put them side by side: native, plain resize, then each method."""
+    """Compare pictures BEFORE and AFTER on a page with a slider, a lens and their difference; folders by name.
+
+    One picture alone is made by several methods, and put side by side: native, plain resize, then each method. Its
+    prompt and settings come from its metadata.
+    """
+    if after is not None:
+        if said or methods or model_config:
+            raise UsageError("AFTER is given, so nothing is made; leave out AFTER, or the options of a making")
+        page, found, note = Path(output or "compare.html"), *pairs(Path(picture).expanduser(), Path(after).expanduser())
+        for problem in write_page(found, note, page.expanduser(), overwrite=overwrite):
+            say(problem, err=True)
+        say(f"{page}: {len(found)} compared{f'; {note}' if note else ''}")
+        return
+    _compare_methods(picture, output or "compare.png", methods or "direct,fam", model_config, said, overwrite=overwrite)
+
+
+def _compare_methods(
+    picture: str,
+    output: str,
+    methods: str,
+    model_config: str | None,
+    said: dict[str, Any],
+    *,
+    overwrite: bool,
+) -> None:
     from fam_ext.compare import Cell, contact_sheet, structure_psnr
     from fam_ext.jobs.plan import plan_file
     from fam_ext.jobs.walk import walk
@@ -117,8 +151,8 @@ def compare(
         if name not in METHODS:
             raise UsageError(f"--methods has {name!r}; choose from {', '.join(METHODS)}")
     target = Path(output).expanduser()
-    if target.exists():
-        raise OutputError(f"{target} exists; choose another --output")
+    if target.exists() and not overwrite:
+        raise OutputError(f"{target} exists; choose another --out, or add --overwrite")
     renderer = renderer_of(said)
     path = Path(picture).expanduser()
     words = {**_words(said), "inputs": [str(path)], "output": str(target.parent)}
@@ -144,7 +178,10 @@ def compare(
         say(f"{name}: structure {structure:.1f} dB, {made.ran.seconds:.1f} s")
         cells.append(Cell(made.image, f"{structure:.1f} dB, {made.ran.seconds:.1f} s"))
     sheet = contact_sheet([cells], header=["native", "plain resize", *names], side=min(512, max(height, width)))
-    say(str(_write_new(_folder(str(target.parent)), target.stem, sheet, None)))
+    made = _write_new(_folder(str(target.parent)), target.stem, sheet, None)
+    if overwrite:
+        os.replace(made, target)
+    say(str(target if overwrite else made))
 
 
 @demo_app.command("run")

@@ -6,9 +6,11 @@ import logging
 import secrets
 import threading
 import time
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
 from contextlib import ExitStack
 from dataclasses import dataclass, field
+from functools import partial
+from pathlib import Path
 from typing import Any
 
 from fam_ext.errors import FamError, UsageError
@@ -18,6 +20,7 @@ from fam_ext.jobs.journal import Journal
 from fam_ext.jobs.make import sentence
 from fam_ext.jobs.plan import check_job
 from fam_ext.jobs.run import run_job
+from fam_ext.jobs.trial import Trial
 from fam_ext.options.job import Job
 from fam_ext.options.parts import RunRule
 
@@ -56,6 +59,8 @@ class Batch:
     error: str | None = None
     began: float = field(default_factory=time.time)
     thread: threading.Thread | None = None
+    trial: Trial | None = None
+    """What is tried, where the job is a trial."""
 
     @property
     def state(self) -> str:
@@ -76,6 +81,17 @@ class Batch:
     def over(self) -> bool:
         """Whether the job has ended."""
         return self.error is not None or self.summary is not None
+
+    def source(self, row: Mapping[str, Any]) -> Path:
+        """Return the file that a row is of."""
+        if self.trial is not None:
+            return self.trial.source(row["key"]) or Path()
+        source = Path(self.options.places.inputs[0])
+        return source / row["key"] if source.is_dir() else source
+
+    def result(self, row: Mapping[str, Any]) -> Path:
+        """Return the file that a finished row was made into."""
+        return Path(self.options.places.output) / row["output"]
 
     def to_json(self) -> dict[str, Any]:
         """Return the job as plain values: state, counts, progress, the last rows."""
@@ -109,14 +125,15 @@ class Batches:
         self._jobs: dict[str, Batch] = {}
         self._mutex = threading.Lock()
 
-    def start(self, options: Job) -> Batch:
-        """Start a job and return it. Raises `UsageError` where one is running, or the places cannot be used."""
+    def start(self, options: Job, trial: Trial | None = None) -> Batch:
+        """Start a job, or a trial with its `options`, and return it. Raises `UsageError` where one is running, or the
+        places cannot be used."""
         check_job(options)
         with self._mutex:
             running = self.active()
             if running is not None:
                 raise UsageError(f"job {running.id} is running; wait for its end, or stop it")
-            batch = Batch(secrets.token_hex(8), options)
+            batch = Batch(secrets.token_hex(8), options, trial=trial)
             self._jobs[batch.id] = batch
             for old in list(self._jobs)[:-_KEPT_JOBS]:
                 del self._jobs[old]
@@ -150,15 +167,16 @@ class Batches:
             return renderer
 
         try:
-            summary = run_job(
-                batch.options,
+            work = partial(run_job, batch.options) if batch.trial is None else batch.trial.run
+            summary = work(
                 build,
                 run=RunRule(retries=0),
                 control=batch.control,
                 on_event=lambda event: _note(batch, event),
             )
             closers.close()
-            _note_unreadable(batch)
+            if batch.trial is None:
+                _note_unreadable(batch)
             batch.summary = summary
         except FamError as error:
             batch.error = str(error)

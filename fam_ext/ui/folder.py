@@ -3,7 +3,8 @@
 from __future__ import annotations
 
 import itertools
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
+from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
@@ -27,6 +28,24 @@ def folder_inputs(host: TabHost) -> dict[str, Any]:
     return option_row(host, ("input",))
 
 
+@dataclass(frozen=True)
+class Folder:
+    """The mode as what starts a job sees it."""
+
+    names: list[str]
+    """The options that its parts say, in order."""
+    inputs: list[Any]
+    """Their components, and then the dials'."""
+    dials: list[Any]
+    options_of: Callable[[tuple[Any, ...]], Job]
+    """Returns the job of the values of `inputs`. Raises a `FamError`."""
+    watch: Watch
+    outputs: list[Any]
+    """The components that `watch` fills."""
+    listing: Any
+    """The event that lists the folder; a start ends it."""
+
+
 def bind_folder(
     host: TabHost,
     folder: dict[str, Any],
@@ -34,7 +53,7 @@ def bind_folder(
     dials: list[Any],
     buttons: dict[str, Any],
     parts: TabParts,
-) -> None:
+) -> Folder:
     """Bind the mode's buttons; `folder` and `common` are the parts by their options' names."""
     names = [*folder, *common]
 
@@ -91,6 +110,7 @@ def bind_folder(
             show_progress=False,
             api_name=False,
         )
+    return Folder(names, inputs, dials, options_of, watch, outputs, listing)
 
 
 def new_folder(output: str) -> str:
@@ -104,6 +124,7 @@ def start_buttons() -> dict[str, Any]:
     parts: dict[str, Any] = {}
     with gr.Row(elem_classes=["fam-go", "fam-for-folder", "fam-idle"]):
         parts["start"] = gr.Button("Start", variant="primary", elem_id=f"{TAB_ID}_start")
+        parts["try"] = gr.Button("Try on 3", elem_id=f"{TAB_ID}_try")
         parts["list"] = gr.Button("List (dry run)", elem_id=f"{TAB_ID}_list")
         parts["again"] = gr.Button("All again", elem_id=f"{TAB_ID}_again")
     with gr.Row(elem_classes=["fam-go", "fam-for-folder", "fam-run"]):

@@ -83,5 +83,7 @@ class TabParts:
     """What would become of the folder, or its job's line."""
     files: Any
     """The table of the job's files."""
+    trial: Any
+    """The grid of a trial."""
     picture_names: tuple[str, ...] = ()
     """The options that the picture mode asks for."""

@@ -18,6 +18,7 @@ from fam_ext.ui.pace import Pace
 from fam_ext.ui.preset_box import about_preset
 from fam_ext.ui.tables import sentence_html
 from fam_ext.ui.titles import fold_titles, method_title, more_dials_title
+from fam_ext.ui.trial import trial_title
 
 
 def bind_look(
@@ -30,7 +31,8 @@ def bind_look(
     pace: Pace,
 ) -> None:
     """Keep the page's own words true. `values` are its parts by their options' names, with `infotext`, `native` (a
-    state: height, width) and `preset`; `folds` has "method" and "more" beside the titled ones."""
+    state: height, width), `preset` and `trial` (the presets to try); `folds` has "method" and "more" beside the titled
+    ones."""
     mode = gr.Textbox(visible=False, value="", elem_id=f"{TAB_ID}_mode_now")
     mode.do_not_save_to_config = True
     button = gr.Button("Look", elem_id=f"{TAB_ID}_look", elem_classes="fam-hidden")
@@ -38,12 +40,12 @@ def bind_look(
 
     def look(mode: str, *rest: Any) -> list[Any]:  # noqa: ANN401
         given = dict(zip(names, rest[: len(names)], strict=True))
-        native, infotext, preset = (given.pop(name) for name in ("native", "infotext", "preset"))
+        native, infotext, preset, tried = (given.pop(name) for name in ("native", "infotext", "preset", "trial"))
         infotext = infotext or ""
         folder = mode == "folder"
         config = read_dials(rest[len(names) :])
         titles = fold_titles(given, folder=folder, prompt=parse(infotext).prompt, loaded_model=LOADED_MODEL)
-        titles["method"] = method_title(config)
+        titles |= {"method": method_title(config), "trial": trial_title(tried)}
         try:
             titles["more"] = more_dials_title(FamConfig.from_dict(config))
             said = sentence_html(about_preset(host.store, preset))

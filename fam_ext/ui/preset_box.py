@@ -14,13 +14,14 @@ from fam_ext.core.config import FamConfig
 from fam_ext.errors import FamError, UsageError
 from fam_ext.metadata.infotext import to_preset
 from fam_ext.options.presets import CUSTOM, Preset, PresetStore, read, write
-from fam_ext.ui.common import choices_of, lists_of
+from fam_ext.ui.common import lists_of
 from fam_ext.ui.dials import bind_preset_box, dial_values, preset_of, read_dials
 from fam_ext.ui.host import TAB_ID, TabHost
 from fam_ext.ui.tables import sentence_html
 from fam_ext.ui.titles import preset_sentence
 
 NO_PRESET = CUSTOM
+SETTING_NAMES = ("sampler", "schedule", "steps", "cfg_scale")
 
 
 def preset_choice(host: TabHost) -> dict[str, Any]:
@@ -41,6 +42,17 @@ def preset_choice(host: TabHost) -> dict[str, Any]:
 def about_preset(store: PresetStore, name: str) -> str:
     """Return one sentence of what the preset is for. Raises `FamError` where there is none of that name."""
     return preset_sentence(name, None if name == NO_PRESET else store.get(name))
+
+
+def preset_settings(host: TabHost, preset: Preset) -> dict[str, Any]:
+    """Return what a preset says of the page's parts beside the dials, by name: what the program around has."""
+    lists = lists_of(host)
+    found: dict[str, Any] = {"own_settings": not preset.overrides}  # as at every door
+    for name in SETTING_NAMES:
+        value = preset.settings.get(name)
+        if value and (name not in lists or value in lists[name]):
+            found[name] = value
+    return found
 
 
 def preset_inputs() -> dict[str, Any]:
@@ -69,7 +81,6 @@ def bind_presets(
     host: TabHost, presets: dict[str, Any], dials: list[Any], common: dict[str, Any], picture: dict[str, Any]
 ) -> None:
     note, listing = presets["note"], presets["preset"]
-    setting_names = ("sampler", "schedule", "steps", "cfg_scale")
     own_settings = common["own_settings"]
 
     def choices(value: str) -> Any:  # noqa: ANN401
@@ -83,23 +94,21 @@ def bind_presets(
         return [choices(name), sentence_html(text, kind="good"), *(gr.update() for _ in range(silent))]
 
     def use(name: str) -> list[Any]:
-        targets = [*dials, *(common[key] for key in setting_names)]
+        targets = [*dials, *(common[key] for key in SETTING_NAMES)]
         if name == NO_PRESET:
             return [gr.update() for _ in [0, own_settings, *targets]]
         try:
             preset = host.store.get(name)
         except FamError as error:
             return [sentence_html(str(error), kind="error"), *(gr.update() for _ in [own_settings, *targets])]
+        said = preset_settings(host, preset)
         updates = [gr.update(value=value) for value in dial_values(preset.config)]
-        for key in setting_names:
-            value = preset.settings.get(key)
-            known = choices_of(common[key])
-            updates.append(gr.update(value=value) if value and (known is None or value in known) else gr.update())
-        # as at every door: an overriding preset's settings are for every file
-        return [sentence_html(about_preset(host.store, name)), gr.update(value=not preset.overrides), *updates]
+        updates += [gr.update(value=said[key]) if key in said else gr.update() for key in SETTING_NAMES]
+        about = sentence_html(about_preset(host.store, name))
+        return [about, gr.update(value=said["own_settings"]), *updates]
 
     def settings(values: tuple[Any, ...]) -> dict[str, Any]:
-        found: dict[str, Any] = dict(zip(setting_names, values, strict=True))
+        found: dict[str, Any] = dict(zip(SETTING_NAMES, values, strict=True))
         found["steps"] = int(found["steps"])
         return found
 
@@ -152,7 +161,7 @@ def bind_presets(
 
         return answered(action)
 
-    values = [*dials, *(common[key] for key in setting_names)]
+    values = [*dials, *(common[key] for key in SETTING_NAMES)]
     asked = gr.State("")  # the preset that a second press replaces
     bind_preset_box(listing, dials, lambda: _presets(host), refresh=presets["refresh"])
     listed = ("upscaler", "sampler", "schedule", "model")

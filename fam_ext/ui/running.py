@@ -4,18 +4,17 @@ from __future__ import annotations
 
 import time
 from collections.abc import Callable, Iterator, Mapping
-from pathlib import Path
 from typing import Any
 
 import gradio as gr
 from PIL import Image
 
 from fam_ext.metadata.loaded import infotext_of_image
-from fam_ext.options.job import Job
 from fam_ext.ui.compare import MOST_LIVE, compare_html
 from fam_ext.ui.host import TAB_ID, TabHost, TabParts
 from fam_ext.ui.tables import files_html, sentence_html, status_html
 from fam_ext.ui.thumbnails import Thumbnail, Thumbnails, upright
+from fam_ext.ui.trial_grid import SIDE, trial_html
 
 _POLL_SECONDS = 0.5
 _UNCHANGED = gr.update()
@@ -28,39 +27,48 @@ class Watch:
     def __init__(self, host: TabHost) -> None:
         self._host = host
         self._thumbnails = Thumbnails()
+        self._large = Thumbnails(SIDE, seconds=10)  # a trial's few
 
     def said(self, words: str) -> tuple[Any, ...]:
         """Return the outputs that show one sentence, no files, and leave the rest."""
-        return words, "", *(_UNCHANGED,) * 6
+        return words, "", *(_UNCHANGED,) * 7
 
     def __call__(self, shown: str) -> Iterator[tuple[Any, ...]]:
         """Yield the outputs of `bind_running` until the job ends. `shown` is the ended job that the page shows."""
         batch = self._host.batches.latest()
         if batch is None or (batch.over and batch.id == shown):
-            yield (_UNCHANGED,) * 8
+            yield (_UNCHANGED,) * 9
             return
-        pictures, table = -1, ""
+        pictures, table = -1, ("", "-")
         while True:
             over = batch.over
             job = batch.to_json()
             status = status_html(job, memory=self._host.memory())
-            self._thumbnails.begin()
-            files = files_html(job, lambda row: self._of(batch.options, row))
-            done = [row for row in job["rows"] if row["state"] == "done"]
+            files = self._files(batch, job)
+            done = [row for row in job["rows"] if row["state"] == "done" and batch.trial is None]
             results: tuple[Any, ...] = (_UNCHANGED,) * 4
             if len(done) > pictures:  # at first too: another job's pictures go
                 pictures = len(done)
-                results = _latest_results(batch.options, done)
+                results = _latest_results(batch, done)
             pause = gr.update(value="Go on" if batch.control.paused else "Pause")
-            yield status, _UNCHANGED if files == table else files, *results, pause, batch.id if over else ""
+            shown_files, grid = (_UNCHANGED, _UNCHANGED) if files == table else files
+            yield status, shown_files, *results, pause, batch.id if over else "", grid
             table = files
             if over:
                 return
             time.sleep(_POLL_SECONDS)
 
-    def _of(self, options: Job, row: Mapping[str, Any]) -> tuple[Thumbnail | None, Thumbnail | None]:
-        result = self._thumbnails.of(_result(options, row)) if row["state"] == "done" else None
-        return self._thumbnails.of(_source(options, row)), result
+    def _files(self, batch: Any, job: dict[str, Any]) -> tuple[str, str]:  # noqa: ANN401
+        """Return the table of the job's files, or the grid of a trial; "" for the other."""
+        if batch.trial is not None:
+            self._large.begin()
+            return "", trial_html(batch.trial, self._large.of, now=job["current"])
+        self._thumbnails.begin()
+        return files_html(job, lambda row: self._of(batch, row)), ""
+
+    def _of(self, batch: Any, row: Mapping[str, Any]) -> tuple[Thumbnail | None, Thumbnail | None]:  # noqa: ANN401
+        result = self._thumbnails.of(batch.result(row)) if row["state"] == "done" else None
+        return self._thumbnails.of(batch.source(row)), result
 
 
 def bind_running(host: TabHost, watch: Watch, buttons: dict[str, Any], parts: TabParts) -> list[Any]:
@@ -68,7 +76,7 @@ def bind_running(host: TabHost, watch: Watch, buttons: dict[str, Any], parts: Ta
     ended = gr.State("")
     outputs = [
         *(parts.status, parts.files, parts.gallery, parts.texts, parts.result_infotext, parts.compare),
-        *(buttons["pause"], ended),
+        *(buttons["pause"], ended, parts.trial),
     ]
     buttons["watch"].click(watch.__call__, inputs=[ended], outputs=outputs, show_progress=False, api_name=False)
 
@@ -100,7 +108,7 @@ def bind_running(host: TabHost, watch: Watch, buttons: dict[str, Any], parts: Ta
         row = next((row for row in batch.to_json()["rows"] if row["key"] == key), None) if batch else None
         if batch is None or row is None or row["state"] != "done":
             return sentence_html("that file is not among the finished ones of the last job", kind="error")
-        return _compared(batch.options, row) or sentence_html(f"{key} or its result is gone", kind="error")
+        return _compared(batch, row) or sentence_html(f"{key} or its result is gone", kind="error")
 
     picked = gr.Textbox(label="File to compare", elem_id=f"{TAB_ID}_pick", elem_classes="fam-hidden")
     picked.do_not_save_to_config = True
@@ -109,31 +117,22 @@ def bind_running(host: TabHost, watch: Watch, buttons: dict[str, Any], parts: Ta
     return outputs
 
 
-def _source(options: Job, row: Mapping[str, Any]) -> Path:
-    source = Path(options.places.inputs[0])
-    return source / row["key"] if source.is_dir() else source
-
-
-def _result(options: Job, row: Mapping[str, Any]) -> Path:
-    return Path(options.places.output) / row["output"]
-
-
-def _compared(options: Job, row: Mapping[str, Any], **more: Any) -> str:  # noqa: ANN401
+def _compared(batch: Any, row: Mapping[str, Any], **more: Any) -> str:  # noqa: ANN401
     """Return before and after of a finished file, "" where one of them cannot be read."""
     try:
-        with Image.open(_source(options, row)) as native, Image.open(_result(options, row)) as result:
+        with Image.open(batch.source(row)) as native, Image.open(batch.result(row)) as result:
             return compare_html(native, result, **more)
     except OSError:
         return ""
 
 
-def _latest_results(options: Job, done: list[dict[str, Any]]) -> tuple[Any, ...]:
+def _latest_results(batch: Any, done: list[dict[str, Any]]) -> tuple[Any, ...]:  # noqa: ANN401
     """Return the gallery of the last finished pictures, their infotexts, the first one's, and before and after of the
     very last picture."""
     shown: list[Image.Image] = []
     texts: list[str] = []
     for row in reversed(done[-_GALLERY:]):
-        path = _result(options, row)
+        path = batch.result(row)
         try:
             with Image.open(path) as image:
                 text = infotext_of_image(image)
@@ -148,5 +147,5 @@ def _latest_results(options: Job, done: list[dict[str, Any]]) -> tuple[Any, ...]
         texts.append(text)
     compare: Any = ""
     if done:
-        compare = _compared(options, done[-1], most=MOST_LIVE) or _UNCHANGED
+        compare = _compared(batch, done[-1], most=MOST_LIVE) or _UNCHANGED
     return shown, texts, texts[0] if texts else "", compare

@@ -18,6 +18,7 @@ from fam_ext.ui.pace import Pace
 from fam_ext.ui.picture import bind_picture, paste_fields, picture_inputs, word_inputs
 from fam_ext.ui.preset_box import bind_presets, preset_choice, preset_inputs
 from fam_ext.ui.tables import sentence_html
+from fam_ext.ui.trial import FIRST_PRESETS, bind_trial, trial_inputs, trial_title
 
 _TITLES = {
     "files": "Files",
@@ -50,6 +51,8 @@ def build_tab(host: TabHost) -> TabParts:
             folds: dict[str, Any] = {}
             with fold("picture_words", "Words", mode=FOR_PICTURE) as folds["picture_words"]:
                 picture |= word_inputs()
+            with fold("trial", trial_title(FIRST_PRESETS), mode=FOR_FOLDER) as folds["trial"]:
+                trial = trial_inputs(host)
             for name in ("files", "words", "size", "sampling", "output"):
                 mode = "" if name in ("size", "sampling") else FOR_FOLDER
                 with fold(name, _TITLES[name], mode=mode) as folds[name]:
@@ -92,15 +95,17 @@ def build_tab(host: TabHost) -> TabParts:
         folds["picture_words"],
         pace,
     )
-    bind_folder(host, options, common, dials, buttons, parts)
+    folder = bind_folder(host, options, common, dials, buttons, parts)
+    bind_trial(host, folder, trial, buttons["try"], presets)
     bind_presets(host, presets, dials, {**common, "own_settings": options["own_settings"]}, picture)
     values = {**options, **common, "infotext": picture["infotext"], "native": native, "preset": presets["preset"]}
+    values["trial"] = trial["presets"]
     bind_look(host, values, dials, folds, parts, presets["about"], pace)
     host.paste_fields(picture["image"], paste_fields(picture, common, dials))
     return parts
 
 
-_PARTS = ("gallery", "texts", "result_infotext", "compare", "outlook", "status", "files")
+_PARTS = ("gallery", "texts", "result_infotext", "compare", "outlook", "status", "files", "trial")
 
 
 def _results(host: TabHost, image: Any) -> dict[str, Any]:  # noqa: ANN401
@@ -113,6 +118,7 @@ def _results(host: TabHost, image: Any) -> dict[str, Any]:  # noqa: ANN401
         elem_id=f"{TAB_ID}_status",
         elem_classes=[FOR_FOLDER],
     )
+    found["trial"] = gr.HTML(elem_id=f"{TAB_ID}_trial", elem_classes=[FOR_FOLDER])
     gr.HTML(compare_script(), elem_id=f"{TAB_ID}_compare_script", elem_classes=["fam-hidden"])
     found["compare"] = gr.HTML(elem_id=f"{TAB_ID}_compare")
     with gr.Group(elem_id=f"{TAB_ID}_gallery_container"):

@@ -27,13 +27,15 @@ class Thumbnail:
 class Thumbnails:
     """Remembers the thumbnails that were made; `begin` gives the time for more."""
 
-    def __init__(self) -> None:
+    def __init__(self, side: int = SIDE, *, seconds: float = _SECONDS) -> None:
+        self._side = side
+        self._seconds = seconds
         self._made: dict[tuple[str, int], Thumbnail | None] = {}
         self._until = 0.0
 
     def begin(self) -> None:
         """Allow a little time for new ones."""
-        self._until = time.monotonic() + _SECONDS
+        self._until = time.monotonic() + self._seconds
 
     def of(self, path: Path) -> Thumbnail | None:
         """Return a file's thumbnail; None where it cannot be shown, or there is no time left for it now."""
@@ -42,7 +44,7 @@ class Thumbnails:
         except OSError:
             return None
         if key not in self._made and time.monotonic() < self._until:
-            self._made[key] = _thumbnail(path)
+            self._made[key] = _thumbnail(path, self._side)
             for old in list(self._made)[:-_MOST]:
                 del self._made[old]
         return self._made.get(key)
@@ -59,17 +61,17 @@ def upright(picture: Image.Image) -> Image.Image:
     return ground
 
 
-def _thumbnail(path: Path) -> Thumbnail | None:
+def _thumbnail(path: Path, side: int) -> Thumbnail | None:
     try:
         with Image.open(path) as image:
             if image.width * image.height > _MAX_PIXELS:
                 return None
             size = image.size
-            image.draft("RGB", (2 * SIDE, 2 * SIDE))
+            image.draft("RGB", (2 * side, 2 * side))
             small = upright(image)
     except (OSError, ValueError, SyntaxError):  # Pillow's for a damaged file
         return None
     if (small.width > small.height) != (size[0] > size[1]):
         size = (size[1], size[0])
-    small.thumbnail((SIDE, SIDE))
+    small.thumbnail((side, side))
     return Thumbnail(data_url(small, quality=70), size)

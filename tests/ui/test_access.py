@@ -16,12 +16,12 @@ NAMELESS = """() => Array.from(document.querySelectorAll('#fam_hires_row :is(but
     .map(one => one.outerHTML.slice(0, 200))"""
 
 
-def faults(page):  # noqa: F811
-    """Return axe-core's serious and critical faults in the tab; none where it is not at hand."""
+def faults(page, part="#fam_hires_row"):  # noqa: F811
+    """Return axe-core's serious and critical faults in the tab or another part; none where it is not at hand."""
     if not AXE.is_file():
         return []
     page.evaluate(AXE.read_text())
-    found = page.evaluate("() => axe.run('#fam_hires_row', {resultTypes: ['violations']})")["violations"]
+    found = page.evaluate("part => axe.run(part, {resultTypes: ['violations']})", part)["violations"]
     return [
         (fault["id"], node["html"][:200])
         for fault in found

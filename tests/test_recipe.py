@@ -104,6 +104,30 @@ def test_a_native_run_is_recorded_at_its_levels_and_attended_to():
     assert level.timestep == pytest.approx(500.0)
 
 
+def test_a_native_run_begins_from_its_own_noise_at_its_size():
+    """Neither the target's noise nor that of native calls: those are drawn with other salts."""
+    host = Small()
+    native = hires.generate_native(host, size=(64, 96), sampling=hires.Sampling(seed=3))
+    assert torch.equal(host.last.begins, seeded_noise((3, 8, 12), [3], salt=0) * host.last.levels[0].scale)
+    assert native.image.size == (96, 64) and native.latent.shape == (1, 3, 8, 12)
+    assert len({hires.NATIVE_SALT, hires.TARGET_SALT, hires.REPLAY_SALT}) == 3
+
+
+def test_the_smallest_target_is_64_px_a_side():
+    sampling = hires.Sampling(seed=3)
+    done = hires.upscale(Small(), PICTURE, size=(64, 72), sampling=sampling, method="direct-from-native")
+    assert done.image.size == (72, 64)
+    small = PICTURE.resize((48, 48))
+    with pytest.raises(UsageError, match="the target size is 64x56; choose at least 64 px a side"):
+        hires.upscale(Small(), small, size=(56, 64), sampling=sampling, method="direct-from-native")
+
+
+def test_a_stage_without_a_reference_asks_for_none(monkeypatch):
+    monkeypatch.setattr(hires._Studio, "upscaled", lambda studio, stage: pytest.fail("it was asked"))
+    host, _ = begun("direct")
+    assert host.steered.pictures.target is None
+
+
 # --- methods of more than one stage
 
 

@@ -10,7 +10,7 @@ from fam_ext.core.config import FamConfig
 from fam_ext.core.guide import seeded_noise
 from fam_ext.core.schedule import NoiseLevel
 from fam_ext.errors import AlreadyGuidedError, ConfigError
-from fam_ext.hosts.layers import Grid, Kernel, select_layers
+from fam_ext.hosts.layers import Grid, Kernel, Layer, MapHook, select_layers
 from fam_ext.hosts.ldm import unet as ldm_unet
 from fam_ext.hosts.steering import Steering
 from fam_ext.methods.base import NATIVE, OFF, TARGET, Condition, Method, Pass, Patch, Pictures, Stage
@@ -22,6 +22,7 @@ from tests.hosts import ldm_toys, toys
 LEVEL = NoiseLevel(500.0, 0.6, 0.8)
 STAGE = Stage((256, 256))
 CONDITION = Condition(lambda: torch.zeros(1, dtype=torch.int64))
+LAYER = Layer("a layer", torch.nn.Identity(), 0)
 
 
 class Stub(Method):
@@ -324,6 +325,20 @@ def test_a_kernel_keeps_the_size_but_for_its_stride_and_wraps_around_where_the_h
     assert spread[0, 0].nonzero().tolist() == [[y, x] for y in (0, 2, 6) for x in (0, 1, 5)]
     assert kernel(corner, stride=(2, 3)).shape == (1, 1, 4, 2)
     assert kernel(corner, weight=torch.ones(1, 1, 1, 5), dilation=(1, 1)).shape == corner.shape
+
+
+def test_a_map_that_comes_in_a_tuple_leaves_in_one():
+    """As from diffusers' transformers; and what is cut out of a native call is not asked there."""
+    steering, feature_map = Steering(), torch.ones(1, 1, 2, 2)
+    steering.place([Patch(FEATURE_SIZE, "*", lambda site, x, **_: 2 * x)], {FEATURE_SIZE: lambda pattern: [LAYER]})
+    given = {True: (feature_map,), False: feature_map}
+    for is_tuple, left in given.items():
+        hook = MapHook(LAYER, steering, Grid(), True, lambda left: left)
+        for phase, changes in ((TARGET, True), (NATIVE, False), (OFF, False)):
+            with steering.during(phase):
+                out = hook(left)
+            assert isinstance(out, tuple) == is_tuple
+            assert float((out[0] if is_tuple else out).mean()) == (2 if changes else 1)
 
 
 def test_a_level_is_half_of_the_one_before_rounded_up():

@@ -201,7 +201,11 @@ def test_one_table_says_how_a_reference_is_made():
     for mode in set(choices) - {"auto"}:
         host, _ = begun("direct-from-native", upsample=mode)
         assert host.steered.pictures.target.shape == (1, 3, 16, 12)
-        if mode in recipe.PIXEL_MODES:
+        if mode in recipe.LATENT_MODES:
+            how = {"latent_nearest": "nearest-exact", "latent_bilinear": "bilinear", "latent_bicubic": "bicubic"}[mode]
+            expected = interpolate(host.steered.pictures.native, (16, 12), mode=how)
+            assert torch.allclose(host.steered.pictures.target, expected, atol=1e-6)
+        else:
             # of the picture itself, not of what its latent decodes to
             resized = recipe.to_tensor([PICTURE.resize((96, 128), recipe.PIXEL_MODES[mode])])
             assert torch.allclose(host.steered.pictures.target, host.encode(resized), atol=1e-6)

@@ -4,8 +4,10 @@ from contextlib import contextmanager
 
 import pytest
 import torch
+from PIL import Image
 from torch.nn.functional import avg_pool2d, interpolate
 
+from fam_ext import hires
 from fam_ext.core.config import FamConfig
 from fam_ext.core.guide import seeded_noise
 from fam_ext.core.schedule import NoiseLevel
@@ -15,6 +17,7 @@ from fam_ext.hosts.ldm import unet as ldm_unet
 from fam_ext.hosts.steering import Steering
 from fam_ext.methods.base import NATIVE, OFF, TARGET, Condition, Method, Pass, Patch, Pictures, Stage
 from fam_ext.methods.capabilities import CONVOLUTION, FEATURE_SIZE
+from fam_ext.methods.catalog import METHODS, Entry
 from fam_ext.methods.fam import Fam
 from fam_ext.methods.together import Together
 from tests.hosts import ldm_toys, toys
@@ -345,6 +348,38 @@ def test_a_level_is_half_of_the_one_before_rounded_up():
     grid = Grid()
     grid.read(torch.nn.Identity(), (torch.zeros(1, 4, 13, 16),))
     assert [grid.at(level) for level in range(4)] == [(13, 16), (7, 8), (4, 4), (2, 2)]
+
+
+@pytest.mark.slow
+def test_a_method_of_the_catalog_gets_them_also_where_weights_are_offloaded(monkeypatch):
+    from fam_ext.hosts.diffusers.host import DiffusersHost
+
+    asked = []
+
+    def dilated(site, feature_map, kernel, *, size, phase):
+        asked.append(site)
+        return kernel(feature_map, weight=kernel.weight.flip(-1), dilation=(2, 2))
+
+    acts = {
+        (CONVOLUTION, "mid_block.resnets.0.*"): dilated,
+        (FEATURE_SIZE, "down_blocks.1.layers.0"): lambda site, feature_map, **_: avg_pool2d(feature_map, 2),
+        (FEATURE_SIZE, "up_blocks.2.layers.1"): lambda site, feature_map, *, size, phase: interpolate(
+            feature_map, size
+        ),
+    }
+    entry = Entry("layered", "layers", "nowhere:nothing", frozenset((CONVOLUTION, FEATURE_SIZE)))
+    monkeypatch.setitem(METHODS, "layered", entry)
+    monkeypatch.setattr(Entry, "load", lambda entry: lambda config: Stub(acts))
+    pictures = []
+    for offload in ("none", "sequential"):
+        host = DiffusersHost(
+            toys.sd_pipeline(), name="toy", device=torch.device("cpu"), dtype=torch.float32, offload=offload
+        )
+        image = Image.radial_gradient("L").convert("RGB").resize((64, 64))
+        done = hires.upscale(host, image, size=(96, 112), sampling=hires.Sampling(steps=2), method="layered")
+        pictures.append(hires.to_tensor(done.image))
+    assert asked == ["mid_block.resnets.0.conv1", "mid_block.resnets.0.conv2"] * 4
+    assert torch.allclose(*pictures, atol=2 / 255)
 
 
 @pytest.mark.slow

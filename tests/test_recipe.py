@@ -104,6 +104,30 @@ def test_a_native_run_is_recorded_at_its_levels_and_attended_to():
     assert level.timestep == pytest.approx(500.0)
 
 
+def test_a_native_run_begins_from_its_own_noise_at_its_size():
+    """Neither the target's noise nor that of native calls: those are drawn with other salts."""
+    host = Small()
+    native = hires.generate_native(host, size=(64, 96), sampling=hires.Sampling(seed=3))
+    assert torch.equal(host.last.begins, seeded_noise((3, 8, 12), [3], salt=0) * host.last.levels[0].scale)
+    assert native.image.size == (96, 64) and native.latent.shape == (1, 3, 8, 12)
+    assert len({hires.NATIVE_SALT, hires.TARGET_SALT, hires.REPLAY_SALT}) == 3
+
+
+def test_the_smallest_target_is_64_px_a_side():
+    sampling = hires.Sampling(seed=3)
+    done = hires.upscale(Small(), PICTURE, size=(64, 72), sampling=sampling, method="direct-from-native")
+    assert done.image.size == (72, 64)
+    small = PICTURE.resize((48, 48))
+    with pytest.raises(UsageError, match="the target size is 64x56; choose at least 64 px a side"):
+        hires.upscale(Small(), small, size=(56, 64), sampling=sampling, method="direct-from-native")
+
+
+def test_a_stage_without_a_reference_asks_for_none(monkeypatch):
+    monkeypatch.setattr(hires._Studio, "upscaled", lambda studio, stage: pytest.fail("it was asked"))
+    host, _ = begun("direct")
+    assert host.steered.pictures.target is None
+
+
 # --- methods of more than one stage
 
 
@@ -157,7 +181,10 @@ def test_stages_run_one_after_the_other_each_from_the_one_before(monkeypatch):
     assert torch.equal(first.target, interpolate(first.native, (16, 12), mode="bilinear"))
     assert second.native.shape[-2:] == (16, 12)
     assert not torch.equal(first.noise, second.noise), "each stage has noise of its own"
-    assert torch.equal(second.native_noise, seeded_noise((3, 16, 12), [3], salt=hires.REPLAY_SALT))
+    # the salts are in every picture that was made
+    assert torch.equal(second.native_noise, seeded_noise((3, 16, 12), [3], salt=2))
+    assert torch.equal(first.noise, seeded_noise((3, 16, 12), [3], salt=1))
+    assert torch.equal(second.noise, seeded_noise((3, 16, 12), [3], salt=4))
 
 
 def test_a_method_that_needs_what_the_host_has_not_is_refused_before_anything_runs(monkeypatch):
@@ -174,6 +201,14 @@ def test_one_table_says_how_a_reference_is_made():
     for mode in set(choices) - {"auto"}:
         host, _ = begun("direct-from-native", upsample=mode)
         assert host.steered.pictures.target.shape == (1, 3, 16, 12)
+        if mode in recipe.LATENT_MODES:
+            how = {"latent_nearest": "nearest-exact", "latent_bilinear": "bilinear", "latent_bicubic": "bicubic"}[mode]
+            expected = interpolate(host.steered.pictures.native, (16, 12), mode=how)
+            assert torch.allclose(host.steered.pictures.target, expected, atol=1e-6)
+        else:
+            # of the picture itself, not of what its latent decodes to
+            resized = recipe.to_tensor([PICTURE.resize((96, 128), recipe.PIXEL_MODES[mode])])
+            assert torch.allclose(host.steered.pictures.target, host.encode(resized), atol=1e-6)
 
 
 def test_a_picture_serves_a_whole_batch():

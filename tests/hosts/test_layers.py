@@ -4,17 +4,20 @@ from contextlib import contextmanager
 
 import pytest
 import torch
+from PIL import Image
 from torch.nn.functional import avg_pool2d, interpolate
 
+from fam_ext import hires
 from fam_ext.core.config import FamConfig
 from fam_ext.core.guide import seeded_noise
 from fam_ext.core.schedule import NoiseLevel
 from fam_ext.errors import AlreadyGuidedError, ConfigError
-from fam_ext.hosts.layers import Grid, Kernel, select_layers
+from fam_ext.hosts.layers import Grid, Kernel, Layer, MapHook, select_layers
 from fam_ext.hosts.ldm import unet as ldm_unet
 from fam_ext.hosts.steering import Steering
 from fam_ext.methods.base import NATIVE, OFF, TARGET, Condition, Method, Pass, Patch, Pictures, Stage
 from fam_ext.methods.capabilities import CONVOLUTION, FEATURE_SIZE
+from fam_ext.methods.catalog import METHODS, Entry
 from fam_ext.methods.fam import Fam
 from fam_ext.methods.together import Together
 from tests.hosts import ldm_toys, toys
@@ -22,6 +25,7 @@ from tests.hosts import ldm_toys, toys
 LEVEL = NoiseLevel(500.0, 0.6, 0.8)
 STAGE = Stage((256, 256))
 CONDITION = Condition(lambda: torch.zeros(1, dtype=torch.int64))
+LAYER = Layer("a layer", torch.nn.Identity(), 0)
 
 
 class Stub(Method):
@@ -341,10 +345,56 @@ def test_a_kernel_keeps_the_size_but_for_its_stride_and_wraps_around_where_the_h
     assert kernel(corner, weight=torch.ones(1, 1, 1, 5), dilation=(1, 1)).shape == corner.shape
 
 
+def test_a_map_that_comes_in_a_tuple_leaves_in_one():
+    """As from diffusers' transformers; and what is cut out of a native call is not asked there."""
+    steering, feature_map = Steering(), torch.ones(1, 1, 2, 2)
+    steering.place([Patch(FEATURE_SIZE, "*", lambda site, x, **_: 2 * x)], {FEATURE_SIZE: lambda pattern: [LAYER]})
+    given = {True: (feature_map,), False: feature_map}
+    for is_tuple, left in given.items():
+        hook = MapHook(LAYER, steering, Grid(), True, lambda left: left)
+        for phase, changes in ((TARGET, True), (NATIVE, False), (OFF, False)):
+            with steering.during(phase):
+                out = hook(left)
+            assert isinstance(out, tuple) == is_tuple
+            assert float((out[0] if is_tuple else out).mean()) == (2 if changes else 1)
+
+
 def test_a_level_is_half_of_the_one_before_rounded_up():
     grid = Grid()
     grid.read(torch.nn.Identity(), (torch.zeros(1, 4, 13, 16),))
     assert [grid.at(level) for level in range(4)] == [(13, 16), (7, 8), (4, 4), (2, 2)]
+
+
+@pytest.mark.slow
+def test_a_method_of_the_catalog_gets_them_also_where_weights_are_offloaded(monkeypatch):
+    from fam_ext.hosts.diffusers.host import DiffusersHost
+
+    asked = []
+
+    def dilated(site, feature_map, kernel, *, size, phase):
+        asked.append(site)
+        return kernel(feature_map, weight=kernel.weight.flip(-1), dilation=(2, 2))
+
+    acts = {
+        (CONVOLUTION, "mid_block.resnets.0.*"): dilated,
+        (FEATURE_SIZE, "down_blocks.1.layers.0"): lambda site, feature_map, **_: avg_pool2d(feature_map, 2),
+        (FEATURE_SIZE, "up_blocks.2.layers.1"): lambda site, feature_map, *, size, phase: interpolate(
+            feature_map, size
+        ),
+    }
+    entry = Entry("layered", "layers", "nowhere:nothing", frozenset((CONVOLUTION, FEATURE_SIZE)))
+    monkeypatch.setitem(METHODS, "layered", entry)
+    monkeypatch.setattr(Entry, "load", lambda entry: lambda config: Stub(acts))
+    pictures = []
+    for offload in ("none", "sequential"):
+        host = DiffusersHost(
+            toys.sd_pipeline(), name="toy", device=torch.device("cpu"), dtype=torch.float32, offload=offload
+        )
+        image = Image.radial_gradient("L").convert("RGB").resize((64, 64))
+        done = hires.upscale(host, image, size=(96, 112), sampling=hires.Sampling(steps=2), method="layered")
+        pictures.append(hires.to_tensor(done.image))
+    assert asked == ["mid_block.resnets.0.conv1", "mid_block.resnets.0.conv2"] * 4
+    assert torch.allclose(*pictures, atol=2 / 255)
 
 
 @pytest.mark.slow

@@ -2,13 +2,13 @@
 
 import torch
 
-from fam_ext.hosts.memory import peak_memory, watch_memory
+from fam_ext.hosts.memory import free_memory, peak_memory, watch_memory
 
 
 def test_a_device_that_cannot_tell_says_nothing() -> None:
     for name in ("cpu", "mps", "meta"):
         watch_memory(torch.device(name))
-        assert peak_memory(torch.device(name)) is None
+        assert peak_memory(torch.device(name)) is free_memory(torch.device(name)) is None
 
 
 def test_cuda_is_asked_from_the_watch_on(monkeypatch) -> None:
@@ -16,6 +16,8 @@ def test_cuda_is_asked_from_the_watch_on(monkeypatch) -> None:
     monkeypatch.setattr(torch.cuda, "is_available", lambda: True)
     monkeypatch.setattr(torch.cuda, "reset_peak_memory_stats", lambda device: asked.append(device))
     monkeypatch.setattr(torch.cuda, "max_memory_allocated", lambda device: 5 if device in asked else 0)
+    monkeypatch.setattr(torch.cuda, "mem_get_info", lambda device: (3, 8))
     first, second = torch.device("cuda:0"), torch.device("cuda:1")
     watch_memory(second)
     assert (peak_memory(first), peak_memory(second)) == (0, 5)
+    assert free_memory(first) == (3, 8)

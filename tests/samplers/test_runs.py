@@ -179,6 +179,15 @@ def test_a_noise_path_is_one_whatever_the_steps_and_the_start():
     assert not torch.allclose(whole, BrownianPaths([6], levels).draw(like, 9.0, 2.0))
 
 
+def test_a_path_is_told_apart_by_31_bits_of_its_seed():
+    """A picture whose seed has more of them stays the picture it was."""
+    from fam_ext.samplers.noise import BrownianPaths
+
+    levels, like = [NoiseLevel(0, 1.0, sigma) for sigma in (10.0, 1.0)], torch.zeros(SHAPE)
+    first, second, other = (BrownianPaths([seed], levels).draw(like, 9.0, 2.0) for seed in (5, 2**31 + 5, 2**30 + 5))
+    assert torch.equal(first, second) and not torch.allclose(first, other)
+
+
 @pytest.mark.parametrize("name", REFUSED)
 def test_what_fm_cannot_steer_is_refused_with_its_reason(name):
     with pytest.raises(UnsupportedSamplerError, match=f"'{name}' is refused: {REFUSED[name]}; choose one of DDIM"):

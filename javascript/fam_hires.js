@@ -142,6 +142,16 @@ function fam_hires_send(name, words) {
     setTimeout(() => fam_hires_element(`${name}_go`).click(), 100);
 }
 
+// the WebUI draws the accordions' switches without a name
+function fam_hires_name_switches() {
+    ['txt2img', 'img2img'].forEach((tab) => {
+        const box = fam_hires_root().querySelector(`#${tab}_fam_hires-visible-checkbox`);
+        if (box) {
+            box.setAttribute('aria-label', 'FAM Hires');
+        }
+    });
+}
+
 // --- elements: they act wherever the server puts them, and again when it puts them anew
 
 const famHiresTables = {};
@@ -254,4 +264,5 @@ function fam_hires_begin() {
     new IntersectionObserver((seen) => seen.some((entry) => entry.isIntersecting) && fam_hires_look_soon()).observe(row);
 }
 
+typeof onUiLoaded === 'function' && onUiLoaded(fam_hires_name_switches);
 document.readyState === 'loading' ? document.addEventListener('DOMContentLoaded', fam_hires_begin) : fam_hires_begin();

@@ -35,6 +35,10 @@ class Session:
         self.reports: dict[int, GuideReport] = {}
         """What acted, by iteration (batch count)."""
         self.error: Exception | None = None
+        self.upscaler: str | None = None
+        """What made the reference in place of the upscaler that was asked for; None: that did."""
+        self.notes: list[str] = []
+        """What was missing or replaced, one sentence each."""
         self.undo = ExitStack()
 
     def ran_in(self, iteration: int) -> bool:

@@ -27,7 +27,7 @@ from fam_ext.webui.known import check_known, check_method, check_model, checkpoi
 from fam_ext.webui.missing import FALLBACK_UPSCALER, missing_networks, missing_vae, watched_upscaler
 from fam_ext.webui.nested import not_for_copies
 from fam_ext.webui.reference import LATENT_RESIZE, encode, host_upscaler, own_upscaler, set_upscaler
-from fam_ext.webui.session import Session, open_session, session_of
+from fam_ext.webui.session import NOTES_ATTRIBUTE, Session, open_session, session_of
 from fam_ext.webui.steered import steered
 
 PRESET_KEY = "FAM preset"
@@ -77,7 +77,7 @@ def begin(p: Any, config: FamConfig, *, method: str = FAM, preset: str | None = 
         upscaler = host_upscaler(p)
         p.extra_generation_params["FAM upscaler"] = _said_if_ran(session, lambda: session.upscaler or upscaler)
     p.extra_generation_params[NOTES_KEY] = _said_if_ran(session, lambda: "; ".join(session.notes) or None)
-    note(session, [*p.comments, *missing_vae()])
+    note(session, [*getattr(p, NOTES_ATTRIBUTE, ()), *missing_vae()])
     return session
 
 

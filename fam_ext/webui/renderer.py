@@ -36,7 +36,7 @@ from fam_ext.options.table import VERSION_KEY
 from fam_ext.webui.kept import own_random_state, reload_model, settings_kept
 from fam_ext.webui.known import GIVES, check_known, check_model, checkpoint, schedules, upscalers
 from fam_ext.webui.missing import has_vae
-from fam_ext.webui.session import PASSES_ATTRIBUTE, PROGRESS_ATTRIBUTE
+from fam_ext.webui.session import NOTES_ATTRIBUTE, PASSES_ATTRIBUTE, PROGRESS_ATTRIBUTE
 
 TITLE = "fam hires"
 DEFAULT_UPSCALER = "Lanczos"
@@ -207,10 +207,12 @@ def _processing(image: Image.Image, request: HiresRequest, *, upscaler: str) -> 
     p.txt2img_upscale = True
     p.firstpass_image = native
     p.scripts = modules.scripts.scripts_txt2img
+    notes: list[str] = []
     if request.timestep_spacing not in (None, "trailing" if request.schedule == "SGM Uniform" else None):
-        p.comment(f"timestep spacing {request.timestep_spacing} is not the WebUI's to choose; use a schedule type")
+        notes.append(f"timestep spacing {request.timestep_spacing} is not the WebUI's to choose; use a schedule type")
     if request.vae is not None and not has_vae(request.vae):
-        p.comment(f"VAE {request.vae} is not in this WebUI; that of its settings was used")
+        notes.append(f"VAE {request.vae} is not in this WebUI; that of its settings was used")
+    setattr(p, NOTES_ATTRIBUTE, notes)
     p.script_args = tuple(script_arguments({"enabled": True, "method": request.method, **request.config.to_dict()}))
     return p
 

@@ -15,6 +15,8 @@ from fam_ext.recipe import Source
 _ATTRIBUTE = "_fam_session"
 PROGRESS_ATTRIBUTE = "_fam_progress"
 """A `jobs.contract.Progress` on p: told each step of the hires pass, asked whether to stop."""
+NOTES_ATTRIBUTE = "_fam_notes"
+"""Sentences on p of what was left out before it began."""
 PASSES_ATTRIBUTE = "_fam_passes"
 """A list on p to which each hires pass adds its guide's report and its steps."""
 

@@ -101,6 +101,7 @@ def test_the_page_says_it(page, picture):
     page.check("#fam_hires_own_model input")
     page.click("#fam_hires_generate")
     log = page.inner_text("#html_log_fam_hires")
+    assert "VAE gone.pt is not in this WebUI" in page.inner_text("#html_info_fam_hires")
     assert all(words in log for words in (*OF_PROMPT, "VAE gone.pt is not in this WebUI")), log
     # a folder
     page.open_folder(picture.parent, steps=3)

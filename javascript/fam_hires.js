@@ -71,6 +71,22 @@ function fam_hires_look_soon() {
     return [];
 }
 
+// the lists of presets elsewhere in the page read their files anew
+function fam_hires_presets_anew() {
+    const ours = ['txt2img_fam_hires_preset_refresh', 'img2img_fam_hires_preset_refresh', 'refresh_fam_default_preset'];
+    ours.map((id) => fam_hires_root().querySelector(`#${id}`)).forEach((button) => button && button.click());
+    return [];
+}
+
+// what the accordion will do
+const famHiresSaying = {};
+
+function fam_hires_say_soon(tab) {
+    clearTimeout(famHiresSaying[tab]);
+    famHiresSaying[tab] = setTimeout(() => fam_hires_root().querySelector(`#${tab}_fam_hires_say`).click(), 300);
+    return [];
+}
+
 function fam_hires_running() {
     return fam_hires_element('status [data-running]') !== null;
 }

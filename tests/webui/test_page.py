@@ -87,7 +87,12 @@ def test_a_plot_that_cannot_be_is_one_line(page, server):
 def test_a_preset_sets_the_dials(page):
     page.click("#txt2img_fam_hires > .label-wrap")
     assert page.is_checked("#txt2img_fam_hires-visible-checkbox")
+    page.click("#txt2img_hr-visible-checkbox")
+    page.has("#txt2img_fam_hires_hint", "it starts at 0.7 of the noise")
+    page.choose("#txt2img_fam_hires_preset", "fast")
+    page.has("#txt2img_fam_hires_hint", "it starts at 0.6 of the noise")
     page.choose("#txt2img_fam_hires_preset", "paper")
+    page.has("#txt2img_fam_hires_hint", "it starts from noise")
     assert page.input_value("#txt2img_fam_hires_cutoff input") == "0.5"
     assert page.input_value("#txt2img_fam_hires_start input[type=number]") == "1"
 

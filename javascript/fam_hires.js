@@ -9,15 +9,27 @@ function fam_hires_element(id) {
     return fam_hires_root().querySelector(`#fam_hires_${id}`);
 }
 
-function switch_to_fam_hires() {
+function fam_hires_switch_to(name) {
     const tab = Array.from(fam_hires_root().querySelectorAll('#tabs > div > button')).find(
-        (button) => button.textContent.trim() === 'FAM Hires',
+        (button) => button.textContent.trim() === name,
     );
     if (tab) {
         tab.click();
     }
+}
+
+function switch_to_fam_hires() {
+    fam_hires_switch_to('FAM Hires');
     return Array.from(arguments);
 }
+
+function fam_hires_to_png_info(gallery, infotext) {
+    fam_hires_switch_to('PNG Info');
+    return [extract_image_from_gallery(gallery)[0], infotext];
+}
+
+// the WebUI calls it for what is sent to inpaint with its infotext, and has none
+window.recalculate_prompts_inpaint ||= (...values) => recalculate_prompts_img2img(...values);
 
 function recalculate_prompts_fam_hires() {
     return Array.from(arguments);

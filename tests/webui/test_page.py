@@ -183,7 +183,7 @@ def test_start_asks_once_when_files_carry_no_prompt(page, tmp_path, native_pictu
 def test_a_folder_is_paused_resumed_and_a_file_skipped(page, tmp_path, native_picture):
     source = tmp_path / "in"
     source.mkdir()
-    for number in range(3):
+    for number in range(4):
         native_picture.save(source / f"{number}.png")
     made = tmp_path / "in-fam"
     page.open_folder(source, steps=40)
@@ -191,19 +191,30 @@ def test_a_folder_is_paused_resumed_and_a_file_skipped(page, tmp_path, native_pi
     page.wait_for_selector("#fam_hires_status_table tr:has-text('0.png'):has-text('running')")
     page.press("#fam_hires_skip")
     page.wait_for_selector("#fam_hires_status_table tr:has-text('0.png'):has-text('skipped by you')")
-    page.wait_for_selector("#fam_hires_status_table tr:has-text('1.png'):has-text('running')")
+    page.wait_for_selector("#fam_hires_status_table tr:has-text('2.png'):has-text('running')")
     page.press("#fam_hires_pause")
     page.has("#fam_hires_status", "paused")
-    page.wait_for_selector("#fam_hires_status_table tr:has-text('1.png'):has-text('done')")
+    page.wait_for_selector("#fam_hires_status_table tr:has-text('2.png'):has-text('done')")
     time.sleep(3)  # longer than the rest of the job would take
-    assert [path.name for path in made.glob("*.png")] == ["1.png"]
+    assert sorted(path.name for path in made.glob("*.png")) == ["1.png", "2.png"]
+    page.press("#fam_hires_gallery .thumbnail-item >> nth=1")
+    page.wait_for_selector("#fam_hires_gallery .thumbnail-small.selected")
     page.click("#fam_hires_pause")
     page.wait_for_selector("#fam_hires_status .fam-status:has-text('done: ')")
     assert page.inner_text("#fam_hires_status").startswith("done")
-    assert sorted(path.name for path in made.glob("*.png")) == ["1.png", "2.png"]
+    assert sorted(path.name for path in made.glob("*.png")) == ["1.png", "2.png", "3.png"]
+    # another picture stands at that place now: none is chosen, and the first one would be sent with its own infotext
+    assert page.locator("#fam_hires_gallery .thumbnail-item").count() == 3
+    assert page.locator("#fam_hires_gallery .thumbnail-small.selected").count() == 0
 
 
-def test_presets_are_saved_used_and_deleted(page, server):
+def import_preset(page, path):
+    with page.expect_file_chooser() as chooser:
+        page.press("#fam_hires_preset_import")
+    chooser.value.set_files(str(path))
+
+
+def test_presets_are_saved_used_and_deleted(page, server, tmp_path):
     page.open_tab()
     page.open_folds()
     page.fill("#fam_hires_cutoff input", 12)
@@ -264,5 +275,17 @@ def test_a_folders_result_is_sent_whole_with_its_own_infotext(page, tmp_path):
     page.click("#fam_hires_send_to_img2img")
     page.wait_for_selector("#img2img_image img")
     assert page.input_value("#img2img_prompt textarea") == "a red leaf"
-    width = page.eval_on_selector("#img2img_image img", "node => node.naturalWidth")
-    assert width == 640
+    sent = {"img2img": "#img2img_image img"}
+    for tab, shown in (
+        ("inpaint", "#img2maskimg img"),
+        ("extras", "#extras_image img"),
+        ("pnginfo", "#pnginfo_image img"),
+    ):
+        page.evaluate("switch_to_fam_hires()")
+        page.click(f"#fam_hires_send_to_{tab}")
+        page.wait_for_selector(shown, state="attached")
+        sent[tab] = shown
+    page.wait_for_selector("#tab_pnginfo :text('a red leaf')")
+    for tab, shown in sent.items():
+        assert page.eval_on_selector(shown, "node => node.naturalWidth") == 640, tab
+    assert page.input_value("#img2img_prompt textarea") == "a red leaf"

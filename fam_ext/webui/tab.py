@@ -5,7 +5,7 @@ from __future__ import annotations
 from typing import Any
 
 import gradio as gr
-from modules import call_queue, infotext_utils, sd_models, sd_samplers, sd_schedulers, shared
+from modules import call_queue, infotext_utils, sd_models, sd_samplers, sd_schedulers, sd_vae, shared
 from modules.infotext_utils import ParamBinding, PasteField
 from modules.ui_components import ToolButton
 from PIL import Image
@@ -68,6 +68,12 @@ def _memory() -> tuple[int, int] | None:
     return free_memory(shared.device)
 
 
+def _rescan() -> None:
+    """Look for checkpoints and VAEs as the WebUI's own buttons do; it reads its upscalers when its page is reloaded."""
+    sd_models.list_models()
+    sd_vae.refresh_vae_list()
+
+
 def _skip() -> None:
     """Skip the file under way, and nobody else's generation."""
     if shared.state.job == RENDER_JOB:
@@ -103,8 +109,10 @@ def on_ui_tabs() -> list[Any]:
                 schedules=lambda: [schedule.label for schedule in sd_schedulers.schedulers],
                 upscalers=upscalers,
                 models=lambda: sd_models.checkpoint_tiles(use_short=False),
+                rescan=_rescan,
                 config=default_config(),
                 check_places=check,
+                folders=not shared.cmd_opts.hide_ui_dir_config,
                 folders_note=folders_note(),
                 default_output=default_output,
                 memory=_memory,

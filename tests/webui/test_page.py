@@ -2,6 +2,7 @@
 
 import json
 import time
+from pathlib import Path
 
 from PIL import Image
 from PIL.PngImagePlugin import PngInfo
@@ -36,6 +37,9 @@ def test_paste_restores_the_dials(page):
     assert page.input_value("#txt2img_prompt textarea") == "a red apple"
     assert page.is_checked("#txt2img_fam_hires-visible-checkbox")
     assert page.input_value("#txt2img_fam_hires_cutoff input") == "0.6"
+    # the unit lies in a closed fold
+    page.has("#txt2img_fam_hires_cutoff", "(share of the native side)")
+    page.has("#txt2img_fam_hires_more", "More dials: 2 changed")
     assert not page.is_checked("#txt2img_fam_hires_am input")
     assert page.is_checked("#txt2img_fam_hires_fm input")
     assert page.input_value("#txt2img_fam_hires_start input[type=number]") == "0.8"
@@ -229,9 +233,52 @@ def test_presets_are_saved_used_and_deleted(page, server, tmp_path):
     assert page.input_value("#fam_hires_preset input") == "custom"
     page.choose("#fam_hires_preset", "my own")
     assert page.input_value("#fam_hires_cutoff input") == "12"
+    # saved in the tab, it is in the accordion's list
+    page.evaluate("switch_to_txt2img()")
+    page.click("#txt2img_fam_hires > .label-wrap")
+    page.choose("#txt2img_fam_hires_preset", "my own")
+    assert page.input_value("#txt2img_fam_hires_cutoff input") == "12"
+    # another's file of that name: nothing is replaced unasked, and then the accordion's dials are no preset's
+    shared = tmp_path / "shared.json"
+    shared.write_text(json.dumps({"version": 1, "name": "my own", "fam": {"cutoff": 0.3}}))
+    page.open_tab()
+    for said in ("press once more to replace it", "imported my own"):
+        import_preset(page, shared)
+        page.has("#fam_hires_preset_note", said)
+        page.settle()
+    assert page.input_value("#fam_hires_preset input") == "custom"  # its dials are chosen from the list
+    page.choose("#fam_hires_preset", "my own")
+    assert page.input_value("#fam_hires_cutoff input") == "0.3"
+    page.has("#fam_hires_cutoff", "(share of the native side)")
+    assert page.input_value("#txt2img_fam_hires_preset input") == "custom"
+    # the plot's axis and the setting know a preset of another name
+    shared.write_text(json.dumps({"version": 1, "name": "from afar", "fam": {"cutoff": 0.3}}))
+    import_preset(page, shared)
+    page.has("#fam_hires_preset_note", "imported from afar")
+    page.settle()
+    page.evaluate("switch_to_txt2img()")
+    page.choose("#script_list", "X/Y/Z plot")
+    page.choose("#script_txt2img_xyz_plot_x_type", "[FAM] Preset")
+    page.choose("div.gradio-dropdown:visible:has(span:text-is('X values'))", "from afar")
+    page.click("#tabs > div > button:has-text('Settings')")
+    page.click("#settings button:has-text('FAM Hires')")
+    page.choose("#setting_fam_default_preset", "from afar")
+    page.open_tab()
+    page.choose("#fam_hires_preset", "my own")
     page.click("#fam_hires_preset_delete")
     assert "deleted my own" in page.inner_text("#fam_hires_preset_note")
-    assert not list((server.data / "fam-hires" / "presets").glob("*.json"))
+    (left,) = (server.data / "fam-hires" / "presets").glob("*.json")
+    left.unlink()
+    # a checkpoint that came since
+    folder = Path(server.ask("/sdapi/v1/cmd-flags")[1]["ckpt_dir"])
+    late = folder / "late.safetensors"
+    late.symlink_to(folder / "fluent-tiny.safetensors")
+    try:
+        page.click("#fam_hires_preset_refresh")
+        page.choose("#fam_hires_model", "late.safetensors")
+    finally:
+        late.unlink()
+        server.ask("/sdapi/v1/refresh-checkpoints", {})
 
 
 def test_the_settings_page_has_our_section(page):

@@ -9,15 +9,27 @@ function fam_hires_element(id) {
     return fam_hires_root().querySelector(`#fam_hires_${id}`);
 }
 
-function switch_to_fam_hires() {
+function fam_hires_switch_to(name) {
     const tab = Array.from(fam_hires_root().querySelectorAll('#tabs > div > button')).find(
-        (button) => button.textContent.trim() === 'FAM Hires',
+        (button) => button.textContent.trim() === name,
     );
     if (tab) {
         tab.click();
     }
+}
+
+function switch_to_fam_hires() {
+    fam_hires_switch_to('FAM Hires');
     return Array.from(arguments);
 }
+
+function fam_hires_to_png_info(gallery, infotext) {
+    fam_hires_switch_to('PNG Info');
+    return [extract_image_from_gallery(gallery)[0], infotext];
+}
+
+// the WebUI calls it for what is sent to inpaint with its infotext, and has none
+window.recalculate_prompts_inpaint ||= (...values) => recalculate_prompts_img2img(...values);
 
 function recalculate_prompts_fam_hires() {
     return Array.from(arguments);
@@ -68,6 +80,22 @@ function fam_hires_look_soon() {
             fam_hires_element('list').click();
         }
     }, 600);
+    return [];
+}
+
+// the lists of presets elsewhere in the page read their files anew
+function fam_hires_presets_anew() {
+    const ours = ['txt2img_fam_hires_preset_refresh', 'img2img_fam_hires_preset_refresh', 'refresh_fam_default_preset'];
+    ours.map((id) => fam_hires_root().querySelector(`#${id}`)).forEach((button) => button && button.click());
+    return [];
+}
+
+// what the accordion will do
+const famHiresSaying = {};
+
+function fam_hires_say_soon(tab) {
+    clearTimeout(famHiresSaying[tab]);
+    famHiresSaying[tab] = setTimeout(() => fam_hires_root().querySelector(`#${tab}_fam_hires_say`).click(), 300);
     return [];
 }
 

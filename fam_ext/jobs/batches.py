@@ -6,6 +6,7 @@ import logging
 import secrets
 import threading
 import time
+from collections import Counter
 from collections.abc import Callable, Mapping
 from contextlib import ExitStack
 from dataclasses import dataclass, field
@@ -21,6 +22,7 @@ from fam_ext.jobs.make import sentence
 from fam_ext.jobs.plan import check_job
 from fam_ext.jobs.run import run_job
 from fam_ext.jobs.trial import Trial
+from fam_ext.jobs.walk import left_out_line, walk
 from fam_ext.options.job import Job
 from fam_ext.options.parts import RunRule
 
@@ -126,9 +128,10 @@ class Batches:
         self._mutex = threading.Lock()
 
     def start(self, options: Job, trial: Trial | None = None) -> Batch:
-        """Start a job, or a trial with its `options`, and return it. Raises `UsageError` where one is running, or the
-        places cannot be used."""
+        """Start a job, or a trial with its `options`, and return it. Raises `UsageError` where one is running, the
+        places cannot be used, or hold no picture."""
         check_job(options)
+        _check_any(options)
         with self._mutex:
             running = self.active()
             if running is not None:
@@ -183,6 +186,18 @@ class Batches:
         except Exception as error:
             logger.exception("the folder job failed")
             batch.error = sentence(error)
+
+
+def _check_any(options: Job) -> None:
+    left_out: Counter[str] = Counter()
+    places, given = options.places, ", ".join(options.places.inputs)
+    if next(walk(places, left_out), None) is not None:
+        return
+    if places.include:
+        raise UsageError(f"pattern is {', '.join(places.include)}, which no picture in {given} matches; choose *.png")
+    line = left_out_line(left_out)
+    more = "" if places.recursive else ", or take the folders inside too"
+    raise UsageError(f"input is {given}, which holds no picture{line and f' ({line})'}; choose another folder{more}")
 
 
 def _note_unreadable(batch: Batch) -> None:

@@ -37,7 +37,7 @@ def decode(data: bytes, *, max_pixels: int = DEFAULT_MAX_PIXELS, first_frame: bo
             # Pillow refuses texts of more than 1 MB: it is given the pixels only
             image = open_known(io.BytesIO(png.pixels(data) if header.format == "PNG" else data))
             image.load()
-            image = _eight_bits(image)
+            image = eight_bits(image)
             transparent = image.mode in ("RGBA", "LA", "La", "RGBa", "PA") or "transparency" in image.info
             image = image.convert("RGBA" if transparent else "RGB")
     except PictureError:
@@ -77,7 +77,8 @@ def bare(image: Image.Image) -> Image.Image:
     return copied
 
 
-def _eight_bits(image: Image.Image) -> Image.Image:
+def eight_bits(image: Image.Image) -> Image.Image:
+    """Return `image` with 8 bits a channel, which Pillow's own conversion would clip. Raises `PictureError`."""
     if image.mode.startswith("I;16") or image.mode == "I":
         scaled = image.convert("I").point(lambda value: value * (1 / 256))  # pyright: ignore[reportUnknownLambdaType, reportUnknownMemberType]
         return scaled.convert("L")

@@ -31,6 +31,7 @@ def build_accordion(
 ) -> list[Any]:
     """Fill the open accordion `enabled`; return [enabled, preset, dials...] as the script's arguments."""
     gr.HTML(sentence_html(BEFORE[is_img2img]), elem_id=elem_id("hint"))
+    gr.Button("Say", elem_id=elem_id("say"), elem_classes="fam-hidden")  # pressed by the page, for the hint
 
     def presets() -> list[Preset]:
         return [get_preset(name) for name in preset_names()]

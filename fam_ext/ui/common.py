@@ -70,7 +70,7 @@ def unplaced() -> list[str]:
 def _option_part(host: TabHost, name: str) -> Any:  # noqa: ANN401
     spec = _KNOWN[name]
     if name not in COMMON:
-        more: dict[str, Any] = {"visible": not host.folders_note} if name in ("input", "output") else {}
+        more: dict[str, Any] = {"visible": host.folders} if name in ("input", "output") else {}
         if name in _PLACEHOLDERS:
             more["placeholder"] = _PLACEHOLDERS[name]
         part = build_part(spec, f"{TAB_ID}_folder_{name}", PAGE_VALUES.get(name), **more)

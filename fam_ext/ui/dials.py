@@ -92,20 +92,23 @@ def preset_of(values: Sequence[Any], presets: Iterable[Preset]) -> str:
     return next((preset.name for preset in presets if dial_values(preset.config) == list(values)), CUSTOM)
 
 
+def preset_list(current: str, values: Sequence[Any], presets: Iterable[Preset]) -> Any:  # noqa: ANN401
+    """Return the preset box anew: every preset there is, and the one that the dials' `values` are, of two equal ones
+    the `current`."""
+    known = list(presets)
+    chosen = preset_of(values, sorted(known, key=lambda preset: preset.name != current))
+    return gr.update(choices=[CUSTOM, *(preset.name for preset in known)], value=chosen)
+
+
 def bind_preset_box(box: Any, dials: list[Any], presets: Callable[[], Iterable[Preset]], *, refresh: Any) -> None:  # noqa: ANN401
     """Keep the preset box true: it names the preset that the dials are, and its list is read anew by `refresh`."""
 
     def named(current: str, *values: Any) -> Any:  # noqa: ANN401
-        known = sorted(presets(), key=lambda preset: preset.name != current)  # of two equal ones the chosen one
-        return gr.update(value=preset_of(values, known))
-
-    def listed(current: str, *values: Any) -> Any:  # noqa: ANN401
-        names = [CUSTOM, *(preset.name for preset in presets())]
-        return gr.update(choices=names, value=current if current in names else preset_of(values, presets()))
+        return preset_list(current, values, presets())
 
     for dial in dials:  # a user's input alone: a preset's own values come one by one
         dial.input(named, inputs=[box, *dials], outputs=[box], show_progress=False, api_name=False)
-    refresh.click(listed, inputs=[box, *dials], outputs=[box], show_progress=False, api_name=False)
+    refresh.click(named, inputs=[box, *dials], outputs=[box], show_progress=False, api_name=False)
 
 
 def _dial(field: Option, part: int | None, value: Any, *, elem_id: Callable[[str], str]) -> Any:  # noqa: ANN401

@@ -44,9 +44,13 @@ class TabHost:
     schedules: Callable[[], list[str]]
     upscalers: Callable[[], list[str]]
     models: Callable[[], list[str]]
+    rescan: Callable[[], None] = lambda: None
+    """Looks for models that have come or gone since."""
     config: FamConfig = field(default_factory=lambda: BUILTIN[DEFAULT].config)
     check_places: Callable[[Job], Job] = lambda options: options
     """Returns the job with its folders in full; raises a `FamError` where the server does not let the page run it."""
+    folders: bool = True
+    """Whether the page may name folders at all."""
     folders_note: str = ""
     """Why folders cannot be chosen freely; empty where they can."""
     default_output: Callable[[str], str] = lambda source: ""

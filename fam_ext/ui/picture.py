@@ -127,7 +127,7 @@ def bind_picture(
     fields = _infotext_outputs(common, dials)
 
     def take(infotext: str) -> list[Any]:
-        return [sentence_html(_describe(infotext)), *_values_from(infotext, common, dials)]
+        return [sentence_html(_describe(infotext, common)), *_values_from(infotext, common, dials)]
 
     def loaded(image: Image.Image | None, infotext: str) -> list[Any]:
         size = None if image is None else (image.height, image.width)
@@ -153,13 +153,23 @@ def bind_picture(
     return native
 
 
-def _describe(infotext: str) -> str:
+def _offered(component: Any, value: Any) -> bool:  # noqa: ANN401
+    choices = choices_of(component)
+    return choices is None or value in choices
+
+
+def _describe(infotext: str, common: dict[str, Any]) -> str:
     found = parse(infotext)
     if not found.params:
         return "the infotext holds prompts only; sampler, steps and the dials stay as they are"
     kind = "made by FAM: its dials are set" if is_fam(found.params) else "not made by FAM: the dials stay as they are"
     said = f"sampler, steps, CFG and seed are set from the infotext; {kind}"
-    problems = readable_fields(found.params)[1] if is_fam(found.params) else []
+    problems = [
+        f"{name} is {value!r}, which is not offered here"
+        for name in SAMPLING
+        if (value := request_value(found.params, name)) is not None and not _offered(common[name], value)
+    ]
+    problems += readable_fields(found.params)[1] if is_fam(found.params) else []
     return "; ".join([said, *(f"not set: {problem}" for problem in problems)])
 
 
@@ -173,8 +183,7 @@ def _values_from(infotext: str, common: dict[str, Any], dials: list[Any]) -> lis
     updates: list[Any] = []
     for name in SAMPLING:
         value = request_value(params, name)
-        choices = choices_of(common[name])
-        fits = value is not None and (choices is None or value in choices)
+        fits = value is not None and _offered(common[name], value)
         updates.append(gr.update(value=value) if fits else gr.update())
     config = readable_fields(params)[0] if is_fam(params) else None
     if config is None:
@@ -198,8 +207,7 @@ def paste_fields(
     def common_value(name: str) -> Callable[[Mapping[str, Any]], Any]:
         def read_value(params: Mapping[str, Any]) -> Any:  # noqa: ANN401
             value = request_value({key: str(value) for key, value in params.items()}, name)
-            choices = choices_of(common[name])
-            return value if choices is None or value in choices else None
+            return value if _offered(common[name], value) else None
 
         return read_value
 

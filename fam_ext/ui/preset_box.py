@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import os
 import tempfile
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -15,7 +15,7 @@ from fam_ext.errors import FamError, UsageError
 from fam_ext.metadata.infotext import to_preset
 from fam_ext.options.presets import CUSTOM, Preset, PresetStore, read, write
 from fam_ext.ui.common import lists_of
-from fam_ext.ui.dials import bind_preset_box, dial_values, preset_of, read_dials
+from fam_ext.ui.dials import bind_preset_box, dial_values, preset_list, preset_of, read_dials
 from fam_ext.ui.host import TAB_ID, TabHost
 from fam_ext.ui.tables import sentence_html
 from fam_ext.ui.titles import preset_sentence
@@ -83,15 +83,14 @@ def bind_presets(
     note, listing = presets["note"], presets["preset"]
     own_settings = common["own_settings"]
 
-    def choices(value: str) -> Any:  # noqa: ANN401
-        return gr.update(choices=[NO_PRESET, *host.store.names()], value=value)
-
-    def answered(action: Callable[[], tuple[str, str]], silent: int = 0) -> list[Any]:
+    def answered(action: Callable[[], tuple[str, str]], values: Sequence[Any]) -> list[Any]:
+        """Return the list anew with the sentence of what was done, to the preset that is named; `values` are the
+        dials'."""
         try:
             name, text = action()
         except FamError as error:
-            return [gr.update(), sentence_html(str(error), kind="error"), *(gr.update() for _ in range(silent))]
-        return [choices(name), sentence_html(text, kind="good"), *(gr.update() for _ in range(silent))]
+            return [gr.update(), sentence_html(str(error), kind="error")]
+        return [preset_list(name, values, _presets(host)), sentence_html(text, kind="good")]
 
     def use(name: str) -> list[Any]:
         targets = [*dials, *(common[key] for key in SETTING_NAMES)]
@@ -112,7 +111,7 @@ def bind_presets(
         found["steps"] = int(found["steps"])
         return found
 
-    def stored(make: Callable[[], Preset], asked: str) -> list[Any]:
+    def stored(make: Callable[[], Preset], asked: str, values: Sequence[Any], said: str = "saved {}") -> list[Any]:
         """Save the preset; return the answer and the name that is asked about: over one that exists only when asked."""
         waiting = ""
 
@@ -123,26 +122,26 @@ def bind_presets(
                 waiting = preset.name
                 raise UsageError(f"there is a preset {preset.name} already; press once more to replace it")
             host.store.save(preset, replace=True)
-            return preset.name, f"saved {preset.name}"
+            return preset.name, said.format(preset.name)
 
-        return [*answered(action), waiting]
+        return [*answered(action, values), waiting]
 
     def save(asked: str, name: str, *values: Any) -> list[Any]:  # noqa: ANN401
         def make() -> Preset:
             config = FamConfig.from_dict(read_dials(values[: len(dials)]))
             return Preset(name.strip(), "", config, settings(values[len(dials) :]))
 
-        return stored(make, asked)
+        return stored(make, asked, values[: len(dials)])
 
-    def delete(name: str) -> list[Any]:
+    def delete(name: str, *values: Any) -> list[Any]:  # noqa: ANN401
         def action() -> tuple[str, str]:
             host.store.delete(name)
             return NO_PRESET, f"deleted {name}"
 
-        return answered(action)
+        return answered(action, values)
 
-    def from_image(asked: str, name: str, infotext: str) -> list[Any]:
-        return stored(lambda: to_preset(infotext, name.strip() or "from picture"), asked)
+    def from_image(asked: str, name: str, infotext: str, *values: Any) -> list[Any]:  # noqa: ANN401
+        return stored(lambda: to_preset(infotext, name.strip() or "from picture"), asked, values)
 
     def export(name: str) -> list[Any]:
         try:
@@ -153,13 +152,8 @@ def bind_presets(
             return [gr.update(), sentence_html(str(error), kind="error")]
         return [gr.update(value=str(path), visible=True), sentence_html(f"{name}.json is ready below")]
 
-    def take_file(file: Any) -> list[Any]:  # noqa: ANN401
-        def action() -> tuple[str, str]:
-            preset = read(_uploaded(file))
-            host.store.save(preset)
-            return preset.name, f"imported {preset.name}"
-
-        return answered(action)
+    def take_file(asked: str, file: Any, *values: Any) -> list[Any]:  # noqa: ANN401
+        return stored(lambda: read(_uploaded(file)), asked, values, "imported {}; choose it in the list to use it")
 
     values = [*dials, *(common[key] for key in SETTING_NAMES)]
     asked = gr.State("")  # the preset that a second press replaces
@@ -167,6 +161,7 @@ def bind_presets(
     listed = ("upscaler", "sampler", "schedule", "model")
 
     def anew() -> list[Any]:
+        host.rescan()
         lists = lists_of(host)
         return [gr.update(choices=lists[name]) for name in listed]
 
@@ -179,26 +174,21 @@ def bind_presets(
     presets["load"].click(
         use, inputs=[listing], outputs=[presets["about"], own_settings, *values], show_progress=False, api_name=False
     )
-    presets["save"].click(
-        save,
-        inputs=[asked, presets["name"], *values],
-        outputs=[listing, note, asked],
-        show_progress=False,
-        api_name=False,
-    )
-    presets["delete"].click(delete, inputs=[listing], outputs=[listing, note], show_progress=False, api_name=False)
-    presets["from_image"].click(
-        from_image,
-        inputs=[asked, presets["name"], picture["infotext"]],
-        outputs=[listing, note, asked],
-        show_progress=False,
-        api_name=False,
-    )
+    for event, act, inputs, outputs in (
+        (presets["save"].click, save, [asked, presets["name"], *values], [listing, note, asked]),
+        (presets["delete"].click, delete, [listing, *dials], [listing, note]),
+        (
+            presets["from_image"].click,
+            from_image,
+            [asked, presets["name"], picture["infotext"], *dials],
+            [listing, note, asked],
+        ),
+        (presets["import"].upload, take_file, [asked, presets["import"], *dials], [listing, note, asked]),
+    ):
+        done = event(act, inputs=inputs, outputs=outputs, show_progress=False, api_name=False)
+        done.then(None, _js="fam_hires_presets_anew", inputs=[], outputs=[])
     presets["export"].click(
         export, inputs=[listing], outputs=[presets["file"], note], show_progress=False, api_name=False
-    )
-    presets["import"].upload(
-        take_file, inputs=[presets["import"]], outputs=[listing, note], show_progress=False, api_name=False
     )
 
 

@@ -8,7 +8,9 @@ from pathlib import Path
 
 from PIL import Image, ImageOps
 
+from fam_ext.errors import PictureError
 from fam_ext.jobs.compare import data_url
+from fam_ext.metadata.decoding import eight_bits
 
 SIDE = 64
 _MOST = 500
@@ -51,8 +53,8 @@ class Thumbnails:
 
 
 def upright(picture: Image.Image) -> Image.Image:
-    """Return the picture as people see it: turned as its EXIF says, transparency on white, RGB."""
-    turned = ImageOps.exif_transpose(picture)
+    """Return the picture as people see it: turned as its EXIF says, transparency on white, RGB of 8 bits."""
+    turned = ImageOps.exif_transpose(eight_bits(picture))
     if turned.mode not in ("RGBA", "LA", "PA") and "transparency" not in turned.info:
         return turned.convert("RGB")
     whole = turned.convert("RGBA")
@@ -69,7 +71,7 @@ def _thumbnail(path: Path, side: int) -> Thumbnail | None:
             size = image.size
             image.draft("RGB", (2 * side, 2 * side))
             small = upright(image)
-    except (OSError, ValueError, SyntaxError):  # Pillow's for a damaged file
+    except (OSError, ValueError, SyntaxError, PictureError):  # Pillow's for a damaged file
         return None
     if (small.width > small.height) != (size[0] > size[1]):
         size = (size[1], size[0])

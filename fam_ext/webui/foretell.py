@@ -4,7 +4,6 @@ from __future__ import annotations
 
 from typing import Any
 
-import gradio as gr
 from modules import sd_models, sd_samplers
 
 from fam_ext.core.config import FamConfig
@@ -37,8 +36,8 @@ def _bind(tab: str) -> None:
     names = [f"{tab}_{name}" for name in (*_OURS, _SAMPLER, *(() if is_img2img else _HIRES))]
     if not is_img2img:
         names.append(_HIRES_SAMPLER)
-    hint = _seen.get(f"{tab}_fam_hires_hint")
-    if hint is None or any(name not in _seen for name in names):
+    hint, button = (_seen.get(f"{tab}_fam_hires_{name}") for name in ("hint", "say"))
+    if hint is None or button is None or any(name not in _seen for name in names):
         return  # another WebUI's page, or one that another extension has changed: the sentence of before stays
 
     def say(enabled: bool, start: float, upsample: str, am: bool, sampler: str, *hires: Any) -> str:  # noqa: ANN401
@@ -54,9 +53,9 @@ def _bind(tab: str) -> None:
         return foretold(found, start=start, own_upsampling=upsample != "auto", problem=problem)
 
     inputs = [_seen[name] for name in names]
-    for component in inputs:
-        event = component.release if isinstance(component, gr.Slider) else component.change
-        event(say, inputs=inputs, outputs=[hint], show_progress=False, api_name=False, queue=False)
+    button.click(say, inputs=inputs, outputs=[hint], show_progress=False, api_name=False, queue=False)
+    for component in inputs:  # a slider changes many times while it is drawn, and by a preset or a paste too
+        component.change(None, _js=f"() => fam_hires_say_soon('{tab}')", inputs=[], outputs=[])
 
 
 def _problem(sampler: str, *, am: bool) -> str:

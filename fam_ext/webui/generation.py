@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable
+from collections.abc import Callable, Iterable
 from contextlib import ExitStack
 from typing import Any
 
@@ -24,13 +24,15 @@ from fam_ext.webui.answers import answering
 from fam_ext.webui.decoding import check_pictures, decoded_at_once
 from fam_ext.webui.kept import with_own_random_state
 from fam_ext.webui.known import check_known, check_method, check_model, checkpoint, schedules, upscalers
+from fam_ext.webui.missing import FALLBACK_UPSCALER, missing_networks, missing_vae, watched_upscaler
 from fam_ext.webui.nested import not_for_copies
 from fam_ext.webui.reference import LATENT_RESIZE, encode, host_upscaler, own_upscaler, set_upscaler
-from fam_ext.webui.session import Session, open_session, session_of
+from fam_ext.webui.session import NOTES_ATTRIBUTE, Session, open_session, session_of
 from fam_ext.webui.steered import steered
 
 PRESET_KEY = "FAM preset"
 METHOD_KEY = REQUEST["method"].key
+NOTES_KEY = "FAM notes"
 SAME_CHECKPOINT, SAME_SCHEDULE = "Use same checkpoint", "Use same scheduler"
 """What the page says where the hires pass has none of its own."""
 
@@ -60,6 +62,7 @@ def begin(p: Any, config: FamConfig, *, method: str = FAM, preset: str | None = 
         _take_native_pictures(session)
         session.undo.enter_context(replaced(p, "sample", decoded_at_once(p, lambda: session.latents)))
         session.undo.enter_context(replaced(p, "init", with_own_random_state(lambda: p.all_seeds[0])))
+        session.undo.enter_context(replaced(p, "init", _with_upscaler_watched(session, host_upscaler(p))))
     session.undo.enter_context(replaced(p, "sample", with_own_random_state(lambda: p.seeds[0])))
     session.undo.enter_context(replaced(p, "sample", _not_past_fam(session)))
     session.undo.enter_context(replaced(p, "sample", answering(p)))
@@ -69,12 +72,43 @@ def begin(p: Any, config: FamConfig, *, method: str = FAM, preset: str | None = 
     for key in to_fields(config.replace(fm=False, am=False)):  # every key that what acts may have, in order
         p.extra_generation_params[key] = _dial(session, key)
     if preset is not None:
-        p.extra_generation_params[PRESET_KEY] = _said_if_ran(session, preset)
+        p.extra_generation_params[PRESET_KEY] = _said_if_ran(session, lambda: preset)
     if method != REQUEST["method"].default:
         p.extra_generation_params[METHOD_KEY] = _said_after_a_pass(session, method)
     if config.upsample == "auto":
-        p.extra_generation_params["FAM upscaler"] = _said_if_ran(session, host_upscaler(p))
+        upscaler = host_upscaler(p)
+        p.extra_generation_params["FAM upscaler"] = _said_if_ran(session, lambda: session.upscaler or upscaler)
+    p.extra_generation_params[NOTES_KEY] = _said_if_ran(session, lambda: "; ".join(session.notes) or None)
+    note(session, [*getattr(p, NOTES_ATTRIBUTE, ()), *missing_vae()])
     return session
+
+
+def note(session: Session, sentences: Iterable[str]) -> None:
+    """Say what was missing or replaced: under the gallery, and in the file's infotext."""
+    for sentence in sentences:
+        session.p.comment(sentence)
+        if sentence not in session.notes:
+            session.notes.append(sentence)
+
+
+def _with_upscaler_watched(session: Session, name: str) -> Callable[[Any], Any]:
+    """Return a wrapper of a method in which the WebUI enlarges by its upscaler `name`."""
+
+    def failed() -> None:
+        session.upscaler = FALLBACK_UPSCALER
+        if "Hires upscaler" in session.p.extra_generation_params:
+            session.p.extra_generation_params["Hires upscaler"] = FALLBACK_UPSCALER
+        words = f"upscaler {name} gave nothing (see the WebUI's console); {FALLBACK_UPSCALER} was used"
+        note(session, [words])
+
+    def make(previous: Callable[..., Any]) -> Callable[..., Any]:
+        def method(*args: Any, **kwargs: Any) -> Any:  # noqa: ANN401
+            with watched_upscaler(name, failed):
+                return previous(*args, **kwargs)
+
+        return method
+
+    return make
 
 
 def _not_past_fam(session: Session) -> Callable[[Any], Any]:
@@ -128,9 +162,9 @@ def _dial(session: Session, key: str) -> Callable[..., str | None]:
     return say
 
 
-def _said_if_ran(session: Session, value: str) -> Callable[..., str | None]:
+def _said_if_ran(session: Session, value: Callable[[], str | None]) -> Callable[..., str | None]:
     def say(p: Any, iteration: int = 0, **locals_of_infotext: Any) -> str | None:  # noqa: ANN401
-        return value if p is session.p and session.ran_in(iteration) else None
+        return value() if p is session.p and session.ran_in(iteration) else None
 
     return say
 
@@ -158,7 +192,9 @@ def _hires_pass(session: Session) -> Callable[[Any], Any]:
                 latent, record = samples.detach().clone(), session.record
             session.source = Source([] if pixels is None else to_images(pixels), latent, record)
             with own_upscaler(p, session.config.upsample, session.source.images):
-                result = previous(samples, decoded_samples, *args, **kwargs)
+                result = _with_upscaler_watched(session, p.hr_upscaler)(previous)(
+                    samples, decoded_samples, *args, **kwargs
+                )
             if not shared.state.interrupted:
                 check_pictures(result, session.latents)
             return result
@@ -221,6 +257,8 @@ def before_sampling(p: Any) -> None:  # noqa: ANN401
         return
     if session.error is not None:
         raise session.error
+    if not p.disable_extra_networks:
+        note(session, missing_networks((p.hr_extra_network_data if p.is_hr_pass else p.extra_network_data) or {}))
     if isinstance(p, StableDiffusionProcessingTxt2Img) and not p.is_hr_pass:
         session.record = NativeRecord()
         _once(p.sampler, "sample", lambda previous: _recorded(session, previous))

@@ -62,9 +62,10 @@ def check_places(options: Job) -> Job:
     places = [_real(place) for place in (*options.places.inputs, options.places.output)]
     for resolved in places if _is_remote() else []:
         if not any(root == resolved or root in resolved.parents for root in _allowed):
+            name = "output" if resolved is places[-1] else "input"
             raise UsageError(
-                "the folder lies outside this WebUI's output folders, which remote use is limited to; "
-                "choose one inside them, or start it with --enable-insecure-extension-access"
+                f"{name} lies outside this WebUI's output folders, which remote use is limited to; choose a folder "
+                "inside them, or start it with --enable-insecure-extension-access"
             )
     *inputs, output = map(str, places)
     # a link inside a folder must not lead out of what may be named

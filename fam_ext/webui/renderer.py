@@ -9,7 +9,7 @@ from contextlib import closing, contextmanager
 from typing import Any
 
 import modules.scripts
-from modules import call_queue, devices, errors, infotext_utils, sd_samplers, sd_schedulers, sd_vae, shared
+from modules import call_queue, devices, errors, infotext_utils, sd_samplers, sd_schedulers, shared
 from modules.processing import Processed, StableDiffusionProcessingTxt2Img, process_images
 from PIL import Image
 
@@ -35,7 +35,8 @@ from fam_ext.options.request import HiresRequest
 from fam_ext.options.table import VERSION_KEY
 from fam_ext.webui.kept import own_random_state, reload_model, settings_kept
 from fam_ext.webui.known import GIVES, check_known, check_model, checkpoint, schedules, upscalers
-from fam_ext.webui.session import PASSES_ATTRIBUTE, PROGRESS_ATTRIBUTE
+from fam_ext.webui.missing import has_vae
+from fam_ext.webui.session import NOTES_ATTRIBUTE, PASSES_ATTRIBUTE, PROGRESS_ATTRIBUTE
 
 TITLE = "fam hires"
 DEFAULT_UPSCALER = "Lanczos"
@@ -206,10 +207,12 @@ def _processing(image: Image.Image, request: HiresRequest, *, upscaler: str) -> 
     p.txt2img_upscale = True
     p.firstpass_image = native
     p.scripts = modules.scripts.scripts_txt2img
+    notes: list[str] = []
     if request.timestep_spacing not in (None, "trailing" if request.schedule == "SGM Uniform" else None):
-        p.comment(f"timestep spacing {request.timestep_spacing} is not the WebUI's to choose; use a schedule type")
-    if request.vae is not None and not _has_vae(request.vae):
-        p.comment(f"VAE {request.vae} is not in this WebUI; that of its settings was used")
+        notes.append(f"timestep spacing {request.timestep_spacing} is not the WebUI's to choose; use a schedule type")
+    if request.vae is not None and not has_vae(request.vae):
+        notes.append(f"VAE {request.vae} is not in this WebUI; that of its settings was used")
+    setattr(p, NOTES_ATTRIBUTE, notes)
     p.script_args = tuple(script_arguments({"enabled": True, "method": request.method, **request.config.to_dict()}))
     return p
 
@@ -221,16 +224,12 @@ def _whole_latents(image: Image.Image) -> Image.Image:
     return image if size == image.size else image.resize(size, Image.Resampling.LANCZOS)
 
 
-def _has_vae(name: str | None) -> bool:
-    return name in ("None", "Automatic", *sd_vae.vae_dict)
-
-
 def _overrides(request: HiresRequest) -> dict[str, Any]:
     overrides: dict[str, Any] = {"save_images_before_highres_fix": False}
     if request.model is not None:
         overrides["sd_model_checkpoint"] = checkpoint(request.model)
     # always, for the WebUI keeps the last picture's loaded where none is named
-    overrides["sd_vae"] = request.vae if _has_vae(request.vae) else shared.opts.sd_vae
+    overrides["sd_vae"] = request.vae if has_vae(request.vae) else shared.opts.sd_vae
     if request.clip_skip is not None:
         overrides["CLIP_stop_at_last_layers"] = request.clip_skip
     return overrides

@@ -15,6 +15,8 @@ from fam_ext.recipe import Source
 _ATTRIBUTE = "_fam_session"
 PROGRESS_ATTRIBUTE = "_fam_progress"
 """A `jobs.contract.Progress` on p: told each step of the hires pass, asked whether to stop."""
+NOTES_ATTRIBUTE = "_fam_notes"
+"""Sentences on p of what was left out before it began."""
 PASSES_ATTRIBUTE = "_fam_passes"
 """A list on p to which each hires pass adds its guide's report and its steps."""
 
@@ -35,6 +37,10 @@ class Session:
         self.reports: dict[int, GuideReport] = {}
         """What acted, by iteration (batch count)."""
         self.error: Exception | None = None
+        self.upscaler: str | None = None
+        """What made the reference in place of the upscaler that was asked for; None: that did."""
+        self.notes: list[str] = []
+        """What was missing or replaced, one sentence each."""
         self.undo = ExitStack()
 
     def ran_in(self, iteration: int) -> bool:

@@ -5,7 +5,7 @@ from __future__ import annotations
 from typing import Any
 
 import gradio as gr
-from modules import call_queue, infotext_utils, sd_models, sd_samplers, sd_schedulers, shared
+from modules import call_queue, infotext_utils, sd_models, sd_samplers, sd_schedulers, sd_vae, shared
 from modules.infotext_utils import ParamBinding, PasteField
 from modules.ui_components import ToolButton
 from PIL import Image
@@ -27,6 +27,13 @@ from fam_ext.webui.script import default_config, store
 
 SEND_LABEL = "Send to FAM Hires"
 SEND_SYMBOL = "\U0001f50e"
+_TARGETS = {
+    "txt2img": "\U0001f4dd",
+    "img2img": "\U0001f5bc\ufe0f",
+    "inpaint": "\U0001f3a8\ufe0f",
+    "extras": "\U0001f4d0",
+}
+"""The WebUI's own tabs that take a picture, with its symbols."""
 _GALLERIES = {"txt2img_send_to_extras": "txt2img", "img2img_send_to_extras": "img2img"}
 _PNG_INFO_BUTTON = "extras_tab"
 
@@ -59,6 +66,12 @@ def _generate(image: Image.Image, request: HiresRequest, upscaler: str) -> Made:
 
 def _memory() -> tuple[int, int] | None:
     return free_memory(shared.device)
+
+
+def _rescan() -> None:
+    """Look for checkpoints and VAEs as the WebUI's own buttons do; it reads its upscalers when its page is reloaded."""
+    sd_models.list_models()
+    sd_vae.refresh_vae_list()
 
 
 def _skip() -> None:
@@ -96,8 +109,10 @@ def on_ui_tabs() -> list[Any]:
                 schedules=lambda: [schedule.label for schedule in sd_schedulers.schedulers],
                 upscalers=upscalers,
                 models=lambda: sd_models.checkpoint_tiles(use_short=False),
+                rescan=_rescan,
                 config=default_config(),
                 check_places=check,
+                folders=not shared.cmd_opts.hide_ui_dir_config,
                 folders_note=folders_note(),
                 default_output=default_output,
                 memory=_memory,
@@ -112,11 +127,29 @@ def on_ui_tabs() -> list[Any]:
 
 
 def _send_buttons(gallery: Any, infotext: Any, image: Any) -> None:  # noqa: ANN401
-    for tab, symbol in (("txt2img", "\U0001f4dd"), ("img2img", "\U0001f5bc\ufe0f"), ("extras", "\U0001f4d0")):
+    for tab, symbol in _TARGETS.items():
         button = ToolButton(symbol, elem_id=f"{TAB_ID}_send_to_{tab}", tooltip=f"Send the result to {tab}.")
         infotext_utils.register_paste_params_button(
             ParamBinding(button, tab, source_text_component=infotext, source_image_component=gallery)
         )
+    if (png_info := _seen.get("pnginfo_image")) is not None:
+        button = ToolButton("\U00002139\ufe0f", elem_id=f"{TAB_ID}_send_to_pnginfo", tooltip="Send it to PNG Info.")
+        button.click(
+            _with_infotext,
+            _js="fam_hires_to_png_info",
+            inputs=[gallery, infotext],
+            outputs=[png_info],
+            show_progress=False,
+            api_name=False,
+        )
+
+
+def _with_infotext(filedata: Any, infotext: str) -> Image.Image | None:  # noqa: ANN401
+    """Return the picture of a gallery's entry; it travels as PNG, so what another format has as EXIF goes along."""
+    image = infotext_utils.image_from_url_text(filedata)
+    if image is not None:
+        image.info = {"parameters": infotext} if infotext else {}
+    return image
 
 
 def _add_paste_fields(image: Any, fields: list[Any]) -> None:  # noqa: ANN401
@@ -147,6 +180,6 @@ def on_after_component(component: Any, **kwargs: Any) -> None:  # noqa: ANN401
                 button,
                 TAB_ID,
                 source_text_component=_seen.pop("pnginfo_generation_info"),
-                source_image_component=_seen.pop("pnginfo_image"),
+                source_image_component=_seen["pnginfo_image"],
             )
         )

@@ -103,7 +103,7 @@ def test_a_fault_ends_the_job_with_its_sentence(tmp_path: Path) -> None:
 def test_few_old_jobs_and_few_rows_are_kept(tmp_path: Path, monkeypatch) -> None:
     monkeypatch.setattr(module, "_KEPT_JOBS", 2)
     monkeypatch.setattr(module, "MAX_ROWS", 2)
-    (tmp_path / "in").mkdir()
+    make_folder(tmp_path / "in", 1)
     batches = Batches(lambda options: Fast())
     started = []
     for _ in range(3):
@@ -112,5 +112,23 @@ def test_few_old_jobs_and_few_rows_are_kept(tmp_path: Path, monkeypatch) -> None
     assert batches.get(started[1].id) and batches.get(started[2].id)
     with pytest.raises(UsageError):
         batches.get(started[0].id)
-    job = ended(batches.start(page_job({"input": str(make_folder(tmp_path / "in", 3))})))
+    job = ended(batches.start(page_job({"input": str(make_folder(tmp_path / "in", 4))})))
     assert (job["done"], len(job["rows"])) == (3, 2)
+
+
+@pytest.mark.parametrize(
+    ("words", "said"),
+    [
+        ({"pattern": "*.webp"}, ["pattern is *.webp", "no picture in", "matches"]),
+        ({"input": "empty"}, ["input is", "no picture (1 left out: .psd)", "folders inside"]),
+    ],
+)
+def test_a_job_without_a_picture_is_refused_and_not_done(tmp_path: Path, words: dict, said: list) -> None:
+    make_folder(tmp_path / "in", 2)
+    (tmp_path / "empty").mkdir()
+    (tmp_path / "empty" / "a.psd").write_text("no picture")
+    source = tmp_path / words.pop("input", "in")
+    with pytest.raises(UsageError) as refused:
+        Batches(lambda options: Fast()).start(page_job({"input": str(source), **words}))
+    assert all(part in str(refused.value) for part in said), refused.value
+    assert not Path(f"{source}-fam").exists()

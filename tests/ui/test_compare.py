@@ -1,10 +1,17 @@
 """The one element that compares two pictures: in the report, and by its own HTML. The tab's is in test_tab."""
 
+import base64
+import io
+import re
+
 import pytest
 from PIL import Image
 
+from fam_ext.jobs import report
 from fam_ext.jobs.batches import Batches
 from fam_ext.jobs.compare import compare_html, script
+from fam_ext.ui import compare
+from fam_ext.ui.thumbnails import Thumbnails
 from tests.jobs.fakes import Fast, make_folder, page_job
 from tests.ui.test_folder import ended
 from tests.ui.test_tab import browser  # noqa: F401
@@ -68,6 +75,45 @@ def test_a_preview_says_that_it_is_one():
     whole = Image.new("RGB", (256, 128))
     assert 'data-scale="1"' in compare_html(whole, whole, most=256)
     assert 'data-scale="0.25"' in compare_html(whole, whole, most=64)
+
+
+def pictures(html):
+    """Return the pictures of an element or a page."""
+    urls = re.findall(r"base64,([^'\"]+)", html)
+    return [Image.open(io.BytesIO(base64.b64decode(url))) for url in urls]
+
+
+def test_what_is_transparent_lies_on_white_on_both_sides(tmp_path):
+    """Below full transparency a file holds any colour, mostly black."""
+    (tmp_path / "in").mkdir()
+    spot = Image.new("L", (64, 64))
+    spot.paste(255, (40, 40, 56, 56))
+    for mode in ("RGB", "L"):
+        picture = Image.new(mode, spot.size)
+        picture.putalpha(spot)
+        picture.save(tmp_path / "in" / f"{picture.mode}.png")
+    options = page_job({"input": str(tmp_path / "in")})
+    assert ended(Batches(lambda options: Fast()), options)["done"] == 2
+    page = (tmp_path / "in-fam" / report.NAMES[-1]).read_text(encoding="utf-8")
+    shown = pictures(page)
+    assert len(shown) == 4
+    thumbnails = Thumbnails()
+    thumbnails.begin()
+    for name in ("RGBA.png", "LA.png"):
+        before, after = tmp_path / "in" / name, tmp_path / "in-fam" / name
+        with Image.open(before) as native, Image.open(after) as result:
+            assert result.getpixel((20, 20))[-1] == 0, "the result is transparent too"
+            shown += pictures(compare.compare_html(native, result))
+        shown += pictures(thumbnails.of(before).url + "'" + thumbnails.of(after).url)
+    for picture in shown:
+        x, y = picture.width // 8, picture.height // 8
+        assert picture.mode == "RGB" and min(picture.getpixel((x, y))) > 250, picture
+
+
+def test_sixteen_bits_are_not_clipped():
+    grey = Image.new("I;16", (64, 64), 32768)
+    for picture in pictures(compare.compare_html(grey, grey)):
+        assert 120 < picture.getpixel((9, 9))[0] < 136
 
 
 @pytest.mark.slow

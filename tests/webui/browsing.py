@@ -171,4 +171,5 @@ class Browsed:
     def close(self):
         """Close the page; its own errors fail the test."""
         self._page.close()
-        assert not [error for error in self.errors if not any(known in error for known in KNOWN_ERRORS)]
+        own = [error for error in self.errors if not any(known in error for known in KNOWN_ERRORS)]
+        assert not own, own

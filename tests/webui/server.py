@@ -19,6 +19,8 @@ from PIL import Image
 REPOSITORY = Path(__file__).parents[2]
 SETTINGS = {"live_previews_enable": False, "show_progress_every_n_steps": -1, "samples_save": True, "grid_save": False}
 TITLE = "FAM Hires"
+BROKEN = "broken-model"
+"""An upscaler that the WebUI lists and cannot load."""
 
 
 def find_webui():
@@ -50,6 +52,8 @@ class Server:
             link.symlink_to(REPOSITORY)
         if extension is not None:
             (data / "extensions" / extension.name).symlink_to(extension)
+        (data / "models" / "ESRGAN").mkdir(parents=True, exist_ok=True)
+        (data / "models" / "ESRGAN" / f"{BROKEN}.pth").write_bytes(b"no weights")
         (data / "config.json").write_text(json.dumps(SETTINGS))
         flags = "--skip-prepare-environment --skip-torch-cuda-test --use-cpu all --no-half --api --skip-version-check"
         flags += " --no-download-sd-model --disable-console-progressbars --loglevel INFO"

@@ -9,6 +9,8 @@ import pytest
 from PIL import Image
 from PIL.PngImagePlugin import PngInfo
 
+from tests.webui.browsing import Browsed
+
 ROUTE = "/fam-hires/v1"
 
 
@@ -147,41 +149,66 @@ def test_a_closed_server_asks_for_a_password_and_hides_its_folders(start, folder
         closed.stop()
 
 
-def test_a_server_that_others_reach_keeps_to_its_output_folders(start, folder):
-    remote = start("--listen")
-    try:
-        status, answer = remote.ask(f"{ROUTE}/jobs", {"input": str(folder)})
-        assert status == 422 and "output folders" in answer["detail"]
-        assert not (folder.parent / "in-fam").exists()
-        inside = remote.data / "outputs" / "txt2img-images" / "in"
-        shutil.copytree(folder, inside)
-        # a link does not lead out
-        (inside.parent / "out").symlink_to(folder.parent)
-        leads_out = remote.ask(f"{ROUTE}/jobs", {"input": str(inside), "output": str(inside.parent / "out" / "made")})
-        assert leads_out[0] == 422 and not (folder.parent / "made").exists()
-        status, job = remote.ask(f"{ROUTE}/jobs", {"input": str(inside), "first": 2})
-        assert status == 200 and wait(remote, job["id"])["done"] == 2
-        assert len(list((inside.parent / "in-fam").glob("*.png"))) == 2
-        # nor does a link to a file, which is said, or to a folder, which is left out
-        links = inside.parent / "links"
-        links.mkdir()
-        (links / "whole.png").write_bytes((folder / "0.png").read_bytes())
-        (links / "out.png").symlink_to(folder / "1.png")
-        (links / "folder").symlink_to(folder)
-        listed = remote.ask(f"{ROUTE}/jobs", {"input": str(links), "recursive": True, "steps": 3})
-        ended = wait(remote, listed[1]["id"])
-        assert (ended["done"], ended["failed"]) == (1, 1), ended
-        assert all("allowed folders" in row["message"] for row in ended["rows"] if row["state"] == "failed")
-        # the roots are those of the start, whatever a client of the API sets
-        remote.ask("/sdapi/v1/options", {"outdir_samples": str(folder.parent)})
-        assert remote.ask(f"{ROUTE}/jobs", {"input": str(folder)})[0] == 422
-        # a relative folder stands on the data folder
-        relative = "outputs/txt2img-images/in"
-        status, job = remote.ask(f"{ROUTE}/jobs", {"input": relative, "first": 1})
-        assert status == 200 and job["input"] == [str(inside.resolve())]
-        wait(remote, job["id"])
-    finally:
-        remote.stop()
+@pytest.fixture(scope="module")
+def remote(start):
+    server = start("--listen")
+    yield server
+    server.stop()
+
+
+def test_a_server_that_others_reach_keeps_to_its_output_folders(remote, folder):
+    status, answer = remote.ask(f"{ROUTE}/jobs", {"input": str(folder)})
+    assert status == 422 and "output folders" in answer["detail"]
+    assert not (folder.parent / "in-fam").exists()
+    inside = remote.data / "outputs" / "txt2img-images" / "in"
+    shutil.copytree(folder, inside)
+    # a link does not lead out
+    (inside.parent / "out").symlink_to(folder.parent)
+    leads_out = remote.ask(f"{ROUTE}/jobs", {"input": str(inside), "output": str(inside.parent / "out" / "made")})
+    assert leads_out[0] == 422 and not (folder.parent / "made").exists()
+    status, job = remote.ask(f"{ROUTE}/jobs", {"input": str(inside), "first": 2})
+    assert status == 200 and wait(remote, job["id"])["done"] == 2
+    assert len(list((inside.parent / "in-fam").glob("*.png"))) == 2
+    # nor does a link to a file, which is said, or to a folder, which is left out
+    links = inside.parent / "links"
+    links.mkdir()
+    (links / "whole.png").write_bytes((folder / "0.png").read_bytes())
+    (links / "out.png").symlink_to(folder / "1.png")
+    (links / "folder").symlink_to(folder)
+    listed = remote.ask(f"{ROUTE}/jobs", {"input": str(links), "recursive": True, "steps": 3})
+    ended = wait(remote, listed[1]["id"])
+    assert (ended["done"], ended["failed"]) == (1, 1), ended
+    assert all("allowed folders" in row["message"] for row in ended["rows"] if row["state"] == "failed")
+    # the roots are those of the start, whatever a client of the API sets
+    remote.ask("/sdapi/v1/options", {"outdir_samples": str(folder.parent)})
+    assert remote.ask(f"{ROUTE}/jobs", {"input": str(folder)})[0] == 422
+    # a relative folder stands on the data folder
+    relative = "outputs/txt2img-images/in"
+    status, job = remote.ask(f"{ROUTE}/jobs", {"input": relative, "first": 1})
+    assert status == 200 and job["input"] == [str(inside.resolve())]
+    wait(remote, job["id"])
+
+
+def test_the_page_of_such_a_server_says_it_at_the_field(browser, remote, folder, native_picture):
+    page = Browsed(browser, remote)
+    inside = remote.data / "outputs" / "txt2img-images" / "page"
+    inside.mkdir(parents=True)
+    native_picture.save(inside / "0.png")
+    (inside.parent / "link").symlink_to(folder)
+    for outside in (folder, inside.parent / "link"):
+        page.open_folder(outside, steps=3)
+        page.click("#fam_hires_start")
+        assert page.inner_text("#fam_hires_status").startswith("input lies outside this WebUI's output folders")
+        assert page.locator("#fam_hires_folder_input.fam-bad").count() == 1
+    page.open_folder(inside, steps=3)
+    page.fill("#fam_hires_folder_output textarea", folder.parent / "made")
+    page.click("#fam_hires_start")
+    assert page.inner_text("#fam_hires_status").startswith("output lies outside this WebUI's output folders")
+    assert page.locator("#fam_hires_folder_output.fam-bad").count() == 1
+    page.fill("#fam_hires_folder_output textarea", "")
+    page.start("done: 1 done")
+    assert not (folder.parent / "made").exists() and not (folder.parent / "in-fam").exists()
+    page.close()
 
 
 def test_a_job_is_json_and_says_so(server, folder):

@@ -2,6 +2,7 @@
 
 import json
 import time
+from pathlib import Path
 
 from PIL import Image
 from PIL.PngImagePlugin import PngInfo
@@ -36,6 +37,9 @@ def test_paste_restores_the_dials(page):
     assert page.input_value("#txt2img_prompt textarea") == "a red apple"
     assert page.is_checked("#txt2img_fam_hires-visible-checkbox")
     assert page.input_value("#txt2img_fam_hires_cutoff input") == "0.6"
+    # the unit lies in a closed fold
+    page.has("#txt2img_fam_hires_cutoff", "(share of the native side)")
+    page.has("#txt2img_fam_hires_more", "More dials: 2 changed")
     assert not page.is_checked("#txt2img_fam_hires_am input")
     assert page.is_checked("#txt2img_fam_hires_fm input")
     assert page.input_value("#txt2img_fam_hires_start input[type=number]") == "0.8"
@@ -87,7 +91,12 @@ def test_a_plot_that_cannot_be_is_one_line(page, server):
 def test_a_preset_sets_the_dials(page):
     page.click("#txt2img_fam_hires > .label-wrap")
     assert page.is_checked("#txt2img_fam_hires-visible-checkbox")
+    page.click("#txt2img_hr-visible-checkbox")
+    page.has("#txt2img_fam_hires_hint", "it starts at 0.7 of the noise")
+    page.choose("#txt2img_fam_hires_preset", "fast")
+    page.has("#txt2img_fam_hires_hint", "it starts at 0.6 of the noise")
     page.choose("#txt2img_fam_hires_preset", "paper")
+    page.has("#txt2img_fam_hires_hint", "it starts from noise")
     assert page.input_value("#txt2img_fam_hires_cutoff input") == "0.5"
     assert page.input_value("#txt2img_fam_hires_start input[type=number]") == "1"
 
@@ -178,7 +187,7 @@ def test_start_asks_once_when_files_carry_no_prompt(page, tmp_path, native_pictu
 def test_a_folder_is_paused_resumed_and_a_file_skipped(page, tmp_path, native_picture):
     source = tmp_path / "in"
     source.mkdir()
-    for number in range(3):
+    for number in range(4):
         native_picture.save(source / f"{number}.png")
     made = tmp_path / "in-fam"
     page.open_folder(source, steps=40)
@@ -186,19 +195,30 @@ def test_a_folder_is_paused_resumed_and_a_file_skipped(page, tmp_path, native_pi
     page.wait_for_selector("#fam_hires_status_table tr:has-text('0.png'):has-text('running')")
     page.press("#fam_hires_skip")
     page.wait_for_selector("#fam_hires_status_table tr:has-text('0.png'):has-text('skipped by you')")
-    page.wait_for_selector("#fam_hires_status_table tr:has-text('1.png'):has-text('running')")
+    page.wait_for_selector("#fam_hires_status_table tr:has-text('2.png'):has-text('running')")
     page.press("#fam_hires_pause")
     page.has("#fam_hires_status", "paused")
-    page.wait_for_selector("#fam_hires_status_table tr:has-text('1.png'):has-text('done')")
+    page.wait_for_selector("#fam_hires_status_table tr:has-text('2.png'):has-text('done')")
     time.sleep(3)  # longer than the rest of the job would take
-    assert [path.name for path in made.glob("*.png")] == ["1.png"]
+    assert sorted(path.name for path in made.glob("*.png")) == ["1.png", "2.png"]
+    page.press("#fam_hires_gallery .thumbnail-item >> nth=1")
+    page.wait_for_selector("#fam_hires_gallery .thumbnail-small.selected")
     page.click("#fam_hires_pause")
     page.wait_for_selector("#fam_hires_status .fam-status:has-text('done: ')")
     assert page.inner_text("#fam_hires_status").startswith("done")
-    assert sorted(path.name for path in made.glob("*.png")) == ["1.png", "2.png"]
+    assert sorted(path.name for path in made.glob("*.png")) == ["1.png", "2.png", "3.png"]
+    # another picture stands at that place now: none is chosen, and the first one would be sent with its own infotext
+    assert page.locator("#fam_hires_gallery .thumbnail-item").count() == 3
+    assert page.locator("#fam_hires_gallery .thumbnail-small.selected").count() == 0
 
 
-def test_presets_are_saved_used_and_deleted(page, server):
+def import_preset(page, path):
+    with page.expect_file_chooser() as chooser:
+        page.press("#fam_hires_preset_import")
+    chooser.value.set_files(str(path))
+
+
+def test_presets_are_saved_used_and_deleted(page, server, tmp_path):
     page.open_tab()
     page.open_folds()
     page.fill("#fam_hires_cutoff input", 12)
@@ -213,9 +233,52 @@ def test_presets_are_saved_used_and_deleted(page, server):
     assert page.input_value("#fam_hires_preset input") == "custom"
     page.choose("#fam_hires_preset", "my own")
     assert page.input_value("#fam_hires_cutoff input") == "12"
+    # saved in the tab, it is in the accordion's list
+    page.evaluate("switch_to_txt2img()")
+    page.click("#txt2img_fam_hires > .label-wrap")
+    page.choose("#txt2img_fam_hires_preset", "my own")
+    assert page.input_value("#txt2img_fam_hires_cutoff input") == "12"
+    # another's file of that name: nothing is replaced unasked, and then the accordion's dials are no preset's
+    shared = tmp_path / "shared.json"
+    shared.write_text(json.dumps({"version": 1, "name": "my own", "fam": {"cutoff": 0.3}}))
+    page.open_tab()
+    for said in ("press once more to replace it", "imported my own"):
+        import_preset(page, shared)
+        page.has("#fam_hires_preset_note", said)
+        page.settle()
+    assert page.input_value("#fam_hires_preset input") == "custom"  # its dials are chosen from the list
+    page.choose("#fam_hires_preset", "my own")
+    assert page.input_value("#fam_hires_cutoff input") == "0.3"
+    page.has("#fam_hires_cutoff", "(share of the native side)")
+    assert page.input_value("#txt2img_fam_hires_preset input") == "custom"
+    # the plot's axis and the setting know a preset of another name
+    shared.write_text(json.dumps({"version": 1, "name": "from afar", "fam": {"cutoff": 0.3}}))
+    import_preset(page, shared)
+    page.has("#fam_hires_preset_note", "imported from afar")
+    page.settle()
+    page.evaluate("switch_to_txt2img()")
+    page.choose("#script_list", "X/Y/Z plot")
+    page.choose("#script_txt2img_xyz_plot_x_type", "[FAM] Preset")
+    page.choose("div.gradio-dropdown:visible:has(span:text-is('X values'))", "from afar")
+    page.click("#tabs > div > button:has-text('Settings')")
+    page.click("#settings button:has-text('FAM Hires')")
+    page.choose("#setting_fam_default_preset", "from afar")
+    page.open_tab()
+    page.choose("#fam_hires_preset", "my own")
     page.click("#fam_hires_preset_delete")
     assert "deleted my own" in page.inner_text("#fam_hires_preset_note")
-    assert not list((server.data / "fam-hires" / "presets").glob("*.json"))
+    (left,) = (server.data / "fam-hires" / "presets").glob("*.json")
+    left.unlink()
+    # a checkpoint that came since
+    folder = Path(server.ask("/sdapi/v1/cmd-flags")[1]["ckpt_dir"])
+    late = folder / "late.safetensors"
+    late.symlink_to(folder / "fluent-tiny.safetensors")
+    try:
+        page.click("#fam_hires_preset_refresh")
+        page.choose("#fam_hires_model", "late.safetensors")
+    finally:
+        late.unlink()
+        server.ask("/sdapi/v1/refresh-checkpoints", {})
 
 
 def test_the_settings_page_has_our_section(page):
@@ -259,5 +322,17 @@ def test_a_folders_result_is_sent_whole_with_its_own_infotext(page, tmp_path):
     page.click("#fam_hires_send_to_img2img")
     page.wait_for_selector("#img2img_image img")
     assert page.input_value("#img2img_prompt textarea") == "a red leaf"
-    width = page.eval_on_selector("#img2img_image img", "node => node.naturalWidth")
-    assert width == 640
+    sent = {"img2img": "#img2img_image img"}
+    for tab, shown in (
+        ("inpaint", "#img2maskimg img"),
+        ("extras", "#extras_image img"),
+        ("pnginfo", "#pnginfo_image img"),
+    ):
+        page.evaluate("switch_to_fam_hires()")
+        page.click(f"#fam_hires_send_to_{tab}")
+        page.wait_for_selector(shown, state="attached")
+        sent[tab] = shown
+    page.wait_for_selector("#tab_pnginfo :text('a red leaf')")
+    for tab, shown in sent.items():
+        assert page.eval_on_selector(shown, "node => node.naturalWidth") == 640, tab
+    assert page.input_value("#img2img_prompt textarea") == "a red leaf"

@@ -222,3 +222,10 @@ def test_a_picture_serves_a_whole_batch():
     pictures = host.steered.pictures
     assert made.made.latent.shape == (3, 3, 16, 12) == pictures.target.shape
     assert pictures.native.shape == (3, 3, 8, 8)
+
+
+def test_pictures_and_pixels_are_one_another_and_what_is_out_of_range_is_cut():
+    made = recipe.to_images(recipe.to_tensor([PICTURE, PICTURE.rotate(90)]))
+    assert [picture.tobytes() for picture in made] == [PICTURE.tobytes(), PICTURE.rotate(90).tobytes()]
+    (picture,) = recipe.to_images(torch.tensor([-0.5, 0.0, 0.5, 1.5]).expand(1, 3, 1, 4))
+    assert [picture.getpixel((x, 0))[0] for x in range(4)] == [0, 0, 128, 255]

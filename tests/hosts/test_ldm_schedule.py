@@ -1,0 +1,33 @@
+"""Noise levels of what A1111's samplers call sigma."""
+
+import pytest
+import torch
+
+from fam_ext.hosts.ldm.schedule import level_at
+from tests.hosts import ldm_toys
+
+pytestmark = pytest.mark.skipif(not ldm_toys.HAS_K_DIFFUSION, reason=ldm_toys.WITHOUT)
+
+
+@pytest.mark.parametrize("sigma", [0.001, 0.03, 0.0313, 0.5, 1.0, 3.86, 7.7, 14.5, 14.6, 100.0])
+def test_a_sigmas_timestep_is_k_diffusions_own_and_within_the_trained(sigma):
+    sampler = ldm_toys.Sampler("sample_euler")
+    own = sampler.inner.sigma_to_t(torch.tensor([sigma]), quantize=False)
+    level = level_at(sampler, sigma)
+    assert level.timestep == pytest.approx(float(own.clamp(0, 999)), abs=2e-3)
+    assert (level.signal, level.noise) == (1.0, sigma)
+
+
+def test_a_trained_sigma_stands_at_its_own_timestep():
+    sampler = ldm_toys.Sampler("sample_euler")
+    for timestep in (0, 1, 500, 998, 999):
+        assert level_at(sampler, float(sampler.inner.sigmas[timestep])).timestep == pytest.approx(timestep, abs=2e-3)
+
+
+def test_in_the_ddim_family_it_is_the_timestep_itself():
+    sampler = ldm_toys.Sampler("sample_euler")
+    sampler.model_wrap_cfg.inner_model = torch.nn.Identity()  # which has no sigmas
+    level = level_at(sampler, 501.0)
+    abar = float(ldm_toys.alphas_cumprod()[501])
+    assert level.timestep == 501.0
+    assert level.signal**2 == pytest.approx(abar) and level.noise**2 == pytest.approx(1 - abar)

@@ -100,14 +100,26 @@ def preset_list(current: str, values: Sequence[Any], presets: Iterable[Preset]) 
     return gr.update(choices=[CUSTOM, *(preset.name for preset in known)], value=chosen)
 
 
-def bind_preset_box(box: Any, dials: list[Any], presets: Callable[[], Iterable[Preset]], *, refresh: Any) -> None:  # noqa: ANN401
-    """Keep the preset box true: it names the preset that the dials are, and its list is read anew by `refresh`."""
+def bind_preset_box(
+    box: Any,  # noqa: ANN401
+    dials: list[Any],
+    presets: Callable[[], Iterable[Preset]],
+    *,
+    refresh: Any,  # noqa: ANN401
+    taken: Iterable[Any] = (),
+) -> None:
+    """Keep the preset box true: it names the preset that the dials are, and its list is read anew by `refresh`.
+
+    `taken` are events that set the dials from elsewhere.
+    """
 
     def named(current: str, *values: Any) -> Any:  # noqa: ANN401
         return preset_list(current, values, presets())
 
     for dial in dials:  # a user's input alone: a preset's own values come one by one
         dial.input(named, inputs=[box, *dials], outputs=[box], show_progress=False, api_name=False)
+    for event in taken:
+        event.then(named, inputs=[box, *dials], outputs=[box], show_progress=False, api_name=False)
     refresh.click(named, inputs=[box, *dials], outputs=[box], show_progress=False, api_name=False)
 
 

@@ -73,7 +73,8 @@ def bind_picture(
     words_fold: Any,  # noqa: ANN401
     pace: Pace,
 ) -> Any:  # noqa: ANN401
-    """Bind the mode's parts; return the state that holds the picture's (height, width)."""
+    """Bind the mode's parts; return the state that holds the picture's (height, width). `picture` gets "taken": the
+    events that set the dials from an infotext."""
     names = ["own_model", *common]
     native = gr.State(None)
 
@@ -147,9 +148,10 @@ def bind_picture(
     )
     # a picture without an infotext changes no part
     loading.then(None, _js="fam_hires_look_soon", inputs=[], outputs=[])
-    picture["apply"].click(
+    taken = picture["apply"].click(
         take, inputs=[picture["infotext"]], outputs=[picture["note"], *fields], show_progress=False, api_name=False
     )
+    picture["taken"] = (loading, taken)
     return native
 
 

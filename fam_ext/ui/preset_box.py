@@ -157,7 +157,7 @@ def bind_presets(
 
     values = [*dials, *(common[key] for key in SETTING_NAMES)]
     asked = gr.State("")  # the preset that a second press replaces
-    bind_preset_box(listing, dials, lambda: _presets(host), refresh=presets["refresh"])
+    bind_preset_box(listing, dials, lambda: _presets(host), refresh=presets["refresh"], taken=picture["taken"])
     listed = ("upscaler", "sampler", "schedule", "model")
 
     def anew() -> list[Any]:

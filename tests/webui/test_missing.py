@@ -113,8 +113,12 @@ def test_the_page_says_it(page, picture):
 def test_a_setting_that_the_page_has_not_is_said(page):
     page.open_tab()
     page.open_folds()
-    page.fill("#fam_hires_infotext textarea", "a leaf\nSteps: 7, Sampler: Magic, CFG scale: 4, Seed: 1, Size: 64x64")
+    text = "a leaf\nSteps: 7, Sampler: Magic, CFG scale: 4, Seed: 1, Size: 64x64, FAM version: 0.1.0, FAM cutoff: 0.6"
+    page.fill("#fam_hires_infotext textarea", text)
     page.click("#fam_hires_apply_infotext")
     said = page.inner_text("#fam_hires_picture_note")
     assert "not set: sampler is 'Magic', which is not offered here" in said, said
     assert page.input_value("#fam_hires_steps input[type=number]") == "7"
+    # the dials are no preset's any more
+    assert page.input_value("#fam_hires_cutoff input") == "0.6"
+    assert page.input_value("#fam_hires_preset input") == "custom"

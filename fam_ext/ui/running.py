@@ -51,8 +51,6 @@ class Watch:
             if len(done) > pictures:  # at first too: another job's pictures go
                 pictures = len(done)
                 results = _latest_results(batch.options, done)
-                # emptied first, or it would keep the place that was chosen, where another picture stands now
-                yield (*(_UNCHANGED,) * 2, [], *(_UNCHANGED,) * 5)
             pause = gr.update(value="Go on" if batch.control.paused else "Pause")
             yield status, _UNCHANGED if files == table else files, *results, pause, batch.id if over else ""
             table = files

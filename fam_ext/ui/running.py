@@ -50,8 +50,6 @@ class Watch:
             if len(done) > pictures:  # at first too: another job's pictures go
                 pictures = len(done)
                 results = _latest_results(batch, done)
-                # emptied first, or it would keep the place that was chosen, where another picture stands now
-                yield (*(_UNCHANGED,) * 2, [], *(_UNCHANGED,) * 6)
             pause = gr.update(value="Go on" if batch.control.paused else "Pause")
             shown_files, grid = (_UNCHANGED, _UNCHANGED) if files == table else files
             yield status, shown_files, *results, pause, batch.id if over else "", grid

@@ -201,15 +201,10 @@ def test_a_folder_is_paused_resumed_and_a_file_skipped(page, tmp_path, native_pi
     page.wait_for_selector("#fam_hires_status_table tr:has-text('2.png'):has-text('done')")
     time.sleep(3)  # longer than the rest of the job would take
     assert sorted(path.name for path in made.glob("*.png")) == ["1.png", "2.png"]
-    page.press("#fam_hires_gallery .thumbnail-item >> nth=1")
-    page.wait_for_selector("#fam_hires_gallery .thumbnail-small.selected")
     page.click("#fam_hires_pause")
     page.wait_for_selector("#fam_hires_status .fam-status:has-text('done: ')")
     assert page.inner_text("#fam_hires_status").startswith("done")
     assert sorted(path.name for path in made.glob("*.png")) == ["1.png", "2.png", "3.png"]
-    # another picture stands at that place now: none is chosen, and the first one would be sent with its own infotext
-    assert page.locator("#fam_hires_gallery .thumbnail-item").count() == 3
-    assert page.locator("#fam_hires_gallery .thumbnail-small.selected").count() == 0
 
 
 def import_preset(page, path):

@@ -192,7 +192,7 @@ def _hires_pass(session: Session) -> Callable[[Any], Any]:
                 latent, record = samples.detach().clone(), session.record
             session.source = Source([] if pixels is None else to_images(pixels), latent, record)
             with own_upscaler(p, session.config.upsample, session.source.images):
-                result = _with_upscaler_watched(session, p.hr_upscaler)(previous)(
+                result = _with_upscaler_watched(session, host_upscaler(p))(previous)(
                     samples, decoded_samples, *args, **kwargs
                 )
             if not shared.state.interrupted:

@@ -59,7 +59,7 @@ def test_shapes_that_stopped_readers(reader, name: str) -> None:
     key, value = SHAPES[name]
     began = time.process_time()
     reader[1](Texts([Text("PNG", key, value)]))
-    assert time.process_time() - began < 1
+    assert time.process_time() - began < 3
 
 
 def text(key: bytes, value: bytes) -> bytes:
@@ -214,4 +214,4 @@ def test_texts_over_pillow_s_limit_decode_and_bombs_are_refused() -> None:
     began = time.process_time()
     assert read_header(file).texts == ()
     decode(file)
-    assert time.process_time() - began < 1
+    assert time.process_time() - began < 3

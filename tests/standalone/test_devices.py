@@ -53,7 +53,7 @@ def test_other_errors_are_not(error):
 
 @pytest.mark.slow  # imports diffusers
 def test_out_of_memory_while_loading_is_ours_too(monkeypatch):
-    def full(*args):
+    def full(*args, **more):
         raise RAN_OUT[0]
 
     monkeypatch.setattr(standalone, "read_pipeline", full)

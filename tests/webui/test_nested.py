@@ -11,6 +11,7 @@ from tests.webui.test_whole_host import PROBE
 @pytest.fixture(scope="module")
 def nesting(start):
     server = start(extension=PROBE)
+    server.generate(None)  # the first picture of a WebUI that is still loading is not what this is about
     yield server
     server.stop()
 

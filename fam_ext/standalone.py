@@ -138,7 +138,10 @@ class DiffusersRenderer:
     def upscaler(self) -> Upscaler | None:
         """The super-resolution network, where a file of one was given."""
         if self._upscaler is None and self._upscaler_file is not None:
-            self._upscaler = upscalers.load(self._upscaler_file, device=pick_device(self._loading["device"]))
+            device, dtype = pick_device(self._loading["device"]), self._loading["dtype"]
+            self._upscaler = upscalers.load(
+                self._upscaler_file, device=device, dtype=pick_dtype(dtype, device) if dtype else None
+            )
         return self._upscaler
 
     def load(self) -> None:

@@ -19,6 +19,7 @@ from fam_ext.options.table import CONFIG_FIELDS
 
 STEPS = 10
 PICTURE = Image.radial_gradient("L").convert("RGB").resize((64, 64))
+NOISE = Image.effect_noise((64, 64), 60).convert("RGB")
 SIZE = (128, 96)
 
 
@@ -229,3 +230,36 @@ def test_pictures_and_pixels_are_one_another_and_what_is_out_of_range_is_cut():
     assert [picture.tobytes() for picture in made] == [PICTURE.tobytes(), PICTURE.rotate(90).tobytes()]
     (picture,) = recipe.to_images(torch.tensor([-0.5, 0.0, 0.5, 1.5]).expand(1, 3, 1, 4))
     assert [picture.getpixel((x, 0))[0] for x in range(4)] == [0, 0, 128, 255]
+
+
+class Finishing(Pass):
+    """Gives what the sampler gave, and one more."""
+
+    def finish(self, latent):
+        return latent + 1
+
+
+def test_a_pass_finishes_what_the_sampler_gave(monkeypatch):
+    def made(steered):
+        monkeypatch.setattr(Method, "begin", lambda method, stage, pictures: steered(pictures))
+        host = Small()
+        studio = hires._Studio(host, hires.Sampling(), tile=None, low_memory=False, callbacks=hires.Callbacks())
+        return recipe.enlarge(studio, Method(FamConfig()), recipe.Source([PICTURE]), size=SIZE).made.latent
+
+    plain = made(Pass)
+    assert torch.equal(made(Finishing), plain + 1)
+
+
+def test_auto_is_bicubic_until_the_user_chose_a_network():
+    def target(larger):
+        host = Small()
+        hires.upscale(host, NOISE, size=SIZE, sampling=hires.Sampling(), method="direct-from-native", larger=larger)
+        return host.steered.pictures.target
+
+    size = SIZE[::-1]
+    host = Small()
+    for larger, wanted in (
+        (None, NOISE.resize(size, Image.Resampling.BICUBIC)),
+        (lambda image, size: Image.new("RGB", size[::-1], "red"), Image.new("RGB", size, "red")),
+    ):
+        assert torch.equal(target(larger), host.encode(recipe.to_tensor([wanted])))

@@ -67,6 +67,8 @@ def test_tiles_keep_each_pixel_once_and_give_the_network_at_most_a_window(size, 
         kept[inside, inside_columns] += 1
         assert rows.start <= inside.start and inside.stop <= rows.stop
         assert rows.stop - rows.start <= window[0] and columns.stop - columns.start <= window[1]
+        for given, inner, side, overlap in ((rows, inside, size[0], 1), (columns, inside_columns, size[1], 2)):
+            assert (given.start, given.stop) == (max(0, inner.start - overlap), min(side, inner.stop + overlap))
     assert torch.equal(kept, torch.ones(size))
 
 
@@ -209,7 +211,12 @@ def test_a_tile_sees_its_neighbours_and_only_its_inside_is_kept():
 def test_after_an_upscaler_the_second_stage_begins_late_at_the_same_size():
     for make in (Tiled, UpscalerImg2img):
         pixels, late = make(FamConfig(start=1.0)).stages((128, 96), (64, 48))
-        assert pixels.pixels and late.start == 0.35 and pixels.size == late.size == (128, 96)
+        assert (
+            pixels.pixels
+            and late.start == 0.35
+            and late.upsample == "pixel_lanczos"
+            and pixels.size == late.size == (128, 96)
+        )
     assert make(FamConfig(), denoise=0.5).stages((128, 96), (64, 48))[-1].start == 0.5
     (alone,) = Upscaler(FamConfig()).stages((128, 96), (64, 48))
     assert alone.pixels

@@ -122,6 +122,14 @@ def test_a_renderer_loads_its_network_before_the_model(tmp_path, monkeypatch):
         renderer.load()
 
 
+@pytest.mark.parametrize(("said", "dtype"), [(None, None), ("bfloat16", torch.bfloat16), ("float32", torch.float32)])
+def test_a_network_runs_in_the_number_format_that_was_said(monkeypatch, said, dtype):
+    asked = []
+    monkeypatch.setattr(standalone.upscalers, "load", lambda file, **more: asked.append(more))
+    _ = standalone.load_renderer(upscaler="x4.safetensors", device="cpu", dtype=said).upscaler
+    assert asked == [{"device": torch.device("cpu"), "dtype": dtype}]
+
+
 def test_a_choice_of_upscaler_is_in_the_identity_and_no_choice_leaves_it_as_it_was():
     plain, chosen = RendererChoice("standalone"), RendererChoice("standalone", upscaler="x4.safetensors")
     assert "upscaler" not in plain.identity and plain.arguments["upscaler"] is None

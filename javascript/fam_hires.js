@@ -23,9 +23,21 @@ function switch_to_fam_hires() {
     return Array.from(arguments);
 }
 
-function fam_hires_to_png_info(gallery, infotext) {
+// the entry of the picture that is chosen now, which the server then reads: its place may get another one at any moment
+function fam_hires_chosen(gallery, said) {
+    return [extract_image_from_gallery(gallery)[0], said];
+}
+
+function fam_hires_send_on(sent, button) {
+    if (sent.length) {
+        fam_hires_element(button).click();
+    }
+    return [];
+}
+
+function fam_hires_to_png_info(gallery, said) {
     fam_hires_switch_to('PNG Info');
-    return [extract_image_from_gallery(gallery)[0], infotext];
+    return fam_hires_chosen(gallery, said);
 }
 
 // the WebUI calls it for what is sent to inpaint with its infotext, and has none

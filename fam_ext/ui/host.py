@@ -60,8 +60,8 @@ class TabHost:
     skip: Callable[[], None] = lambda: None
     gpu_call: Callable[[Callable[..., Any], list[Any]], Callable[..., Any]] = _pass_through
     """Wraps a function of (task id, ...) that renders; on an error it returns the extra outputs and the sentence."""
-    send_buttons: Callable[[Any, Any, Any], None] = lambda gallery, infotext, image: None
-    """Builds the buttons that send a result elsewhere."""
+    send_buttons: Callable[[Any, Any], None] = lambda gallery, said: None
+    """Builds the buttons that send what the gallery shows elsewhere; `said` has the infotext of files without one."""
     paste_fields: Callable[[Any, list[tuple[Any, Callable[[Mapping[str, Any]], Any]]]], None] = lambda image, fields: (
         None
     )
@@ -74,10 +74,8 @@ class TabParts:
     image: Any
     infotext: Any
     gallery: Any
-    texts: Any
-    """The infotexts of the gallery's pictures, kept on the server."""
-    result_infotext: Any
-    """That of the picture which the buttons send."""
+    said: Any
+    """The infotext of the gallery's pictures where their files have none."""
     compare: Any
     size: Any
     """The line with the sizes."""

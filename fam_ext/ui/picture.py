@@ -84,7 +84,7 @@ def bind_picture(
         except FamError as error:
             # answered here: the host would print a traceback and name the class
             logger.warning("%s", error)
-            return None, [], "", "", "", sentence_html(str(error), kind="error")
+            return None, "", "", "", sentence_html(str(error), kind="error")
 
     def generated(image: Image.Image | None, infotext: str, rest: tuple[Any, ...]) -> tuple[Any, ...]:
         if image is None:
@@ -100,19 +100,17 @@ def bind_picture(
         pace.note(request.size, steps=request.steps * request.config.start, seconds=taken, peak=made.peak_memory)
         slider = compare_html(image, made.images[0]) if made.images else ""
         said = made.infotext.replace("&", "&amp;").replace("<", "&lt;").replace("\n", "<br>\n")
-        texts = [made.infotext] * len(made.images)
         return (
             made.images,
-            texts,
             made.infotext,
             f"<p>{said}</p>",
             slider,
             sentence_html("; ".join(filter(None, (*notes, made.comments)))),
         )
 
-    outputs = [parts.gallery, parts.texts, parts.result_infotext, shown_infotext, compare, log]
+    outputs = [parts.gallery, parts.said, shown_infotext, compare, log]
     picture["generate"].click(
-        host.gpu_call(generate, [None, [], "", "", ""]),
+        host.gpu_call(generate, [None, "", "", ""]),
         _js="fam_hires_submit",
         inputs=[
             *(picture[name] for name in ("task", "image", "infotext", "own_model")),

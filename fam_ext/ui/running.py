@@ -9,7 +9,6 @@ from typing import Any
 import gradio as gr
 from PIL import Image
 
-from fam_ext.metadata.loaded import infotext_of_image
 from fam_ext.ui.compare import MOST_LIVE, compare_html
 from fam_ext.ui.host import TAB_ID, TabHost, TabParts
 from fam_ext.ui.tables import files_html, sentence_html, status_html
@@ -31,13 +30,13 @@ class Watch:
 
     def said(self, words: str) -> tuple[Any, ...]:
         """Return the outputs that show one sentence, no files, and leave the rest."""
-        return words, "", *(_UNCHANGED,) * 7
+        return words, "", *(_UNCHANGED,) * 6
 
     def __call__(self, shown: str) -> Iterator[tuple[Any, ...]]:
         """Yield the outputs of `bind_running` until the job ends. `shown` is the ended job that the page shows."""
         batch = self._host.batches.latest()
         if batch is None or (batch.over and batch.id == shown):
-            yield (_UNCHANGED,) * 9
+            yield (_UNCHANGED,) * 8
             return
         pictures, table = -1, ("", "-")
         while True:
@@ -46,7 +45,7 @@ class Watch:
             status = status_html(job, memory=self._host.memory())
             files = self._files(batch, job)
             done = [row for row in job["rows"] if row["state"] == "done" and batch.trial is None]
-            results: tuple[Any, ...] = (_UNCHANGED,) * 4
+            results: tuple[Any, ...] = (_UNCHANGED,) * 3
             if len(done) > pictures:  # at first too: another job's pictures go
                 pictures = len(done)
                 results = _latest_results(batch, done)
@@ -75,7 +74,7 @@ def bind_running(host: TabHost, watch: Watch, buttons: dict[str, Any], parts: Ta
     """Bind the buttons of a run; return the components that `watch` fills."""
     ended = gr.State("")
     outputs = [
-        *(parts.status, parts.files, parts.gallery, parts.texts, parts.result_infotext, parts.compare),
+        *(parts.status, parts.files, parts.gallery, parts.said, parts.compare),
         *(buttons["pause"], ended, parts.trial),
     ]
     buttons["watch"].click(watch.__call__, inputs=[ended], outputs=outputs, show_progress=False, api_name=False)
@@ -127,15 +126,13 @@ def _compared(batch: Any, row: Mapping[str, Any], **more: Any) -> str:  # noqa: 
 
 
 def _latest_results(batch: Any, done: list[dict[str, Any]]) -> tuple[Any, ...]:  # noqa: ANN401
-    """Return the gallery of the last finished pictures, their infotexts, the first one's, and before and after of the
-    very last picture."""
+    """Return the gallery of the last finished pictures, no infotext (their files have it), and before and after of the
+    very last one."""
     shown: list[Image.Image] = []
-    texts: list[str] = []
     for row in reversed(done[-_GALLERY:]):
         path = batch.result(row)
         try:
             with Image.open(path) as image:
-                text = infotext_of_image(image)
                 image.draft("RGB", (512, 512))
                 thumbnail = upright(image)
         except OSError:
@@ -144,8 +141,7 @@ def _latest_results(batch: Any, done: list[dict[str, Any]]) -> tuple[Any, ...]: 
         # the WebUI shows and sends this file in place of the thumbnail
         setattr(thumbnail, "already_saved_as", str(path))  # noqa: B010
         shown.append(thumbnail)
-        texts.append(text)
     compare: Any = ""
     if done:
         compare = _compared(batch, done[-1], most=MOST_LIVE) or _UNCHANGED
-    return shown, texts, texts[0] if texts else "", compare
+    return shown, "", compare

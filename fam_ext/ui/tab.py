@@ -46,7 +46,7 @@ def build_tab(host: TabHost) -> TabParts:
                 picture["interrupt"] = gr.Button("Stop", variant="stop", elem_id=f"{TAB_ID}_interrupt")
             buttons = start_buttons()
         with gr.Column(elem_id=f"{TAB_ID}_results"):
-            results = _results(host, picture["image"])
+            results = _results(host)
         with gr.Column(elem_id=f"{TAB_ID}_folds"):
             folds: dict[str, Any] = {}
             with fold("picture_words", "Words", mode=FOR_PICTURE) as folds["picture_words"]:
@@ -105,10 +105,10 @@ def build_tab(host: TabHost) -> TabParts:
     return parts
 
 
-_PARTS = ("gallery", "texts", "result_infotext", "compare", "outlook", "status", "files", "trial")
+_PARTS = ("gallery", "said", "compare", "outlook", "status", "files", "trial")
 
 
-def _results(host: TabHost, image: Any) -> dict[str, Any]:  # noqa: ANN401
+def _results(host: TabHost) -> dict[str, Any]:
     """Build what comes of it: before a run what will happen, during it line, table and picture, after it compare."""
     found: dict[str, Any] = {}
     found["outlook"] = gr.HTML(EMPTY, elem_id=f"{TAB_ID}_outlook", elem_classes=[FOR_PICTURE])
@@ -126,20 +126,11 @@ def _results(host: TabHost, image: Any) -> dict[str, Any]:  # noqa: ANN401
             label="Results", elem_id=f"{TAB_ID}_gallery", columns=6, preview=False, height="auto", object_fit="contain"
         )
     with gr.Row(elem_id=f"image_buttons_{TAB_ID}", elem_classes=["image-buttons"]):
-        found["result_infotext"] = gr.Textbox(visible=False, elem_id=f"generation_info_{TAB_ID}")
-        host.send_buttons(found["gallery"], found["result_infotext"], image)
+        found["said"] = gr.Textbox(visible=False, elem_id=f"generation_info_{TAB_ID}")
+        host.send_buttons(found["gallery"], found["said"])
     found["infotext"] = gr.HTML(elem_id=f"html_info_{TAB_ID}", elem_classes=["infotext"])
     found["files"] = gr.HTML(elem_id=f"{TAB_ID}_files", elem_classes=[FOR_FOLDER])
-    found["texts"] = gr.State([])
-    found["gallery"].select(
-        _selected_text, inputs=[found["texts"]], outputs=[found["result_infotext"]], show_progress=False, api_name=False
-    )
     return found
-
-
-def _selected_text(texts: list[str], event: gr.SelectData) -> str:
-    """Return the infotext of the picture that was chosen in the gallery."""
-    return texts[event.index] if isinstance(event.index, int) and event.index < len(texts) else ""
 
 
 def labels_and_ids(root: Any) -> str:  # noqa: ANN401

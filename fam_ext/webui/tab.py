@@ -24,16 +24,10 @@ from fam_ext.webui.known import upscalers
 from fam_ext.webui.places import check_places, default_output, folders_note
 from fam_ext.webui.renderer import RENDER_JOB, WebUIRenderer, check_job, hires_from_picture
 from fam_ext.webui.script import default_config, store
+from fam_ext.webui.sending import send_buttons
 
 SEND_LABEL = "Send to FAM Hires"
 SEND_SYMBOL = "\U0001f50e"
-_TARGETS = {
-    "txt2img": "\U0001f4dd",
-    "img2img": "\U0001f5bc\ufe0f",
-    "inpaint": "\U0001f3a8\ufe0f",
-    "extras": "\U0001f4d0",
-}
-"""The WebUI's own tabs that take a picture, with its symbols."""
 _GALLERIES = {"txt2img_send_to_extras": "txt2img", "img2img_send_to_extras": "img2img"}
 _PNG_INFO_BUTTON = "extras_tab"
 
@@ -119,37 +113,11 @@ def on_ui_tabs() -> list[Any]:
                 interrupt=shared.state.interrupt,
                 skip=_skip,
                 gpu_call=lambda function, extra: call_queue.wrap_gradio_gpu_call(function, extra_outputs=extra),
-                send_buttons=_send_buttons,
+                send_buttons=lambda gallery, said: send_buttons(gallery, said, _seen.get("pnginfo_image")),
                 paste_fields=_add_paste_fields,
             )
         )
     return [(blocks, TITLE, TAB_ID)]
-
-
-def _send_buttons(gallery: Any, infotext: Any, image: Any) -> None:  # noqa: ANN401
-    for tab, symbol in _TARGETS.items():
-        button = ToolButton(symbol, elem_id=f"{TAB_ID}_send_to_{tab}", tooltip=f"Send the result to {tab}.")
-        infotext_utils.register_paste_params_button(
-            ParamBinding(button, tab, source_text_component=infotext, source_image_component=gallery)
-        )
-    if (png_info := _seen.get("pnginfo_image")) is not None:
-        button = ToolButton("\U00002139\ufe0f", elem_id=f"{TAB_ID}_send_to_pnginfo", tooltip="Send it to PNG Info.")
-        button.click(
-            _with_infotext,
-            _js="fam_hires_to_png_info",
-            inputs=[gallery, infotext],
-            outputs=[png_info],
-            show_progress=False,
-            api_name=False,
-        )
-
-
-def _with_infotext(filedata: Any, infotext: str) -> Image.Image | None:  # noqa: ANN401
-    """Return the picture of a gallery's entry; it travels as PNG, so what another format has as EXIF goes along."""
-    image = infotext_utils.image_from_url_text(filedata)
-    if image is not None:
-        image.info = {"parameters": infotext} if infotext else {}
-    return image
 
 
 def _add_paste_fields(image: Any, fields: list[Any]) -> None:  # noqa: ANN401

@@ -303,14 +303,31 @@ def test_the_webui_s_own_img2img_batch_uses_fam(page, tmp_path):
             assert "FAM version" in picture.info["parameters"]
 
 
-def test_a_folders_result_is_sent_whole_with_its_own_infotext(page, tmp_path):
-    source = tmp_path / "in"
+def leaves(source, *colours):
     source.mkdir()
-    for number, colour in enumerate(("red", "green")):
+    for number, colour in enumerate(colours):
         info = PngInfo()
         info.add_text("parameters", f"a {colour} leaf\nSteps: 3, Sampler: Euler, CFG scale: 4, Seed: {number}")
         Image.new("RGB", (320, 64), colour).save(source / f"{number}.png", pnginfo=info)
-    page.open_folder(source, steps=3)
+    return source
+
+
+def test_a_picture_that_took_the_chosen_place_is_sent_with_its_own_infotext(page, tmp_path):
+    page.open_folder(leaves(tmp_path / "in", "red", "green", "blue"), steps=3)
+    page.press("#fam_hires_start")
+    page.wait_for_selector("#fam_hires_gallery .thumbnail-item >> nth=1")
+    page.evaluate("document.querySelectorAll('#fam_hires_gallery .thumbnail-item')[1].click()")
+    page.wait_for_function("document.querySelector('#fam_hires_status').innerText.startsWith('done: 3 done')")
+    page.settle()
+    place = max(0, page.evaluate("selected_gallery_index()"))
+    page.click("#fam_hires_send_to_img2img")
+    page.wait_for_selector("#img2img_image img")
+    sent = ("blue", "green", "red")[place]
+    assert page.input_value("#img2img_prompt textarea") == f"a {sent} leaf"
+
+
+def test_a_folders_result_is_sent_whole_with_its_own_infotext(page, tmp_path):
+    page.open_folder(leaves(tmp_path / "in", "red", "green"), steps=3)
     page.start()
     assert page.inner_text("#fam_hires_status").startswith("done: 2 done")
     page.click("#fam_hires_gallery .thumbnail-item >> nth=1")

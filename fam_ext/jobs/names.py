@@ -54,12 +54,8 @@ def _fill(
         "steps": request.steps,
         "method": request.method,
     }
-    safe = {
-        name: value.replace("/", "_").replace("\\", "_") if isinstance(value, str) else value
-        for name, value in values.items()
-    }
     try:
-        return pattern.format_map(safe)
+        return pattern.format_map(values)  # no value has a slash; the rest is made safe part by part
     except (ValueError, TypeError):
         raise ConfigError(f"name pattern {pattern!r} does not fit its fields; use d for whole numbers") from None
 

@@ -73,8 +73,10 @@ def test_a_picture_that_is_one_colour_is_a_picture(colour):
     latent[..., 0] = latent[..., -1, :] = 3.0  # the encoder's padding
     hires.check_decoded(torch.full((1, 3, 128, 128), colour), latent)
     latent[..., 6:10, 6:10] = -1.0  # a thing in the middle, of which nothing is left
-    with pytest.raises(NonFiniteLatentError):
+    with pytest.raises(NonFiniteLatentError, match="one flat colour"):
         hires.check_decoded(torch.full((1, 3, 128, 128), colour), latent)
+    with pytest.raises(NonFiniteLatentError, match="not finite"):
+        hires.check_decoded(torch.full((1, 3, 128, 128), torch.nan), latent)
 
 
 @pytest.mark.slow

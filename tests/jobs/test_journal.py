@@ -278,3 +278,17 @@ def test_a_large_plan_is_told_in_parts_and_ends_when_it_is_cancelled(tmp_path: P
             cancelled=lambda: len(told) == 1,
         )
         assert (told, counts.files, counts.new) == ([2], 2, 2)  # half a second at a time
+
+
+def test_what_was_begun_in_vain_is_taken_back(tmp_path: Path) -> None:
+    with Journal(tmp_path / "out") as journal:
+        journal.set("kept", 1)
+        with pytest.raises(TypeError):
+            journal.set("no", {1, 2})  # fails inside the transaction
+        with pytest.raises(KeyboardInterrupt), journal._transaction():
+            journal.set("kept", 2)
+            raise KeyboardInterrupt
+        assert journal.get("kept") == 1
+        journal.set("after", 3)
+    with Journal(tmp_path / "out") as journal:
+        assert (journal.get("kept"), journal.get("after")) == (1, 3)

@@ -27,6 +27,18 @@ def item(source: Path, request: HiresRequest | None = HiresRequest((64, 96)), **
     return Item(1, "a.png", str(source), request, more.pop("native", (32, 48)), "PNG", "a.png", **more)
 
 
+def test_a_file_that_cannot_be_read_is_another(tmp_path: Path, monkeypatch) -> None:
+    path = tmp_path / "a.png"
+    path.write_bytes(b"same")
+    assert not make._differs(path, b"same") and make._differs(path, b"diff")
+
+    def refuse(path: Path) -> bytes:
+        raise PermissionError(13, "Permission denied")
+
+    monkeypatch.setattr(Path, "read_bytes", refuse)
+    assert make._differs(path, b"same")
+
+
 def params(tmp_path: Path, **more) -> dict[str, str]:
     """Return what the output's infotext says beside the picture's own."""
     make_picture(tmp_path / "in" / "a.png", "a cat", 7)

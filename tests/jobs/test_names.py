@@ -70,6 +70,7 @@ def test_alternatives_are_tried_in_order(wanted: str, key: str, start: int, trie
         ("a.jpg", "{width}x{height}-{seed}-{index}-{steps}-{method}", "96x64-7-3-30-fam.jpg"),
         ("a", " . /{stem}", "a.jpg"),
         ("a.jpg", "./ ", "picture.jpg"),
+        ("a\\b.jpg", "{stem}x", "a_bx.jpg"),
     ],
 )
 def test_patterns_are_filled_and_made_safe(key: str, pattern: str, made: str) -> None:

@@ -117,6 +117,7 @@ def test_sites_that_do_not_meet_are_both_patched_in_running_order():
 
 
 def test_a_site_patched_twice_is_refused_unless_one_chains():
+    assert not Patch(ATTENTION, "*", print).chains
     with pytest.raises(ConfigError, match="high is patched twice; choose methods or sites that do not meet"):
         place(Named(1, sites="high"), Named(2, sites="*"))
     for chains in ((True, False), (False, True)):

@@ -45,6 +45,19 @@ def test_the_webuis_names_stay_as_they_are() -> None:
 
 
 @pytest.mark.parametrize(
+    ("name", "schedule", "usual"),
+    [
+        ("DPM++ 2M Karras", None, ("DPM++ 2M", "Karras")),
+        ("DPM++ 2M Karras", "Automatic", ("DPM++ 2M", "Karras")),
+        ("DPM++ 2M Karras", "Exponential", ("DPM++ 2M", "Exponential")),
+        ("dpmpp_2m", "karras", ("DPM++ 2M", "Karras")),
+    ],
+)
+def test_a_schedule_in_the_samplers_name_counts_where_no_other_is_said(name, schedule, usual) -> None:
+    assert names.usual(name, schedule) == usual
+
+
+@pytest.mark.parametrize(
     ("sampler", "schedule", "spacing"),
     [
         ("Euler", "Uniform", "trailing"),

@@ -32,6 +32,17 @@ def shown(browser, tmp_path):  # noqa: F811
     page.close()
 
 
+def test_a_picture_travels_no_larger_than_it_is_shown() -> None:
+    def sides(before: int, after: int, most: int) -> list[int]:
+        html = compare_html(Image.new("RGB", (before, before)), Image.new("RGB", (after, after)), most=most)
+        found = re.findall(r"base64,([^\"]+)", html)
+        return [Image.open(io.BytesIO(base64.b64decode(data))).width for data in found]
+
+    assert sides(16, 64, 64) == [16, 64]
+    assert sides(16, 256, 64) == [16, 64]
+    assert sides(128, 256, 64) == [64, 64]
+
+
 @pytest.mark.slow
 @pytest.mark.xdist_group("browser")
 def test_the_slider_the_lens_and_the_keys(shown):

@@ -16,6 +16,7 @@ from torch import Tensor
 from fam_ext.core.config import FamConfig
 from fam_ext.core.guide import GuideReport, NativeRecord
 from fam_ext.core.schedule import NoiseLevel, Size, clamped_rho
+from fam_ext.errors import ConfigError
 
 if TYPE_CHECKING:
     from PIL import Image
@@ -63,17 +64,33 @@ class Pictures:
         return clamped_rho(level.timestep, self.num_train_timesteps)
 
 
+def _unknown() -> Tensor:
+    raise ConfigError("this host does not tell which rows are unconditional; choose a method that does not ask")
+
+
 class Condition:
     """Whom the rows of a network's input belong to, with what the host feeds them (`given`, the host's own)."""
 
-    def __init__(self, find_rows: Callable[[], Tensor], given: Any = None) -> None:  # noqa: ANN401
+    def __init__(
+        self,
+        find_rows: Callable[[], Tensor],
+        given: Any = None,  # noqa: ANN401
+        find_uncond: Callable[[], Tensor] = _unknown,
+    ) -> None:
         self._find_rows = find_rows
         self.given = given
+        self._find_uncond = find_uncond
 
     @cached_property
     def rows(self) -> Tensor:
         """For each row the index of its picture, int64 (rows,), on the latent's device."""
         return self._find_rows()
+
+    @cached_property
+    def uncond(self) -> Tensor:
+        """For each row whether it has the negative words, bool (rows,), on the latent's device. Raises `ConfigError` or
+        `UnsupportedModelError` where the host cannot tell."""
+        return self._find_uncond()
 
 
 class Call(Protocol):

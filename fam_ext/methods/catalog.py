@@ -84,6 +84,12 @@ METHODS: dict[str, Entry] = {
         ),
         Entry("scalecrafter", "ScaleCrafter", "fam_ext.methods.scalecrafter:ScaleCrafter", frozenset((CONVOLUTION,))),
         Entry(
+            "fouriscale",
+            "FouriScale",
+            "fam_ext.methods.fouriscale:FouriScale",
+            frozenset((CONVOLUTION, ATTENTION)),
+        ),
+        Entry(
             "hidiffusion",
             "HiDiffusion",
             "fam_ext.methods.hidiffusion:HiDiffusion",

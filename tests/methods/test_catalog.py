@@ -62,7 +62,8 @@ def test_a_pass_changes_no_argument(entry):
     assert state.shape == steered.pictures.noise.shape
     kept = state.clone()
     assert steered.before_step(state, LEVEL).shape == state.shape and torch.equal(state, kept)
-    latent, condition = torch.cat([state, state]), Condition(lambda: torch.zeros(2, dtype=torch.int64))
+    latent = torch.cat([state, state])
+    condition = Condition(lambda: torch.zeros(2, dtype=torch.int64), find_uncond=lambda: torch.tensor([True, False]))
     kept = latent.clone()
     calls = []
 

@@ -158,6 +158,7 @@ class DiffusersHost:
         with torch.inference_mode():
             words, pooled = self._contexts(prompts, use_uncond=use_uncond)
             pictures = torch.arange(len(prompts), device=self.device).repeat(2 if use_uncond else 1)
+            negative = torch.arange(len(pictures), device=self.device) < len(pictures) - len(prompts)
         sizes: dict[Size, Tensor] = {}
 
         def added(rows: slice, latent: Tensor) -> dict[str, Any]:
@@ -181,7 +182,7 @@ class DiffusersHost:
                 )[0].float()
 
         def predict(latent: Tensor, level: NoiseLevel, rows: slice) -> Tensor:
-            condition = Condition(lambda: pictures[rows], rows)
+            condition = Condition(lambda: pictures[rows], rows, lambda: negative[rows])
             if steered is None:
                 return call(latent, level, condition, phase=OFF)
             return steered.around_model(call, latent, level, condition)

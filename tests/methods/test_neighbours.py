@@ -426,3 +426,11 @@ def test_hidiffusion_with_fam_does_both():
     assert phases_of(steered, 0.9) == ["native", "target"]
     assert [patch.place for patch in steered.patches()].count("attention") == 2
     assert steered.initial(LEVEL).shape == (1, 4, 16, 16) and steered.pictures.target is not None
+def test_hidiffusion_at_the_native_size_is_plain():
+    assert [bool(begun(HiDiffusion(FamConfig()), size=size).patches()) for size in ((8, 8), (6, 8), (9, 8))] == [
+        *(False, False, True)
+    ]
+    both = begun(METHODS["hidiffusion+fam"].load()(FamConfig()), size=(8, 8))
+    assert phases_of(both, 0.95) == ["native", "target"] and [each.place for each in both.patches()] == ["attention"]
+
+

@@ -16,11 +16,13 @@ from fam_ext.methods.capabilities import (
     ATTENTION,
     CAPABILITIES,
     CONVOLUTION,
+    CROSS_ATTENTION,
     FEATURE_SIZE,
     NATIVE_PASS,
     PIXELS,
     SAMPLER_STATE,
     STAGES,
+    VIEW_PROMPTS,
     VIEWS,
 )
 
@@ -81,6 +83,12 @@ METHODS: dict[str, Entry] = {
             "DemoFusion",
             "fam_ext.methods.demofusion:DemoFusion",
             frozenset((SAMPLER_STATE, VIEWS, STAGES)),
+        ),
+        Entry(
+            "accdiffusion",
+            "AccDiffusion",
+            "fam_ext.methods.accdiffusion:AccDiffusion",
+            frozenset((SAMPLER_STATE, NATIVE_PASS, CROSS_ATTENTION, VIEWS, VIEW_PROMPTS, STAGES)),
         ),
         Entry("scalecrafter", "ScaleCrafter", "fam_ext.methods.scalecrafter:ScaleCrafter", frozenset((CONVOLUTION,))),
         Entry(

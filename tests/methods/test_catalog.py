@@ -84,7 +84,9 @@ def test_a_method_needs_what_it_does(entry):
     state = steered.initial(LEVEL) * 0.5
     changes_state = not torch.equal(steered.before_step(state, LEVEL), state)
     assert changes_state == (SAMPLER_STATE in entry.needs)
-    assert {patch.place for patch in steered.patches()} == entry.needs & {"attention", "convolution", "feature size"}
+    assert {patch.place for patch in steered.patches()} == entry.needs & {
+        *("attention", "cross-attention", "convolution", "feature size")
+    }
 
 
 def test_a_method_is_offered_where_it_gets_what_it_needs_and_refused_by_name_elsewhere(monkeypatch):

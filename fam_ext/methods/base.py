@@ -57,6 +57,8 @@ class Pictures:
     record: NativeRecord | None = None
     """The native run's own latents by level, where that run was ours."""
     num_train_timesteps: int = 1000
+    prediction: str = "epsilon"
+    """What the network's output is: epsilon, v_prediction, sample or original_sample (the clean latent)."""
     low_memory: bool = False
 
     def rho(self, level: NoiseLevel) -> float:

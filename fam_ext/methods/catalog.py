@@ -110,6 +110,7 @@ METHODS: dict[str, Entry] = {
             _FAM | {CONVOLUTION, FEATURE_SIZE},
             _DIALS,
         ),
+        Entry("diffusehigh", "DiffuseHigh", "fam_ext.methods.diffusehigh:DiffuseHigh", frozenset((PIXELS, STAGES))),
         Entry("upscaler", "the upscaler alone", "fam_ext.methods.upscaler:Upscaler", frozenset((PIXELS,))),
         Entry(
             "upscaler+img2img",

@@ -48,16 +48,20 @@ class DemoFusion(Method):
         self.stride = stride
 
     def stages(self, size: Size, native: Size) -> Sequence[Stage]:
-        scale = max(size[0] / native[0], size[1] / native[1])
-        sizes = [_share(size, factor / scale) for factor in range(2, math.ceil(scale))]
         return [
             WindowStage(each, start=self.config.start, upsample="latent_bicubic", window=native)
-            for each in (*sizes, size)
+            for each in phases(size, native)
         ]
 
     def begin(self, stage: Stage, pictures: Pictures) -> Pass:
         assert isinstance(stage, WindowStage)
         return DemoFusionPass(pictures, stage.latent_window(pictures), self)
+
+
+def phases(size: Size, native: Size) -> list[Size]:
+    """Return the sizes of the picture at each whole multiple of `native` below `size`, and `size`."""
+    scale = max(size[0] / native[0], size[1] / native[1])
+    return [*(_share(size, factor / scale) for factor in range(2, math.ceil(scale))), size]
 
 
 def _share(size: Size, share: float) -> Size:

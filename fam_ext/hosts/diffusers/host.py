@@ -62,6 +62,7 @@ class DiffusersHost:
         self.is_sdxl = getattr(pipe, "text_encoder_2", None) is not None
         self.latent_channels: int = pipe.unet.config.in_channels
         self.num_train_timesteps: int = pipe.scheduler.config.num_train_timesteps
+        self.prediction: str = pipe.scheduler.config.get("prediction_type", "epsilon")
         self.downscale: int = 2 ** (len(pipe.vae.config.block_out_channels) - 1)
         self.native_side: int = pipe.unet.config.sample_size * self.downscale
         self.samplers = tuple(OFFERED)

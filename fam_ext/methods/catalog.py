@@ -111,6 +111,12 @@ METHODS: dict[str, Entry] = {
             _DIALS,
         ),
         Entry("diffusehigh", "DiffuseHigh", "fam_ext.methods.diffusehigh:DiffuseHigh", frozenset((PIXELS, STAGES))),
+        Entry(
+            "freescale",
+            "FreeScale",
+            "fam_ext.methods.freescale:FreeScale",
+            frozenset((SAMPLER_STATE, CONVOLUTION, ATTENTION, STAGES)),
+        ),
         Entry("upscaler", "the upscaler alone", "fam_ext.methods.upscaler:Upscaler", frozenset((PIXELS,))),
         Entry(
             "upscaler+img2img",

@@ -212,3 +212,14 @@ def test_a_periodic_boundary_is_the_papers_bit_for_bit():
     mask = high_pass_mask(guide.target_size, box, 0.4)
     assert guide.config.fm_boundary == "periodic"
     assert torch.equal(guide.modulate(state, level), modulate(state, guide.diffused(level), mask))
+
+
+@pytest.mark.parametrize(("half_cycles", "share"), [(0, 1.0), (1, 1.0), (15, 1.0), (16, 0.0), (31, 0.0)])
+def test_a_mirrored_boundary_keeps_the_reach_of_the_box(half_cycles, share):
+    line = torch.cos(math.pi * half_cycles * (2 * torch.arange(32) + 1) / 64)
+    target = line[:, None].expand(1, 1, 32, 32)
+    pictures = {"native": torch.zeros(1, 1, 16, 16), "target": target, "noise": torch.zeros_like(target)}
+    guide = HiresGuide(FamConfig(fm_boundary="mirrored", cutoff=1.0), **pictures, steps=9)
+    # of a 16-wide native latent's 8 cycles at t = 0 those below the last
+    made = guide.modulate(torch.zeros_like(target), NoiseLevel(0.0, 1.0, 0.0))
+    assert torch.allclose(made, share * target, atol=1e-5)

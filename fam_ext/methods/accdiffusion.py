@@ -25,8 +25,8 @@ class AccDiffusion(DemoFusion):
     places among the s^2 of them, and back afterwards.
 
     Where ours departs: the maps are those of the up-blocks at the step's own level, from a native call of the picture
-    diffused to it (theirs: of the native run's own steps); a window that no word is left for keeps the one that covers
-    most of it; and what is said of DemoFusion. A word is what stands between spaces, with its commas.
+    before, diffused to it (theirs: of the native run's own steps); a window that no word is left for keeps the one that
+    covers most of it; and what is said of DemoFusion. A word is what stands between spaces, with its commas.
     """
 
     def __init__(self, config: FamConfig, *, share: float = 0.3, dilation: float = 1.0, stride: float = 1 / 2) -> None:
@@ -77,9 +77,9 @@ class AccDiffusionPass(DemoFusionPass):
         """Return for each picture where its words are, bool (words, H, W)."""
         pictures, words = self.pictures, condition.words
         assert words is not None
-        noise = pictures.native_noise
-        noise = interpolate(pictures.noise, pictures.native.shape[-2:]) if noise is None else noise
-        native = level.diffused(pictures.native, noise) / level.scale
+        # of a later phase the picture before is larger than what the network was trained for
+        clean = interpolate(pictures.native, self.window, mode="bilinear", antialias=True)
+        native = level.diffused(clean, interpolate(pictures.noise, self.window)) / level.scale
         try:
             call(native.to(latent)[condition.rows], level, condition, phase=NATIVE)
             grid = max((each.shape[-2:] for each in self._seen), key=lambda size: size[0] * size[1])

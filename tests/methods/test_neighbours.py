@@ -283,6 +283,22 @@ def test_accdiffusions_windows_have_the_words_that_are_there():
     assert not steered._seen
 
 
+def test_accdiffusion_asks_for_its_maps_at_the_native_size_in_each_phase():
+    stage = AccDiffusion(FamConfig()).stages((192, 192), (64, 64))[-1]
+    latents = (seeded_noise((4, side, side), [1]) for side in (16, 24, 24))  # the picture before is the phase of 2x
+    steered = AccDiffusion(FamConfig()).begin(stage, Pictures(*latents, None, steps=10))
+    q, sizes = torch.ones(2, 1, 16, 3), []
+
+    def call(latent, level, condition, *, phase="target"):
+        sizes.append(tuple(latent.shape[-2:]))
+        steered.watch("a", q, q[:, :, :6], size=(4, 4), scale=None, phase=phase)
+        return latent
+
+    condition = Condition(CONDITION._find_rows, None, CONDITION._find_uncond, words=FourWords())
+    steered.in_windows(call, seeded_noise((4, 24, 24), [5, 6]), LEVEL, condition, windows((24, 24), (8, 8), (8, 8)))
+    assert sizes == [(8, 8)] * 10
+
+
 # --- after an upscaler
 
 

@@ -180,6 +180,7 @@ class _Studio:
         self.larger = larger
         self.upscales = larger is not None
         self.num_train_timesteps = host.num_train_timesteps
+        self.prediction = host.prediction
         self.runs: list[_Run] = []
 
     def encode(self, images: Tensor) -> Tensor:

@@ -71,6 +71,8 @@ class Studio(Protocol):
     """A host with the words, sampler and seeds of one request: what the recipe asks of it."""
 
     num_train_timesteps: int
+    prediction: str
+    """See `methods.base.Pictures.prediction`."""
     low_memory: bool
     upscales: bool
     """Whether `enlarge` is by a network that the user chose: it makes the reference too, where that is "auto"."""
@@ -139,6 +141,7 @@ def _pictures(studio: Studio, source: Source, stage: Stage, *, number: int, step
         steps=steps,
         record=source.record,
         num_train_timesteps=studio.num_train_timesteps,
+        prediction=studio.prediction,
         low_memory=studio.low_memory,
     )
 

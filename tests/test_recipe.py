@@ -45,7 +45,7 @@ class Small:
     """A host without a network: latents are pixels at an eighth of the size."""
 
     name, device, latent_channels, num_train_timesteps, native_side, samplers = "small", "cpu", 3, 1000, 64, ()
-    gives = STANDALONE
+    gives, prediction = STANDALONE, "epsilon"
 
     def encode(self, images, *, tile=None):
         return avg_pool2d(images, 8)

@@ -81,6 +81,16 @@ class FamConfig(Checked):
         high=1.0,
         step=0.05,
     )
+    fm_boundary: str = _dial(
+        "periodic",
+        "choice",
+        "FM boundary",
+        'What FM takes to lie beyond the borders: the picture again ("periodic", the paper), so that opposite borders '
+        'pull at each other; or its mirror image ("mirrored").',
+        "FAM FM boundary",
+        choices=("periodic", "mirrored"),
+        since=True,
+    )
     am_sites: str = _dial(
         "auto",
         "name",

@@ -45,6 +45,16 @@ def modulate(latent: Tensor, reference: Tensor, mask: Tensor) -> Tensor:
     return (z + pulled).to(latent.dtype)
 
 
+def mirrored(latent: Tensor) -> Tensor:
+    """Return `latent` (B, C, H, W) with its mirror images beside and below it, (B, C, 2 H, 2 W).
+
+    Modulated so, with a mask of that size and twice the box, its own quarter is what the DCT-II in the DFT's place
+    gives: no border pulls at the one across from it.
+    """
+    beside = torch.cat([latent, latent.flip(-1)], dim=-1)
+    return torch.cat([beside, beside.flip(-2)], dim=-2)
+
+
 def modulate_spatial(latent: Tensor, reference: Tensor, mask: Tensor) -> Tensor:
     """Return latent + kappa (*) (reference - latent) (Eq. 5): `modulate` as two thin matmuls, without complex numbers.
 

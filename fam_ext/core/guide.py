@@ -11,7 +11,7 @@ from torch.nn.functional import interpolate
 
 from fam_ext.core.attention import modulated_attention
 from fam_ext.core.config import FamConfig
-from fam_ext.core.frequency import high_pass_mask, modulate, modulate_spatial
+from fam_ext.core.frequency import high_pass_mask, mirrored, modulate, modulate_spatial
 from fam_ext.core.schedule import NoiseLevel, Size, clamped_rho, config_box, inside_weight
 from fam_ext.errors import ConfigError
 
@@ -129,8 +129,13 @@ class HiresGuide:
         weight = inside_weight(self.config, position, steps=self.steps)
         if weight == 1 or 0 in box:
             return latent
-        mask = high_pass_mask(self.target_size, box, weight, device=latent.device)
         self.report.fm_calls += 1
+        height, width = self.target_size
+        if self.config.fm_boundary == "mirrored":
+            mask = high_pass_mask((2 * height, 2 * width), (2 * box[0], 2 * box[1]), weight, device=latent.device)
+            modulated = self._modulated(mirrored(latent), mirrored(reference.to(latent)), mask)
+            return modulated[..., :height, :width]
+        mask = high_pass_mask((height, width), box, weight, device=latent.device)
         return self._modulated(latent, reference.to(latent), mask)
 
     def _modulated(self, latent: Tensor, reference: Tensor, mask: Tensor) -> Tensor:

@@ -94,6 +94,8 @@ class Host(Protocol):
     device: torch.device
     latent_channels: int
     num_train_timesteps: int
+    prediction: str
+    """What the network's output is; see `methods.base.Pictures.prediction`."""
     native_side: int
     """Side in pixels of the square picture the model was trained for."""
     samplers: tuple[str, ...]

@@ -18,6 +18,9 @@ Reach = Mapping[str, Callable[[str], Sequence[Any]]]
 Placed = dict[str, list[Any]]
 """A kind of site -> those that a pass patches, in running order."""
 
+Row = tuple[int, bool]
+"""Of a network's input: its picture, and whether it is unconditional."""
+
 
 class Steering:
     """One for each hooked network. A host sets it around its calls; a hook only asks."""
@@ -28,8 +31,8 @@ class Steering:
         self.level: NoiseLevel | None = None
         """Where the sampler last called the model, and there its state (B, C, H, W): hosts whose loop is not ours."""
         self.latent: Tensor | None = None
-        self.layout: list[int] | None = None
-        """The picture of each row that the network is to be given at this state, call by call; None: not known."""
+        self.layout: list[Row] | None = None
+        """The rows that the network is to be given at this state, call by call; None: not known."""
         self.checks = LateChecks()
         self.patches: dict[str, list[Patch]] = {}
         """By name of a site, those that act there, first to be asked first."""
@@ -76,8 +79,8 @@ class Steering:
             for place, select in reach.items()
         }
 
-    def next_rows(self, count: int) -> tuple[int, ...] | None:
-        """Return the pictures of the next `count` rows of the layout, and take them off it; None where it ends."""
+    def next_rows(self, count: int) -> tuple[Row, ...] | None:
+        """Return the next `count` rows of the layout, and take them off it; None where it ends."""
         layout = self.layout or []
         rows, self.layout = layout[:count], layout[count:]
         return tuple(rows) if len(rows) == count else None

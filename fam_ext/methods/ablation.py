@@ -38,8 +38,10 @@ class SkipResidual(Method):
 class SkipResidualPass(Pass):
     """See `SkipResidual`."""
 
+    power = COSINE_POWER
+
     def before_step(self, state: Tensor, level: NoiseLevel) -> Tensor:
         if self.pictures.target is None:
             raise ConfigError("the skip residual needs a reference; give its stage an `upsample`")
-        share = (0.5 + 0.5 * math.cos(math.pi * (1 - self.pictures.rho(level)))) ** COSINE_POWER
+        share = (0.5 + 0.5 * math.cos(math.pi * (1 - self.pictures.rho(level)))) ** self.power
         return state.lerp(level.diffused(self.pictures.target, self.pictures.noise).to(state), share)

@@ -6,7 +6,7 @@ otherwise, may be called any number of times, counts nothing and draws from no g
 
 from __future__ import annotations
 
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Collection, Mapping, Sequence
 from dataclasses import dataclass
 from functools import cached_property
 from typing import TYPE_CHECKING, Any, Protocol
@@ -16,6 +16,7 @@ from torch import Tensor
 from fam_ext.core.config import FamConfig
 from fam_ext.core.guide import GuideReport, NativeRecord
 from fam_ext.core.schedule import NoiseLevel, Size, clamped_rho
+from fam_ext.errors import ConfigError
 
 if TYPE_CHECKING:
     from PIL import Image
@@ -56,6 +57,8 @@ class Pictures:
     record: NativeRecord | None = None
     """The native run's own latents by level, where that run was ours."""
     num_train_timesteps: int = 1000
+    prediction: str = "epsilon"
+    """What the network's output is: epsilon, v_prediction, sample or original_sample (the clean latent)."""
     low_memory: bool = False
 
     def rho(self, level: NoiseLevel) -> float:
@@ -63,17 +66,49 @@ class Pictures:
         return clamped_rho(level.timestep, self.num_train_timesteps)
 
 
+def _unknown() -> Tensor:
+    raise ConfigError("this host does not tell which rows are unconditional; choose a method that does not ask")
+
+
+class Words(Protocol):
+    """The prompts of the pictures of one call, word by word."""
+
+    def of(self, picture: int) -> Sequence[Sequence[int]]:
+        """Return for each word of a picture's prompt its places among the keys of cross-attention."""
+        ...
+
+    def only(self, kept: Mapping[int, Collection[int]], /) -> Condition:
+        """Return the condition of the same rows where the prompts of some pictures have only those of their words."""
+        ...
+
+
 class Condition:
     """Whom the rows of a network's input belong to, with what the host feeds them (`given`, the host's own)."""
 
-    def __init__(self, find_rows: Callable[[], Tensor], given: Any = None) -> None:  # noqa: ANN401
+    def __init__(
+        self,
+        find_rows: Callable[[], Tensor],
+        given: Any = None,  # noqa: ANN401
+        find_uncond: Callable[[], Tensor] = _unknown,
+        *,
+        words: Words | None = None,
+    ) -> None:
         self._find_rows = find_rows
         self.given = given
+        self._find_uncond = find_uncond
+        self.words = words
+        """None where a host has none, and where all rows are unconditional."""
 
     @cached_property
     def rows(self) -> Tensor:
         """For each row the index of its picture, int64 (rows,), on the latent's device."""
         return self._find_rows()
+
+    @cached_property
+    def uncond(self) -> Tensor:
+        """For each row whether it has the negative words, bool (rows,), on the latent's device. Raises `ConfigError` or
+        `UnsupportedModelError` where the host cannot tell."""
+        return self._find_uncond()
 
 
 class Call(Protocol):
@@ -95,6 +130,14 @@ class Attend(Protocol):
         self, site: str, q: Tensor, k: Tensor, v: Tensor, *, size: Size, scale: float | None, phase: str
     ) -> Tensor | None:
         """Return the output (rows, heads, H*W, d) at `site` with grid `size`, or None: attend as usual."""
+        ...
+
+
+class Watch(Protocol):
+    """What a pass sees at a cross-attention layer."""
+
+    def __call__(self, site: str, q: Tensor, k: Tensor, *, size: Size, scale: float | None, phase: str) -> None:
+        """Note queries (rows, heads, H*W, d) on grid `size` and keys (rows, heads, tokens, d) at `site`."""
         ...
 
 
@@ -151,12 +194,12 @@ class Patch:
     """A change inside the network: declared by a pass, put there and taken away by the host."""
 
     place: str
-    """ATTENTION, CONVOLUTION or FEATURE_SIZE of `methods.capabilities`: what kind of site."""
+    """ATTENTION, CROSS_ATTENTION, CONVOLUTION or FEATURE_SIZE of `methods.capabilities`: what kind of site."""
     sites: str
     """Which: patterns of names separated by commas. Attention has its host's names, or "auto" (see `hosts.sites`); the
     others have the same in every host (see `hosts.layers`)."""
     act: Callable[..., Tensor | None]
-    """What is asked there: an `Attend`, `Convolve` or `Resize`."""
+    """What is asked there: an `Attend`, `Watch`, `Convolve` or `Resize`."""
     chains: bool = False
     """It may share a site with another patch: of the two the later one is asked where the earlier gives None."""
 

@@ -8,6 +8,8 @@ NATIVE_PASS = "native pass"
 """The network may be called at the native size inside a step, with the same words."""
 ATTENTION = "attention"
 """Self-attention layers ask the pass."""
+CROSS_ATTENTION = "cross-attention"
+"""Cross-attention layers show the pass their queries and keys."""
 CONVOLUTION = "convolution"
 """Convolutions ask the pass, which may run them at another dilation or stride, or with other weights."""
 FEATURE_SIZE = "feature size"
@@ -22,9 +24,10 @@ PIXELS = "pixels"
 """The picture alone, without the network."""
 
 CAPABILITIES = frozenset(
-    (SAMPLER_STATE, NATIVE_PASS, ATTENTION, CONVOLUTION, FEATURE_SIZE, VIEWS, VIEW_PROMPTS, STAGES, PIXELS)
+    (
+        *(SAMPLER_STATE, NATIVE_PASS, ATTENTION, CROSS_ATTENTION, CONVOLUTION, FEATURE_SIZE, VIEWS, VIEW_PROMPTS),
+        *(STAGES, PIXELS),
+    )
 )
-STANDALONE: frozenset[str] = frozenset(
-    (SAMPLER_STATE, NATIVE_PASS, ATTENTION, CONVOLUTION, FEATURE_SIZE, VIEWS, STAGES, PIXELS)
-)
+STANDALONE: frozenset[str] = CAPABILITIES
 """What the standalone host gives: planning reads it here, without torch; the host itself names this very set."""

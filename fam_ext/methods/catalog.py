@@ -16,16 +16,18 @@ from fam_ext.methods.capabilities import (
     ATTENTION,
     CAPABILITIES,
     CONVOLUTION,
+    CROSS_ATTENTION,
     FEATURE_SIZE,
     NATIVE_PASS,
     PIXELS,
     SAMPLER_STATE,
     STAGES,
+    VIEW_PROMPTS,
     VIEWS,
 )
 
 _DIALS = (
-    *("cutoff", "attention", "fm", "am", "fm_window", "am_window", "am_sites", "am_interp", "am_source"),
+    *("cutoff", "attention", "fm", "am", "fm_window", "fm_boundary", "am_window", "am_sites", "am_interp", "am_source"),
     *("cutoff_reference", "reference", "step_invariant"),
 )
 _FAM = frozenset((SAMPLER_STATE, NATIVE_PASS, ATTENTION))
@@ -82,7 +84,19 @@ METHODS: dict[str, Entry] = {
             "fam_ext.methods.demofusion:DemoFusion",
             frozenset((SAMPLER_STATE, VIEWS, STAGES)),
         ),
+        Entry(
+            "accdiffusion",
+            "AccDiffusion",
+            "fam_ext.methods.accdiffusion:AccDiffusion",
+            frozenset((SAMPLER_STATE, NATIVE_PASS, CROSS_ATTENTION, VIEWS, VIEW_PROMPTS, STAGES)),
+        ),
         Entry("scalecrafter", "ScaleCrafter", "fam_ext.methods.scalecrafter:ScaleCrafter", frozenset((CONVOLUTION,))),
+        Entry(
+            "fouriscale",
+            "FouriScale",
+            "fam_ext.methods.fouriscale:FouriScale",
+            frozenset((CONVOLUTION, ATTENTION)),
+        ),
         Entry(
             "hidiffusion",
             "HiDiffusion",
@@ -95,6 +109,13 @@ METHODS: dict[str, Entry] = {
             "fam_ext.methods.hidiffusion:with_fam",
             _FAM | {CONVOLUTION, FEATURE_SIZE},
             _DIALS,
+        ),
+        Entry("diffusehigh", "DiffuseHigh", "fam_ext.methods.diffusehigh:DiffuseHigh", frozenset((PIXELS, STAGES))),
+        Entry(
+            "freescale",
+            "FreeScale",
+            "fam_ext.methods.freescale:FreeScale",
+            frozenset((SAMPLER_STATE, CONVOLUTION, ATTENTION, STAGES)),
         ),
         Entry("upscaler", "the upscaler alone", "fam_ext.methods.upscaler:Upscaler", frozenset((PIXELS,))),
         Entry(

@@ -13,7 +13,7 @@ from fam_ext.core.config import FamConfig
 from fam_ext.core.schedule import NoiseLevel, Size
 from fam_ext.methods.ablation import SkipResidualPass
 from fam_ext.methods.base import Call, Condition, Method, Pass, Pictures, Stage
-from fam_ext.methods.views import WindowStage, averaged, dilated, jitter, windows
+from fam_ext.methods.views import View, WindowStage, averaged, dilated, jitter, windows
 
 
 class DemoFusion(Method):
@@ -48,16 +48,20 @@ class DemoFusion(Method):
         self.stride = stride
 
     def stages(self, size: Size, native: Size) -> Sequence[Stage]:
-        scale = max(size[0] / native[0], size[1] / native[1])
-        sizes = [_share(size, factor / scale) for factor in range(2, math.ceil(scale))]
         return [
             WindowStage(each, start=self.config.start, upsample="latent_bicubic", window=native)
-            for each in (*sizes, size)
+            for each in phases(size, native)
         ]
 
     def begin(self, stage: Stage, pictures: Pictures) -> Pass:
         assert isinstance(stage, WindowStage)
         return DemoFusionPass(pictures, stage.latent_window(pictures), self)
+
+
+def phases(size: Size, native: Size) -> list[Size]:
+    """Return the sizes of the picture at each whole multiple of `native` below `size`, and `size`."""
+    scale = max(size[0] / native[0], size[1] / native[1])
+    return [*(_share(size, factor / scale) for factor in range(2, math.ceil(scale))), size]
 
 
 def _share(size: Size, share: float) -> Size:
@@ -80,11 +84,21 @@ class DemoFusionPass(SkipResidualPass):
         stride = max(1, round(window[0] * method.stride)), max(1, round(window[1] * method.stride))
         most = (window[0] - stride[0]) // 4, (window[1] - stride[1]) // 4
         views = windows(self.size, window, stride, shift=jitter(level, most))
-        local = averaged(call, latent, level, condition, views)
+        local = self.in_windows(call, latent, level, condition, views)
         fading = 0.5 + 0.5 * math.cos(math.pi * (1 - self.pictures.rho(level)))
         sigma = method.sigma * (0.99 * fading**method.blur + 0.01)
         smooth = with_moments_of(latent, blurred(latent, 2 * self.factor - 1, sigma))
-        return local.lerp(dilated(call, smooth, level, condition, self.factor), fading**method.dilation)
+        return local.lerp(self.in_samples(call, smooth, level, condition), fading**method.dilation)
+
+    def in_windows(
+        self, call: Call, latent: Tensor, level: NoiseLevel, condition: Condition, views: Sequence[View]
+    ) -> Tensor:
+        """Return the mean of what the network says of the windows `views`."""
+        return averaged(call, latent, level, condition, views)
+
+    def in_samples(self, call: Call, latent: Tensor, level: NoiseLevel, condition: Condition) -> Tensor:
+        """Return what it says of the dilated samples of `latent`, which is blurred."""
+        return dilated(call, latent, level, condition, self.factor)
 
     def finish(self, latent: Tensor) -> Tensor:
         return with_moments_of(self.pictures.native, latent)

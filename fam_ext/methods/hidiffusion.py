@@ -28,7 +28,7 @@ class HiDiffusion(Method):
     finest grid is in 2 x 2 windows, shifted at each step.
 
     Where ours departs: steps are counted in rho, shifts are the level's own, windows are in the up-blocks only (hosts
-    reach no other attention), and of a scale between them the maps are halved, too.
+    reach no other attention), and of a scale between them the maps are halved, too. At scale 1 and below it is plain.
     """
 
     def stages(self, size: Size, native: Size) -> Sequence[Stage]:
@@ -49,7 +49,9 @@ class HiDiffusionPass(Pass):
     def __init__(self, pictures: Pictures) -> None:
         super().__init__(pictures)
         sides = zip(pictures.noise.shape[-2:], pictures.native.shape[-2:], strict=True)
-        self.is_large = max(side / native for side, native in sides) >= LARGE
+        scale = max(side / native for side, native in sides)
+        self.acts = scale > 1
+        self.is_large = scale >= LARGE
         self.done = 0.0
         """Share of the way that lies behind the call that runs now."""
         self.quarters = (0, 0)
@@ -62,6 +64,8 @@ class HiDiffusionPass(Pass):
         return call(latent, level, condition)
 
     def patches(self) -> Sequence[Patch]:
+        if not self.acts:
+            return ()
         return [
             Patch(CONVOLUTION, "{strided}", self.stride),
             Patch(CONVOLUTION, "{unstrided}", self.unstride),

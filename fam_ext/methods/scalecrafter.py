@@ -58,12 +58,18 @@ class ScaleCrafterPass(Pass):
         """See `methods.base.Convolve`."""
         if phase != TARGET:
             return None
-        height, width = (math.ceil(scale) for scale in self.scales)
-        wide = [
-            round(side * whole / scale)
-            for side, whole, scale in zip(feature_map.shape[-2:], (height, width), self.scales, strict=True)
-        ]
-        if wide == list(feature_map.shape[-2:]):
-            return kernel(feature_map, dilation=(height, width))
-        enlarged = interpolate(feature_map, wide, mode="bilinear")
-        return interpolate(kernel(enlarged, dilation=(height, width)), feature_map.shape[-2:], mode="bilinear")
+        return dilated(kernel, feature_map, self.scales)
+
+
+def dilated(kernel: Kernel, feature_map: Tensor, factors: Sequence[float]) -> Tensor:
+    """Return the output of `kernel` dilated by `factors` (height, width); by a fraction by enlarging `feature_map` to
+    the next whole one, and the output back."""
+    height, width = (math.ceil(factor) for factor in factors)
+    wide = [
+        round(side * whole / factor)
+        for side, whole, factor in zip(feature_map.shape[-2:], (height, width), factors, strict=True)
+    ]
+    if wide == list(feature_map.shape[-2:]):
+        return kernel(feature_map, dilation=(height, width))
+    enlarged = interpolate(feature_map, wide, mode="bilinear")
+    return interpolate(kernel(enlarged, dilation=(height, width)), feature_map.shape[-2:], mode="bilinear")

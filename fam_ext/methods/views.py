@@ -71,11 +71,22 @@ def _parts(side: int, window: int, overlap: int) -> list[tuple[slice, slice]]:
     ]
 
 
-def averaged(call: Call, latent: Tensor, level: NoiseLevel, condition: Condition, views: Sequence[View]) -> Tensor:
-    """Return the mean, at each pixel of `latent` (rows, C, H, W), of what the network says of the views it is in."""
+def averaged(
+    call: Call,
+    latent: Tensor,
+    level: NoiseLevel,
+    condition: Condition,
+    views: Sequence[View],
+    *,
+    conditions: Sequence[Condition] | None = None,
+) -> Tensor:
+    """Return the mean, at each pixel of `latent` (rows, C, H, W), of what the network says of the views it is in.
+
+    `conditions` are the views' own; None: `condition` for each.
+    """
     total, count = torch.zeros_like(latent), torch.zeros_like(latent[:1, :1])
-    for rows, columns in views:
-        total[..., rows, columns] += call(latent[..., rows, columns], level, condition)
+    for (rows, columns), own in zip(views, conditions or [condition] * len(views), strict=True):
+        total[..., rows, columns] += call(latent[..., rows, columns], level, own)
         count[..., rows, columns] += 1
     return total / count
 

@@ -8,7 +8,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from fam_ext.core.config import FamConfig
-from fam_ext.core.frequency import high_pass_mask, modulate, modulate_spatial
+from fam_ext.core.frequency import high_pass_mask, mirrored, modulate, modulate_spatial
 from fam_ext.core.schedule import box_size, config_box, inside_weight, rho
 from fam_ext.errors import ConfigError
 from tests.inputs import drawn
@@ -148,3 +148,25 @@ def test_step_invariance_counts_the_whole_schedule_of_which_a_late_start_runs_a_
     whole, late = FamConfig(step_invariant=True), FamConfig(step_invariant=True, start=0.6)
     assert inside_weight(whole, 0.5, steps=10) == pytest.approx(0.5**5)
     assert inside_weight(late, 0.5, steps=6) == pytest.approx(0.5**5)
+
+
+def cosines(side):
+    """Return the orthonormal DCT-II matrix (side, side)."""
+    k, at = torch.arange(side, dtype=torch.float64)[:, None], torch.arange(side, dtype=torch.float64)
+    matrix = torch.cos(math.pi * k * (2 * at + 1) / (2 * side)) * math.sqrt(2 / side)
+    return torch.cat([matrix[:1] / math.sqrt(2), matrix[1:]])
+
+
+@pytest.mark.parametrize("size", [(16, 16), (17, 12)])
+@pytest.mark.parametrize("position", [0.0, 0.3, 0.9])
+def test_a_mirrored_modulation_is_the_dct_in_the_place_of_the_dft(size, position):
+    box = box_size(size, position, 0.8)
+    mask = high_pass_mask((2 * size[0], 2 * size[1]), (2 * box[0], 2 * box[1]), position).double()
+    z, reference = latents(*size, dtype=torch.float64), latents(*size, dtype=torch.float64, seed=1)
+    down, across = cosines(size[0]), cosines(size[1])
+    # half cycles per picture, strictly nearer to 0 than half the box
+    inside = [torch.arange(side) / 2 < tau / 2 for side, tau in zip(size, box, strict=True)]
+    pull = (1 - position) * (inside[0][:, None] & inside[1]).double()
+    expected = z + down.mT @ (pull * (down @ (reference - z) @ across.mT)) @ across
+    made = modulate(mirrored(z), mirrored(reference), mask)[..., : size[0], : size[1]]
+    assert torch.allclose(made, expected, atol=1e-6)  # the mask is float32

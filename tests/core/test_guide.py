@@ -8,8 +8,9 @@ from torch.nn.functional import scaled_dot_product_attention
 
 from fam_ext.core import guide as core_guide
 from fam_ext.core.config import FamConfig
+from fam_ext.core.frequency import high_pass_mask, modulate
 from fam_ext.core.guide import HiresGuide, NativeRecord, seeded_noise
-from fam_ext.core.schedule import NoiseLevel
+from fam_ext.core.schedule import NoiseLevel, config_box
 from fam_ext.errors import ConfigError
 
 
@@ -189,3 +190,36 @@ def test_sizes_that_do_not_fit_are_named(native, target, noise):
         HiresGuide(
             FamConfig(), native=torch.zeros(native), target=torch.zeros(target), noise=torch.zeros(noise), steps=4
         )
+
+
+def test_a_mirrored_boundary_does_not_join_top_and_bottom():
+    """A picture that is dark above and light below: periodic, its first and last rows are pulled toward each other."""
+    ramp = torch.linspace(-1, 1, 32)[:, None].expand(1, 1, 32, 32)
+    errors = {}
+    for boundary in ("periodic", "mirrored"):
+        config = FamConfig(fm_boundary=boundary, cutoff=1.0)
+        guide = HiresGuide(config, native=torch.zeros(1, 1, 16, 16), target=ramp, noise=torch.zeros_like(ramp), steps=9)
+        # what FM adds to nothing is the reference's low band; at t = 0 it has all of it
+        made = guide.modulate(torch.zeros_like(ramp), NoiseLevel(0.0, 1.0, 0.0))
+        errors[boundary] = (made - ramp).abs().amax((0, 1, 3))[[0, -1]].max()
+    assert errors["periodic"] > 0.5 and errors["mirrored"] < 0.05
+
+
+def test_a_periodic_boundary_is_the_papers_bit_for_bit():
+    guide, level = make(), vp(400.0)
+    state = seeded_noise((4, 16, 12), [7, 8])
+    box = config_box(guide.config, guide.native_size, guide.target_size, rho=0.4)
+    mask = high_pass_mask(guide.target_size, box, 0.4)
+    assert guide.config.fm_boundary == "periodic"
+    assert torch.equal(guide.modulate(state, level), modulate(state, guide.diffused(level), mask))
+
+
+@pytest.mark.parametrize(("half_cycles", "share"), [(0, 1.0), (1, 1.0), (15, 1.0), (16, 0.0), (31, 0.0)])
+def test_a_mirrored_boundary_keeps_the_reach_of_the_box(half_cycles, share):
+    line = torch.cos(math.pi * half_cycles * (2 * torch.arange(32) + 1) / 64)
+    target = line[:, None].expand(1, 1, 32, 32)
+    pictures = {"native": torch.zeros(1, 1, 16, 16), "target": target, "noise": torch.zeros_like(target)}
+    guide = HiresGuide(FamConfig(fm_boundary="mirrored", cutoff=1.0), **pictures, steps=9)
+    # of a 16-wide native latent's 8 cycles at t = 0 those below the last
+    made = guide.modulate(torch.zeros_like(target), NoiseLevel(0.0, 1.0, 0.0))
+    assert torch.allclose(made, share * target, atol=1e-5)

@@ -10,6 +10,7 @@ from fam_ext.core.schedule import NoiseLevel
 from fam_ext.errors import UnsupportedSamplerError
 from fam_ext.hosts.base import Prompt
 from fam_ext.hosts.diffusers.host import DiffusersHost
+from fam_ext.methods.base import Pass, Pictures
 from fam_ext.samplers.names import CFG_SHARE
 from tests.hosts import toys
 
@@ -45,6 +46,30 @@ def test_both_outputs_are_the_guided_ones_and_those_of_the_negative_prompts(host
     for at, words in enumerate(WORDS):
         alone = shown(host, [words], latent[at : at + 1], cfg_scale=cfg_scale, both=True)
         assert torch.allclose(both[at::2], alone, atol=1e-5), "a picture is its own, whatever the batch"
+
+
+class UncondNotes(Pass):
+    """Notes which rows of each call are unconditional."""
+
+    def around_model(self, call, latent, level, condition):
+        self.seen = [*getattr(self, "seen", []), condition.uncond.tolist()]
+        return call(latent, level, condition)
+
+
+@pytest.mark.parametrize(
+    ("options", "seen"),
+    [
+        ({"cfg_scale": 7.0}, [[True, True, False, False]]),
+        ({"cfg_scale": 7.0, "low_memory": True}, [[True, True], [False, False]]),
+        ({"cfg_scale": 1.0}, [[False, False]]),
+        ({"cfg_scale": 1.0, "both": True}, [[True, True, False, False]]),
+    ],
+)
+def test_a_pass_is_told_which_rows_are_unconditional(host, options, seen):
+    latent = torch.zeros(2, 4, 8, 8)
+    steered = UncondNotes(Pictures(latent, None, latent, None, steps=2))
+    shown(host, WORDS, latent, steered=steered, **options)
+    assert steered.seen == seen
 
 
 @pytest.mark.parametrize("sampler", CFG_SHARE)

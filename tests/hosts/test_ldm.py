@@ -14,6 +14,7 @@ from fam_ext.hosts import base
 from fam_ext.hosts.ldm import rows as ldm_rows
 from fam_ext.hosts.ldm import unet as ldm_unet
 from fam_ext.hosts.steering import Steering
+from fam_ext.methods.base import Pass
 from tests.hosts import ldm_toys
 from tests.methods.passes import fam_pass
 
@@ -351,7 +352,8 @@ def native_rows(steered, order, layout):
     x = (state / LEVEL.scale)[order]
     steering = Steering()
     with steering.running(steered), ldm_unet.steered_unet(unet, steering):
-        steering.latent, steering.level, steering.layout = state, LEVEL, layout
+        steering.latent, steering.level = state, LEVEL
+        steering.layout = [(picture, False) for picture in layout]
         for rows in (x,) if len(layout) == len(order) else x.split(len(order) // 2):
             unet(rows, torch.full((len(rows),), 500.0), context=torch.zeros(len(rows), 5, ldm_toys.CONTEXT))
     given, _ = steered.guide.native_input(LEVEL)
@@ -380,9 +382,36 @@ def test_the_layout_is_the_hosts_own():
     def cond(*parts):
         return type("Multicond", (), {"batch": [["part"] * count for count in parts]})
 
-    assert ldm_rows.layout_of(cond(1, 1), 2)[:4] == [0, 1, 0, 1]
-    assert ldm_rows.layout_of(cond(2, 1), 2)[:5] == [0, 0, 1, 0, 1]
+    uncond = [(0, True), (1, True)]
+    assert ldm_rows.layout_of(cond(1, 1), 2) == [(0, False), (1, False), *uncond, *uncond]
+    assert ldm_rows.layout_of(cond(2, 1), 2) == [(0, False), (0, False), (1, False), *uncond, *uncond]
     assert ldm_rows.layout_of(cond(1, 1), 3) is None and ldm_rows.layout_of(object(), 1) is None
     steering = Steering()
-    steering.layout = [0, 1, 0, 1]
-    assert [steering.next_rows(2), steering.next_rows(2), steering.next_rows(1)] == [(0, 1), (0, 1), None]
+    steering.layout = [(0, False), (1, False), *uncond]
+    assert [steering.next_rows(count) for count in (2, 2, 1)] == [((0, False), (1, False)), tuple(uncond), None]
+
+
+class UncondNotes(Pass):
+    """Notes which rows of each call are unconditional."""
+
+    def __init__(self, pictures):
+        super().__init__(pictures)
+        self.seen = []
+
+    def around_model(self, call, latent, level, condition):
+        self.seen += condition.uncond.tolist()
+        return call(latent, level, condition)
+
+
+@pytest.mark.parametrize("calls", [1, 2])
+def test_a_pass_is_told_which_rows_are_unconditional(calls):
+    unet, steered = ldm_toys.unet(), UncondNotes(equal_pictures().pictures)
+    state, steering = steered.initial(LEVEL), Steering()
+    with steering.running(steered), ldm_unet.steered_unet(unet, steering):
+        steering.latent, steering.level = state, LEVEL
+        steering.layout = [(0, False), (0, False), (1, False), (1, False), (0, True), (1, True)]
+        for rows in torch.cat([state, state, state]).chunk(calls):
+            unet(rows, torch.full((len(rows),), 500.0), context=torch.zeros(len(rows), 5, ldm_toys.CONTEXT))
+        assert steered.seen == [False] * 4 + [True] * 2
+        with pytest.raises(UnsupportedModelError, match=r"which rows of the batch are unconditional; disable"):
+            unet(state, torch.full((2,), 500.0), context=torch.zeros(2, 5, ldm_toys.CONTEXT))

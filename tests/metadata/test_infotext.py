@@ -50,6 +50,7 @@ def configs(draw):
         fm=draw(st.booleans()),
         am=draw(st.booleans()),
         fm_window=draw(windows),
+        fm_boundary=draw(st.sampled_from(CHOICES["fm_boundary"])),
         am_window=draw(windows),
         am_sites=draw(
             st.text(min_size=1, max_size=30).filter(

@@ -7,13 +7,17 @@ convolutional network, which learns the colours of whole pictures from small cro
 an ordinary AutoencoderKL that does the same:
 
 - every convolution that writes what a norm reads has groups whose channels sum to 0, so the mean is 0 anyway;
-- what a norm reads is so small that its variance is nothing beside GroupNorm's eps, so it divides by sqrt(eps).
+- what a norm reads is so small that its variance is little beside GroupNorm's eps, so it divides by sqrt(eps).
+
+Each group of each stretch of the stream, from one convolution that carries it on to the next, has a factor of its own:
+with one factor for all, weights came to 1e-8, and fp16 has nothing below 6e-8.
 """
 
 from __future__ import annotations
 
 import copy
-from collections.abc import Iterator
+from collections.abc import Sequence
+from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
@@ -23,9 +27,9 @@ from torch import Tensor, nn
 from torch.nn.utils import parametrize
 from training import ENCODER, FREED, read_small, write_small
 
-SMALL = 0.1
-"""The largest spread of what a norm reads in the bound VAE, in sqrt(eps): its square is how far GroupNorm's factor can
-move. In fp16 the convolutions' weights are then subnormal, with about three digits, as in bf16."""
+SMALL = 0.2
+"""The largest spread of what a norm reads in the bound VAE, in sqrt(eps): half its square is how far GroupNorm's factor
+can move. At 0.1 fp16 has too few digits for the weights, and its largest number is too small for some factors."""
 
 
 class Affine(nn.Module):
@@ -60,21 +64,38 @@ class ZeroSum(nn.Module):
         return (grouped - grouped.mean(dim=1, keepdim=True)).flatten(0, 1)
 
 
-def writers(half: Any) -> Iterator[tuple[str, Any]]:
-    """Yield (kind, convolution) of an encoder or decoder for all that a norm reads: "inner" between a resnet's two
-    convolutions, "writes" into the stream from outside of it, "carries" from the stream into the stream."""
-    yield "writes", half.conv_in
-    for module in half.modules():
-        kind = type(module).__name__
-        if kind == "ResnetBlock2D":
-            yield "inner", module.conv1
-            yield "writes", module.conv2
-            if module.conv_shortcut is not None:
-                yield "carries", module.conv_shortcut
-        elif kind in ("Downsample2D", "Upsample2D"):
-            yield "carries", module.conv
-        elif kind == "Attention":
+@dataclass
+class Stretch:
+    """The stream from one convolution that carries it on to the next."""
+
+    first: Any
+    """The convolution that begins it, by reading the stretch before it, or what comes in."""
+    writes: list[Any] = field(default_factory=list)
+    """Convolutions that add to it."""
+    norms: list[Any] = field(default_factory=list)
+    """What reads it."""
+
+
+def stretches(half: Any) -> list[Stretch]:
+    """Return the stretches of an encoder or decoder, in order."""
+    found = [Stretch(half.conv_in)]
+    blocks = (*half.down_blocks, half.mid_block) if hasattr(half, "down_blocks") else (half.mid_block, *half.up_blocks)
+    for block in blocks:
+        if any(attention is not None for attention in getattr(block, "attentions", ())):
             raise SystemExit("the VAE attends in its mid block; norms.py holds only VAEs that do not")
+        for resnet in block.resnets:
+            found[-1].norms.append(resnet.norm1)
+            if resnet.conv_shortcut is not None:
+                found.append(Stretch(resnet.conv_shortcut))
+            found[-1].writes.append(resnet.conv2)
+        for sampler in getattr(block, "downsamplers", None) or getattr(block, "upsamplers", None) or ():
+            found.append(Stretch(sampler.conv))
+    found[-1].norms.append(half.conv_norm_out)
+    return found
+
+
+def resnets(half: Any) -> list[Any]:
+    return [module for module in half.modules() if type(module).__name__ == "ResnetBlock2D"]
 
 
 @torch.no_grad()
@@ -115,7 +136,8 @@ def free(vae: Any, pictures: Tensor | None = None) -> Any:
         owner, _, field = name.rpartition(".")
         setattr(vae.get_submodule(owner), field, affine)
     for half in (vae.encoder, vae.decoder):
-        for _, convolution in writers(half):
+        inner = [resnet.conv1 for resnet in resnets(half)]
+        for convolution in (*(each for part in stretches(half) for each in (part.first, *part.writes)), *inner):
             groups = ZeroSum(vae.config.norm_num_groups)
             parametrize.register_parametrization(convolution, "weight", groups)
             parametrize.register_parametrization(convolution, "bias", groups)
@@ -165,41 +187,45 @@ def bound(freed: Any, pictures: Tensor) -> Any:
     norms = {name: module for name, module in freed.named_modules() if isinstance(module, Affine)}
     for norm in norms.values():
         norm.square.zero_()
-    for picture in pictures:
-        freed.decode(freed.encode(picture[None]).latent_dist.mode())
+    wanted = [_coded(freed, picture) for picture in pictures]
     freed.train(trained)
     plain = kind.from_config(freed.config).to(pictures.device).eval()
     for name, value in plain.named_parameters():
         owner, _, field = name.rpartition(".")
         value.copy_(getattr(freed.get_submodule(owner), field))  # a convolution's as its sums were taken out
-    eps = {name: plain.get_submodule(name).eps for name in norms}
-
-    for part in ("encoder", "decoder"):
-        inner = {name: norm for name, norm in norms.items() if name.startswith(part) and name.endswith("norm2")}
-        stream = {name: norm for name, norm in norms.items() if name.startswith(part) and name not in inner}
-        scale = min(_small(norm.square, eps[name]) for name, norm in stream.items())
-        for convolution_kind, convolution in writers(plain.get_submodule(part)):
-            if convolution_kind == "inner":
-                continue  # each has a scale of its own, below
-            if convolution_kind == "writes":
-                convolution.weight.mul_(scale)
-            convolution.bias.mul_(scale)  # what carries reads small features and needs no smaller weights
-        for name, norm in stream.items():
-            plain.get_submodule(name).weight.mul_(_factor(scale, norm.square, eps[name], len(norm.weight)))
-        for name, norm in inner.items():
-            own = _small(norm.square, eps[name])
-            convolution = plain.get_submodule(name.removesuffix("norm2") + "conv1")
-            convolution.weight.mul_(own)
-            convolution.bias.mul_(own)
-            plain.get_submodule(name).weight.mul_(_factor(own, norm.square, eps[name], len(norm.weight)))
+    for half, read in ((plain.encoder, freed.encoder), (plain.decoder, freed.decoder)):
+        before = None
+        for stretch, seen in zip(stretches(half), stretches(read), strict=True):
+            if before is not None:
+                stretch.first.weight.div_(before.view(1, -1, 1, 1))
+            before = _shrunk((stretch.first, *stretch.writes), stretch.norms, seen.norms)
+        for resnet, seen in zip(resnets(half), resnets(read), strict=True):
+            _shrunk((resnet.conv1,), (resnet.norm2,), (seen.norm2,))
+    half = copy.deepcopy(plain).half().float()  # as it is stored
+    for picture, outputs in zip(pictures, wanted, strict=True):
+        for name, right, found in zip(("latent", "picture"), outputs, _coded(half, picture), strict=True):
+            if not (found - right).abs().mean() < 0.1 * right.std():
+                raise SystemExit(f"in fp16 the bound VAE gives another {name} than the freed one; change norms.SMALL")
     return plain
 
 
-def _small(square: Tensor, eps: float) -> float:
-    """Return what to make features of these mean squares smaller by."""
-    return SMALL * (eps / max(square.max().item(), 1e-12)) ** 0.5
+def _coded(vae: Any, picture: Tensor) -> tuple[Tensor, Tensor]:
+    latent = vae.encode(picture[None]).latent_dist.mode()
+    return latent, vae.decode(latent).sample
 
 
-def _factor(scale: float, square: Tensor, eps: float, channels: int) -> Tensor:
-    """Return (channels,), what undoes GroupNorm's division of features that were made smaller by `scale`."""
-    return ((scale**2 * square + eps).sqrt() / scale).repeat_interleave(channels // len(square))
+def _shrunk(writes: Sequence[Any], norms: Sequence[Any], seen: Sequence[Affine]) -> Tensor:
+    """Make what the convolutions `writes` give small, and let `norms` undo that, which read it; `seen` know how large
+    it was. Return the factor of each channel, 1 where no norm reads it."""
+    channels = len(writes[0].weight)
+    if not norms:
+        return torch.ones(channels, device=writes[0].weight.device)
+    eps = norms[0].eps
+    scale = SMALL * (eps / torch.stack([each.square for each in seen]).amax(0).clamp(min=1e-12)).sqrt()
+    for norm, each in zip(norms, seen, strict=True):
+        norm.weight.mul_(((scale**2 * each.square + eps).sqrt() / scale).repeat_interleave(channels // len(scale)))
+    scale = scale.repeat_interleave(channels // len(scale))
+    for convolution in writes:
+        convolution.weight.mul_(scale.view(-1, 1, 1, 1))
+        convolution.bias.mul_(scale)
+    return scale

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import functools
 from collections.abc import Callable, Generator
 from contextlib import contextmanager, nullcontext
 from typing import Any
@@ -14,6 +15,7 @@ from fam_ext.errors import UnsupportedSamplerError
 from fam_ext.hosts.base import Model, Prompt
 from fam_ext.hosts.diffusers.prompts import count_chunks, cut_note, encode_prompt, is_open_clip
 from fam_ext.hosts.diffusers.unet import UNetHooks
+from fam_ext.hosts.diffusers.words import PromptWords
 from fam_ext.methods.base import OFF, TARGET, Condition, Pass
 from fam_ext.methods.capabilities import STANDALONE
 from fam_ext.samplers.names import OFFERED
@@ -60,6 +62,7 @@ class DiffusersHost:
         self.is_sdxl = getattr(pipe, "text_encoder_2", None) is not None
         self.latent_channels: int = pipe.unet.config.in_channels
         self.num_train_timesteps: int = pipe.scheduler.config.num_train_timesteps
+        self.prediction: str = pipe.scheduler.config.get("prediction_type", "epsilon")
         self.downscale: int = 2 ** (len(pipe.vae.config.block_out_channels) - 1)
         self.native_side: int = pipe.unet.config.sample_size * self.downscale
         self.samplers = tuple(OFFERED)
@@ -156,11 +159,22 @@ class DiffusersHost:
         guidance = self._guidance_embedding(cfg_scale)
         use_uncond = guidance is None and (both or cfg_scale != 1)
         with torch.inference_mode():
-            words, pooled = self._contexts(prompts, use_uncond=use_uncond)
             pictures = torch.arange(len(prompts), device=self.device).repeat(2 if use_uncond else 1)
+            negative = torch.arange(len(pictures), device=self.device) < len(pictures) - len(prompts)
+            encoded = {tuple(prompts): self._contexts(prompts, use_uncond=use_uncond)}
         sizes: dict[Size, Tensor] = {}
 
-        def added(rows: slice, latent: Tensor) -> dict[str, Any]:
+        def condition_of(rows: slice, shown: tuple[Prompt, ...]) -> Condition:
+            if shown not in encoded:
+                encoded[shown] = self._contexts(list(shown), use_uncond=use_uncond)
+            given = rows, *encoded[shown]
+            is_all_negative = rows.stop < len(pictures)
+            words = PromptWords(shown, self.pipe.tokenizer, functools.partial(condition_of, rows))
+            return Condition(
+                lambda: pictures[rows], given, lambda: negative[rows], words=None if is_all_negative else words
+            )
+
+        def added(rows: slice, pooled: Tensor | None, latent: Tensor) -> dict[str, Any]:
             if pooled is None:
                 return {}
             size = latent.shape[-2] * self.downscale, latent.shape[-1] * self.downscale
@@ -169,19 +183,19 @@ class DiffusersHost:
             return {"added_cond_kwargs": {"text_embeds": pooled[rows], "time_ids": sizes[size][rows]}}
 
         def call(latent: Tensor, level: NoiseLevel, condition: Condition, *, phase: str = TARGET) -> Tensor:
-            rows: slice = condition.given
+            rows, states, pooled = condition.given
             with hooks.steering.during(phase):
                 return hooks.unet(
                     latent.to(self.device, self.dtype),
                     torch.full((), level.timestep, device=self.device),  # filled there, where a tensor would be copied
-                    encoder_hidden_states=words[rows],
+                    encoder_hidden_states=states[rows],
                     timestep_cond=guidance,
                     return_dict=False,
-                    **added(rows, latent),
+                    **added(rows, pooled, latent),
                 )[0].float()
 
         def predict(latent: Tensor, level: NoiseLevel, rows: slice) -> Tensor:
-            condition = Condition(lambda: pictures[rows], rows)
+            condition = condition_of(rows, tuple(prompts))
             if steered is None:
                 return call(latent, level, condition, phase=OFF)
             return steered.around_model(call, latent, level, condition)

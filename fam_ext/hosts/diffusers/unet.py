@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import functools
 from collections.abc import Callable, Generator
-from contextlib import ExitStack, contextmanager, nullcontext
+from contextlib import AbstractContextManager, ExitStack, contextmanager, nullcontext
 from typing import Any
 
 import torch
@@ -14,24 +14,25 @@ from fam_ext.core.schedule import Size
 from fam_ext.errors import AlreadyGuidedError, UnsupportedModelError
 from fam_ext.hosts.base import replaced
 from fam_ext.hosts.diffusers.compiled import attend, handle_of
+from fam_ext.hosts.diffusers.words import watched
 from fam_ext.hosts.layers import Layer, Layers, select_layers, steered_layers
 from fam_ext.hosts.sites import Site, select_sites
 from fam_ext.hosts.steering import Reach, Steering
 from fam_ext.methods.base import NATIVE, OFF, Pass
-from fam_ext.methods.capabilities import ATTENTION, CONVOLUTION, FEATURE_SIZE
+from fam_ext.methods.capabilities import ATTENTION, CONVOLUTION, CROSS_ATTENTION, FEATURE_SIZE
 
 REPLACEABLE = ("AttnProcessor", "AttnProcessor2_0", "XFormersAttnProcessor", "SlicedAttnProcessor")
 
 
-def unet_blocks(unet: nn.Module) -> list[list[Site]]:
-    """Return the self-attention sites of each up-block of a diffusers UNet, in running order."""
+def unet_blocks(unet: nn.Module, layer: str = "attn1") -> list[list[Site]]:
+    """Return the self-attention sites (cross-attention: `layer` attn2) of each up-block, in running order."""
     blocks: list[list[Site]] = []
-    for block_index, block in enumerate(getattr(unet, "up_blocks", [])):
+    for block_index, up_block in enumerate(getattr(unet, "up_blocks", [])):
         sites: list[Site] = []
-        for index, transformer in enumerate(getattr(block, "attentions", None) or []):
-            for depth, layer in enumerate(transformer.transformer_blocks):
-                name = f"up_blocks.{block_index}.attentions.{index}.transformer_blocks.{depth}.attn1"
-                sites.append(Site(name, layer.attn1, transformer))
+        for index, transformer in enumerate(getattr(up_block, "attentions", None) or []):
+            for depth, block in enumerate(transformer.transformer_blocks):
+                name = f"up_blocks.{block_index}.attentions.{index}.transformer_blocks.{depth}.{layer}"
+                sites.append(Site(name, getattr(block, layer), transformer))
         blocks.append(sites)
     return blocks
 
@@ -124,6 +125,7 @@ class UNetHooks:
             layers = functools.cache(lambda: unet_layers(self.unet))
             reach: Reach = {
                 ATTENTION: lambda pattern: select_sites(unet_blocks(self.unet), pattern),
+                CROSS_ATTENTION: lambda pattern: select_sites(unet_blocks(self.unet, "attn2"), pattern),
                 CONVOLUTION: lambda pattern: select_layers(layers().convolutions, pattern, roles=layers().roles),
                 FEATURE_SIZE: lambda pattern: select_layers(layers().maps, pattern, roles=layers().roles),
             }
@@ -133,7 +135,7 @@ class UNetHooks:
             awake: list[SiteHook | Cut] = [self._hook(*each) for each in zip(sites, owners, strict=True)]
             cut = modules_after(self.unet, sites[-1]) if sites else []
             awake += [self._cut(module) for module in cut]
-            with self._layers(convolutions, maps, cut):
+            with self._layers(convolutions, maps, cut), self._watched(placed[CROSS_ATTENTION]):
                 try:
                     for hook in awake:
                         hook.is_awake = True
@@ -149,10 +151,16 @@ class UNetHooks:
         if not convolutions and not maps:
             yield
             return
-        # a graph that was compiled without these hooks does not look for them (torch 2.4 and 2.5 cannot set it aside)
-        eager = getattr(torch.compiler, "set_stance", nullcontext)("force_eager")
         layers = unet_layers(self.unet)
-        with eager, steered_layers(layers, self.steering, convolutions=convolutions, maps=maps, cut=cut):
+        with _eager(), steered_layers(layers, self.steering, convolutions=convolutions, maps=maps, cut=cut):
+            yield
+
+    @contextmanager
+    def _watched(self, sites: list[Site]) -> Generator[None, None, None]:
+        if not sites:
+            yield
+            return
+        with _eager(), watched(sites, self.steering):
             yield
 
     def _hook(self, site: Site, owner: Callable[..., Tensor]) -> SiteHook:
@@ -176,6 +184,11 @@ class UNetHooks:
 
             self._undo.enter_context(replaced(module, "forward", make))
         return self._cuts[module]
+
+
+def _eager() -> AbstractContextManager[Any]:
+    # a graph that was compiled without these hooks does not look for them (torch 2.4 and 2.5 cannot set it aside)
+    return getattr(torch.compiler, "set_stance", nullcontext)("force_eager")
 
 
 def _owner(site: Site) -> Callable[..., Tensor]:

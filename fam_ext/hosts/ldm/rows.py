@@ -9,6 +9,7 @@ from torch import Tensor
 
 from fam_ext.errors import UnsupportedModelError
 from fam_ext.hosts.base import LateChecks
+from fam_ext.hosts.steering import Row
 
 NEAR = 1e-4
 """By how much of its length a row may be less like the picture of the host's order than like another."""
@@ -20,15 +21,21 @@ DOUBT = (
 )
 
 
-def layout_of(cond: Any, batch: int) -> list[int] | None:  # noqa: ANN401
-    """Return the picture of each row that A1111's CFGDenoiser gives the network at one state, in order: each picture's
-    conditional rows (more than one under AND), the unconditional ones, and those of an edit model once more. None where
-    `cond` is not its own."""
+NO_LAYOUT = (
+    "FAM cannot tell which rows of the batch are unconditional; disable the extension that changes the batch, or "
+    "choose another method"
+)
+
+
+def layout_of(cond: Any, batch: int) -> list[Row] | None:  # noqa: ANN401
+    """Return the rows that A1111's CFGDenoiser gives the network at one state, in order: each picture's conditional
+    ones (more than one under AND), the unconditional ones, and those of an edit model once more. None where `cond` is
+    not its own."""
     parts = getattr(cond, "batch", None)
     if not isinstance(parts, list) or len(parts) != batch:
         return None
-    conditional = [picture for picture, words in enumerate(parts) for _ in words]
-    return [*conditional, *range(batch), *range(batch)]
+    conditional = [(picture, False) for picture, words in enumerate(parts) for _ in words]
+    return [*conditional, *[(picture, True) for picture in range(batch)] * 2]
 
 
 def rows_of(network_input: Tensor, latent: Tensor, *, order: Tensor | None, checks: LateChecks) -> Tensor:

@@ -23,9 +23,9 @@ from fam_ext.errors import (
 )
 from fam_ext.hosts.base import replaced
 from fam_ext.hosts.layers import Layer, Layers, select_layers, steered_layers
-from fam_ext.hosts.ldm.rows import rows_of
+from fam_ext.hosts.ldm.rows import NO_LAYOUT, rows_of
 from fam_ext.hosts.sites import Site, select_sites
-from fam_ext.hosts.steering import Reach, Steering
+from fam_ext.hosts.steering import Reach, Row, Steering
 from fam_ext.methods.base import NATIVE, OFF, TARGET, Condition, Pass
 from fam_ext.methods.capabilities import ATTENTION, CONVOLUTION, FEATURE_SIZE
 
@@ -186,7 +186,7 @@ class UNetHook:
         self.traits = traits
         self.previous = previous
         self._is_inside = False
-        self._orders: dict[tuple[int, ...], Tensor] = {}
+        self._orders: dict[tuple[Row, ...], tuple[Tensor, Tensor]] = {}
 
     def __call__(self, x: Tensor, timesteps: Any = None, context: Any = None, y: Any = None, **kwargs: Any) -> Tensor:  # noqa: ANN401
         steering = self.steering
@@ -200,22 +200,30 @@ class UNetHook:
                     return self.previous(x, timesteps, context, y=y, **kwargs)
                 return self._other(latent, level, x, condition.given, is_here=level is here)
 
-        order = self._order(x)
+        order, uncond = self._order(x)
         self._is_inside = True
+
+        def find_uncond() -> Tensor:
+            if uncond is None:
+                raise UnsupportedModelError(NO_LAYOUT)
+            return uncond
+
         try:
             find_rows = functools.partial(rows_of, x, state, order=order, checks=steering.checks)
-            condition = Condition(find_rows, (timesteps, context, y))
+            condition = Condition(find_rows, (timesteps, context, y), find_uncond)
             return steered.around_model(call, x, here, condition)
         finally:
             self._is_inside = False
 
-    def _order(self, x: Tensor) -> Tensor | None:
-        """Return the pictures of these rows as the host orders them, on their device: sent there once."""
+    def _order(self, x: Tensor) -> tuple[Tensor, Tensor] | tuple[None, None]:
+        """Return the pictures of these rows as the host orders them, and which are unconditional, on their device: sent
+        there once."""
         rows = self.steering.next_rows(x.shape[0])
         if rows is None:
-            return None
+            return None, None
         if rows not in self._orders:
-            self._orders[rows] = torch.tensor(rows, device=x.device)
+            pictures, uncond = zip(*rows, strict=True)
+            self._orders[rows] = torch.tensor(pictures, device=x.device), torch.tensor(uncond, device=x.device)
         return self._orders[rows]
 
     def _other(self, latent: Tensor, level: NoiseLevel, x: Tensor, given: Any, *, is_here: bool) -> Tensor:  # noqa: ANN401

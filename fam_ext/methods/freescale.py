@@ -1,0 +1,107 @@
+"""FreeScale (Qiu et al., ICCV 2025, arXiv 2412.09626): phases, and attention of two scales at once."""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Sequence
+
+import torch
+from torch import Tensor
+from torch.nn.functional import scaled_dot_product_attention
+
+from fam_ext.core.config import FamConfig
+from fam_ext.core.schedule import NoiseLevel, Size
+from fam_ext.methods.ablation import SkipResidualPass
+from fam_ext.methods.base import TARGET, Call, Condition, Kernel, Method, Pass, Patch, Pictures, Stage
+from fam_ext.methods.capabilities import ATTENTION, CONVOLUTION
+from fam_ext.methods.demofusion import blurred, phases
+from fam_ext.methods.scalecrafter import dilated
+from fam_ext.methods.views import jitter, windows
+
+SITES = "down_blocks.2.resnets.*,mid_block.*"
+"""Theirs in SDXL, but for one downsampler."""
+
+
+class FreeScale(Method):
+    """One phase for each multiple of the native size, each from the picture before, enlarged in pixels and diffused to
+    rho = `start` (theirs: after 30 % of the steps).
+
+    - The skip residual: before each step z <- (1 - c) z + c z~_t, c = (0.5 + 0.5 cos(pi (1 - rho)))^`pull`.
+    - Restrained dilation: the convolutions at `sites` are dilated by the scale until rho = `end` (theirs: 35 of 50).
+    - Scale fusion: self-attention is global - G(global) + G(local), G a Gaussian of side 2 s - 1 and `sigma` tokens on
+      the grid, s the scale; local is the mean over windows of the native grid that overlap by a half and are shifted
+      at random. So the layout is what a window says, and the detail what the whole picture does.
+
+    Where ours departs: attention is fused in the up-blocks only (hosts reach no other); shifts are the level's own;
+    steps are counted in rho; FreeU, and the mask that lets a user give some regions more detail, are left out.
+    """
+
+    def __init__(
+        self,
+        config: FamConfig,
+        *,
+        start: float = 0.7,
+        pull: float = 2.0,
+        end: float = 0.3,
+        sigma: float = 1.0,
+        sites: str = SITES,
+    ) -> None:
+        super().__init__(config)
+        self.start = start
+        self.pull = pull
+        self.end = end
+        self.sigma = sigma
+        self.sites = sites
+
+    def stages(self, size: Size, native: Size) -> Sequence[Stage]:
+        return [Stage(each, start=self.start, upsample="pixel_bicubic") for each in phases(size, native)]
+
+    def begin(self, stage: Stage, pictures: Pictures) -> Pass:
+        return FreeScalePass(pictures, self)
+
+
+class FreeScalePass(SkipResidualPass):
+    """See `FreeScale`."""
+
+    def __init__(self, pictures: Pictures, method: FreeScale) -> None:
+        super().__init__(pictures)
+        self.method = method
+        self.power = method.pull
+        sides = zip(pictures.noise.shape[-2:], pictures.native.shape[-2:], strict=True)
+        self.scales = [max(1.0, side / native) for side, native in sides]
+        self._level: NoiseLevel | None = None
+        """Of the call that runs now."""
+
+    def around_model(self, call: Call, latent: Tensor, level: NoiseLevel, condition: Condition) -> Tensor:
+        self._level = level
+        return call(latent, level, condition)
+
+    def patches(self) -> Sequence[Patch]:
+        return [Patch(CONVOLUTION, self.method.sites, self.convolve), Patch(ATTENTION, "*", self.attend)]
+
+    def convolve(self, site: str, feature_map: Tensor, kernel: Kernel, *, size: Size, phase: str) -> Tensor | None:
+        """See `methods.base.Convolve`."""
+        if phase != TARGET or self._level is None or self.pictures.rho(self._level) <= self.method.end:
+            return None
+        return dilated(kernel, feature_map, self.scales)
+
+    def attend(
+        self, site: str, q: Tensor, k: Tensor, v: Tensor, *, size: Size, scale: float | None, phase: str
+    ) -> Tensor | None:
+        """See `methods.base.Attend`: the layout of windows, the detail of the whole."""
+        if phase != TARGET or self._level is None:
+            return None
+        overall = scaled_dot_product_attention(q, k, v, scale=scale)
+        height, width = (max(1, round(side / by)) for side, by in zip(size, self.scales, strict=True))
+        stride = max(1, height // 2), max(1, width // 2)
+        views = windows(size, (height, width), stride, shift=jitter(self._level, (stride[0] // 2, stride[1] // 2)))
+        total, count = (torch.zeros_like(each.unflatten(2, size)) for each in (overall, overall[:1, :1, :, :1]))
+        for rows, columns in views:
+            own_q, own_k, own_v = (each.unflatten(2, size)[:, :, rows, columns].flatten(2, 3) for each in (q, k, v))
+            said = scaled_dot_product_attention(own_q, own_k, own_v, scale=scale)
+            total[:, :, rows, columns] += said.unflatten(2, (height, width))
+            count[:, :, rows, columns] += 1
+        difference = (total / count).flatten(2, 3) - overall
+        side = 2 * math.ceil(max(self.scales)) - 1
+        maps = difference.mT.flatten(1, 2).unflatten(-1, size)  # heads and depth as channels
+        return overall + blurred(maps, side, self.method.sigma).flatten(-2).unflatten(1, (q.shape[1], -1)).mT

@@ -16,7 +16,7 @@ from fam_ext.comparison.results import PAGE, Attention, Results, write_whole
 from fam_ext.errors import PictureError
 from fam_ext.jobs import compare
 from fam_ext.jobs.walk import shown
-from fam_ext.metadata.pictures import decode
+from fam_ext.metadata.pictures import MAX_SIDE, decode
 from fam_ext.methods.catalog import METHODS
 
 MOST_BYTES = 15_000_000
@@ -97,6 +97,8 @@ def _picture_url(path: Path, kind: str, quality: int) -> str:
         image = decode(path.read_bytes()).image.convert("RGB")
     except OSError as error:
         raise PictureError(f"{shown(path)} cannot be read ({error.strerror}); run the same command again") from None
+    if max(image.size) > MAX_SIDE.get(kind.upper(), max(image.size)):
+        kind = "JPEG"
     buffer = io.BytesIO()
     image.save(buffer, kind, quality=quality)
     return f"data:image/{kind.lower()};base64,{base64.b64encode(buffer.getvalue()).decode('ascii')}"

@@ -13,7 +13,7 @@ from pathlib import Path
 from fam_ext.errors import ConfigError, UsageError
 from fam_ext.jobs.plan import check_job, plan_file
 from fam_ext.jobs.settings import request_for
-from fam_ext.jobs.size import target_size
+from fam_ext.jobs.size import is_capped, target_size
 from fam_ext.jobs.walk import shown, walk
 from fam_ext.metadata.infotext import Infotext
 from fam_ext.methods.capabilities import STANDALONE
@@ -133,7 +133,9 @@ def rows_of_pictures(job: Job, scales: Sequence[float]) -> list[Row]:
         first, path = planned[0], Path(candidate.path)
         assert first.request is not None
         digest = hashlib.sha256(path.read_bytes()).hexdigest()
-        rows.append(Row(candidate.key, shown(candidate.key), first.request, path, digest, first.native, first.notes))
+        row = Row(candidate.key, shown(candidate.key), first.request, path, digest, first.native, first.notes)
+        request_of(row, first.native, row.request.method, max(scales))
+        rows.append(row)
     if not rows:
         raise UsageError(f"{', '.join(map(shown, job.places.inputs))} hold no picture; name pictures or their folder")
     keys = _unique([row.key.rpartition(".")[0] or row.key for row in rows])
@@ -141,8 +143,16 @@ def rows_of_pictures(job: Job, scales: Sequence[float]) -> list[Row]:
 
 
 def request_of(row: Row, native: tuple[int, int], method: str, scale: float) -> HiresRequest:
-    """Return the request of a cell, for a native picture of size (height, width)."""
-    size, _ = target_size(native, SizeRule(scale=scale))
+    """Return the request of a cell, for a native picture of size (height, width). Raises `UsageError` for one that is
+    too large for a page."""
+    rule = SizeRule(scale=scale)
+    if is_capped(native, rule):
+        area = native[0] * native[1] * scale**2 / 1e6
+        raise UsageError(
+            f"{row.title} at {scale:g}x is {area:.0f} MP; a page takes pictures of at most {rule.max_megapixels:g} MP, "
+            "so choose smaller --scales"
+        )
+    size, _ = target_size(native, rule)
     return dataclasses.replace(row.request, size=size, method=method)
 
 

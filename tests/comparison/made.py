@@ -36,9 +36,7 @@ def write(folder, file, image):
     return file
 
 
-def results(
-    folder, *, rows=("a cat", "<b>a dog</b> & a title that is far too long " * 3), scales=(2.0, 3.0), **changes
-):
+def results(folder, *, rows=("a cat", "<b>a dog</b> & </script> " + 9 * "a long title "), scales=(2.0, 3.0), **changes):
     """A whole folder; `fam` has maps, and its peak memory is known."""
     found = Results(folder, {"model": "toy", "device": "cpu", "dtype": "float32"})
     sheet, peaks = atlas(own_maps())

@@ -1,12 +1,14 @@
 """`fam-hires compare` onto a page: a toy model makes the pictures."""
 
 import json
+from itertools import pairwise
 from pathlib import Path
 
 import pytest
 from PIL import Image
 
 from fam_ext import cli
+from tests.fake_device import DEVICE, FakeDevice, moved
 from tests.hosts import toys
 
 COMMAND = ["--methods", "direct,fam", "--steps", 3, "--device", "cpu"]
@@ -100,6 +102,35 @@ def test_looking_on_changes_no_pixel(model, tmp_path, capsys):
 
 
 @pytest.mark.slow
+def test_maps_are_recorded_on_any_device_without_a_copy_in_a_step():
+    import torch
+
+    from fam_ext import hires
+    from fam_ext.comparison.attention import Watch
+    from fam_ext.hosts.diffusers.host import DiffusersHost
+
+    def recorded(pipe, device):
+        host, watch, counts = DiffusersHost(pipe, name="toy", device=device, dtype=torch.float32), Watch(), []
+        sampling = hires.Sampling("a cat", steps=4)
+        native = hires.generate_native(host, size=(64, 64), sampling=sampling)
+        step = hires.Callbacks(lambda done, total: counts.append(dict(fake.counts)))
+        hires.upscale(host, native, size=(96, 128), sampling=sampling, around=watch.around, callbacks=step)
+        return watch.maps(), counts
+
+    fake = FakeDevice()
+    here, _ = recorded(toys.sd_pipeline(), torch.device("cpu"))
+    with fake:
+        there, counts = recorded(moved(toys.sd_pipeline()), DEVICE)
+    assert (here.step, here.site) == (there.step, there.site) and here.rho <= 0.5
+    assert here.native.shape[1:] == (2, 2) and here.target.shape[1:] == here.modulated.shape[1:] == (3, 4)
+    for name in ("native", "target", "modulated"):
+        assert torch.allclose(getattr(here, name), getattr(there, name), atol=1e-4)
+        assert torch.allclose(getattr(here, name).flatten(1).mean(1), torch.ones(64), atol=1e-4)
+    later = [{name: after.get(name, 0) - before.get(name, 0) for name in after} for before, after in pairwise(counts)]
+    assert all(each.get("to_device", 0) == 0 and each.get("sync", 0) <= 1 for each in later)
+
+
+@pytest.mark.slow
 def test_one_that_fails_is_told_and_tried_again(model, tmp_path, capsys, monkeypatch):
     from fam_ext import standalone
     from fam_ext.errors import OutOfMemoryError
@@ -165,11 +196,13 @@ def test_what_the_model_or_the_sampler_cannot_do_is_said_before_anything_is_made
         (["a.png", "--scales", "2", "--out", "x.html"], "give a folder as --out"),
         (["a.png", "--scales", "2", "--overwrite"], "give a folder as --out"),
         (["--prompts", "many.txt", "--scales", "2,3"], "choose at most 256"),
+        (["large.png", "--scales", "2,9"], "large.png at 9x is 81 MP; a page takes pictures of at most 64 MP"),
     ],
 )
 def test_bad_input_is_one_sentence_before_a_model_is_loaded(tmp_path, capsys, monkeypatch, words, sentence):
     noise(tmp_path / "a.png")
     (tmp_path / "bad.png").write_bytes(b"\xff\xfe\xfd")
+    Image.new("RGB", (1000, 1000)).save(tmp_path / "large.png")
     (tmp_path / "empty").mkdir()
     (tmp_path / "p.txt").write_text("a cat\n")
     (tmp_path / "blank.txt").write_text(" \n\n")

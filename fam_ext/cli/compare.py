@@ -45,9 +45,7 @@ _ONE_FILE = (".html", ".htm", ".png")
 def compare(
     given: Annotated[
         list[str] | None,
-        typer.Argument(
-            help="Pictures and folders. Two with nothing to make: BEFORE and AFTER.", metavar="[PICTURE...]"
-        ),
+        typer.Argument(help="Pictures and folders. Two with nothing to make: BEFORE and AFTER.", metavar="PICTURE..."),
     ] = None,
     output: Annotated[
         str | None,
@@ -55,17 +53,17 @@ def compare(
             "--out",
             "--output",
             "-o",
-            help="A folder for the page and the pictures, or one file. [default: compare; BEFORE and AFTER: "
-            "compare.html; one picture: compare.png]",
+            help="A folder for the page and the pictures, or one file (default: compare; of BEFORE and AFTER "
+            "compare.html; of one picture compare.png).",
         ),
     ] = None,
     overwrite: Annotated[bool, typer.Option("--overwrite", help="Replace the one file where it exists.")] = False,
     methods: Annotated[
         str | None,
-        typer.Option(help=f"Comma-separated; each of {', '.join(METHODS)}. [default: {DEFAULT_METHODS}]"),
+        typer.Option(help=f"Comma-separated; each of {', '.join(METHODS)}. (default: {DEFAULT_METHODS})"),
     ] = None,
     scales: Annotated[
-        str | None, typer.Option(help="Comma-separated: every picture at each. [default: the scale]")
+        str | None, typer.Option(help="Comma-separated: every picture at each (default: the scale).")
     ] = None,
     prompts: Annotated[
         str | None, typer.Option(help="A text file with a prompt on each line: pictures made from these.")
@@ -76,11 +74,11 @@ def compare(
 ) -> None:
     """Compare methods on a page: pictures or prompts by methods, at scales; the same command again resumes.
 
-    The page has a lens over all methods, a slider between any two, spectra, times and attention. It lies in the folder
-    --out with results.json and the full pictures. Settings of pictures come from their metadata.
+    The page shows a lens over all methods, a slider between two, spectra, times, attention; --out is its folder.
 
-    BEFORE and AFTER, two pictures or two folders, are compared as they are. One picture without --scales is put on one
-    sheet, native and plain resize beside the methods.
+    BEFORE and AFTER, two pictures or two folders, are compared as they are, on a page.
+
+    One picture without --scales, and with no folder as --out, is put on one sheet.
     """
     inputs = given or []
     is_file = output is None or Path(output).suffix.lower() in _ONE_FILE

@@ -1,6 +1,6 @@
 """What a point of the picture attends to: the paper's Fig. 4, recorded at one layer and one step of a real pass.
 
-A `Watch` wraps a method and looks on; what the network is given does not change by it.
+A `Watch` looks on at a method's pass; what the network is given does not change by it.
 """
 
 from __future__ import annotations
@@ -14,10 +14,9 @@ from PIL import Image
 from torch import Tensor
 from torch.nn.functional import interpolate
 
-from fam_ext.core.guide import GuideReport
 from fam_ext.core.resize import matrices_on, resize_grid
 from fam_ext.core.schedule import NoiseLevel, Size
-from fam_ext.methods.base import NATIVE, TARGET, Attend, Call, Condition, Enlarge, Method, Pass, Patch, Pictures, Stage
+from fam_ext.methods.base import NATIVE, TARGET, Attend, Call, Condition, Method, Pass, Patch, Pictures, Stage
 from fam_ext.methods.capabilities import ATTENTION
 
 QUERIES = 8
@@ -79,9 +78,50 @@ class Watch:
         self._strength, self._interp = 0.0, "bilinear"
 
     def around(self, method: Method) -> Method:
-        """Return `method`, looked on at."""
+        """Return `method`, looked on at: its passes answer as before."""
         self._strength, self._interp = method.config.attention, method.config.am_interp
-        return _Watched(method, self)
+        begin = method.begin
+
+        def watched(stage: Stage, pictures: Pictures) -> Pass:
+            return self._attached(begin(stage, pictures))
+
+        method.begin = watched
+        return method
+
+    def _attached(self, steered: Pass) -> Pass:
+        before_step, around_model, patches = steered.before_step, steered.around_model, steered.patches
+
+        def count(state: Tensor, level: NoiseLevel) -> Tensor:
+            self.step += 1
+            return before_step(state, level)
+
+        def note(call: Call, latent: Tensor, level: NoiseLevel, condition: Condition) -> Tensor:
+            self.begin_call(steered.pictures.rho(level))
+            return around_model(call, latent, level, condition)
+
+        def seen() -> Sequence[Patch]:
+            return [
+                replace(patch, act=functools.partial(self._attend, patch.act)) if patch.place == ATTENTION else patch
+                for patch in patches()
+            ]
+
+        steered.before_step, steered.around_model, steered.patches = count, note, seen
+        return steered
+
+    def _attend(
+        self,
+        attend: Attend,
+        site: str,
+        q: Tensor,
+        k: Tensor,
+        v: Tensor,
+        *,
+        size: Size,
+        scale: float | None,
+        phase: str,
+    ) -> Tensor | None:
+        self.look(site, q, k, size=size, scale=scale, phase=phase)
+        return attend(site, q, k, v, size=size, scale=scale, phase=phase)
 
     def begin_call(self, rho: float) -> None:
         """Note that the network is called at `rho`."""
@@ -165,69 +205,3 @@ def atlas(maps: Maps) -> tuple[Image.Image, list[float]]:
             sheet.paste(Image.fromarray(grey.round().to(torch.uint8).numpy()), (left, top))
             left += each.shape[2]
     return sheet, [float(f"{peak:.4g}") for peak in peaks.tolist()]
-
-
-class _Watched(Method):
-    """See `Watch`."""
-
-    def __init__(self, method: Method, watch: Watch) -> None:
-        super().__init__(method.config)
-        self.method = method
-        self.watch = watch
-        self.wants_record = method.wants_record
-
-    def stages(self, size: Size, native: Size) -> Sequence[Stage]:
-        return self.method.stages(size, native)
-
-    def begin(self, stage: Stage, pictures: Pictures) -> Pass:
-        return _WatchedPass(self.method.begin(stage, pictures), self.watch)
-
-    def enlarge(self, image: Image.Image, stage: Stage, larger: Enlarge) -> Image.Image:
-        return self.method.enlarge(image, stage, larger)
-
-
-class _WatchedPass(Pass):
-    """See `Watch`."""
-
-    def __init__(self, steered: Pass, watch: Watch) -> None:
-        super().__init__(steered.pictures)
-        self.steered = steered
-        self.watch = watch
-
-    def initial(self, level: NoiseLevel) -> Tensor:
-        return self.steered.initial(level)
-
-    def before_step(self, state: Tensor, level: NoiseLevel) -> Tensor:
-        self.watch.step += 1
-        return self.steered.before_step(state, level)
-
-    def around_model(self, call: Call, latent: Tensor, level: NoiseLevel, condition: Condition) -> Tensor:
-        self.watch.begin_call(self.pictures.rho(level))
-        return self.steered.around_model(call, latent, level, condition)
-
-    def patches(self) -> Sequence[Patch]:
-        return [
-            replace(patch, act=functools.partial(self._attend, patch.act)) if patch.place == ATTENTION else patch
-            for patch in self.steered.patches()
-        ]
-
-    def _attend(
-        self,
-        attend: Attend,
-        site: str,
-        q: Tensor,
-        k: Tensor,
-        v: Tensor,
-        *,
-        size: Size,
-        scale: float | None,
-        phase: str,
-    ) -> Tensor | None:
-        self.watch.look(site, q, k, size=size, scale=scale, phase=phase)
-        return attend(site, q, k, v, size=size, scale=scale, phase=phase)
-
-    def finish(self, latent: Tensor) -> Tensor:
-        return self.steered.finish(latent)
-
-    def ran(self) -> GuideReport:
-        return self.steered.ran()

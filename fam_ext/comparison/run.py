@@ -75,7 +75,7 @@ def make(shop: Workshop, plan: Plan, results: Results) -> int:
     """
     asked = _asked(shop, plan)
     todo = _missing(shop, asked, results)
-    _check(shop.host, [each.request for each in todo], recorded=any(each.row.path is None for each in todo))
+    check(shop.host, [each.request for each in todo], recorded=any(each.row.path is None for each in todo))
     for row in plan.rows:
         missing = [each for each in todo if each.row is row]
         known = results.natives.get(row.key)
@@ -118,7 +118,7 @@ def _missing(shop: Workshop, asked: list[_Asked], results: Results) -> list[_Ask
     return todo
 
 
-def _check(host: DiffusersHost, requests: list[HiresRequest], *, recorded: bool) -> None:
+def check(host: DiffusersHost, requests: list[HiresRequest], *, recorded: bool) -> None:
     """Raise the error of a method that `host` or a sampler cannot do: each is set up on a tiny latent, and not run."""
     small = torch.zeros(1, host.latent_channels, _SMALL, _SMALL)
     record = NativeRecord() if recorded else None

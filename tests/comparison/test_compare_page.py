@@ -8,6 +8,8 @@ import pytest
 from PIL import Image
 
 from fam_ext import cli
+from fam_ext.methods.catalog import METHODS
+from fam_ext.options.request import HiresRequest
 from tests.fake_device import DEVICE, FakeDevice, moved
 from tests.hosts import toys
 
@@ -129,6 +131,22 @@ def test_maps_are_recorded_on_any_device_without_a_copy_in_a_step():
         assert torch.allclose(getattr(here, name).flatten(1).mean(1), torch.ones(64), atol=1e-4)
     later = [{name: after.get(name, 0) - before.get(name, 0) for name in after} for before, after in pairwise(counts)]
     assert all(each.get("to_device", 0) == 0 and each.get("sync", 0) <= 1 for each in later)
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize("pipe", [toys.sd_pipeline, toys.sdxl_pipeline])
+def test_every_method_passes_the_check_on_models_that_can_run_it(pipe):
+    import torch
+
+    from fam_ext.comparison.run import check
+    from fam_ext.hosts.diffusers.host import DiffusersHost
+
+    host = DiffusersHost(pipe(), name="toy", device=torch.device("cpu"), dtype=torch.float32)
+    requests = [
+        HiresRequest(size=size, method=method, steps=3) for method in METHODS for size in ((128, 128), (96, 64))
+    ]
+    check(host, requests, recorded=True)
+    assert not host._hooks.steering.active
 
 
 @pytest.mark.slow

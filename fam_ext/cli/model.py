@@ -1,4 +1,4 @@
-"""Commands that need a model at hand: generate, compare, demo, bench. Torch is imported inside them."""
+"""Commands that need a model at hand: generate, demo, bench. Torch is imported inside them."""
 
 from __future__ import annotations
 

@@ -17,7 +17,7 @@ from fam_ext.core.guide import GuideReport, NativeRecord, seeded_noise
 from fam_ext.core.schedule import NoiseLevel, Size
 from fam_ext.errors import NonFiniteLatentError, PictureError, UsageError
 from fam_ext.hosts.base import Host, Prompt, Sampler
-from fam_ext.methods.base import Enlarge, Pass, Stage
+from fam_ext.methods.base import Enlarge, Method, Pass, Stage
 from fam_ext.methods.catalog import FAM, entry_for
 from fam_ext.recipe import GRID, Source, enlarge
 
@@ -96,6 +96,7 @@ def upscale(
     tile: int | None = None,
     low_memory: bool = False,
     larger: Enlarge | None = None,
+    around: Callable[[Method], Method] | None = None,
     callbacks: Callbacks | None = None,
 ) -> Upscaled:
     """Return `image` made again at `size` (height, width) in pixels, by `method` (a name of `methods.catalog`).
@@ -104,11 +105,13 @@ def upscale(
     `generate_native`, whose record AM then attends to. `size` is in multiples of 8, not smaller than the picture; its
     aspect ratio may differ. The same seed gives the same picture. `tile` is the VAE's tile in pixels (None: when
     large, 0: never); `low_memory` trades speed for memory. `larger` enlarges without diffusion where a method asks for
-    that, and makes the reference where `upsample` is "auto" (None: by Lanczos, and by bicubic). Raises `PictureError`,
-    `UsageError`, `UnsupportedSamplerError`, `NonFiniteLatentError`, `Cancelled`.
+    that, and makes the reference where `upsample` is "auto" (None: by Lanczos, and by bicubic). `around` may wrap the
+    method, to look on. Raises `PictureError`, `UsageError`, `UnsupportedSamplerError`, `NonFiniteLatentError`,
+    `Cancelled`.
     """
     config, callbacks, began = config or FamConfig(), callbacks or Callbacks(), time.perf_counter()
     maker = entry_for(method, host.gives, where=f"the host of {host.name}").load()(config)
+    maker = maker if around is None else around(maker)
     native = image if isinstance(image, Native) else _encoded(host, image, tile=tile)
     _check_size(size, native.image)
     studio = _Studio(host, sampling, tile=tile, low_memory=low_memory, callbacks=callbacks, larger=larger)

@@ -6,7 +6,7 @@ import dataclasses
 import logging
 import os
 import time
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -21,6 +21,7 @@ from fam_ext.hosts.diffusers.load import pick_device, pick_dtype, quiet_librarie
 from fam_ext.hosts.diffusers.prompts import split_extra_networks
 from fam_ext.hosts.memory import peak_memory, watch_memory
 from fam_ext.jobs.contract import Progress, Ran, Rendered
+from fam_ext.methods.base import Method
 from fam_ext.methods.capabilities import PIXELS
 from fam_ext.methods.catalog import METHODS
 from fam_ext.options.request import HiresRequest
@@ -159,13 +160,15 @@ class DiffusersRenderer:
 
 def render_on(
     host: DiffusersHost,
-    image: Image.Image,
+    image: Image.Image | hires.Native,
     request: HiresRequest,
     progress: Progress,
     *,
     upscaler: Upscaler | None = None,
+    around: Callable[[Method], Method] | None = None,
 ) -> Rendered:
-    """Return `image` (RGB, upright) at `request.size`, made by `host`, with what ran. Errors as `hires.upscale`.
+    """Return `image` (RGB, upright) at `request.size`, made by `host`, with what ran. Errors as `hires.upscale`, which
+    has `around` too.
 
     `upscaler` enlarges where the method asks for that, and makes the reference where `upsample` is "auto".
     """
@@ -186,6 +189,7 @@ def render_on(
             tile=request.tile,
             low_memory=request.low_memory,
             larger=None if upscaler is None else larger,
+            around=around,
             callbacks=hires.Callbacks(progress.step, progress.cancelled),
         )
     )

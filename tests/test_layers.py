@@ -30,7 +30,14 @@ METADATA = {"PIL", "fam_ext.metadata", "fam_ext.options", "fam_ext.samplers.name
 HOSTS = {"torch", "fam_ext.core", "fam_ext.hosts", "fam_ext.samplers"}
 HOSTS |= {"fam_ext.methods.base", "fam_ext.methods.capabilities"}
 WEBUI = {"modules", "modules_forge", "backend", "gradio", "fastapi", "torch", "numpy", "PIL"}
-STANDALONE = {"fam_ext.standalone", "fam_ext.bench", "fam_ext.compare", "fam_ext.demo", "fam_ext.terminal"}
+STANDALONE = {
+    "fam_ext.standalone",
+    "fam_ext.bench",
+    "fam_ext.compare",
+    "fam_ext.comparison",
+    "fam_ext.demo",
+    "fam_ext.terminal",
+}
 
 # who -> what it may import anywhere in its code: ours by prefix, others by top-level name. The longest name that fits
 # a file counts. What only a function may import (a host's own library, an optional package) is in LAZY
@@ -71,6 +78,13 @@ ALLOWED: dict[str, set[str]] = {
         *(HOSTS | METADATA),
         *("fam_ext.hires", "fam_ext.recipe", "fam_ext.weights", "fam_ext.jobs.contract"),
         *("fam_ext.upscalers", "fam_ext.methods.catalog"),
+    },
+    "comparison": {*JOBS, "fam_ext.comparison"},
+    "comparison/spectrum.py": {"PIL", "numpy"},
+    "comparison/attention.py": {"PIL", "torch", "fam_ext.core", "fam_ext.methods"},
+    "comparison/run.py": {
+        *(JOBS | HOSTS),
+        *("fam_ext.comparison", "fam_ext.compare", "fam_ext.hires", "fam_ext.standalone", "fam_ext.upscalers"),
     },
     "demo": {*JOBS, "torch", "fam_ext.demo", "fam_ext.compare", "fam_ext.weights"},
     "cli": {*JOBS, *STANDALONE, "typer", "fam_ext.cli", "fam_ext.methods.catalog"},

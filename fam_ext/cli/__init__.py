@@ -13,7 +13,7 @@ from typing import Annotated
 import typer
 
 from fam_ext import __version__
-from fam_ext.cli import inspect, model, report, trial, upscale
+from fam_ext.cli import compare, inspect, model, report, trial, upscale
 from fam_ext.cli.presets import presets_app
 from fam_ext.cli.progress import Interrupted, clock, handling, interrupted, silence
 from fam_ext.errors import FamError, OutputError
@@ -31,7 +31,7 @@ app = typer.Typer(
 app.command()(upscale.upscale)
 app.command("try")(trial.try_presets)
 app.command()(model.generate)
-app.command()(model.compare)
+app.command()(compare.compare)
 app.command()(inspect.inspect)
 app.command()(report.report)
 app.command("retry-failed")(report.retry)

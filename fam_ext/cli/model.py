@@ -1,4 +1,4 @@
-"""Commands that need a model at hand: generate, compare, demo, bench. Torch is imported inside them."""
+"""Commands that need a model at hand: generate, demo, bench. Torch is imported inside them."""
 
 from __future__ import annotations
 
@@ -20,12 +20,10 @@ from fam_ext.cli.options import takes
 from fam_ext.cli.upscale import renderer_of
 from fam_ext.core.config import FamConfig
 from fam_ext.errors import OutputError, UsageError
-from fam_ext.jobs.compare_page import pairs, write_page
 from fam_ext.jobs.contract import Progress, Ran
 from fam_ext.jobs.settings import request_for
 from fam_ext.metadata import pictures
 from fam_ext.metadata.infotext import Infotext
-from fam_ext.methods.catalog import METHODS
 from fam_ext.options import resolve
 from fam_ext.options.field import CLI, options_of
 from fam_ext.options.presets import PresetStore
@@ -97,91 +95,6 @@ def generate(
 def _words(said: dict[str, Any]) -> dict[str, Any]:
     """Return what was said of the picture: without the renderer's options."""
     return {name: value for name, value in said.items() if name not in {spec.name for spec in _RENDERER}}
-
-
-@takes([*(spec for spec in _SIZES if spec.name == "scale"), *_MADE, *_PRESET, *_RENDERER])
-def compare(
-    picture: Annotated[str, typer.Argument(help="A picture, or what was BEFORE: a picture or a folder.")],
-    after: Annotated[
-        str | None, typer.Argument(help="What it became: a picture, or a folder of the same names.")
-    ] = None,
-    output: Annotated[
-        str | None,
-        typer.Option("--out", "--output", "-o", help="The file to write. [default: compare.html, or compare.png]"),
-    ] = None,
-    overwrite: Annotated[bool, typer.Option("--overwrite", help="Replace the file where it exists.")] = False,
-    methods: Annotated[
-        str | None, typer.Option(help=f"Comma-separated; each of {', '.join(METHODS)}. [default: direct,fam]")
-    ] = None,
-    model_config: ModelConfig = None,
-    *,
-    said: dict[str, Any],
-) -> None:
-    """Compare pictures BEFORE and AFTER on a page with a slider, a lens and their difference; folders by name.
-
-    One picture alone is made by several methods, and put side by side: native, plain resize, then each method. Its
-    prompt and settings come from its metadata.
-    """
-    if after is not None:
-        if said or methods or model_config:
-            raise UsageError("AFTER is given, so nothing is made; leave out AFTER, or the options of a making")
-        page, found, note = Path(output or "compare.html"), *pairs(Path(picture).expanduser(), Path(after).expanduser())
-        for problem in write_page(found, note, page.expanduser(), overwrite=overwrite):
-            say(problem, err=True)
-        say(f"{page}: {len(found)} compared{f'; {note}' if note else ''}")
-        return
-    _compare_methods(picture, output or "compare.png", methods or "direct,fam", model_config, said, overwrite=overwrite)
-
-
-def _compare_methods(
-    picture: str,
-    output: str,
-    methods: str,
-    model_config: str | None,
-    said: dict[str, Any],
-    *,
-    overwrite: bool,
-) -> None:
-    from fam_ext.compare import Cell, contact_sheet, structure_psnr
-    from fam_ext.jobs.plan import plan_file
-    from fam_ext.jobs.walk import walk
-
-    names = [name.strip() for name in methods.split(",") if name.strip()]
-    for name in names:
-        if name not in METHODS:
-            raise UsageError(f"--methods has {name!r}; choose from {', '.join(METHODS)}")
-    target = Path(output).expanduser()
-    if target.exists() and not overwrite:
-        raise OutputError(f"{target} exists; choose another --out, or add --overwrite")
-    renderer = renderer_of(said)
-    path = Path(picture).expanduser()
-    words = {**_words(said), "inputs": [str(path)], "output": str(target.parent)}
-    options = resolve.job(words, preset_of=PresetStore().get, renderer=renderer)
-    planned = plan_file(next(walk(options.places)), options)
-    if planned.request is None:
-        raise UsageError(f"{path.name}: {planned.problem}")
-    native = pictures.decode(path.read_bytes()).image
-
-    from fam_ext import standalone
-
-    upscaler = _upscaler(renderer)
-    host = _load(renderer, model_config)
-    height, width = planned.request.size
-    cells = [Cell(native, f"{native.width}x{native.height}"), Cell(native.resize((width, height)), "bicubic")]
-    for name in names:
-        request = dataclasses.replace(planned.request, method=name)
-        with _steps(name) as progress:
-            made = standalone.render_on(host, native, request, progress, upscaler=upscaler)
-        for note in made.ran.notes:
-            typer.echo(f"{name}: {note}", err=True)
-        structure = structure_psnr(made.image, native)
-        say(f"{name}: structure {structure:.1f} dB, {made.ran.seconds:.1f} s")
-        cells.append(Cell(made.image, f"{structure:.1f} dB, {made.ran.seconds:.1f} s"))
-    sheet = contact_sheet([cells], header=["native", "plain resize", *names], side=min(512, max(height, width)))
-    made = _write_new(_folder(str(target.parent)), target.stem, sheet, None)
-    if overwrite:
-        os.replace(made, target)
-    say(str(target if overwrite else made))
 
 
 @demo_app.command("run")

@@ -72,7 +72,7 @@ def _parameter(spec: Option) -> inspect.Parameter:
             if isinstance(default, float)
             else str(default)
         )
-        text += f" [default: {shown}]"
+        text += f" (default: {shown})"  # in brackets rich takes it for markup, and shows nothing
     names = [flag(spec), *(name for name in spec.flags if not name.startswith("--"))]
     more: dict[str, Any] = {"help": text, "show_default": False, "rich_help_panel": PANELS[spec.panel]}
     if spec.kind == "bool":

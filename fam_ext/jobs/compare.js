@@ -51,11 +51,14 @@
                 <select aria-label="Zoom">${options}</select><span class="note"></span></div>
                 <div class="view" tabindex="0" role="slider" aria-label="Before and after" aria-valuemin="0" aria-valuemax="100">
                 <div class="stage"><img class="after" alt="after"><img class="before" alt="before"><div class="line"></div>
-                <span class="label b">before</span><span class="label a">after</span></div></div>
+                <span class="label b"></span><span class="label a"></span></div></div>
                 <div class="lens" aria-hidden="true"><div></div><div></div></div></div>`;
             const find = (selector) => this.shadowRoot.querySelector(selector);
             Object.assign(this, { all: find('.all'), view: find('.view'), stage: find('.stage'), lens: find('.lens') });
             this.sources = images.map((image) => image.src);
+            images.forEach((image, index) => {
+                find(['.label.b', '.label.a'][index]).textContent = image.alt || ['before', 'after'][index];
+            });
             find('.before').src = this.sources[0];
             this.after = find('.after');
             this.after.onload = () => this.lay();

@@ -1,0 +1,209 @@
+"""`fam-hires compare`: methods and scales on a page, one picture's methods on a sheet, or BEFORE and AFTER on a page.
+Torch is imported inside."""
+
+from __future__ import annotations
+
+import dataclasses
+import os
+from pathlib import Path
+from typing import Annotated, Any
+
+import typer
+
+from fam_ext.cli.model import (
+    _MADE,
+    _PRESET,
+    _RENDERER,
+    _SIZES,
+    ModelConfig,
+    _folder,
+    _infotext,
+    _load,
+    _steps,
+    _upscaler,
+    _words,
+    _write_new,
+)
+from fam_ext.cli.options import takes
+from fam_ext.cli.upscale import renderer_of
+from fam_ext.errors import OutputError, UsageError
+from fam_ext.jobs.compare_page import pairs, write_page
+from fam_ext.metadata import pictures
+from fam_ext.methods.catalog import METHODS
+from fam_ext.options import resolve
+from fam_ext.options.job import Job
+from fam_ext.options.presets import PresetStore
+from fam_ext.options.renderer import RendererChoice
+from fam_ext.terminal import say
+
+DEFAULT_METHODS = "direct,fam"
+_ONE_FILE = (".html", ".htm", ".png")
+"""Endings by which --out names a file; anything else is a folder."""
+
+
+@takes([*(spec for spec in _SIZES if spec.name == "scale"), *_MADE, *_PRESET, *_RENDERER])
+def compare(
+    given: Annotated[
+        list[str] | None,
+        typer.Argument(help="Pictures and folders. Two with nothing to make: BEFORE and AFTER.", metavar="PICTURE..."),
+    ] = None,
+    output: Annotated[
+        str | None,
+        typer.Option(
+            "--out",
+            "--output",
+            "-o",
+            help="A folder for the page and the pictures, or one file (default: compare; of BEFORE and AFTER "
+            "compare.html; of one picture compare.png).",
+        ),
+    ] = None,
+    overwrite: Annotated[bool, typer.Option("--overwrite", help="Replace the one file where it exists.")] = False,
+    methods: Annotated[
+        str | None,
+        typer.Option(help=f"Comma-separated; each of {', '.join(METHODS)}. (default: {DEFAULT_METHODS})"),
+    ] = None,
+    scales: Annotated[
+        str | None, typer.Option(help="Comma-separated: every picture at each (default: the scale).")
+    ] = None,
+    prompts: Annotated[
+        str | None, typer.Option(help="A text file with a prompt on each line: pictures made from these.")
+    ] = None,
+    model_config: ModelConfig = None,
+    *,
+    said: dict[str, Any],
+) -> None:
+    """Compare methods on a page: pictures or prompts by methods, at scales; the same command again resumes.
+
+    The page shows a lens over all methods, a slider between two, spectra, times, attention; --out is its folder.
+
+    BEFORE and AFTER, two pictures or two folders, are compared as they are, on a page.
+
+    One picture without --scales, and with no folder as --out, is put on one sheet.
+    """
+    inputs = given or []
+    is_file = output is None or Path(output).suffix.lower() in _ONE_FILE
+    names_folder = not is_file and (len(inputs) == 1 or methods or said)
+    if scales or prompts or len(inputs) not in (1, 2) or names_folder:
+        if overwrite or (output is not None and is_file):
+            raise UsageError(
+                "a page of methods resumes in a folder of its own; give a folder as --out, without --overwrite"
+            )
+        _compare_on_page(inputs, output or "compare", methods, scales, prompts, model_config, said)
+    elif len(inputs) == 2:
+        if said or methods or model_config:
+            raise UsageError("AFTER is given, so nothing is made; leave out AFTER, or the options of a making")
+        page = Path(output or "compare.html")
+        found, note = pairs(*(Path(path).expanduser() for path in inputs))
+        for problem in write_page(found, note, page.expanduser(), overwrite=overwrite):
+            say(problem, err=True)
+        say(f"{page}: {len(found)} compared{f'; {note}' if note else ''}")
+    else:
+        _compare_on_sheet(inputs[0], output or "compare.png", methods, model_config, said, overwrite=overwrite)
+
+
+def _compare_on_page(
+    inputs: list[str],
+    output: str,
+    methods: str | None,
+    scales: str | None,
+    prompts: str | None,
+    model_config: str | None,
+    said: dict[str, Any],
+) -> None:
+    from fam_ext.comparison.page import write_page
+    from fam_ext.comparison.plan import (
+        Plan,
+        parse_methods,
+        parse_scales,
+        read_prompts,
+        rows_of_pictures,
+        rows_of_prompts,
+    )
+    from fam_ext.comparison.results import Results
+
+    names = parse_methods(methods or DEFAULT_METHODS)
+    if scales is not None and "scale" in said:
+        raise UsageError("--scale and --scales are given; leave one out")
+    sizes = parse_scales(f"{said.get('scale', 2.0)}" if scales is None else scales)
+    if inputs and prompts is not None:
+        raise UsageError("pictures and --prompts are given; leave one out")
+    if prompts is not None and "prompt" in said:
+        raise UsageError("--prompt and --prompts are given; leave one out")
+    if not inputs and prompts is None and "prompt" not in said:
+        raise UsageError("nothing is given to compare; name pictures, or give --prompt or --prompts")
+    renderer, folder = renderer_of(said), Path(output).expanduser()
+    job = _job(said, inputs or ["text"], folder, renderer)
+    if inputs:
+        rows = rows_of_pictures(job, sizes)
+    else:
+        rows = rows_of_prompts([said["prompt"]] if prompts is None else read_prompts(Path(prompts).expanduser()), job)
+    plan = Plan(rows, names, sizes)
+    results = Results.read(folder)
+    for row in rows:
+        for note in row.notes:
+            say(f"{row.title}: {note}", err=True)
+
+    from fam_ext.comparison.run import Workshop, make
+
+    upscaler = _upscaler(renderer)
+    shop = Workshop(_load(renderer, model_config), upscaler, renderer.identity, _steps, say, _infotext)
+    _folder(output)
+    failed = make(shop, plan, results)
+    page, size, quality = write_page(results)
+    say(f"{page}: {size / 1e6:.1f} MB, pictures at quality {quality}")
+    if failed:
+        say(f"{failed} could not be made; the same command tries them again", err=True)
+        raise typer.Exit(1)
+
+
+def _job(said: dict[str, Any], inputs: list[str], folder: Path, renderer: RendererChoice) -> Job:
+    words = {**_words(said), "inputs": [os.path.expanduser(path) for path in inputs], "output": str(folder)}
+    return resolve.job(words, preset_of=PresetStore().get, renderer=renderer)
+
+
+def _compare_on_sheet(
+    picture: str,
+    output: str,
+    methods: str | None,
+    model_config: str | None,
+    said: dict[str, Any],
+    *,
+    overwrite: bool,
+) -> None:
+    from fam_ext.compare import Cell, contact_sheet, structure_psnr
+    from fam_ext.comparison.plan import parse_methods
+    from fam_ext.jobs.plan import plan_file
+    from fam_ext.jobs.walk import walk
+
+    names = parse_methods(methods or DEFAULT_METHODS)
+    target = Path(output).expanduser()
+    if target.exists() and not overwrite:
+        raise OutputError(f"{target} exists; choose another --out, or add --overwrite")
+    renderer = renderer_of(said)
+    path = Path(picture).expanduser()
+    options = _job(said, [picture], target.parent, renderer)
+    planned = plan_file(next(walk(options.places)), options)
+    if planned.request is None:
+        raise UsageError(f"{path.name}: {planned.problem}")
+    native = pictures.decode(path.read_bytes()).image
+
+    from fam_ext import standalone
+
+    upscaler = _upscaler(renderer)
+    host = _load(renderer, model_config)
+    height, width = planned.request.size
+    cells = [Cell(native, f"{native.width}x{native.height}"), Cell(native.resize((width, height)), "bicubic")]
+    for name in names:
+        request = dataclasses.replace(planned.request, method=name)
+        with _steps(name) as progress:
+            made = standalone.render_on(host, native, request, progress, upscaler=upscaler)
+        for note in made.ran.notes:
+            typer.echo(f"{name}: {note}", err=True)
+        structure = structure_psnr(made.image, native)
+        say(f"{name}: structure {structure:.1f} dB, {made.ran.seconds:.1f} s")
+        cells.append(Cell(made.image, f"{structure:.1f} dB, {made.ran.seconds:.1f} s"))
+    sheet = contact_sheet([cells], header=["native", "plain resize", *names], side=min(512, max(height, width)))
+    made = _write_new(_folder(str(target.parent)), target.stem, sheet, None)
+    if overwrite:
+        os.replace(made, target)
+    say(str(target if overwrite else made))

@@ -1,0 +1,121 @@
+"""A comparison's folder as one HTML page that needs no other file. No torch."""
+
+from __future__ import annotations
+
+import base64
+import hashlib
+import io
+import json
+from dataclasses import asdict
+from pathlib import Path
+from typing import Any
+
+from PIL import features
+
+from fam_ext.comparison.results import PAGE, Attention, Results, write_whole
+from fam_ext.errors import PictureError
+from fam_ext.jobs import compare
+from fam_ext.jobs.walk import shown
+from fam_ext.metadata.pictures import MAX_SIDE, decode
+from fam_ext.methods.catalog import METHODS
+
+MOST_BYTES = 15_000_000
+"""A page is kept below this, by a lower quality of its pictures."""
+QUALITIES = (92, 85, 78, 70, 60, 50, 40)
+
+
+def write_page(results: Results) -> tuple[Path, int, int]:
+    """Write the page of what stands in `results`, and return its path, its size in bytes and its pictures' quality.
+
+    The quality is the best of `QUALITIES` that keeps the page below MOST_BYTES, else the lowest. Raises `OutputError`
+    and `PictureError`.
+    """
+    page, quality = b"", 0
+    for quality in QUALITIES:
+        page = _page(results, quality)
+        if len(page) <= MOST_BYTES:
+            break
+    path = results.folder / PAGE
+    write_whole(path, page)
+    return path, len(page), quality
+
+
+def _page(results: Results, quality: int) -> bytes:
+    parts = [_read("page.css"), _read("page.js"), compare.script()]
+    style, script, element = parts
+    policy = " ".join(f"'sha256-{_hash(text)}'" for text in (element, script))
+    # "<" would end the element that holds it
+    data = json.dumps(_data(results, quality), ensure_ascii=False, separators=(",", ":")).replace("<", "\\u003c")
+    return (
+        _HEAD.replace("{policy}", policy).replace("{style}", style)
+        + f'<script type="application/json" id="data">{data}</script>\n'
+        + f"<script>{element}</script>\n<script>{script}</script></body></html>\n"
+    ).encode("utf-8", "replace")
+
+
+def _data(results: Results, quality: int) -> dict[str, Any]:
+    made = [cell for cell in results.cells.values() if cell.row in results.natives]
+    methods = list(dict.fromkeys(cell.method for cell in made))
+    spent = 0
+    kind = "WebP" if features.check("webp") else "JPEG"
+
+    def picture(file: str) -> str:
+        nonlocal spent
+        if spent > MOST_BYTES and quality != QUALITIES[-1]:
+            return ""  # too large already: this page is thrown away
+        url = _picture_url(results.folder / file, kind, quality)
+        spent += len(url)
+        return url
+
+    return {
+        "machine": results.machine,
+        "pictures": f"{kind} quality {quality}",
+        "scales": sorted({cell.scale for cell in made}),
+        "methods": [{"name": name, "title": METHODS[name].title if name in METHODS else name} for name in methods],
+        "rows": [{**asdict(native), "src": picture(native.file)} for native in results.natives.values()],
+        "cells": [
+            {
+                **asdict(cell),
+                "src": picture(cell.file) if cell.file and results.holds(cell.file) else None,
+                "attention": _attention(results, cell.attention),
+            }
+            for cell in made
+        ],
+    }
+
+
+def _attention(results: Results, attention: Attention | None) -> dict[str, Any] | None:
+    if attention is None or not results.holds(attention.file):
+        return None
+    with open(results.folder / attention.file, "rb") as file:
+        url = "data:image/png;base64," + base64.b64encode(file.read()).decode("ascii")
+    return {**asdict(attention), "src": url}
+
+
+def _picture_url(path: Path, kind: str, quality: int) -> str:
+    try:
+        image = decode(path.read_bytes()).image.convert("RGB")
+    except OSError as error:
+        raise PictureError(f"{shown(path)} cannot be read ({error.strerror}); run the same command again") from None
+    if max(image.size) > MAX_SIDE.get(kind.upper(), max(image.size)):
+        kind = "JPEG"
+    buffer = io.BytesIO()
+    image.save(buffer, kind, quality=quality)
+    return f"data:image/{kind.lower()};base64,{base64.b64encode(buffer.getvalue()).decode('ascii')}"
+
+
+def _read(name: str) -> str:
+    return (Path(__file__).parent / name).read_text(encoding="utf-8")
+
+
+def _hash(text: str) -> str:
+    return base64.b64encode(hashlib.sha256(text.encode()).digest()).decode()
+
+
+_HEAD = """<!doctype html><html lang="en"><head><meta charset="utf-8">
+<meta http-equiv="Content-Security-Policy" content="default-src 'none'; img-src data:; style-src 'unsafe-inline'; \
+script-src {policy}; base-uri 'none'; form-action 'none'"><title>FAM Hires: methods side by side</title>
+<meta name="viewport" content="width=device-width, initial-scale=1"><meta name="color-scheme" content="light dark">
+<style>{style}</style></head><body><noscript><p>This page needs JavaScript, its own; the pictures lie beside it.</p>
+</noscript>
+"""

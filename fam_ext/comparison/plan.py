@@ -1,0 +1,171 @@
+"""What is compared: pictures or prompts as rows, by methods, at scales; all of it checked before anything runs. No
+torch."""
+
+from __future__ import annotations
+
+import dataclasses
+import hashlib
+import re
+from collections.abc import Iterable, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+
+from fam_ext.errors import ConfigError, UsageError
+from fam_ext.jobs.plan import check_job, plan_file
+from fam_ext.jobs.settings import request_for
+from fam_ext.jobs.size import is_capped, target_size
+from fam_ext.jobs.walk import shown, walk
+from fam_ext.metadata.infotext import Infotext
+from fam_ext.methods.capabilities import STANDALONE
+from fam_ext.methods.catalog import METHODS, entry_for
+from fam_ext.options.job import Job
+from fam_ext.options.parts import SizeRule
+from fam_ext.options.request import HiresRequest
+
+MOST_CELLS = 256
+"""Pictures of one page: each travels whole, and takes the time of a pass."""
+_MOST_PROMPTS_BYTES = 1 << 20
+_KEY_LENGTH = 60
+
+
+@dataclass(frozen=True)
+class Row:
+    """One picture that every method makes, at every scale."""
+
+    key: str
+    """Letters, digits, - and _: the names of its files."""
+    title: str
+    request: HiresRequest
+    """Its words and settings; `size` and `method` are each cell's own."""
+    path: Path | None = None
+    """The native picture; None: made from the prompt."""
+    digest: str = ""
+    """SHA-256 of that file."""
+    native: tuple[int, int] | None = None
+    """(height, width) of that picture."""
+    notes: tuple[str, ...] = ()
+
+
+@dataclass(frozen=True)
+class Plan:
+    """What is to be made: each row by each method at each scale."""
+
+    rows: Sequence[Row]
+    methods: Sequence[str]
+    scales: Sequence[float]
+
+    def __post_init__(self) -> None:
+        cells = len(self.rows) * len(self.methods) * len(self.scales)
+        if cells > MOST_CELLS:
+            raise UsageError(
+                f"{len(self.rows)} pictures by {len(self.methods)} methods at {len(self.scales)} scales are {cells}; "
+                f"choose at most {MOST_CELLS}"
+            )
+
+
+def parse_methods(text: str) -> list[str]:
+    """Return the methods of a comma-separated list. Raises `UsageError` for an unknown one, and for none."""
+    names = list(dict.fromkeys(name.strip() for name in text.split(",") if name.strip()))
+    for name in names:
+        if name not in METHODS:
+            raise UsageError(f"--methods has {name!r}; choose from {', '.join(METHODS)}")
+        entry_for(name, STANDALONE, where="the standalone host")
+    if not names:
+        raise UsageError(f"--methods is {text!r}; choose from {', '.join(METHODS)}")
+    return names
+
+
+def parse_scales(text: str) -> list[float]:
+    """Return the scales of a comma-separated list. Raises `UsageError` for what is none, or out of range."""
+    try:
+        scales = list(dict.fromkeys(float(part) for part in text.split(",") if part.strip()))
+    except ValueError:
+        scales = []
+    if not scales:
+        raise UsageError(f"--scales is {text!r}; write numbers from 1 to 16 with commas between, as 2,3")
+    for scale in scales:
+        try:
+            SizeRule(scale=scale)
+        except ConfigError:
+            raise UsageError(f"--scales has {scale:g}; choose 1 to 16") from None
+    return scales
+
+
+def read_prompts(path: Path) -> list[str]:
+    """Return the lines of a text file that are not empty, each once. Raises `UsageError`."""
+    try:
+        with open(path, "rb") as file:
+            raw = file.read(_MOST_PROMPTS_BYTES + 1)
+        lines = raw.decode("utf-8-sig").splitlines()
+    except UnicodeDecodeError:
+        raise UsageError(f"--prompts is {shown(path)}, which is no text in UTF-8; give one prompt a line") from None
+    except OSError as error:
+        raise UsageError(f"--prompts is {shown(path)}, which cannot be read ({error.strerror}); check it") from None
+    if len(raw) > _MOST_PROMPTS_BYTES:
+        raise UsageError(f"--prompts is {shown(path)}, which is larger than 1 MB; give one prompt a line")
+    found = list(dict.fromkeys(line.strip() for line in lines if line.strip()))
+    if not found:
+        raise UsageError(f"--prompts is {shown(path)}, which has no line with a prompt; give one prompt a line")
+    return found
+
+
+def rows_of_prompts(prompts: Sequence[str], job: Job) -> list[Row]:
+    """Return a row for each prompt, with the job's settings."""
+    first, _ = request_for(Infotext(), (64, 64), job.picture)
+    keys = _unique(prompts)
+    return [
+        Row(key, prompt, dataclasses.replace(first, prompt=prompt)) for key, prompt in zip(keys, prompts, strict=True)
+    ]
+
+
+def rows_of_pictures(job: Job, scales: Sequence[float]) -> list[Row]:
+    """Return a row for each picture of the job's inputs. Raises `UsageError` where one of them cannot be made at one
+    of the scales, and where there is none."""
+    check_job(job)
+    rows: list[Row] = []
+    for index, candidate in enumerate(walk(job.places)):
+        if index >= MOST_CELLS:
+            raise UsageError(f"the inputs hold more than {MOST_CELLS} pictures; choose fewer, or --first N")
+        planned = [plan_file(candidate, job.replace(scale=scale), index=index) for scale in scales]
+        for scale, found in zip(scales, planned, strict=True):
+            if found.request is None or found.skip is not None:
+                raise UsageError(f"{shown(candidate.key)} at {scale:g}x: {found.problem or found.skip}")
+        first, path = planned[0], Path(candidate.path)
+        assert first.request is not None
+        digest = hashlib.sha256(path.read_bytes()).hexdigest()
+        row = Row(candidate.key, shown(candidate.key), first.request, path, digest, first.native, first.notes)
+        request_of(row, first.native, row.request.method, max(scales))
+        rows.append(row)
+    if not rows:
+        raise UsageError(f"{', '.join(map(shown, job.places.inputs))} hold no picture; name pictures or their folder")
+    keys = _unique([row.key.rpartition(".")[0] or row.key for row in rows])
+    return [dataclasses.replace(row, key=key) for row, key in zip(rows, keys, strict=True)]
+
+
+def request_of(row: Row, native: tuple[int, int], method: str, scale: float) -> HiresRequest:
+    """Return the request of a cell, for a native picture of size (height, width). Raises `UsageError` for one that is
+    too large for a page."""
+    rule = SizeRule(scale=scale)
+    if is_capped(native, rule):
+        area = native[0] * native[1] * scale**2 / 1e6
+        raise UsageError(
+            f"{row.title} at {scale:g}x is {area:.0f} MP; a page takes pictures of at most {rule.max_megapixels:g} MP, "
+            "so choose smaller --scales"
+        )
+    size, _ = target_size(native, rule)
+    return dataclasses.replace(row.request, size=size, method=method)
+
+
+def _unique(names: Iterable[str]) -> list[str]:
+    """Return names that a file may have anywhere, none of them twice, whatever the case of its letters."""
+    taken: set[str] = set()
+    keys: list[str] = []
+    for name in names:
+        first = re.sub(r"[^A-Za-z0-9_]+", "-", name).strip("-")[:_KEY_LENGTH].strip("-") or "picture"
+        key, number = first, 1
+        while key.lower() in taken:
+            number += 1
+            key = f"{first}-{number}"
+        taken.add(key.lower())
+        keys.append(key)
+    return keys

@@ -1,0 +1,213 @@
+"""results.json: what stands in a comparison's folder. Read again by the next run, which makes only what is missing. No
+torch."""
+
+from __future__ import annotations
+
+import dataclasses
+import json
+import os
+import re
+import secrets
+from collections.abc import Callable
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Any, cast
+
+from fam_ext import __version__
+from fam_ext.comparison.spectrum import Spectrum
+from fam_ext.errors import OutputError
+from fam_ext.jobs.walk import shown
+
+NAME = "results.json"
+PAGE = "compare.html"
+_FORMAT = 1
+_MOST_BYTES = 64 << 20
+_PLAIN = re.compile(r"[\w+.-]+(/[\w+-][\w+.-]*)?", re.ASCII)
+
+
+@dataclass(frozen=True)
+class Native:
+    """A row's own picture."""
+
+    row: str
+    title: str
+    prompt: str
+    digest: str
+    """Of all that it depends on."""
+    file: str
+    """Below the folder, with /."""
+    size: tuple[int, int]
+    """(height, width)"""
+    spectrum: Spectrum
+    seed: int
+    steps: int
+    sampler: str
+    cfg_scale: float
+    seconds: float | None = None
+    """None for a picture that was given."""
+
+
+@dataclass(frozen=True)
+class Attention:
+    """Where the maps of a cell lie, and what they are of; see `comparison.attention`."""
+
+    file: str
+    site: str
+    step: int
+    rho: float
+    queries: int
+    native: tuple[int, int]
+    """(height, width) of a map."""
+    target: tuple[int, int]
+    peaks: tuple[float, ...]
+
+
+@dataclass(frozen=True)
+class Cell:
+    """One picture by one method at one scale; without `file` it could not be made, and `problem` says why."""
+
+    row: str
+    method: str
+    scale: float
+    digest: str
+    size: tuple[int, int]
+    file: str | None = None
+    seconds: float | None = None
+    steps: int | None = None
+    peak_memory: int | None = None
+    """Bytes of the device; None where that cannot be told."""
+    structure: float | None = None
+    """PSNR in dB to the native picture at its size; None where equal, or not made."""
+    detail: float | None = None
+    """Percent of the variance above what the native picture can hold."""
+    spectrum: Spectrum | None = None
+    attention: Attention | None = None
+    notes: tuple[str, ...] = ()
+    problem: str | None = None
+
+    @property
+    def key(self) -> tuple[str, str, float]:
+        """What it is the only one of."""
+        return self.row, self.method, self.scale
+
+
+@dataclass
+class Results:
+    """A comparison's folder: filled cell by cell, and written after each."""
+
+    folder: Path
+    machine: dict[str, str] = field(default_factory=dict[str, str])
+    """Model, device and number format, in words."""
+    natives: dict[str, Native] = field(default_factory=dict[str, Native])
+    cells: dict[tuple[str, str, float], Cell] = field(default_factory=dict[tuple[str, str, float], Cell])
+
+    @classmethod
+    def read(cls, folder: Path) -> Results:
+        """Return what stands in `folder`; nothing, where there is none yet. Raises `OutputError` for a folder that
+        holds another's page, and for a file that cannot be read."""
+        path = folder / NAME
+        if not path.exists():
+            if (folder / PAGE).exists():
+                raise OutputError(f"{shown(folder / PAGE)} is not of a comparison; choose another --out")
+            return cls(folder)
+        try:
+            if path.stat().st_size > _MOST_BYTES:
+                raise ValueError("too large")
+            return cls._of(folder, json.loads(path.read_text(encoding="utf-8")))
+        except (OSError, ValueError, TypeError, KeyError, AttributeError, RecursionError) as error:
+            raise OutputError(
+                f"{shown(path)} cannot be read as a comparison's results ({type(error).__name__}); choose another --out"
+            ) from None
+
+    @classmethod
+    def _of(cls, folder: Path, values: Any) -> Results:  # noqa: ANN401
+        if values["format"] != _FORMAT:
+            raise ValueError("of another version")
+        natives = [_built(Native, entry) for entry in values["rows"]]
+        cells = [_built(Cell, entry) for entry in values["cells"]]
+        machine = {str(name): str(value) for name, value in values["machine"].items()}
+        return cls(folder, machine, {each.row: each for each in natives}, {each.key: each for each in cells})
+
+    def write(self) -> None:
+        """Write the file whole, in the place of what it was."""
+        values: dict[str, Any] = {
+            "format": _FORMAT,
+            "version": __version__,
+            "machine": self.machine,
+            "rows": [dataclasses.asdict(native) for native in self.natives.values()],
+            "cells": [dataclasses.asdict(cell) for cell in self.cells.values()],
+        }
+        write_whole(self.folder / NAME, json.dumps(values, ensure_ascii=False, indent=1).encode())
+
+    def holds(self, file: str | None) -> bool:
+        """Return whether a file that stands in the results is still there."""
+        return file is not None and (self.folder / file).is_file()
+
+
+def write_new(folder: Path, file: str, data: bytes) -> str:
+    """Write `folder`/`file` whole, under the first numbered form of that name that no file has, and return the name.
+    Raises `OutputError`."""
+    stem, _, suffix = file.rpartition(".")
+    for number in range(1, 10_000):
+        name = file if number == 1 else f"{stem}-{number}.{suffix}"
+        try:
+            _write(folder / name, data, put=os.link)  # unlike a rename it never replaces
+            return name
+        except FileExistsError:
+            continue
+    raise OutputError(f"{shown(folder / file)} has 9999 others of its name; choose another --out")
+
+
+def write_whole(path: Path, data: bytes) -> None:
+    """Write a file in the place of what it was, whole. Raises `OutputError`."""
+    _write(path, data, put=os.replace)
+
+
+def _write(path: Path, data: bytes, *, put: Callable[[Path, Path], None]) -> None:
+    temporary = path.parent / f".fam-{secrets.token_hex(8)}.part"
+    try:
+        path.parent.mkdir(parents=True, exist_ok=True)
+        try:
+            with open(temporary, "xb") as file:
+                file.write(data)
+                file.flush()
+                os.fsync(file.fileno())
+            put(temporary, path)
+        finally:
+            temporary.unlink(missing_ok=True)
+    except FileExistsError:
+        raise
+    except OSError as error:
+        raise OutputError(
+            f"{shown(path)} cannot be written ({error.strerror}); free space or choose another --out"
+        ) from None
+
+
+def _built(kind: Any, values: Any) -> Any:  # noqa: ANN401
+    """Return a `Native` or `Cell` of JSON. The file may be a stranger's: no name in it leads out of the folder."""
+    entry = dict(cast("dict[str, Any]", values))
+    size = tuple(int(side) for side in entry["size"])
+    entry["size"] = (size[0], size[1])
+    if entry.get("spectrum") is not None:
+        entry["spectrum"] = _spectrum(entry["spectrum"])
+    if kind is Cell:
+        entry["scale"] = float(entry["scale"])
+        entry["notes"] = tuple(map(str, entry.get("notes", ())))
+        if entry.get("attention") is not None:
+            known = dict(entry["attention"])
+            for name in ("native", "target", "peaks"):
+                known[name] = tuple(float(value) if name == "peaks" else int(value) for value in known[name])
+            entry["attention"] = Attention(**known)
+            _check_plain(entry["attention"].file)
+    if entry.get("file") is not None:
+        _check_plain(entry["file"])
+    return kind(**entry)
+
+
+def _spectrum(values: Any) -> Spectrum:  # noqa: ANN401
+    return Spectrum(*(tuple(float(value) for value in values[name]) for name in ("cycles", "power")))
+
+
+def _check_plain(file: str) -> None:
+    if not _PLAIN.fullmatch(file):
+        raise ValueError("a file's name leads elsewhere")

@@ -1,0 +1,274 @@
+"""Make a comparison's pictures: what stands in the folder stays, what is missing is made, one cell after the other."""
+
+from __future__ import annotations
+
+import dataclasses
+import hashlib
+import math
+import time
+from collections.abc import Callable
+from contextlib import AbstractContextManager
+from dataclasses import dataclass
+
+import torch
+from PIL import Image
+
+from fam_ext import hires, standalone
+from fam_ext.compare import high_band_energy, structure_psnr
+from fam_ext.comparison.attention import QUERIES, Watch, atlas
+from fam_ext.comparison.plan import Plan, Row, request_of
+from fam_ext.comparison.results import Attention, Cell, Native, Results, write_new
+from fam_ext.comparison.spectrum import radial_spectrum
+from fam_ext.core.config import FamConfig
+from fam_ext.core.guide import NativeRecord
+from fam_ext.core.schedule import NoiseLevel
+from fam_ext.errors import Cancelled, FamError, OutputError
+from fam_ext.hosts.base import Prompt
+from fam_ext.hosts.diffusers.host import DiffusersHost
+from fam_ext.jobs.contract import Progress, Ran
+from fam_ext.jobs.plan import one_line
+from fam_ext.jobs.walk import shown
+from fam_ext.metadata import pictures
+from fam_ext.methods.base import Pictures
+from fam_ext.methods.catalog import METHODS, WITHOUT_FAM
+from fam_ext.options.request import HiresRequest
+from fam_ext.upscalers import Upscaler
+
+_SMALL = 8
+"""Side of the latents on which a method is tried before anything runs."""
+
+
+@dataclass(frozen=True)
+class Workshop:
+    """With what the pictures are made, and how that is told."""
+
+    host: DiffusersHost
+    upscaler: Upscaler | None
+    identity: str
+    """Of model, LoRAs and upscaler: what the pixels depend on beside a request."""
+    steps: Callable[[str], AbstractContextManager[Progress]]
+    """Shows a bar under a label."""
+    say: Callable[[str], None]
+    infotext: Callable[[HiresRequest, Ran], str]
+
+
+@dataclass(frozen=True)
+class _Asked:
+    """A cell that is to stand in the results."""
+
+    row: Row
+    method: str
+    scale: float
+    request: HiresRequest
+    digest: str
+
+    @property
+    def label(self) -> str:
+        return f"{self.row.title} by {self.method} at {self.scale:g}x"
+
+
+def make(shop: Workshop, plan: Plan, results: Results) -> int:
+    """Make what `results` lack, write them after each cell, and return how many of those asked for could not be made.
+
+    Raises `OutputError` where the folder holds other pictures than those asked for, and the error of a method that
+    this model or sampler cannot do: both before anything is made.
+    """
+    asked = _asked(shop, plan)
+    todo = _missing(shop, asked, results)
+    check(shop.host, [each.request for each in todo], recorded=any(each.row.path is None for each in todo))
+    for row in plan.rows:
+        missing = [each for each in todo if each.row is row]
+        known = results.natives.get(row.key)
+        if missing or known is None or not results.holds(known.file):
+            native = _native(shop, row, results)
+            for each in missing:
+                cell = _cell(shop, each, native, results)
+                results.cells[cell.key] = cell
+                results.write()
+    return sum(results.cells[each.row.key, each.method, each.scale].problem is not None for each in asked)
+
+
+def _asked(shop: Workshop, plan: Plan) -> list[_Asked]:
+    made_with = [shop.identity, shop.host.weights_hash()]
+    found: list[_Asked] = []
+    for row in plan.rows:
+        for scale in plan.scales:
+            for method in plan.methods:
+                request = request_of(row, _native_size(shop.host, row), method, scale)
+                found.append(_Asked(row, method, scale, request, _digest(row.digest, request.to_text(), *made_with)))
+    return found
+
+
+def _missing(shop: Workshop, asked: list[_Asked], results: Results) -> list[_Asked]:
+    machine, where = machine_of(shop.host), f"{shown(results.folder)} holds"
+    if results.natives and results.machine != machine:
+        was, now = (", ".join(values.values()) for values in (results.machine, machine))
+        raise OutputError(f"{where} pictures of {was}, and this is {now}; choose another --out")
+    results.machine = machine
+    todo: list[_Asked] = []
+    for each in asked:
+        native = results.natives.get(each.row.key)
+        if native is not None and native.digest != _native_digest(shop, each.row):
+            raise OutputError(f"{where} {native.title} {_differing(native, each.row)}; choose another --out")
+        cell = results.cells.get((each.row.key, each.method, each.scale))
+        if cell is not None and cell.digest != each.digest:
+            raise OutputError(f"{where} {each.label} made with other settings; choose another --out, or those settings")
+        if cell is None or not results.holds(cell.file):
+            todo.append(each)
+    return todo
+
+
+def check(host: DiffusersHost, requests: list[HiresRequest], *, recorded: bool) -> None:
+    """Raise the error of a method that `host` or a sampler cannot do: each is set up on a tiny latent, and not run."""
+    small = torch.zeros(1, host.latent_channels, _SMALL, _SMALL)
+    record = NativeRecord() if recorded else None
+    if record is not None:
+        record.add(small, NoiseLevel(1.0, 1.0, 0.0))
+    seen: set[str] = set()
+    for request in requests:
+        same = dataclasses.replace(request, prompt="", negative_prompt="", seed=0)
+        if same.to_text() in seen:
+            continue
+        seen.add(same.to_text())
+        method = METHODS[request.method].load()(request.config)
+        for stage in method.stages(request.size, (request.size[0] // 2, request.size[1] // 2)):
+            if stage.pixels:
+                continue
+            host.sampler(
+                *(request.sampler, request.schedule, request.steps),
+                seeds=[request.seed],
+                start=stage.start,
+                spacing=request.timestep_spacing,
+            )
+            larger = torch.zeros(1, host.latent_channels, 2 * _SMALL, 2 * _SMALL)
+            pictures = Pictures(small, None if stage.upsample is None else larger, larger, None, 1, record)
+            with host.model([Prompt()], size=stage.size, cfg_scale=1, steered=method.begin(stage, pictures)):
+                pass
+
+
+def machine_of(host: DiffusersHost) -> dict[str, str]:
+    """Return model, device and number format, in words."""
+    device = torch.cuda.get_device_name(host.device) if host.device.type == "cuda" else host.device.type
+    return {"model": host.name, "device": device, "dtype": str(host.dtype).removeprefix("torch.")}
+
+
+def _differing(native: Native, row: Row) -> str:
+    """Return in what a row that stands in the results differs from what is asked for now."""
+    names = ("prompt", "seed", "steps", "sampler", "cfg_scale")
+    changed = [name for name in names if getattr(native, name) != getattr(row.request, name)]
+    phrases = [f"{name} {getattr(native, name)}, now {getattr(row.request, name)}" for name in changed]
+    return f"made with {'; '.join(phrases)}" if phrases else "made from another picture, or with other settings"
+
+
+# --- one row
+
+
+def _native_size(host: DiffusersHost, row: Row) -> tuple[int, int]:
+    return row.native or (host.native_side, host.native_side)
+
+
+def _native_digest(shop: Workshop, row: Row) -> str:
+    if row.path is not None:
+        return _digest(row.digest)
+    request = request_of(row, _native_size(shop.host, row), WITHOUT_FAM, 1)
+    plain = dataclasses.replace(request, config=FamConfig())  # it has no part in the native picture
+    return _digest(plain.to_text(), shop.identity, shop.host.weights_hash())
+
+
+def _native(shop: Workshop, row: Row, results: Results) -> hires.Native | Image.Image:
+    """Return the native picture of a row, from its file, or made from the prompt with the record that AM attends to; it
+    stands in the results afterwards."""
+    began = time.perf_counter()
+    if row.path is not None:
+        native = image = pictures.decode(row.path.read_bytes()).image
+    else:
+        with shop.steps(f"{row.title}, native") as progress:
+            native = hires.generate_native(
+                shop.host,
+                size=_native_size(shop.host, row),
+                sampling=standalone.request_sampling(row.request),
+                tile=row.request.tile,
+                callbacks=hires.Callbacks(progress.step, progress.cancelled),
+            )
+        image = native.image
+    seconds = time.perf_counter() - began
+    known = results.natives.get(row.key)
+    if known is None or not results.holds(known.file):
+        results.natives[row.key] = Native(
+            row=row.key,
+            title=row.title,
+            prompt=row.request.prompt,
+            digest=_native_digest(shop, row),
+            file=write_new(results.folder, f"native/{row.key}.png", _png(image)),
+            size=(image.height, image.width),
+            spectrum=radial_spectrum(image),
+            seed=row.request.seed,
+            steps=row.request.steps,
+            sampler=row.request.sampler,
+            cfg_scale=row.request.cfg_scale,
+            seconds=round(seconds, 3) if row.path is None else None,
+        )
+        results.write()
+    return native
+
+
+def _cell(shop: Workshop, asked: _Asked, native: hires.Native | Image.Image, results: Results) -> Cell:
+    cell = Cell(asked.row.key, asked.method, asked.scale, asked.digest, asked.request.size)
+    watch = Watch()
+    try:
+        with shop.steps(asked.label) as progress:
+            made = standalone.render_on(
+                *(shop.host, native, asked.request, progress), upscaler=shop.upscaler, around=watch.around
+            )
+    except Cancelled:
+        raise
+    except Exception as error:
+        # one cell's fault is that cell's: the others go on
+        problem = one_line(str(error) if isinstance(error, FamError) else f"{type(error).__name__}: {error}")
+        shop.say(f"{asked.label} failed: {problem}")
+        return dataclasses.replace(cell, problem=problem)
+    image = native.image if isinstance(native, hires.Native) else native
+    place = f"{asked.method}-{asked.scale:g}x"
+    structure = structure_psnr(made.image, image)
+    cell = dataclasses.replace(
+        cell,
+        file=write_new(
+            results.folder, f"{place}/{asked.row.key}.png", _png(made.image, shop.infotext(asked.request, made.ran))
+        ),
+        seconds=round(made.ran.seconds, 3),
+        steps=made.ran.steps_taken,
+        peak_memory=made.ran.peak_memory,
+        structure=round(structure, 2) if math.isfinite(structure) else None,
+        detail=round(high_band_energy(made.image, image), 3),
+        spectrum=radial_spectrum(made.image),
+        attention=_attention(watch, f"attention/{place}-{asked.row.key}.png", results),
+        notes=made.ran.notes,
+    )
+    shop.say(f"{asked.label}: structure {structure:.1f} dB, {made.ran.seconds:.1f} s")
+    return cell
+
+
+def _attention(watch: Watch, file: str, results: Results) -> Attention | None:
+    maps = watch.maps()
+    if maps is None:
+        return None
+    sheet, peaks = atlas(maps)
+    native, target = ((each.shape[1], each.shape[2]) for each in (maps.native, maps.target))
+    return Attention(
+        file=write_new(results.folder, file, _png(sheet)),
+        site=maps.site,
+        step=maps.step,
+        rho=round(maps.rho, 4),
+        queries=QUERIES,
+        native=native,
+        target=target,
+        peaks=tuple(peaks),
+    )
+
+
+def _png(image: Image.Image, infotext: str | None = None) -> bytes:
+    return pictures.encode(image, "PNG", infotext=infotext).data
+
+
+def _digest(*parts: str) -> str:
+    return hashlib.sha256("\x00".join(parts).encode("utf-8", "surrogatepass")).hexdigest()[:24]

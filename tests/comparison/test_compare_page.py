@@ -1,0 +1,259 @@
+"""`fam-hires compare` onto a page: a toy model makes the pictures."""
+
+import json
+from itertools import pairwise
+from pathlib import Path
+
+import pytest
+from PIL import Image
+
+from fam_ext import cli
+from fam_ext.methods.catalog import METHODS
+from fam_ext.options.request import HiresRequest
+from tests.fake_device import DEVICE, FakeDevice, moved
+from tests.hosts import toys
+
+COMMAND = ["--methods", "direct,fam", "--steps", 3, "--device", "cpu"]
+
+
+@pytest.fixture(scope="module")
+def model(tmp_path_factory):
+    folder = tmp_path_factory.mktemp("toy")
+    toys.sd_pipeline().save_pretrained(folder)
+    return str(folder)
+
+
+def run(capsys, *arguments):
+    """Return exit code, what was said, and the errors."""
+    with pytest.raises(SystemExit) as ended:
+        cli.main(["compare", *map(str, arguments)])
+    return ended.value.code, *capsys.readouterr()
+
+
+def noise(path, side=64):
+    Image.effect_noise((side, side), 60).convert("RGB").save(path)
+    return path
+
+
+def files(folder):
+    return {str(path.relative_to(folder)): path.read_bytes() for path in folder.rglob("*") if path.is_file()}
+
+
+@pytest.mark.slow
+def test_prompts_by_methods_and_scales_and_the_same_again_makes_nothing(model, tmp_path, capsys, monkeypatch):
+    (tmp_path / "prompts.txt").write_text("a cat\n\na <b>dog</b>\na cat\n")
+    out = tmp_path / "out"
+    command = ["--prompts", tmp_path / "prompts.txt", "--scales", "2,1.5", "--model", model, "-o", out, *COMMAND]
+    code, said, err = run(capsys, *command)
+    assert (code, err) == (0, "") and said.count("structure") == 8 and "compare.html: 0." in said
+    first = files(out)
+    data = json.loads(first["results.json"])
+    assert [row["title"] for row in data["rows"]] == ["a cat", "a <b>dog</b>"]
+    cells = {(cell["row"], cell["method"], cell["scale"]): cell for cell in data["cells"]}
+    assert len(cells) == 8 and all(cell["file"] in first for cell in cells.values())
+    fam, direct = cells["a-cat", "fam", 2.0], cells["a-cat", "direct", 2.0]
+    assert direct["attention"] is None and fam["attention"]["file"] in first
+    assert fam["attention"]["native"] == [2, 2] and fam["attention"]["target"] == [4, 4]
+    assert fam["seconds"] > 0 and fam["peak_memory"] is None and fam["size"] == [128, 128] and fam["steps"] == 3
+    with Image.open(out / fam["file"]) as image:
+        assert image.info["parameters"].startswith("a cat\n")
+
+    from fam_ext import hires, standalone
+
+    with monkeypatch.context() as patched:
+        patched.setattr(standalone, "render_on", None)
+        patched.setattr(hires, "generate_native", None)
+        assert run(capsys, *command)[0] == 0
+    assert files(out) == first
+
+    # what is gone is made again, to the same pixels; what is new is added
+    (out / fam["file"]).unlink()
+    command[command.index("direct,fam")] = "direct,fam,upscaler"
+    code, said, _ = run(capsys, *command)
+    assert code == 0 and said.count("structure") == 5
+    again = files(out)
+    assert again[fam["file"]] == first[fam["file"]] and "upscaler-2x/a-cat.png" in again
+    unchanged = first.keys() - {"results.json", "compare.html"}
+    assert all(again[name] == first[name] for name in unchanged)
+
+    # other settings: one sentence, and nothing is touched
+    for word, sentence in (
+        ("--seed", "a cat made with seed 0, now 4"),
+        ("--cutoff", "a cat by direct at 2x made with"),
+    ):
+        code, _, err = run(capsys, *command, word, 4 if word == "--seed" else 0.2)
+        assert code == 1 and sentence in err and err.count("\n") == 1
+    assert files(out) == again
+
+
+@pytest.mark.slow
+def test_looking_on_changes_no_pixel(model, tmp_path, capsys):
+    picture = noise(tmp_path / "a b.png")
+    words = ["--prompt", "a cat", "--model", model, "--steps", 3, "--seed", 5]
+    assert run(capsys, picture, *words, "--methods", "fam,hidiffusion+fam,direct", "-o", tmp_path / "out")[0] == 0
+    for method in ("fam", "hidiffusion+fam", "direct"):
+        with pytest.raises(SystemExit):
+            cli.main([str(word) for word in ["upscale", picture, "-o", tmp_path / method, "--method", method, *words]])
+        with (
+            Image.open(tmp_path / method / "a b.png") as plain,
+            Image.open(tmp_path / f"out/{method}-2x/a-b.png") as made,
+        ):
+            assert plain.tobytes() == made.tobytes()
+    found = json.loads((tmp_path / "out" / "results.json").read_text())
+    assert [cell["attention"] is not None for cell in found["cells"]] == [True, True, False]
+
+
+@pytest.mark.slow
+def test_maps_are_recorded_on_any_device_without_a_copy_in_a_step():
+    import torch
+
+    from fam_ext import hires
+    from fam_ext.comparison.attention import Watch
+    from fam_ext.hosts.diffusers.host import DiffusersHost
+
+    def recorded(pipe, device):
+        host, watch, counts = DiffusersHost(pipe, name="toy", device=device, dtype=torch.float32), Watch(), []
+        sampling = hires.Sampling("a cat", steps=4)
+        native = hires.generate_native(host, size=(64, 64), sampling=sampling)
+        step = hires.Callbacks(lambda done, total: counts.append(dict(fake.counts)))
+        hires.upscale(host, native, size=(96, 128), sampling=sampling, around=watch.around, callbacks=step)
+        return watch.maps(), counts
+
+    fake = FakeDevice()
+    here, _ = recorded(toys.sd_pipeline(), torch.device("cpu"))
+    with fake:
+        there, counts = recorded(moved(toys.sd_pipeline()), DEVICE)
+    assert (here.step, here.site) == (there.step, there.site)
+    assert here.step == 3 and here.rho == pytest.approx(0.25, abs=0.01)  # of 0.75, 0.5 and a bit, 0.25, 0
+    assert here.native.shape[1:] == (2, 2) and here.target.shape[1:] == here.modulated.shape[1:] == (3, 4)
+    for name in ("native", "target", "modulated"):
+        assert torch.allclose(getattr(here, name), getattr(there, name), atol=1e-4)
+        assert torch.allclose(getattr(here, name).flatten(1).mean(1), torch.ones(64), atol=1e-4)
+    later = [{name: after.get(name, 0) - before.get(name, 0) for name in after} for before, after in pairwise(counts)]
+    assert all(each.get("to_device", 0) == 0 and each.get("sync", 0) <= 1 for each in later)
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize("pipe", [toys.sd_pipeline, toys.sdxl_pipeline])
+def test_every_method_passes_the_check_on_models_that_can_run_it(pipe):
+    import torch
+
+    from fam_ext.comparison.run import check
+    from fam_ext.hosts.diffusers.host import DiffusersHost
+
+    host = DiffusersHost(pipe(), name="toy", device=torch.device("cpu"), dtype=torch.float32)
+    requests = [
+        HiresRequest(size=size, method=method, steps=3) for method in METHODS for size in ((128, 128), (96, 64))
+    ]
+    check(host, requests, recorded=True)
+    assert not host._hooks.steering.active
+
+
+@pytest.mark.slow
+def test_one_that_fails_is_told_and_tried_again(model, tmp_path, capsys, monkeypatch):
+    from fam_ext import standalone
+    from fam_ext.errors import OutOfMemoryError
+
+    picture, render = noise(tmp_path / "a.png"), standalone.render_on
+
+    def no_room(host, image, request, progress, **more):
+        if request.method == "fam":
+            raise OutOfMemoryError("the memory ran out; use a smaller size")
+        return render(host, image, request, progress, **more)
+
+    command = [picture, "--prompt", "a cat", "--model", model, "-o", tmp_path / "out", *COMMAND]
+    with monkeypatch.context() as patched:
+        patched.setattr(standalone, "render_on", no_room)
+        code, said, err = run(capsys, *command)
+    assert code == 1 and "a.png by fam at 2x failed: the memory ran out" in said and "1 could not be made" in err
+    assert "the memory ran out" in (tmp_path / "out" / "compare.html").read_text()
+    code, said, _ = run(capsys, *command)
+    assert code == 0 and "by fam" in said and "by direct" not in said
+    assert "the memory ran out" not in (tmp_path / "out" / "compare.html").read_text()
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize(
+    ("words", "sentence"),
+    [
+        (["--sampler", "PLMS"], "sampler 'PLMS' is refused"),
+        (["--am-sites", "nowhere"], "nowhere"),
+        (["--am-source", "recorded"], "no native run was recorded"),
+    ],
+)
+def test_what_the_model_or_the_sampler_cannot_do_is_said_before_anything_is_made(
+    model, tmp_path, capsys, words, sentence
+):
+    picture = noise(tmp_path / "a.png")
+    command = [picture, "--methods", "upscaler,direct,fam", "--model", model, "--steps", 2, "-o", tmp_path / "out"]
+    code, _, err = run(capsys, *command, *words)
+    assert code == 2 and sentence in err and err.count("\n") == 1
+    assert not files(tmp_path / "out")
+
+
+@pytest.mark.parametrize(
+    ("words", "sentence"),
+    [
+        (["a.png", "--scales", "2", "--methods", "fam,magic"], "--methods has 'magic'; choose from fam, direct"),
+        (["a.png", "--scales", "2", "--methods", ","], "--methods is ','; choose from"),
+        (["a.png", "--scales", "two"], "--scales is 'two'; write numbers from 1 to 16"),
+        (["a.png", "--scales", "0.5"], "--scales has 0.5; choose 1 to 16"),
+        (["a.png", "--scales", "2,99"], "--scales has 99; choose 1 to 16"),
+        (["a.png", "--scales", "nan"], "--scales has nan"),
+        (["a.png", "--scales", "1"], "a.png at 1x: 64 x 64 px is as large as the size asked for"),
+        (["a.png", "--scales", "2", "--scale", "2"], "--scale and --scales are given"),
+        (["--scales", "2"], "nothing is given to compare"),
+        ([], "nothing is given to compare"),
+        (["gone.png", "--scales", "2"], "gone.png does not exist"),
+        (["empty", "--scales", "2"], "hold no picture"),
+        (["bad.png", "--scales", "2"], "bad.png at 2x:"),
+        (["a.png", "--prompts", "p.txt"], "pictures and --prompts are given"),
+        (["--prompt", "x", "--prompts", "p.txt"], "--prompt and --prompts are given"),
+        (["--prompts", "gone.txt"], "cannot be read"),
+        (["--prompts", "blank.txt"], "has no line with a prompt"),
+        (["--prompts", "bad.png"], "no text in UTF-8"),
+        (["a.png", "--scales", "2", "--out", "x.html"], "give a folder as --out"),
+        (["a.png", "--scales", "2", "--overwrite"], "give a folder as --out"),
+        (["--prompts", "many.txt", "--scales", "2,3"], "choose at most 256"),
+        (["large.png", "--scales", "2,9"], "large.png at 9x is 81 MP; a page takes pictures of at most 64 MP"),
+    ],
+)
+def test_bad_input_is_one_sentence_before_a_model_is_loaded(tmp_path, capsys, monkeypatch, words, sentence):
+    noise(tmp_path / "a.png")
+    (tmp_path / "bad.png").write_bytes(b"\xff\xfe\xfd")
+    Image.new("RGB", (1000, 1000)).save(tmp_path / "large.png")
+    (tmp_path / "empty").mkdir()
+    (tmp_path / "p.txt").write_text("a cat\n")
+    (tmp_path / "blank.txt").write_text(" \n\n")
+    (tmp_path / "many.txt").write_text("\n".join(map(str, range(100))))
+    monkeypatch.chdir(tmp_path)
+    monkeypatch.setattr("fam_ext.cli.compare._load", None)
+    before = files(tmp_path)
+    code, _, err = run(capsys, *words)
+    assert code == 2 and sentence in err and err.count("\n") == 1
+    assert files(tmp_path) == before and not Path("compare").exists()
+
+
+def test_help_names_the_defaults(capsys):
+    """Rich swallows what stands in brackets."""
+    code, said, _ = run(capsys, "--help")
+    said = " ".join(said.replace("│", " ").split())
+    assert code == 0 and "(default: direct,fam)" in said and "(default: 2)" in said and "compare.html" in said
+
+
+@pytest.mark.parametrize(
+    ("text", "sentence"),
+    [
+        ("{}", "cannot be read as a comparison's results"),
+        ('{"format": 1, "machine": {}, "rows": [], "cells": [{"size": [1, 1], "scale": 2, "row": "a", "method": "fam",'
+         ' "digest": "d", "file": "../../etc/passwd"}]}', "cannot be read as a comparison's results"),
+        (None, "is not of a comparison"),
+    ],
+)  # fmt: skip
+def test_a_folder_of_something_else_is_left_alone(tmp_path, capsys, monkeypatch, text, sentence):
+    monkeypatch.setattr("fam_ext.cli.compare._load", None)
+    (tmp_path / ("compare.html" if text is None else "results.json")).write_text(text or "mine")
+    before = files(tmp_path)
+    code, _, err = run(capsys, "--prompt", "a cat", "--scales", "2", "--out", tmp_path)
+    assert code == 1 and sentence in err and err.count("\n") == 1
+    assert files(tmp_path) == before

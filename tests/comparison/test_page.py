@@ -1,0 +1,207 @@
+"""The page of a comparison in Chromium, as someone uses it: mouse, touch and keys. With axe-core where FAM_AXE names
+its axe.min.js."""
+
+import json
+import re
+
+import pytest
+
+from fam_ext.comparison import page as pages
+from fam_ext.comparison.page import write_page
+from tests.comparison.made import COLOURS, SIDE, SPOT, results
+from tests.ui.test_access import faults
+from tests.webui.browsing import chromium
+
+PIXEL = """([index, x, y]) => {
+    const lens = document.querySelectorAll('.lens')[index];
+    const { data } = lens.getContext('2d').getImageData(lens.width / 2 + x, lens.height / 2 + y, 1, 1);
+    return Array.from(data).slice(0, 3);
+}"""
+BRIGHTEST = """index => {
+    const canvas = document.querySelectorAll('.maps canvas')[index];
+    const { data } = canvas.getContext('2d').getImageData(0, 0, canvas.width, canvas.height);
+    const red = Array.from(data).filter((_, at) => at % 4 === 0);
+    const at = red.indexOf(Math.max(...red));
+    return [at % canvas.width, Math.floor(at / canvas.width)];
+}"""
+
+
+@pytest.fixture(scope="module")
+def browser():
+    with chromium() as browser:
+        yield browser
+
+
+@pytest.fixture(scope="module")
+def file(tmp_path_factory):
+    return write_page(results(tmp_path_factory.mktemp("made")))[0]
+
+
+@pytest.fixture
+def opened(browser, file):
+    closing = []
+
+    def open_page(width=1280, **more):
+        context = browser.new_context(viewport={"width": width, "height": 900}, **more)
+        page, said = context.new_page(), []
+        page.set_default_timeout(20_000)
+        page.on("pageerror", lambda error: said.append(str(error)))
+        page.on("console", lambda message: said.append(message.text) if message.type == "error" else None)
+        page.on("request", lambda request: said.append(request.url) if request.url.startswith("http") else None)
+        page.goto(file.as_uri())
+        page.wait_for_selector("fam-compare [role=slider]")
+        closing.append((context, said))
+        return page
+
+    yield open_page
+    for context, said in closing:
+        context.close()
+        assert said == []
+
+
+def near(found, wanted):
+    return all(abs(one - other) < 24 for one, other in zip(found, wanted, strict=True))
+
+
+def over(page, x=0.5, y=0.5, nth=1):
+    """Point at a picture of the grid, at shares of its sides."""
+    frame = page.locator(".grid .frame").nth(nth)
+    frame.scroll_into_view_if_needed()
+    box = frame.bounding_box()
+    page.mouse.move(box["x"] + x * box["width"], box["y"] + y * box["height"])
+
+
+@pytest.mark.slow
+@pytest.mark.xdist_group("browser")
+def test_the_lens_shows_the_same_place_of_every_method_one_to_one(opened):
+    page = opened()
+    over(page)
+    page.wait_for_selector(".grid .lens")
+    assert page.locator(".grid .lens").count() == page.locator("tbody.on .lens").count() == 3
+    for lens, colour in enumerate([(90, 90, 90), *COLOURS.values()]):
+        # 128 px wide: the spot is 8 px at the target's size, however large the page shows the picture
+        assert near(page.evaluate(PIXEL, [lens, 0, 0]), SPOT)
+        assert near(page.evaluate(PIXEL, [lens, 9, 0]), colour) and near(page.evaluate(PIXEL, [lens, 0, -9]), colour)
+    over(page, x=0.3)
+    assert near(page.evaluate(PIXEL, [1, 0, 0]), COLOURS["direct"])
+    assert near(page.evaluate(PIXEL, [1, round(0.2 * 2 * SIDE), 0]), SPOT)  # a fifth of the width to the right
+    over(page, nth=4)  # the other row
+    page.wait_for_selector("tbody:nth-of-type(2).on .lens")
+    assert page.locator(".grid .lens").count() == 3
+
+
+@pytest.mark.slow
+@pytest.mark.xdist_group("browser")
+def test_keys_walk_the_grid_move_the_lens_and_open_two_pictures(opened):
+    page = opened()
+    page.keyboard.press("Tab")  # the scale
+    page.keyboard.press("Tab")
+    at = "[document.activeElement.dataset.row, document.activeElement.dataset.column].join()"
+    assert page.evaluate(at) == "0,0"
+    assert page.evaluate("getComputedStyle(document.activeElement).outlineWidth") == "3px"
+    for key, place in [
+        ("ArrowRight", "0,1"),
+        ("ArrowDown", "1,1"),
+        ("End", "1,2"),
+        ("ArrowDown", "1,2"),
+        ("Home", "1,0"),
+    ]:
+        page.keyboard.press(key)
+        assert page.evaluate(at) == place and page.locator("td[tabindex='0']").count() == 1
+    assert near(page.evaluate(PIXEL, [2, 0, 0]), SPOT)
+    for _ in range(4):
+        page.keyboard.press("Shift+ArrowRight")
+    assert near(page.evaluate(PIXEL, [2, 0, 0]), COLOURS["fam"])
+    assert near(page.evaluate(PIXEL, [2, round(-0.1 * 2 * SIDE), 0]), SPOT) and page.evaluate(at) == "1,0"
+    page.keyboard.press("ArrowRight")
+    page.keyboard.press("Enter")
+    assert page.locator("fam-compare .label").all_inner_texts() == ["native", "direct"]
+    assert page.evaluate("document.activeElement.shadowRoot.activeElement.getAttribute('role')") == "slider"
+    page.keyboard.press("Shift+ArrowRight")
+    assert page.locator("fam-compare [role=slider]").get_attribute("aria-valuenow") == "60"
+
+
+@pytest.mark.slow
+@pytest.mark.xdist_group("browser")
+def test_a_finger_moves_the_lens_and_the_page_scrolls_at_400_px(opened):
+    page = opened(width=400, has_touch=True)
+    box = page.locator(".grid .frame").nth(1).bounding_box()
+    page.touchscreen.tap(box["x"] + box["width"] / 2, box["y"] + box["height"] / 2)
+    page.wait_for_selector(".grid .lens")
+    assert near(page.evaluate(PIXEL, [2, 0, 0]), SPOT)
+    assert page.evaluate("getComputedStyle(document.querySelector('.frame')).touchAction") == "auto"
+
+
+@pytest.mark.slow
+@pytest.mark.xdist_group("browser")
+def test_the_scale_the_pair_the_numbers_and_the_spectra(opened):
+    page = opened()
+    assert "64 x 64 to 128 x 128 px" in page.inner_text(".grid")
+    page.check("input[value='3']")
+    assert "64 x 64 to 192 x 192 px" in page.inner_text(".grid")
+    assert page.evaluate("document.querySelector('td[data-column=\"2\"] img').naturalWidth") == 192
+    page.select_option("select[aria-label='Left']", "fam")
+    page.select_option("select[aria-label='Right']", "direct")
+    assert page.locator("fam-compare .label").all_inner_texts() == ["fam", "direct"]
+    assert page.locator(".grid b").count() == 0 and "<b>a dog</b>" in page.inner_text(".grid")
+    direct, fam = (page.locator(f".numbers tbody tr:nth-child({row})").inner_text().split("\t") for row in (1, 2))
+    assert direct == ["direct", "2", "4", "2.0 s", "1.5 s to 2.5 s", "not measured", "31.3 dB", "0.50 %"]
+    assert fam[5] == "3.00 GiB"
+    assert page.locator(".spectra path.line").count() == 6  # native, direct, fam, and each in the key
+    assert page.locator(".spectra .keys li").all_inner_texts() == ["native", "direct", "fam"]
+
+
+@pytest.mark.slow
+@pytest.mark.xdist_group("browser")
+def test_a_point_is_asked_and_its_maps_are_shown(opened):
+    page = opened()
+    assert "step 3 of 4 (t / T 0.48), at up.0" in page.inner_text("main")
+    assert page.locator("select[aria-label='Method'] option").all_inner_texts() == ["fam"]
+    asked = page.locator(".asked")
+    asked.scroll_into_view_if_needed()
+    box = asked.bounding_box()
+    page.mouse.click(box["x"] + box["width"] * 6.5 / 8, box["y"] + box["height"] * 1.5 / 8)
+    assert page.inner_text("#told") == "Column 7, row 2 of 8 x 8 points."
+    assert page.evaluate(BRIGHTEST, 1) == [6, 1] and page.evaluate(BRIGHTEST, 2) == [6, 1]
+    asked.focus()
+    page.keyboard.press("ArrowDown")
+    page.keyboard.press("ArrowLeft")
+    assert page.evaluate(BRIGHTEST, 1) == [5, 2]
+    captions = page.locator(".maps figcaption").all_inner_texts()
+    assert captions[1] == "native map, 4 x 4: up to 1.0 times the mean"
+    assert captions[2] == "target map, 8 x 8: up to 64.0 times the mean"
+
+
+@pytest.mark.slow
+@pytest.mark.xdist_group("browser")
+@pytest.mark.parametrize("scheme", ["light", "dark"])
+def test_no_serious_fault_and_nothing_wider_than_the_page(opened, scheme):
+    for width in (400, 1920):
+        page = opened(width, color_scheme=scheme, bypass_csp=True)  # axe is no part of the page
+        over(page)
+        assert page.evaluate("document.documentElement.scrollWidth <= innerWidth")
+        assert faults(page, "main") == []
+
+
+def test_the_page_is_one_file_that_runs_its_own_scripts_alone(file):
+    text = file.read_text(encoding="utf-8")
+    assert not re.findall(r'(?:src|href)="(?!data:)', text) and "default-src 'none'" in text
+    assert len(re.findall(r"'sha256-[^']+'", text)) == 2 and text.count("<script") == 3
+    data = json.loads(re.search(r'id="data">(.*?)</script>', text, re.DOTALL).group(1))
+    assert len(data["rows"]) == 2 and len(data["cells"]) == 8 and data["scales"] == [2, 3]
+
+
+def test_pictures_give_way_where_the_page_is_too_large(tmp_path, monkeypatch):
+    made = results(tmp_path, rows=("a cat",), scales=(4.0,))
+    _, whole, best = write_page(made)
+    monkeypatch.setattr(pages, "MOST_BYTES", whole - 1)
+    _, size, quality = write_page(made)
+    assert best == pages.QUALITIES[0] > quality and size < whole
+    monkeypatch.setattr(pages, "MOST_BYTES", 1000)
+    assert write_page(made)[2] == pages.QUALITIES[-1]
+    assert len(list(tmp_path.glob("*.html"))) == 1 and not list(tmp_path.glob(".fam-*"))
+
+
+def test_what_could_not_be_made_is_said_in_its_place(tmp_path):
+    made = results(tmp_path, rows=("a cat",), scales=(2.0,), file=None, problem="the memory ran out", spectrum=None)
+    assert "the memory ran out" in write_page(made)[0].read_text(encoding="utf-8")

@@ -56,6 +56,8 @@ class HiDiffusionPass(Pass):
         """Share of the way that lies behind the call that runs now."""
         self.quarters = (0, 0)
         """By how many quarters of a window its windows are shifted, down and right."""
+        self.whole = (0, 0)
+        """What was pooled, (height, width): smaller than usual where the stride acts, too."""
 
     def around_model(self, call: Call, latent: Tensor, level: NoiseLevel, condition: Condition) -> Tensor:
         self.done = 1 - self.pictures.rho(level)
@@ -92,11 +94,14 @@ class HiDiffusionPass(Pass):
 
     def pool(self, site: str, feature_map: Tensor, *, size: Size, phase: str) -> Tensor | None:
         """See `methods.base.Resize`."""
-        return avg_pool2d(feature_map, 2, ceil_mode=True) if phase == TARGET and self._pools else None
+        if phase != TARGET or not self._pools:
+            return None
+        self.whole = feature_map.shape[-2], feature_map.shape[-1]
+        return avg_pool2d(feature_map, 2, ceil_mode=True)
 
     def unpool(self, site: str, feature_map: Tensor, *, size: Size, phase: str) -> Tensor | None:
         """See `methods.base.Resize`."""
-        return interpolate(feature_map, size, mode="bicubic") if phase == TARGET and self._pools else None
+        return interpolate(feature_map, self.whole, mode="bicubic") if phase == TARGET and self._pools else None
 
     def attend(
         self, site: str, q: Tensor, k: Tensor, v: Tensor, *, size: Size, scale: float | None, phase: str

@@ -31,6 +31,7 @@ HOSTS = {"torch", "fam_ext.core", "fam_ext.hosts", "fam_ext.samplers"}
 HOSTS |= {"fam_ext.methods.base", "fam_ext.methods.capabilities"}
 WEBUI = {"modules", "modules_forge", "backend", "gradio", "fastapi", "torch", "numpy", "PIL"}
 STANDALONE = {"fam_ext.standalone", "fam_ext.bench", "fam_ext.compare", "fam_ext.demo", "fam_ext.terminal"}
+STANDALONE |= {"fam_ext.quality"}
 
 # who -> what it may import anywhere in its code: ours by prefix, others by top-level name. The longest name that fits
 # a file counts. What only a function may import (a host's own library, an optional package) is in LAZY
@@ -72,6 +73,11 @@ ALLOWED: dict[str, set[str]] = {
         *("fam_ext.hires", "fam_ext.recipe", "fam_ext.weights", "fam_ext.jobs.contract"),
         *("fam_ext.upscalers", "fam_ext.methods.catalog"),
     },
+    "quality": {
+        *("torch", "numpy", "PIL", "fam_ext.quality", "fam_ext.methods", "fam_ext.options.request", "fam_ext.core"),
+        *("fam_ext.hires", "fam_ext.recipe", "fam_ext.standalone", "fam_ext.upscalers", "fam_ext.jobs.contract"),
+        "fam_ext.hosts.memory",
+    },
     "demo": {*JOBS, "torch", "fam_ext.demo", "fam_ext.compare", "fam_ext.weights"},
     "cli": {*JOBS, *STANDALONE, "typer", "fam_ext.cli", "fam_ext.methods.catalog"},
 }
@@ -82,6 +88,7 @@ LAZY: dict[str, set[str]] = {
     "hosts/diffusers/load.py": {"diffusers", "transformers"},
     "jobs/executors/ray.py": {"ray"},
     "demo": {"safetensors"},
+    "quality": {"fam_ext.demo", "torch_fidelity", "transformers"},
     "upscalers.py": {"safetensors", "spandrel"},
     "cli": {"rich"},
 }

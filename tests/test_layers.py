@@ -74,9 +74,9 @@ ALLOWED: dict[str, set[str]] = {
         *("fam_ext.upscalers", "fam_ext.methods.catalog"),
     },
     "quality": {
-        *("torch", "numpy", "PIL", "fam_ext.quality", "fam_ext.methods", "fam_ext.options.request", "fam_ext.core"),
+        *("torch", "numpy", "PIL", "fam_ext.quality", "fam_ext.methods", "fam_ext.core"),
         *("fam_ext.hires", "fam_ext.recipe", "fam_ext.standalone", "fam_ext.upscalers", "fam_ext.jobs.contract"),
-        "fam_ext.hosts.memory",
+        *("fam_ext.hosts", "fam_ext.samplers", "fam_ext.options", "fam_ext.weights"),
     },
     "demo": {*JOBS, "torch", "fam_ext.demo", "fam_ext.compare", "fam_ext.weights"},
     "cli": {*JOBS, *STANDALONE, "typer", "fam_ext.cli", "fam_ext.methods.catalog"},
@@ -88,7 +88,7 @@ LAZY: dict[str, set[str]] = {
     "hosts/diffusers/load.py": {"diffusers", "transformers"},
     "jobs/executors/ray.py": {"ray"},
     "demo": {"safetensors"},
-    "quality": {"fam_ext.demo", "torch_fidelity", "transformers"},
+    "quality": {"fam_ext.demo", "torch_fidelity", "transformers", "safetensors"},
     "upscalers.py": {"safetensors", "spandrel"},
     "cli": {"rich"},
 }

@@ -105,13 +105,14 @@ def clip(folder: str) -> Clip:
     path = Path(folder).expanduser()
     if not (path / "config.json").is_file():
         raise UsageError(f"--clip {path} has no config.json; give the folder of a CLIP model as transformers saves it")
+    from safetensors import SafetensorError
     from transformers import CLIPImageProcessor, CLIPModel, CLIPTokenizer
 
     try:
         net = CLIPModel.from_pretrained(path, local_files_only=True, use_safetensors=True).eval()
         words = CLIPTokenizer.from_pretrained(path, local_files_only=True)
         view = CLIPImageProcessor.from_pretrained(path, local_files_only=True)
-    except (OSError, RuntimeError, ValueError, KeyError, TypeError) as error:
+    except (SafetensorError, OSError, RuntimeError, ValueError, KeyError, TypeError) as error:
         raise UsageError(
             f"--clip {path} cannot be loaded ({type(error).__name__}); give the folder of a CLIP model with its "
             "safetensors weights, tokenizer and preprocessor"

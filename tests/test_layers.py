@@ -36,6 +36,7 @@ STANDALONE = {
     "fam_ext.compare",
     "fam_ext.comparison",
     "fam_ext.demo",
+    "fam_ext.quality",
     "fam_ext.terminal",
 }
 
@@ -86,6 +87,11 @@ ALLOWED: dict[str, set[str]] = {
         *(JOBS | HOSTS),
         *("fam_ext.comparison", "fam_ext.compare", "fam_ext.hires", "fam_ext.standalone", "fam_ext.upscalers"),
     },
+    "quality": {
+        *("torch", "numpy", "PIL", "fam_ext.quality", "fam_ext.methods", "fam_ext.core"),
+        *("fam_ext.hires", "fam_ext.recipe", "fam_ext.standalone", "fam_ext.upscalers", "fam_ext.jobs.contract"),
+        *("fam_ext.hosts", "fam_ext.samplers", "fam_ext.options", "fam_ext.weights"),
+    },
     "demo": {*JOBS, "torch", "fam_ext.demo", "fam_ext.compare", "fam_ext.weights"},
     "cli": {*JOBS, *STANDALONE, "typer", "fam_ext.cli", "fam_ext.methods.catalog"},
 }
@@ -96,6 +102,7 @@ LAZY: dict[str, set[str]] = {
     "hosts/diffusers/load.py": {"diffusers", "transformers"},
     "jobs/executors/ray.py": {"ray"},
     "demo": {"safetensors"},
+    "quality": {"fam_ext.demo", "torch_fidelity", "transformers", "safetensors"},
     "upscalers.py": {"safetensors", "spandrel"},
     "cli": {"rich"},
 }

@@ -14,6 +14,7 @@ import typer
 
 from fam_ext import __version__
 from fam_ext.cli import compare, inspect, model, report, trial, upscale
+from fam_ext.cli.bench import bench_app
 from fam_ext.cli.presets import presets_app
 from fam_ext.cli.progress import Interrupted, clock, handling, interrupted, silence
 from fam_ext.errors import FamError, OutputError
@@ -37,7 +38,7 @@ app.command()(report.report)
 app.command("retry-failed")(report.retry)
 app.add_typer(presets_app, name="presets")
 app.add_typer(model.demo_app, name="demo")
-app.add_typer(model.bench_app, name="bench")
+app.add_typer(bench_app, name="bench")
 
 USAGE_EXIT = 2
 FAILED_EXIT = 1

@@ -1,4 +1,4 @@
-"""Commands that need a model at hand: generate, demo, bench. Torch is imported inside them."""
+"""Commands that need a model at hand: generate and demo. Torch is imported inside them."""
 
 from __future__ import annotations
 
@@ -36,7 +36,6 @@ if TYPE_CHECKING:
     from PIL import Image
 
 demo_app = typer.Typer(help="The embedded model: see it work, export it to a WebUI.", no_args_is_help=True)
-bench_app = typer.Typer(help="Measure on this machine.", no_args_is_help=True)
 
 ModelConfig = Annotated[
     str | None,
@@ -138,39 +137,6 @@ def demo_names() -> None:
     say(f'A prompt is "{known.form}".')
     for title, words in known.lists.items():
         say(f"\n{len(words)} {title}:\n{', '.join(words)}")
-
-
-@bench_app.command("cost")
-@takes(_RENDERER)
-def bench_cost(
-    model_config: ModelConfig = None,
-    scales: Annotated[str, typer.Option(help="Comma-separated.")] = "2,3",
-    steps: Annotated[int, typer.Option(help="Sampler steps timed per method.")] = 4,
-    repeats: Annotated[int, typer.Option(help="Rounds; methods take turns, the median counts.")] = 3,
-    *,
-    said: dict[str, Any],
-) -> None:
-    """Time and peak memory of FAM beside direct inference, on your model and device."""
-    from fam_ext.bench import cost_table
-
-    host = _load(renderer_of(said), model_config)
-    for line in cost_table(host, [float(scale) for scale in scales.split(",")], steps=steps, repeats=repeats):
-        say(line)
-
-
-@bench_app.command("jobs")
-def bench_jobs(
-    files: Annotated[int, typer.Option(help="Size of the large folder.")] = 100_000,
-    folder: Annotated[Path | None, typer.Option(help="Where to work; default: the system's temporary place.")] = None,
-    as_json: Annotated[bool, typer.Option("--json", help="Print JSON at the end.")] = False,
-) -> None:
-    """Measure the batch engine: plan, resume, overhead a file, overlap with the renderer."""
-    from fam_ext.jobs import bench
-
-    measures = bench.run(large=files, small=min(1000, files), folder=folder, say=lambda line: say(line, err=as_json))
-    if as_json:
-        say(bench.as_json(measures))
-    raise typer.Exit(0 if all(measure.met for measure in measures) else 1)
 
 
 def _load(renderer: RendererChoice, config: str | None) -> Any:  # noqa: ANN401  # a host: torch is imported here

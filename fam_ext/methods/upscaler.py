@@ -13,6 +13,8 @@ from fam_ext.methods.views import WindowStage, tiled, tiles
 
 DENOISE = 0.35
 """rho at which img2img begins after an upscaler, where people set the WebUI's denoising strength."""
+OVERLAP = 1 / 8
+"""Share of a tile's side that it is given of its neighbours, on each side."""
 
 
 class Upscaler(Method):
@@ -42,7 +44,7 @@ class Tiled(UpscalerImg2img):
     neighbours as they now are.
     """
 
-    def __init__(self, config: FamConfig, *, denoise: float = DENOISE, overlap: float = 1 / 8) -> None:
+    def __init__(self, config: FamConfig, *, denoise: float = DENOISE, overlap: float = OVERLAP) -> None:
         super().__init__(config, denoise=denoise)
         self.overlap = overlap
 

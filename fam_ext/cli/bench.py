@@ -1,0 +1,210 @@
+"""`fam-hires bench`: what FAM costs, how fast the batch engine is, how good each method's pictures are."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+from contextlib import contextmanager
+from pathlib import Path
+from typing import TYPE_CHECKING, Annotated, Any
+
+import typer
+
+from fam_ext import __version__
+from fam_ext.cli.model import ModelConfig, _folder, _load, _steps, _upscaler, _words
+from fam_ext.cli.options import parse_size, takes
+from fam_ext.cli.progress import clock
+from fam_ext.cli.upscale import renderer_of
+from fam_ext.core.config import FamConfig
+from fam_ext.errors import UsageError
+from fam_ext.jobs.contract import Progress
+from fam_ext.jobs.settings import request_for
+from fam_ext.metadata.infotext import Infotext
+from fam_ext.methods.capabilities import STANDALONE as GIVES
+from fam_ext.methods.catalog import entry_for
+from fam_ext.options import resolve
+from fam_ext.options.field import CLI, options_of
+from fam_ext.options.presets import PresetStore
+from fam_ext.options.renderer import RendererChoice
+from fam_ext.options.request import HiresRequest
+from fam_ext.options.resolve import options_at
+from fam_ext.terminal import say
+
+if TYPE_CHECKING:
+    from fam_ext.quality.protocol import Row
+
+bench_app = typer.Typer(help="Measure on this machine.", no_args_is_help=True)
+
+_AT_CLI = options_at(CLI)
+_RENDERER = [spec for spec in _AT_CLI if spec in options_of(RendererChoice)]
+_OURS = ("prompt", "method", "seed")
+"""Of a picture's settings those that a benchmark goes through."""
+_MADE = [
+    spec
+    for spec in _AT_CLI
+    if spec.name == "preset" or (spec in (*options_of(HiresRequest), *options_of(FamConfig)) and spec.name not in _OURS)
+]
+
+
+@bench_app.command("cost")
+@takes(_RENDERER)
+def bench_cost(
+    model_config: ModelConfig = None,
+    scales: Annotated[str, typer.Option(help="Comma-separated.")] = "2,3",
+    steps: Annotated[int, typer.Option(help="Sampler steps timed per method.")] = 4,
+    repeats: Annotated[int, typer.Option(help="Rounds; methods take turns, the median counts.")] = 3,
+    *,
+    said: dict[str, Any],
+) -> None:
+    """Time and peak memory of FAM beside direct inference, on your model and device."""
+    from fam_ext.bench import cost_table
+
+    host = _load(renderer_of(said), model_config)
+    for line in cost_table(host, [float(scale) for scale in scales.split(",")], steps=steps, repeats=repeats):
+        say(line)
+
+
+@bench_app.command("jobs")
+def bench_jobs(
+    files: Annotated[int, typer.Option(help="Size of the large folder.")] = 100_000,
+    folder: Annotated[Path | None, typer.Option(help="Where to work; default: the system's temporary place.")] = None,
+    as_json: Annotated[bool, typer.Option("--json", help="Print JSON at the end.")] = False,
+) -> None:
+    """Measure the batch engine: plan, resume, overhead a file, overlap with the renderer."""
+    from fam_ext.jobs import bench
+
+    measures = bench.run(large=files, small=min(1000, files), folder=folder, say=lambda line: say(line, err=as_json))
+    if as_json:
+        say(bench.as_json(measures))
+    raise typer.Exit(0 if all(measure.met for measure in measures) else 1)
+
+
+@bench_app.command("quality")
+@takes([*_MADE, *_RENDERER])
+def bench_quality(
+    output: Annotated[
+        str, typer.Option("--out", "--output", "-o", help="Folder for rows, pictures, tables; the same one resumes.")
+    ],
+    methods: Annotated[str, typer.Option(help="Comma-separated names; see docs/methods.md.")] = "fam,direct",
+    scales: Annotated[
+        str | None, typer.Option(help="Comma-separated factors. [default: 2, or none with --sizes]")
+    ] = None,
+    sizes: Annotated[
+        str | None, typer.Option(help="Comma-separated WIDTHxHEIGHT in px, of any aspect, beside --scales.")
+    ] = None,
+    prompts: Annotated[str, typer.Option(help="Text file with a prompt on each line, or default.")] = "default",
+    count: Annotated[int, typer.Option(help="Pictures for each method and size; the prompts in turn.")] = 8,
+    seed: Annotated[int, typer.Option(help="Seed of the first picture; they count up.")] = 0,
+    truth: Annotated[Path | None, typer.Option(help="Folder of true pictures, WIDTHxHEIGHT/SEED-PROMPT.png.")] = None,
+    references: Annotated[
+        Path | None, typer.Option(help="Folder of real pictures for the set distances, instead of --truth's.")
+    ] = None,
+    crop: Annotated[int | None, typer.Option(help="Side of the crops in px. [default: the native side]")] = None,
+    crops: Annotated[int, typer.Option(help="Crops of each picture.")] = 10,
+    inception: Annotated[
+        str | None, typer.Option(help="torch-fidelity's Inception weights, for FID and KID; extra: fidelity.")
+    ] = None,
+    clip: Annotated[str | None, typer.Option(help="Folder of a CLIP model (transformers), for the CLIP score.")] = None,
+    model_config: ModelConfig = None,
+    *,
+    said: dict[str, Any],
+) -> None:
+    """Measure the pictures of several methods over prompts with fixed seeds; docs/benchmark.md says what and how.
+
+    Writes results.sqlite, results.csv, table.md, table.tex, pareto.svg and the pictures. The same command resumes.
+    """
+    from fam_ext.quality import extractors, protocol, setting
+    from fam_ext.quality.ruler import Ruler
+
+    names = list(dict.fromkeys(name.strip() for name in methods.split(",") if name.strip()))
+    for name in names:
+        entry_for(name, GIVES, where="the standalone host")
+    if not names:
+        raise UsageError("--methods is empty; give one name or more, as fam,direct")
+    if count < 1 or crops < 1:
+        raise UsageError(f"--count is {count} and --crops {crops}; choose at least 1 of each")
+    words = protocol.read_prompts(prompts)
+    first = _request(said, seed)
+    wanted = _sizes(scales, sizes)
+
+    renderer = renderer_of(said)
+    upscaler = _upscaler(renderer)
+    host = _load(renderer, model_config)
+    # what the model or the sampler cannot do is said before anything runs
+    host.sampler(first.sampler, first.schedule, first.steps, seeds=[seed], spacing=first.timestep_spacing)
+    for name in names:
+        entry_for(name, host.gives, where=f"the host of {host.name}").load()(first.config)
+    cases = protocol.cases([setting.native_and_target(host, size) for size in wanted], words, count=count, seed=seed)
+    side = min(host.native_side, *(min(case.size) for case in cases)) if crop is None else crop
+    protocol.check_crop(side, cases)
+    if truth is not None:
+        protocol.check_truths(truth, cases)
+    real = None if references is None else protocol.pictures_in(references, least=side, flag="--references")
+    ruler = Ruler(
+        crop=side,
+        crops=crops,
+        truth=truth,
+        others=() if inception is None else (extractors.inception(inception),),
+        clip=None if clip is None else extractors.clip(clip),
+        weights=[str(Path(file).expanduser().resolve()) for file in (inception, clip) if file is not None],
+    )
+    rows = protocol.rows(cases, names, first, setting.surroundings(host, renderer))
+    _measure(host, _folder(output), rows, ruler, real, upscaler)
+
+
+def _measure(host: Any, folder: Path, rows: list[Row], ruler: Any, real: list[Path] | None, upscaler: Any) -> None:  # noqa: ANN401
+    from fam_ext.quality import setting
+    from fam_ext.quality.results import tables
+    from fam_ext.quality.run import Bench, true_features
+    from fam_ext.quality.store import Store
+    from fam_ext.quality.written import write_results
+
+    with Store(folder) as store:
+        made = Bench(host, folder, rows, ruler, upscaler=upscaler).run(
+            store, watch=_watched, tell=lambda label, left: say(f"{label}, {clock(left)} left")
+        )
+    say("counting intervals")
+    found = tables(made, ruler.extractors, true_features(ruler, [row.case for row, _ in made], real))
+    request = rows[0].request
+    head = (
+        f"{host.name} ({host.weights_hash()[:8]}), {request.sampler} {request.steps} steps, CFG {request.cfg_scale:g}; "
+        f"{ruler.crops} crops of {ruler.crop} px a picture; 95 % bootstrap intervals by picture; "
+        f"{setting.machine(host)}; fam-hires {__version__}"
+    )
+    for path in write_results(folder, found, made, head):
+        say(str(path))
+
+
+def _request(said: dict[str, Any], seed: int) -> HiresRequest:
+    """Return the settings that every picture has."""
+    words = {"prompt": "a picture", "seed": seed, **_words(said), "inputs": ["text"]}
+    job = resolve.job(words, preset_of=PresetStore().get)
+    return request_for(Infotext(), (64, 64), job.picture)[0]
+
+
+def _sizes(scales: str | None, sizes: str | None) -> list[float | tuple[int, int]]:
+    """Return the factors and the (height, width) that are asked for. Raises `UsageError`."""
+    wanted: list[float | tuple[int, int]] = []
+    for text in (scales or ("" if sizes else "2")).split(","):
+        if not text.strip():
+            continue
+        try:
+            scale = float(text)
+        except ValueError:
+            raise UsageError(f"--scales has {text.strip()!r}; write numbers from 1 to 8, as 2,3") from None
+        if not 1 <= scale <= 8:
+            raise UsageError(f"--scales has {text.strip()}; choose 1 to 8")
+        wanted.append(scale)
+    return wanted + [_checked(parse_size(text)) for text in (sizes or "").split(",") if text.strip()]
+
+
+def _checked(size: tuple[int, int]) -> tuple[int, int]:
+    if any(side % 8 or not 64 <= side <= 8192 for side in size):
+        raise UsageError(f"--sizes has {size[1]}x{size[0]}; choose multiples of 8 from 64 to 8192 px")
+    return size
+
+
+@contextmanager
+def _watched(label: str, left: float | None) -> Iterator[Progress]:
+    words = label if left is None else f"{label}, {clock(left)} left"
+    with _steps(words) as progress:
+        yield progress

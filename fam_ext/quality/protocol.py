@@ -1,0 +1,182 @@
+"""Which pictures are made and measured: methods x sizes x prompts and seeds, each with the fingerprint of what decides
+its pixels."""
+
+from __future__ import annotations
+
+import dataclasses
+import hashlib
+import json
+import re
+from collections.abc import Iterator, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+
+from PIL import Image, UnidentifiedImageError
+
+from fam_ext.errors import UsageError
+from fam_ext.options.request import HiresRequest
+
+Size = tuple[int, int]
+"""(height, width) in px."""
+DEFAULT_PROMPTS = tuple(
+    f"{name}, emoji"
+    for name in (
+        *("a firefighter, medium skin", "a grinning face", "a teapot", "a red apple", "a cat face", "a rocket"),
+        *("a castle", "a sunflower", "an elephant", "a fire engine", "a butterfly", "a police officer, dark skin"),
+        *("a dog face", "a pizza", "a guitar", "an angry face", "a turtle", "a house", "a tractor"),
+        *("a smiling face with hearts", "a pineapple", "a thumbs up, medium dark skin", "a sailboat"),
+        "a winking face",
+    )
+)
+"""What the embedded model is asked for where no file of prompts is given."""
+MOST_PROMPT_BYTES = 1 << 24
+
+
+@dataclass(frozen=True)
+class Case:
+    """What every method begins from: the native picture of one prompt and seed, to be made as large as `size`."""
+
+    native: Size
+    size: Size
+    prompt: str
+    seed: int
+
+    @property
+    def stem(self) -> str:
+        """The name of its files: "7-a-red-teapot"."""
+        return stem(self.prompt, self.seed)
+
+
+@dataclass(frozen=True)
+class Row:
+    """One picture to make and measure."""
+
+    case: Case
+    request: HiresRequest
+    fingerprint: str
+    """Of all that decides its pixels: the request and `surroundings`."""
+    surroundings: str
+    """Fingerprint of the model's weights, the upscaler, the device, the version."""
+
+    @property
+    def method(self) -> str:
+        """The method's name."""
+        return self.request.method
+
+    @property
+    def file(self) -> str:
+        """The name of its picture."""
+        case = self.case
+        return f"{case.stem}-{self.method}-{shown(case.size)}-{self.fingerprint[:8]}.png"
+
+
+def cases(sizes: Sequence[tuple[Size, Size]], prompts: Sequence[str], *, count: int, seed: int) -> list[Case]:
+    """Return the cases of (native, size) pairs: `count` pictures with seeds counting up from `seed`, the prompts in
+    turn. Picture by picture, so that a run that is stopped has the same pictures at every size."""
+    return [
+        Case(native, size, prompts[number % len(prompts)], seed + number)
+        for number in range(count)
+        for native, size in sizes
+    ]
+
+
+def rows(
+    every: Sequence[Case], methods: Sequence[str], request: HiresRequest, surroundings: dict[str, object]
+) -> list[Row]:
+    """Return a row for each case and method; `request` brings the settings, `surroundings` what else decides pixels."""
+    around = fingerprint(surroundings)
+
+    def row(case: Case, method: str) -> Row:
+        own = dataclasses.replace(request, size=case.size, prompt=case.prompt, seed=case.seed, method=method)
+        return Row(case, own, fingerprint(own.to_json(), case.native, around), around)
+
+    return [row(case, method) for case in every for method in methods]
+
+
+def fingerprint(*values: object) -> str:
+    """Return the SHA-256 of values as JSON, 64 hexadecimal digits."""
+    return hashlib.sha256(json.dumps(values, sort_keys=True).encode()).hexdigest()
+
+
+def read_prompts(name: str) -> tuple[str, ...]:
+    """Return the prompts of a text file, one a line, or DEFAULT_PROMPTS for "default". Raises `UsageError`."""
+    if name == "default":
+        return DEFAULT_PROMPTS
+    path = Path(name).expanduser()
+    try:
+        if path.stat().st_size > MOST_PROMPT_BYTES:
+            raise UsageError(f"--prompts {path} has more than 16 MB; give a text file with a prompt on each line")
+        lines = path.read_text(encoding="utf-8").splitlines()
+    except (OSError, UnicodeDecodeError):
+        raise UsageError(
+            f"--prompts {path} cannot be read; give a text file with a prompt on each line, or default"
+        ) from None
+    found = tuple(line.strip() for line in lines if line.strip())
+    if not found:
+        raise UsageError(f"--prompts {path} has no prompt; write one on each line")
+    return found
+
+
+def truth_file(folder: Path, case: Case) -> Path:
+    """Return where the true picture of a case lies: FOLDER/1024x1024/7-a-red-teapot.png."""
+    return folder / shown(case.size) / f"{case.stem}.png"
+
+
+def check_truths(folder: Path, every: Sequence[Case]) -> None:
+    """Raise `UsageError` for the first case whose true picture is missing, unreadable or of another size."""
+    for case in every:
+        path = truth_file(folder, case)
+        try:
+            with Image.open(path) as picture:
+                found = picture.height, picture.width
+        except (OSError, UnidentifiedImageError, Image.DecompressionBombError):
+            raise UsageError(
+                f"--truth has no picture {path} for {case.prompt!r}, seed {case.seed}; "
+                "put it there, or leave out --truth"
+            ) from None
+        if found != case.size:
+            raise UsageError(f"--truth {path} is {shown(found)}; give it at {shown(case.size)} px")
+
+
+def check_crop(crop: int, every: Sequence[Case]) -> None:
+    """Raise `UsageError` where a crop is not inside each picture."""
+    least = min(min(case.size) for case in every)
+    if not 16 <= crop <= least:
+        raise UsageError(f"--crop is {crop}; choose 16 to {least} px, the smallest side of a picture")
+
+
+def pictures_in(folder: Path, *, least: int, flag: str) -> list[Path]:
+    """Return the pictures of a folder, by name. Raises `UsageError` for none, or for one with a side under `least`."""
+    found: list[Path] = []
+    for path in sorted(_files(folder, flag)):
+        try:
+            with Image.open(path) as picture:
+                if min(picture.size) < least:
+                    raise UsageError(
+                        f"{flag} {path} is {picture.width}x{picture.height}; crops of {least} px do not fit, so give "
+                        "larger pictures or a smaller --crop"
+                    )
+        except (OSError, UnidentifiedImageError, Image.DecompressionBombError):
+            continue
+        found.append(path)
+    if len(found) < 2:
+        raise UsageError(f"{flag} {folder} has {len(found)} pictures; give a folder of two or more")
+    return found
+
+
+def _files(folder: Path, flag: str) -> Iterator[Path]:
+    try:
+        yield from (path for path in folder.iterdir() if path.is_file() and not path.name.startswith("."))
+    except OSError:
+        raise UsageError(f"{flag} {folder} is no folder that can be read; give a folder of pictures") from None
+
+
+def stem(prompt: str, seed: int) -> str:
+    """Return the name of what belongs to a prompt and seed: "7-a-red-teapot"."""
+    words = re.sub(r"[^\w]+", "-", prompt).strip("-")[:60]
+    return f"{seed}-{words or 'picture'}"
+
+
+def shown(size: Size) -> str:
+    """Return WIDTHxHEIGHT."""
+    return f"{size[1]}x{size[0]}"

@@ -1,0 +1,116 @@
+"""From rows to numbers: each method's means and set distances with intervals, and its paired differences to FAM."""
+
+from __future__ import annotations
+
+from collections.abc import Iterable, Mapping, Sequence
+from dataclasses import dataclass
+
+import numpy as np
+
+from fam_ext.methods.catalog import FAM
+from fam_ext.quality import statistics
+from fam_ext.quality.columns import GROUPS, SETS, Column, set_columns
+from fam_ext.quality.extractors import Extractor, Features
+from fam_ext.quality.protocol import Case, Row, Size
+from fam_ext.quality.statistics import Array, Distance, Estimate
+from fam_ext.quality.store import Made
+
+References = Mapping[Case, dict[str, Features]] | Sequence[dict[str, Features]]
+"""Features of the true picture of each case, or of pictures that belong to none."""
+_DISTANCES: Mapping[str, Distance] = {"frechet": statistics.frechet, "kernel": statistics.kernel}
+
+
+@dataclass(frozen=True)
+class Cell:
+    """One method's number, and how far it lies from FAM's; None where there is none."""
+
+    value: Estimate | None
+    less_fam: Estimate | None = None
+
+
+@dataclass(frozen=True)
+class Table:
+    """The numbers of one group at one size: a row a method, a column a measure."""
+
+    title: str
+    size: Size
+    n: int
+    columns: tuple[Column, ...]
+    rows: dict[str, list[Cell]]
+
+
+def tables(made: Sequence[tuple[Row, Made]], extractors: tuple[Extractor, ...], references: References) -> list[Table]:
+    """Return the tables of every size. Only cases that every method has are counted, so that n is one number."""
+    found: list[Table] = []
+    for size in dict.fromkeys(row.case.size for row, _ in made):
+        by_method = _by_method([(row, one) for row, one in made if row.case.size == size])
+        cases = _shared(by_method.values())
+        ordered = {method: [ones[case] for case in cases] for method, ones in by_method.items()}
+        values = {method: [numbers(one) for one in ones] for method, ones in ordered.items()}
+        for title, columns in GROUPS.items():
+            held = tuple(
+                column
+                for column in columns
+                if any(one.get(column.key) is not None for ones in values.values() for one in ones)
+            )
+            if held:
+                rows = {method: [_mean_cell(column, method, values) for column in held] for method in values}
+                found.append(Table(title, size, len(cases), held, rows))
+        if isinstance(references, Mapping):
+            real, paired = [references[case] for case in cases if case in references], True
+        else:
+            real, paired = references, False
+        if real:
+            columns = set_columns(extractors)
+            rows = {
+                method: [_set_cell(column, method, ordered, real, paired=paired) for column in columns]
+                for method in ordered
+            }
+            found.append(Table(f"{SETS} ({len(real)} of them)", size, len(cases), columns, rows))
+    return found
+
+
+def numbers(made: Made) -> dict[str, float | None]:
+    """Return a row's numbers by key, cost included."""
+    peak = None if made.peak_memory is None else made.peak_memory / 2**30
+    return {**made.measured.values, "seconds": made.seconds, "peak_memory": peak}
+
+
+def _by_method(made: Iterable[tuple[Row, Made]]) -> dict[str, dict[Case, Made]]:
+    found: dict[str, dict[Case, Made]] = {}
+    for row, one in made:
+        found.setdefault(row.method, {})[row.case] = one
+    return found
+
+
+def _shared(ones: Iterable[Mapping[Case, Made]]) -> list[Case]:
+    every = list(ones)
+    return [case for case in every[0] if all(case in one for one in every)]
+
+
+def _mean_cell(column: Column, method: str, values: Mapping[str, Sequence[Mapping[str, float | None]]]) -> Cell:
+    own = [one.get(column.key) for one in values[method]]
+    if method == FAM or FAM not in values:
+        return Cell(statistics.mean(own))
+    return Cell(statistics.mean(own), statistics.difference(own, [one.get(column.key) for one in values[FAM]]))
+
+
+def _set_cell(
+    column: Column,
+    method: str,
+    made: Mapping[str, Sequence[Made]],
+    real: Sequence[dict[str, Features]],
+    *,
+    paired: bool,
+) -> Cell:
+    name, _, kind = column.key.rpartition(" ")
+    distance = _DISTANCES[kind]
+    own, wanted = _features(made[method], name), [one[name].astype(np.float64) for one in real]
+    value = statistics.set_distance(distance, own, wanted, paired=paired)
+    if method == FAM or FAM not in made:
+        return Cell(value)
+    return Cell(value, statistics.set_difference(distance, own, _features(made[FAM], name), wanted, paired=paired))
+
+
+def _features(made: Sequence[Made], name: str) -> list[Array]:
+    return [one.measured.features[name].astype(np.float64) for one in made]

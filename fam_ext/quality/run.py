@@ -1,0 +1,156 @@
+"""Makes the pictures that are missing and measures those that are not yet: a rerun goes on where it was."""
+
+from __future__ import annotations
+
+import os
+import secrets
+import time
+from collections.abc import Callable, Mapping, Sequence
+from contextlib import AbstractContextManager
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+from PIL import Image
+
+from fam_ext import hires
+from fam_ext.hosts.memory import peak_memory, watch_memory
+from fam_ext.jobs.contract import Progress
+from fam_ext.quality.extractors import Features
+from fam_ext.quality.protocol import Case, Row, fingerprint, shown, truth_file
+from fam_ext.quality.ruler import Ruler, load
+from fam_ext.quality.store import Made, Store
+from fam_ext.standalone import request_sampling
+from fam_ext.upscalers import Upscaler
+
+Watch = Callable[[str, float | None], AbstractContextManager[Progress]]
+"""Shows the steps of what a label names, and the seconds left for all, where they are known."""
+
+
+class Bench:
+    """The rows of one protocol in one folder, on one model."""
+
+    def __init__(
+        self,
+        host: Any,  # noqa: ANN401  # a DiffusersHost
+        folder: Path,
+        rows: Sequence[Row],
+        ruler: Ruler,
+        *,
+        upscaler: Upscaler | None = None,
+    ) -> None:
+        self.host, self.folder, self.rows, self.ruler, self.upscaler = host, folder, rows, ruler, upscaler
+        self._native: tuple[str, hires.Native] | None = None
+        (folder / "pictures").mkdir(parents=True, exist_ok=True)
+
+    def run(self, store: Store, *, watch: Watch, tell: Callable[[str, float], None]) -> list[tuple[Row, Made]]:
+        """Return every row with what it measured; `tell` hears a line as each is made, and the
+        seconds left."""
+        todo = sum(self._kept(store, row) is None for row in self.rows)
+        found: list[tuple[Row, Made]] = []
+        began, done = time.monotonic(), 0
+        for row in self.rows:
+            made = self._kept(store, row)
+            if made is None:
+                left = (time.monotonic() - began) / done * (todo - done) if done else None
+                label = f"{done + 1} of {todo}: {row.method}, {shown(row.case.size)}, {row.case.stem}"
+                made = self._make(row, watch, label, left)
+                done += 1
+                tell(f"{label}: {made.seconds:.1f} s", (time.monotonic() - began) / done * (todo - done))
+                store.put(row, made)
+            elif made.ruler != self.ruler.fingerprint(row.case):
+                made = self._measured(row, load(self._path(row)), watch, made.seconds, made.peak_memory)
+                store.put(row, made)
+            found.append((row, made))
+        return found
+
+    def _kept(self, store: Store, row: Row) -> Made | None:
+        """Return what is known of a row whose picture is there."""
+        return store.get(row.fingerprint) if self._path(row).is_file() else None
+
+    def _path(self, row: Row) -> Path:
+        return self.folder / "pictures" / row.file
+
+    def _make(self, row: Row, watch: Watch, label: str, left: float | None) -> Made:
+        native = self._native_of(row, watch)
+        watch_memory(self.host.device)
+
+        def larger(image: Image.Image, size: tuple[int, int], /) -> Image.Image:
+            assert self.upscaler is not None
+            return self.upscaler.enlarge(image, size, tile=row.request.tile)
+
+        with watch(label, left) as progress:
+            result = hires.upscale(
+                self.host,
+                native,
+                size=row.case.size,
+                sampling=request_sampling(row.request),
+                config=row.request.config,
+                method=row.method,
+                tile=row.request.tile,
+                low_memory=row.request.low_memory,
+                larger=None if self.upscaler is None else larger,
+                callbacks=hires.Callbacks(progress.step, progress.cancelled),
+            )
+        peak = peak_memory(self.host.device)
+        write_whole(self._path(row), result.image)
+        return self._measured(row, np.asarray(result.image.convert("RGB")), watch, result.seconds, peak)
+
+    def _measured(self, row: Row, picture: Any, watch: Watch, seconds: float, peak: int | None) -> Made:  # noqa: ANN401
+        path = self._native_path(row)
+        if not path.is_file():
+            self._native_of(row, watch)
+        measured = self.ruler.measure(picture, load(path), row.case)
+        return Made(seconds, peak, self.ruler.fingerprint(row.case), measured)
+
+    def _native_of(self, row: Row, watch: Watch) -> hires.Native:
+        """Return the native picture of a row's case with its recorded run, made once for all methods in turn."""
+        path = self._native_path(row)
+        if self._native is None or self._native[0] != path.name:
+            with watch(f"native {shown(row.case.native)}, {row.case.stem}", None) as progress:
+                native = hires.generate_native(
+                    self.host,
+                    size=row.case.native,
+                    sampling=request_sampling(row.request),
+                    tile=row.request.tile,
+                    callbacks=hires.Callbacks(progress.step, progress.cancelled),
+                )
+            self._native = path.name, native
+            if not path.is_file():
+                write_whole(path, native.image)
+        return self._native[1]
+
+    def _native_path(self, row: Row) -> Path:
+        return self.folder / "pictures" / native_file(row)
+
+
+def native_file(row: Row) -> str:
+    """Return the name of the native picture that a row begins from: the same for every method, size and dial."""
+    words = {name: value for name, value in row.request.to_json().items() if name not in ("method", "config", "size")}
+    mark = fingerprint(words, row.surroundings)
+    return f"{row.case.stem}-native-{shown(row.case.native)}-{mark[:8]}.png"
+
+
+def write_whole(path: Path, image: Image.Image) -> None:
+    """Write a PNG under a temporary name and rename it: no half a picture under its own."""
+    partial = path.with_name(f".{secrets.token_hex(8)}.part")
+    try:
+        with open(partial, "xb") as file:
+            image.save(file, "PNG")
+            file.flush()
+            os.fsync(file.fileno())
+        os.replace(partial, path)
+    finally:
+        partial.unlink(missing_ok=True)
+
+
+def true_features(
+    ruler: Ruler, cases: Sequence[Case], references: Sequence[Path] | None
+) -> Mapping[Case, dict[str, Features]] | Sequence[dict[str, Features]]:
+    """Return the features of the pictures that sets are held against: of `references`, else of each case's true
+    picture; none where there are neither."""
+    if references is not None:
+        return [ruler.features(load(path), number) for number, path in enumerate(references)]
+    if ruler.truth is None:
+        return {}
+    return {case: ruler.features(load(truth_file(ruler.truth, case)), case.seed) for case in dict.fromkeys(cases)}

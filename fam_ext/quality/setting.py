@@ -1,0 +1,53 @@
+"""What the loaded model and the machine say: native sizes, what decides pixels beside a request, where it ran."""
+
+from __future__ import annotations
+
+import platform
+from pathlib import Path
+
+import torch
+
+from fam_ext import __version__, hires
+from fam_ext.errors import UsageError
+from fam_ext.hosts.diffusers.host import DiffusersHost
+from fam_ext.options.renderer import RendererChoice
+from fam_ext.quality.protocol import Size, shown
+from fam_ext.weights import weights_hash
+
+
+def native_and_target(host: DiffusersHost, wanted: float | Size) -> tuple[Size, Size]:
+    """Return the native and the target size of a factor, or of a (height, width) of any aspect. Raises `UsageError` for
+    a target smaller than the native picture."""
+    side = host.native_side
+    if not isinstance(wanted, tuple):
+        target = round(side * wanted / 8) * 8
+        return (side, side), (target, target)
+    native = hires.native_size(host, wanted)
+    if native[0] > wanted[0] or native[1] > wanted[1]:
+        raise UsageError(
+            f"--sizes has {shown(wanted)}; the native picture of that aspect is {shown(native)}, "
+            "so choose at least that"
+        )
+    return native, wanted
+
+
+def surroundings(host: DiffusersHost, renderer: RendererChoice) -> dict[str, object]:
+    """Return what decides pixels beside a request, as JSON values."""
+    upscaler = renderer.arguments["upscaler"]
+    return {
+        "version": __version__,
+        "model": host.weights_hash(),
+        "loras": [[weights_hash(Path(file)), weight] for file, weight in renderer.weighted_loras],
+        "upscaler": None if upscaler is None else weights_hash(Path(upscaler)),
+        "clip_l_skip": renderer.sdxl_clip_l_skip,
+        "device": host.device.type,
+        "dtype": str(host.dtype),
+        "offload": renderer.offload,
+    }
+
+
+def machine(host: DiffusersHost) -> str:
+    """Return on what the times were measured."""
+    if host.device.type == "cuda":
+        return f"{torch.cuda.get_device_name(host.device)}, {host.dtype}"
+    return f"{platform.machine()} {host.device.type}, {torch.get_num_threads()} threads, {host.dtype}"

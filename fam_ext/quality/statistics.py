@@ -1,0 +1,170 @@
+"""How sure a number is: a bootstrap by picture, the same draws for every method, so that differences are paired."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+from typing import Protocol
+
+import numpy as np
+from numpy.typing import NDArray
+
+Array = NDArray[np.float64]
+DRAWS = 2000
+FRECHET_DRAWS = 200
+"""Each takes the eigenvalues of a matrix as wide as the features."""
+MIDDLE = (0.025, 0.975)
+
+
+@dataclass(frozen=True)
+class Estimate:
+    """A number with its 95 % interval, which is None for fewer than two pictures."""
+
+    value: float
+    low: float | None
+    high: float | None
+    n: int
+
+
+def draws(n: int, *, count: int = DRAWS, seed: int = 0) -> Array:
+    """Return (count, n): how often each of `n` pictures is in each of `count` draws of n with replacement."""
+    return np.random.default_rng([seed, n]).multinomial(n, np.full(n, 1 / n), size=count).astype(np.float64)
+
+
+def mean(values: Sequence[float | None]) -> Estimate | None:
+    """Return the mean of one value a picture; those without one are left out. None where none has one."""
+    given = np.asarray([value for value in values if value is not None], np.float64)
+    if not len(given):
+        return None
+    return _estimate(float(given.mean()), draws(len(given)) @ given / len(given), len(given))
+
+
+def difference(values: Sequence[float | None], others: Sequence[float | None]) -> Estimate | None:
+    """Return the mean of `values` less `others`, picture by picture; both in the same order."""
+    return mean([None if one is None or two is None else one - two for one, two in zip(values, others, strict=True)])
+
+
+class Distance(Protocol):
+    """How far two sets of features are apart, each entry one picture's (crops, D): a value a draw, and where `drawn` is
+    None one of the sets as they are. `paired`: the sets are of the same cases in the same order, and drawn together."""
+
+    def __call__(
+        self,
+        pictures: Sequence[Array],
+        references: Sequence[Array],
+        drawn: Array | None = None,
+        *,
+        paired: bool = False,
+    ) -> Array: ...
+
+
+def set_distance(
+    distance: Distance, pictures: Sequence[Array], references: Sequence[Array], *, paired: bool
+) -> Estimate | None:
+    """Return a distance of two sets; None where one has no two pictures.
+
+    References that are not paired stay in each draw. A draw holds a picture twice, which alone moves a distance: the
+    interval is that of the draws about their own mean, laid about the value.
+    """
+    if min(len(pictures), len(references)) < 2:
+        return None
+    return _about(*_drawn(distance, pictures, references, paired=paired))
+
+
+def set_difference(
+    distance: Distance,
+    pictures: Sequence[Array],
+    others: Sequence[Array],
+    references: Sequence[Array],
+    *,
+    paired: bool,
+) -> Estimate | None:
+    """Return how much farther `pictures` are from the references than `others`, of the same cases in the same order."""
+    if min(len(pictures), len(references)) < 2:
+        return None
+    value, drawn, n = _drawn(distance, pictures, references, paired=paired)
+    other, other_drawn, _ = _drawn(distance, others, references, paired=paired)
+    return _about(value - other, drawn - other_drawn, n)
+
+
+def frechet(
+    pictures: Sequence[Array], references: Sequence[Array], drawn: Array | None = None, *, paired: bool = False
+) -> Array:
+    """Return |m1 - m2|^2 + tr(C1 + C2 - 2 (C1 C2)^(1/2)) of the features' means and covariances; see `Distance`.
+
+    With few pictures it is biased upwards: compare equal n only.
+    """
+    first, second = np.concatenate(list(pictures)), np.concatenate(list(references))
+    crops, other_crops = [len(one) for one in pictures], [len(one) for one in references]
+    found: list[float] = []
+    for counts in np.ones((1, len(crops))) if drawn is None else drawn[:FRECHET_DRAWS]:
+        m1, c1 = _moments(first, np.repeat(counts, crops))
+        m2, c2 = _moments(second, np.repeat(counts if paired else np.ones(len(other_crops)), other_crops))
+        values, vectors = np.linalg.eigh(c2)
+        root = (vectors * np.sqrt(values.clip(0))) @ vectors.T
+        # the eigenvalues of C1 C2 are those of the symmetric C2^(1/2) C1 C2^(1/2)
+        cross = np.sqrt(np.linalg.eigvalsh(root @ c1 @ root).clip(0)).sum()
+        found.append(float(((m1 - m2) ** 2).sum() + np.trace(c1) + np.trace(c2) - 2 * cross))
+    return np.asarray(found)
+
+
+def kernel(
+    pictures: Sequence[Array], references: Sequence[Array], drawn: Array | None = None, *, paired: bool = False
+) -> Array:
+    """Return the unbiased squared MMD with kernel (x.y / D + 1)^3; see `Distance`.
+
+    What is of one picture, or of one case, is alike: only pairs of different pictures count, and of different cases.
+    """
+    (first, crops), (second, other_crops) = _joined(pictures), _joined(references)
+    counts = np.ones((1, len(crops))) if drawn is None else drawn
+    others = counts if paired else np.ones((len(counts), len(other_crops)))
+    within = _pairs(_block(first, first), crops, crops, counts, counts, apart=True)
+    other = _pairs(_block(second, second), other_crops, other_crops, others, others, apart=True)
+    return within + other - 2 * _pairs(_block(first, second), crops, other_crops, counts, others, apart=paired)
+
+
+def _moments(features: Array, weight: Array) -> tuple[Array, Array]:
+    """Return the mean and the covariance of features (N, D) that are there `weight` (N) times."""
+    total = weight.sum()
+    mean_ = weight @ features / total
+    away = features - mean_
+    return mean_, away.T @ (away * weight[:, None]) / (total - 1)
+
+
+def _joined(pictures: Sequence[Array]) -> tuple[tuple[Array, list[int]], Array]:
+    crops = [len(one) for one in pictures]
+    return (np.concatenate(list(pictures)), [0, *np.cumsum(crops)[:-1].tolist()]), np.asarray(crops, np.float64)
+
+
+def _block(first: tuple[Array, list[int]], second: tuple[Array, list[int]]) -> Array:
+    """Return the kernel's sums over the crops of each pair of pictures."""
+    (left, rows), (right, columns) = first, second
+    values = (left @ right.T / left.shape[1] + 1) ** 3
+    return np.add.reduceat(np.add.reduceat(values, rows, axis=0), columns, axis=1)
+
+
+def _pairs(sums: Array, crops: Array, others: Array, counts: Array, other_counts: Array, *, apart: bool) -> Array:
+    """Return the mean over pairs of crops, a value a draw; `apart`: without those of equal place."""
+    pairs = np.outer(crops, others)
+    if apart:
+        sums, pairs = sums - np.diag(np.diag(sums)), pairs - np.diag(np.diag(pairs))
+    whole, number = (((counts @ one) * other_counts).sum(axis=1) for one in (sums, pairs))
+    return whole / np.maximum(number, 1)
+
+
+def _drawn(
+    distance: Distance, pictures: Sequence[Array], references: Sequence[Array], *, paired: bool
+) -> tuple[float, Array, int]:
+    value = float(distance(pictures, references, paired=paired)[0])
+    return value, distance(pictures, references, draws(len(pictures)), paired=paired), len(pictures)
+
+
+def _about(value: float, drawn: Array, n: int) -> Estimate:
+    return _estimate(value, drawn - drawn.mean() + value, n)
+
+
+def _estimate(value: float, drawn: Array, n: int) -> Estimate:
+    if n < 2:
+        return Estimate(value, None, None, n)
+    low, high = np.quantile(drawn, MIDDLE)
+    return Estimate(value, float(low), float(high), n)

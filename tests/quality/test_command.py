@@ -1,0 +1,189 @@
+"""`fam-hires bench quality` from the command line: bad input is one sentence, a run goes on, settings never mix."""
+
+import contextlib
+import sqlite3
+
+import numpy as np
+import pytest
+from PIL import Image
+
+from fam_ext import cli, hires
+from fam_ext.cli.progress import Interrupted
+from fam_ext.quality import protocol, statistics
+from tests.hosts import toys
+
+pytestmark = pytest.mark.slow  # diffusers' networks take longer to import than a unit file may run
+
+
+@pytest.fixture(scope="module")
+def model(tmp_path_factory):
+    folder = tmp_path_factory.mktemp("toy")
+    toys.sd_pipeline().save_pretrained(folder)
+    return str(folder)
+
+
+@pytest.fixture(autouse=True)
+def few_draws(monkeypatch):
+    monkeypatch.setattr(statistics, "FRECHET_DRAWS", 4)  # two hundred take ten seconds on a busy core
+
+
+def run(*arguments):
+    with pytest.raises(SystemExit) as ended:
+        cli.main(["bench", "quality", *map(str, arguments)])
+    return ended.value.code
+
+
+def options(model, out, *more, methods="fam,direct,upscaler"):
+    return ["--model", model, "--device", "cpu", "--out", out, "--methods", methods, "--count", 2, "--steps", 2, *more]
+
+
+@contextlib.contextmanager
+def counted(monkeypatch, *, stop_at=None):
+    """Count the pictures that are drawn; stop as by Ctrl+C before the one of a number."""
+    made, real = [], hires.upscale
+
+    def upscale(*arguments, **words):
+        if len(made) + 1 == stop_at:
+            raise Interrupted
+        made.append(words["method"])
+        return real(*arguments, **words)
+
+    with monkeypatch.context() as patched:
+        patched.setattr(hires, "upscale", upscale)
+        yield made
+
+
+def kept(out):
+    with contextlib.closing(sqlite3.connect(out / "results.sqlite")) as rows:
+        return rows.execute("SELECT method, height, width, seed FROM rows ORDER BY seed, method").fetchall()
+
+
+def truths(folder, *, size=(128, 128), count=2):
+    for case in protocol.cases([(size, size)], protocol.DEFAULT_PROMPTS, count=count, seed=0):
+        path = protocol.truth_file(folder, case)
+        path.parent.mkdir(parents=True, exist_ok=True)
+        noise = np.random.default_rng(case.seed).integers(0, 255, (*size, 3), np.uint8)
+        Image.fromarray(noise).save(path)
+    return folder
+
+
+def test_a_run_makes_rows_pictures_tables_and_a_rerun_makes_none(model, tmp_path, capsys, monkeypatch):
+    out = tmp_path / "out"
+    with counted(monkeypatch) as made:
+        assert run(*options(model, out)) == 0
+    assert made == ["fam", "direct", "upscaler"] * 2
+    assert kept(out) == [(name, 128, 128, seed) for seed in (0, 1) for name in ("direct", "fam", "upscaler")]
+    said = capsys.readouterr().out
+    assert "1 of 6: fam, 128x128, 0-a-firefighter" in said and "0:00 left" in said
+    names = sorted(path.name for path in out.iterdir())
+    assert names == ["pareto.svg", "pictures", "results.csv", "results.sqlite", "table.md", "table.tex"]
+    assert len(list((out / "pictures").glob("*.png"))) == 8  # six, and two native ones
+    table = (out / "table.md").read_text()
+    assert "(n = 2)" in table and "2 steps" in table
+    assert "FID" not in table and "KID" not in table and "CLIP" not in table and "KD" not in table
+    before = {path: path.stat().st_mtime_ns for path in (out / "pictures").iterdir()}
+    with counted(monkeypatch) as made:
+        assert run(*options(model, out)) == 0
+    assert made == []
+    assert before == {path: path.stat().st_mtime_ns for path in (out / "pictures").iterdir()}
+    assert (out / "table.md").read_text() == table
+
+    # a picture that was taken away is made again, and no other
+    next((out / "pictures").glob("1-*-direct-*.png")).unlink()
+    with counted(monkeypatch) as made:
+        assert run(*options(model, out)) == 0
+    assert made == ["direct"]
+
+    # with true pictures the same ones are measured anew
+    with counted(monkeypatch) as made:
+        assert run(*options(model, out, "--truth", truths(tmp_path / "truth"))) == 0
+    assert made == []
+    table = (out / "table.md").read_text()
+    assert "KD (demo-net), crops" in table and "off the true period" in table and "FID" not in table
+
+    # other settings are other rows, and the tables hold them alone
+    with counted(monkeypatch) as made:
+        assert run(*options(model, out, "--cfg-scale", 3, methods="fam")) == 0
+    assert made == ["fam"] * 2 and len(kept(out)) == 8
+    assert "CFG 3" in (out / "table.md").read_text() and "direct" not in (out / "table.md").read_text()
+    assert len((out / "results.csv").read_text().splitlines()) == 3
+
+
+def test_every_method_begins_from_the_same_native_picture_and_its_record(model, tmp_path, monkeypatch):
+    natives, real = [], hires.upscale
+
+    def upscale(host, native, **words):
+        natives.append(native)
+        return real(host, native, **words)
+
+    monkeypatch.setattr(hires, "upscale", upscale)
+    assert run(*options(model, tmp_path, "--scales", "1.5,2", "--count", 1)) == 0
+    assert len(natives) == 6 and all(native is natives[0] for native in natives)
+    assert len(natives[0].record) == 2
+
+
+def test_ctrl_c_loses_the_picture_under_way_alone(model, tmp_path, capsys, monkeypatch):
+    with counted(monkeypatch, stop_at=3):
+        assert run(*options(model, tmp_path)) == 130
+    assert [row[0] for row in kept(tmp_path)] == ["direct", "fam"]
+    assert not list(tmp_path.rglob("*.part"))
+    with counted(monkeypatch) as made:
+        assert run(*options(model, tmp_path)) == 0
+    assert made == ["upscaler", "fam", "direct", "upscaler"]
+
+
+def test_sizes_of_another_aspect(model, tmp_path):
+    assert run(*options(model, tmp_path, "--sizes", "192x96", "--count", 1, methods="fam,tiled")) == 0
+    assert kept(tmp_path) == [("fam", 96, 192, 0), ("tiled", 96, 192, 0)]
+
+
+def test_references_are_held_against_in_the_place_of_true_pictures(model, tmp_path):
+    truths(tmp_path / "real", count=3)
+    assert run(*options(model, tmp_path / "out", "--references", tmp_path / "real" / "128x128", methods="fam")) == 0
+    assert "Distance to the true pictures (3 of them) (n = 2)" in (tmp_path / "out" / "table.md").read_text()
+
+
+@pytest.mark.parametrize(
+    ("words", "sentence"),
+    [
+        (["--methods", "magic"], "method is 'magic'; choose one of fam"),
+        (["--methods", " , "], "--methods is empty"),
+        (["--sampler", "PLMS"], "sampler 'PLMS' is refused"),
+        (["--count", 0], "--count is 0"),
+        (["--scales", "two"], "--scales has 'two'"),
+        (["--scales", "nan"], "--scales has nan; choose 1 to 8"),
+        (["--sizes", "100x128"], "--sizes has 100x128; choose multiples of 8"),
+        (["--crop", 512], "--crop is 512; choose 16 to 128 px"),
+        (["--crop", 0], "--crop is 0"),
+        (["--prompts", "gone.txt"], "gone.txt cannot be read"),
+        (["--prompts", "empty.txt"], "empty.txt has no prompt"),
+        (["--truth", "gone"], "--truth has no picture"),
+        (["--truth", "small"], "is 64x64; give it at 128x128"),
+        (["--references", "gone"], "--references gone is no folder"),
+        (["--inception", "gone.pth"], "--inception gone.pth is no file"),
+        (["--inception", "empty.txt"], "--inception needs torch-fidelity"),
+        (["--clip", "gone"], "--clip gone has no config.json"),
+        (["--model", "empty.txt"], "empty.txt"),
+        (["--upscaler", "empty.txt"], "super-resolution"),
+        (["--cutoff", 7], "--cutoff is 7"),
+    ],
+)
+def test_bad_input_is_one_sentence_before_anything_runs(model, tmp_path, capsys, monkeypatch, words, sentence):
+    monkeypatch.chdir(tmp_path)
+    (tmp_path / "empty.txt").write_text("\n")
+    for case in protocol.cases([((64, 64), (128, 128))], protocol.DEFAULT_PROMPTS, count=2, seed=0):
+        path = protocol.truth_file(tmp_path / "small", case)
+        path.parent.mkdir(parents=True, exist_ok=True)
+        Image.new("RGB", (64, 64)).save(path)
+    with counted(monkeypatch) as made:
+        assert run(*options(model, "out"), *words) == 2
+    error = capsys.readouterr().err
+    assert sentence in error and error.count("\n") == 1
+    assert made == [] and not (tmp_path / "out" / "pictures").exists()
+
+
+def test_a_file_that_is_no_database_is_left_alone(model, tmp_path, capsys):
+    (tmp_path / "results.sqlite").write_bytes(b"mine, and long enough to be none" * 40)
+    assert run(*options(model, tmp_path)) == 2
+    assert "is no database of results" in capsys.readouterr().err
+    assert (tmp_path / "results.sqlite").read_bytes().startswith(b"mine")

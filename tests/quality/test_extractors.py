@@ -1,0 +1,113 @@
+"""Networks by their own names: demo-net is never FID, Inception and CLIP only from the user's files."""
+
+import sys
+import types
+
+import numpy as np
+import pytest
+import torch
+
+from fam_ext.errors import UsageError
+from fam_ext.quality import extractors
+from fam_ext.quality.columns import set_columns
+from fam_ext.quality.ruler import cut
+
+PICTURES = list(np.random.default_rng(0).integers(0, 255, (3, 40, 50, 3), np.uint8))
+
+
+class FakeInception(torch.nn.Module):
+    """The interface of torch-fidelity 0.4: uint8 pictures in, a tuple with one entry a feature out."""
+
+    def __init__(self, name, features_list, feature_extractor_weights_path=None, **more):
+        super().__init__()
+        assert features_list == ["2048"]
+        self.weight = torch.load(feature_extractor_weights_path, weights_only=False)["weight"]
+
+    def forward(self, images):
+        assert images.dtype == torch.uint8 and images.shape[1:] == (3, 299, 299)
+        return (images.float().mean(dim=(2, 3)) @ self.weight,)
+
+
+@pytest.fixture
+def fidelity(monkeypatch):
+    module = types.ModuleType("torch_fidelity.feature_extractor_inceptionv3")
+    module.FeatureExtractorInceptionV3 = FakeInception
+    monkeypatch.setitem(sys.modules, "torch_fidelity", types.ModuleType("torch_fidelity"))
+    monkeypatch.setitem(sys.modules, module.__name__, module)
+
+
+def test_demo_net_has_its_own_names_and_says_whether_it_knows_a_prompt():
+    demo, agrees = extractors.demo_net()
+    assert demo.features(PICTURES).shape == (3, 256)
+    titles = [column.title for column in set_columns((demo,))]
+    assert titles[0] == "FD (demo-net), crops" and not any("FID" in title or "KID" in title for title in titles)
+    assert agrees(PICTURES[0], "a knitted owl") == {"agrees1": None, "agrees5": None}
+    assert set(agrees(PICTURES[0], "a teapot, emoji").values()) <= {0.0, 100.0}
+
+
+def test_inception_from_a_file_is_called_fid(fidelity, tmp_path):
+    path = tmp_path / "weights.pth"
+    torch.save({"weight": torch.ones(3, 2048)}, path)
+    found = extractors.inception(str(path))
+    assert found.features(PICTURES).shape == (3, 2048)
+    assert [column.title for column in set_columns((found,))][:2] == ["FID, crops", "KID, crops"]
+
+
+class Harm:
+    def __reduce__(self):
+        return (sys.exit, ("ran",))
+
+
+@pytest.mark.parametrize("content", [b"", b"no weights at all", "pickle", "other"])
+def test_a_file_that_holds_no_weights_is_refused_and_never_run(fidelity, tmp_path, content):
+    path = tmp_path / "weights.pth"
+    if isinstance(content, bytes):
+        path.write_bytes(content)
+    else:
+        torch.save({"weight": Harm()} if content == "pickle" else {"other": torch.ones(2)}, path)
+    with pytest.raises(UsageError, match="is no weights file of torch-fidelity's Inception"):
+        extractors.inception(str(path))
+
+
+def test_without_torch_fidelity_the_extra_is_named(tmp_path, monkeypatch):
+    monkeypatch.setitem(sys.modules, "torch_fidelity", None)
+    path = tmp_path / "weights.pth"
+    path.write_bytes(b"x")
+    with pytest.raises(UsageError, match=r"install the extra fam-hires\[fidelity\]"):
+        extractors.inception(str(path))
+
+
+def test_crops_are_the_same_for_pictures_of_one_size_and_never_resized():
+    parts = cut(PICTURES[0], crop=24, count=5, seed=3)
+    assert [part.shape for part in parts] == [(24, 24, 3)] * 5
+    other = cut(PICTURES[1], crop=24, count=5, seed=3)
+    place = next((top, left) for top in range(17) for left in range(27)
+                 if (PICTURES[0][top : top + 24, left : left + 24] == parts[0]).all())  # fmt: skip
+    assert (other[0] == PICTURES[1][place[0] : place[0] + 24, place[1] : place[1] + 24]).all()
+    assert cut(PICTURES[0], crop=40, count=1, seed=0)[0].shape == (40, 40, 3)
+
+
+@pytest.mark.slow
+def test_clip_from_a_folder_scores_a_picture_and_its_prompt(tmp_path):
+    from transformers import CLIPConfig, CLIPImageProcessor, CLIPModel
+
+    from tests.hosts.toys import tokenizer
+
+    words = tokenizer()
+    text = {"vocab_size": len(words), "hidden_size": 16, "intermediate_size": 32, "num_hidden_layers": 2,
+            "num_attention_heads": 2, "eos_token_id": len(words) - 1, "bos_token_id": len(words) - 2}  # fmt: skip
+    vision = {"hidden_size": 16, "intermediate_size": 32, "num_hidden_layers": 2, "num_attention_heads": 2,
+              "image_size": 32, "patch_size": 16}  # fmt: skip
+    torch.manual_seed(0)
+    net = CLIPModel(CLIPConfig(text_config=text, vision_config=vision, projection_dim=8))
+    net.visual_projection.weight.data *= -1  # else every cosine is below 0
+    net.save_pretrained(tmp_path)
+    words.save_pretrained(tmp_path)
+    CLIPImageProcessor(size={"shortest_edge": 32}, crop_size={"height": 32, "width": 32}).save_pretrained(tmp_path)
+    found = extractors.clip(str(tmp_path))
+    prompts = ("a teapot", "a red owl on the moon", "nothing", "an emoji of a cat")
+    scores = {found.score(picture, prompt) for picture in PICTURES for prompt in prompts}
+    assert min(scores) >= 0 and 0 < max(scores) <= 100 and len(scores) > 3
+    (tmp_path / "model.safetensors").write_bytes(b"none")
+    with pytest.raises(UsageError, match="cannot be loaded"):
+        extractors.clip(str(tmp_path))

@@ -1,0 +1,108 @@
+"""Which rows there are, what decides them, and what is refused before anything runs."""
+
+import dataclasses
+
+import numpy as np
+import pytest
+from PIL import Image
+
+from fam_ext.core.config import FamConfig
+from fam_ext.errors import UsageError
+from fam_ext.options.request import HiresRequest
+from fam_ext.quality import protocol
+
+REQUEST = HiresRequest(size=(64, 64))
+SQUARE = ((64, 64), (128, 128))
+
+
+def rows(request=REQUEST, methods=("fam", "direct"), around=None, **more):
+    every = protocol.cases([SQUARE], ["a cat", "a dog"], **{"count": 3, "seed": 5, **more})
+    return protocol.rows(every, methods, request, {"model": "x"} if around is None else around)
+
+
+def test_prompts_come_in_turn_with_seeds_that_count_up():
+    found = rows()
+    assert [(row.method, row.case.prompt, row.case.seed) for row in found] == [
+        ("fam", "a cat", 5), ("direct", "a cat", 5), ("fam", "a dog", 6), ("direct", "a dog", 6),
+        ("fam", "a cat", 7), ("direct", "a cat", 7),
+    ]  # fmt: skip
+    assert found[0].request.prompt == "a cat" and found[0].request.size == (128, 128)
+    assert len({row.fingerprint for row in found}) == 6
+    assert len({row.file for row in found}) == 6
+
+
+def test_more_pictures_leave_the_earlier_ones_as_they_are():
+    assert [row.fingerprint for row in rows(count=5)][:6] == [row.fingerprint for row in rows()]
+
+
+@pytest.mark.parametrize(
+    "changed",
+    [
+        rows(dataclasses.replace(REQUEST, steps=9)),
+        rows(dataclasses.replace(REQUEST, config=FamConfig(cutoff=0.4))),
+        rows(dataclasses.replace(REQUEST, negative_prompt="blur")),
+        rows(around={"model": "y"}),
+        rows(seed=50),
+    ],
+)
+def test_whatever_decides_the_pixels_is_in_the_fingerprint(changed):
+    before, after = ({row.fingerprint for row in group} for group in (rows(), changed))
+    assert not before & after
+
+
+def test_prompts_are_read_from_a_file(tmp_path):
+    path = tmp_path / "p.txt"
+    path.write_text("a cat\n\n  a dog \n", encoding="utf-8")
+    assert protocol.read_prompts(str(path)) == ("a cat", "a dog")
+    assert len(protocol.read_prompts("default")) == 24
+
+
+@pytest.mark.parametrize(
+    ("data", "sentence"), [(b"\n \n", "has no prompt"), (b"\xff\xfe", "cannot be read"), (None, "cannot be read")]
+)
+def test_a_file_of_prompts_that_is_none_is_one_sentence(tmp_path, data, sentence):
+    path = tmp_path / "p.txt"
+    if data is not None:
+        path.write_bytes(data)
+    with pytest.raises(UsageError, match=sentence):
+        protocol.read_prompts(str(path))
+
+
+def test_true_pictures_are_looked_for_before_anything_runs(tmp_path):
+    every = protocol.cases([SQUARE], ["a cat"], count=2, seed=0)
+    with pytest.raises(UsageError, match=r"0-a-cat\.png for 'a cat', seed 0"):
+        protocol.check_truths(tmp_path, every)
+    for case in every:
+        path = protocol.truth_file(tmp_path, case)
+        path.parent.mkdir(exist_ok=True)
+        Image.new("RGB", (128, 128)).save(path)
+    protocol.check_truths(tmp_path, every)
+    Image.new("RGB", (128, 64)).save(path)
+    with pytest.raises(UsageError, match="is 128x64; give it at 128x128"):
+        protocol.check_truths(tmp_path, every)
+    path.write_bytes(b"none")
+    with pytest.raises(UsageError, match="1-a-cat"):
+        protocol.check_truths(tmp_path, every)
+
+
+@pytest.mark.parametrize("crop", [0, 8, 129, 512])
+def test_a_crop_that_does_not_fit_is_refused(crop):
+    every = protocol.cases([SQUARE], ["a cat"], count=1, seed=0)
+    protocol.check_crop(128, every)
+    with pytest.raises(UsageError, match=f"--crop is {crop}; choose 16 to 128 px"):
+        protocol.check_crop(crop, every)
+
+
+def test_references_are_pictures_that_crops_fit_in(tmp_path):
+    for name in ("a.png", "b.png"):
+        Image.fromarray(np.zeros((100, 200, 3), np.uint8)).save(tmp_path / name)
+    (tmp_path / "note.txt").write_text("none")
+    found = protocol.pictures_in(tmp_path, least=100, flag="--references")
+    assert [path.name for path in found] == ["a.png", "b.png"]
+    with pytest.raises(UsageError, match="crops of 101 px do not fit"):
+        protocol.pictures_in(tmp_path, least=101, flag="--references")
+    (tmp_path / "b.png").unlink()
+    with pytest.raises(UsageError, match="has 1 pictures"):
+        protocol.pictures_in(tmp_path, least=10, flag="--references")
+    with pytest.raises(UsageError, match="is no folder"):
+        protocol.pictures_in(tmp_path / "gone", least=10, flag="--references")

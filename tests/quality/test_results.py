@@ -1,0 +1,139 @@
+"""From rows to tables and plots: n is everywhere, FAM's differences are paired, one picture has no interval."""
+
+import xml.etree.ElementTree as Xml
+from itertools import pairwise
+
+import numpy as np
+import pytest
+
+from fam_ext.options.request import HiresRequest
+from fam_ext.quality import plot, protocol, tables
+from fam_ext.quality.extractors import Extractor
+from fam_ext.quality.results import tables as tabulated
+from fam_ext.quality.ruler import Measured
+from fam_ext.quality.statistics import Estimate
+from fam_ext.quality.store import Made, Store
+
+DEMO = Extractor("demo-net", "FD (demo-net)", "KD (demo-net)", lambda pictures: np.zeros((len(pictures), 4)))
+LEVELS = {"fam": 30.0, "direct": 20.0, "tiled": 29.0}
+
+
+def made(count, methods=tuple(LEVELS), *, memory=None):
+    every = protocol.cases([((64, 64), (128, 128))], ["a cat_1 & 5 %"], count=count, seed=0)
+    found = []
+    for row in protocol.rows(every, methods, HiresRequest(size=(64, 64)), {}):
+        rng = np.random.default_rng(row.case.seed)
+        psnr, features = LEVELS[row.method] + rng.normal(0, 3), rng.normal(LEVELS[row.method] / 10, 1, (4, 4))
+        values = {"psnr": psnr, "ms_ssim": 0.9, "period_error": 0.1 if row.case.seed else None}
+        measured = Measured(values, {"demo-net crops": features, "demo-net whole": features[:1]})
+        found.append((row, Made(2.0 + len(row.method), memory, "r", measured)))
+    return found
+
+
+def real(count=8):
+    rng = np.random.default_rng(9)
+    every = protocol.cases([((64, 64), (128, 128))], ["a cat_1 & 5 %"], count=count, seed=0)
+    return {case: {"demo-net crops": (one := rng.normal(3, 1, (4, 4))), "demo-net whole": one[:1]} for case in every}
+
+
+def test_tables_say_n_intervals_and_paired_differences():
+    text = tables.markdown(tabulated(made(8), (DEMO,), real()), "HEAD")
+    assert text.startswith("HEAD\n")
+    titles = [line for line in text.splitlines() if line.startswith("## ")]
+    assert len(titles) == 5 and all("(n = 8)" in line for line in titles)
+    assert "Less FAM's, picture by picture (n = 8):" in text
+    # the same noise in each picture: the difference is sure though the means are not
+    assert "| direct | -10.0 (-10.0 to -10.0) |" in text
+    assert "0.10 (0.10 to 0.10, n 7)" in text
+    assert "FD (demo-net), crops" in text and "FID" not in text and "KID" not in text and "CLIP" not in text
+    assert "GiB" not in text  # nothing measured, no column
+
+
+def test_one_picture_has_no_interval():
+    text = tables.markdown(tabulated(made(1), (DEMO,), real(1)), "")
+    assert "(n = 1)" in text and " to " not in text.replace("to the", "").replace("left to", "").replace("top to", "")
+    assert "| fam | - | - | - | - |" in text  # of sets
+
+
+def test_only_what_every_method_has_is_counted():
+    whole = made(4)
+    part = [(row, one) for row, one in whole if (row.method, row.case.seed) != ("tiled", 3)]
+    assert {table.n for table in tabulated(part, (DEMO,), real())} == {3}
+
+
+def test_references_that_belong_to_no_case_are_not_paired():
+    loose = list(real(5).values())
+    text = tables.markdown(tabulated(made(3), (DEMO,), loose), "")
+    assert "Distance to the true pictures (5 of them) (n = 3)" in text
+    paired = tables.markdown(tabulated(made(3), (DEMO,), real()), "")
+    assert "(3 of them) (n = 3)" in paired
+
+
+def test_without_fam_there_are_no_differences():
+    text = tables.markdown(tabulated(made(3, ("direct", "tiled")), (DEMO,), {}), "")
+    assert "Less FAM" not in text and "Distance" not in text
+
+
+def test_latex_escapes_and_balances():
+    text = tables.latex(tabulated(made(4), (DEMO,), real()), "100 % & more")
+    assert text.startswith("% 100 % & more")
+    assert text.count(r"\begin{tabular}") == text.count(r"\end{tabular}") == 10
+    for line in text.splitlines()[1:]:
+        assert "%" not in line.replace(r"\%", "") and "_" not in line.replace(r"\_", "")
+    assert r"($n = 4$)" in text and r"\uparrow" in text
+    widths = [line.count("&") for line in text.splitlines() if line.endswith(r"\\")]
+    assert set(widths) <= {1, 2, 4, 5}
+
+
+def test_csv_has_a_line_a_picture():
+    lines = tables.as_csv(made(2, memory=2**30)).splitlines()
+    assert len(lines) == 7
+    assert lines[0] == "method,size,prompt,seed,picture,psnr,ms_ssim,period_error,seconds,peak_memory"
+    assert lines[1].startswith("fam,128x128,a cat_1 & 5 %,0,0-a-cat_1-5-fam-128x128-") and lines[1].endswith(",,5,1")
+
+
+def test_the_pareto_picture_is_whole_and_names_every_method():
+    text = plot.pareto(tabulated(made(6), (DEMO,), real()))
+    root = Xml.fromstring(text)
+    words = [node.text for node in root.iter("{http://www.w3.org/2000/svg}text")]
+    assert {"fam", "direct", "tiled", "time of the pass, s"} <= set(words)
+    assert any(word.startswith("128x128 (n = 6): KD (demo-net), crops, lower is better") for word in words)
+    assert "prefers-color-scheme: dark" in text
+    for node in root.iter("{http://www.w3.org/2000/svg}circle"):
+        assert plot.LEFT <= float(node.get("cx")) <= plot.WIDTH - plot.RIGHT
+        assert plot.TOP <= float(node.get("cy")) <= plot.HEIGHT - plot.BOTTOM
+    without = plot.pareto(tabulated(made(1), (DEMO,), {}))
+    assert "PSNR, dB, higher is better" in without
+
+
+def test_labels_do_not_lie_on_each_other():
+    places = plot._apart({str(number): 200.0 for number in range(14)})
+    heights = sorted(places.values())
+    assert min(b - a for a, b in pairwise(heights)) >= plot.LINE - 1e-9
+    assert heights[-1] <= plot.HEIGHT - plot.BOTTOM + 1e-9
+
+
+def test_the_front_is_what_no_other_beats():
+    points = [plot.Point(name, seconds, Estimate(quality, None, None, 1)) for name, seconds, quality in
+              (("a", 1, 5.0), ("b", 2, 9.0), ("c", 3, 7.0), ("d", 2, 8.0))]  # fmt: skip
+    assert [point.name for point in plot.front(points, "more")] == ["a", "b"]
+    assert [point.name for point in plot.front(points, "less")] == ["a"]
+
+
+@pytest.mark.parametrize("values", [[3.0], [0.0, 0.0], [1.2, 97.0], [-5e-4, 2e-3], [0, 31.7]])
+def test_an_axis_holds_its_values(values):
+    ticks = plot._axis(values)
+    assert ticks[0] <= min(values) and ticks[-1] >= max(values) and 2 <= len(ticks) <= 9
+
+
+def test_the_store_keeps_rows_by_fingerprint(tmp_path):
+    first, second = made(1)[:2]
+    with Store(tmp_path) as store:
+        store.put(*first)
+        assert store.get(second[0].fingerprint) is None
+    with Store(tmp_path) as store:
+        found = store.get(first[0].fingerprint)
+        assert found.measured.values == first[1].measured.values and found.ruler == "r"
+        assert (found.measured.features["demo-net crops"] == first[1].measured.features["demo-net crops"]).all()
+        store.put(first[0], Made(9.0, None, "s", first[1].measured))
+        assert store.get(first[0].fingerprint).seconds == 9.0

@@ -1,0 +1,114 @@
+"""Intervals and set distances against their plain definitions."""
+
+import numpy as np
+import pytest
+import torch
+
+from fam_ext.demo import demo_net
+from fam_ext.quality import statistics
+
+RNG = np.random.default_rng(1)
+
+
+def sets(count, crops=3, width=6, shift=0.0, seed=0):
+    return list(np.random.default_rng(seed).normal(shift, 1, (count, crops, width)))
+
+
+def test_a_mean_has_the_interval_of_its_standard_error():
+    values = RNG.normal(10, 2, 400)
+    found = statistics.mean(list(values))
+    assert found.value == pytest.approx(values.mean()) and found.n == 400
+    assert found.high - found.low == pytest.approx(2 * 1.96 * values.std() / 20, rel=0.1)
+
+
+def test_one_picture_has_no_interval_and_none_no_number():
+    found = statistics.mean([3.0])
+    assert (found.value, found.low, found.high, found.n) == (3.0, None, None, 1)
+    assert statistics.mean([None, None]) is None
+    assert statistics.mean([None, 1.0, 2.0]).n == 2
+    assert statistics.set_distance(statistics.kernel, sets(1), sets(4), paired=False) is None
+
+
+def test_a_difference_is_paired():
+    hard = RNG.normal(0, 50, 64)
+    better = hard + 1 + RNG.normal(0, 0.1, 64)
+    found = statistics.difference(list(better), list(hard))
+    assert 0.9 < found.low < found.value < found.high < 1.1
+    alone = statistics.mean(list(better))
+    assert alone.high - alone.low > 10
+    assert statistics.difference([None, 2.0, 3.0], [1.0, None, 1.0]).n == 1
+
+
+def test_the_same_draws_every_time():
+    assert (statistics.draws(9) == statistics.draws(9)).all()
+    assert (statistics.draws(9).sum(axis=1) == 9).all()
+    assert statistics.draws(9).shape == (statistics.DRAWS, 9)
+
+
+def test_the_frechet_distance_is_demo_nets():
+    one, two = sets(20, shift=0.4), sets(15, seed=2)
+    slow = demo_net.frechet_distance(torch.tensor(np.concatenate(one)), torch.tensor(np.concatenate(two)))
+    assert statistics.frechet(one, two)[0] == pytest.approx(slow)
+
+
+def slow_kernel(one, two, *, paired=False):
+    def value(a, b):
+        return (a @ b / len(a) + 1) ** 3
+
+    def within(group):
+        return np.mean([value(a, b) for i, p in enumerate(group) for j, q in enumerate(group) if i != j
+                        for a in p for b in q])  # fmt: skip
+
+    across = np.mean([value(a, b) for i, p in enumerate(one) for j, q in enumerate(two) if not paired or i != j
+                      for a in p for b in q])  # fmt: skip
+    return within(one) + within(two) - 2 * across
+
+
+def test_the_kernel_distance_leaves_out_pairs_within_a_picture():
+    one, two = sets(5, shift=0.5), sets(4, seed=2)
+    assert statistics.kernel(one, two)[0] == pytest.approx(slow_kernel(one, two))
+    equal = sets(5, seed=2)
+    assert statistics.kernel(one, equal, paired=True)[0] == pytest.approx(slow_kernel(one, equal, paired=True))
+    single, other = sets(6, crops=1), sets(7, crops=1, seed=3)
+    slow = demo_net.kernel_distance(*(torch.tensor(np.concatenate(group)) for group in (single, other)))
+    assert statistics.kernel(single, other)[0] == pytest.approx(slow)
+
+
+@pytest.mark.parametrize("distance", [statistics.frechet, statistics.kernel])
+def test_a_draw_weighs_pictures_as_if_they_were_there_so_often(distance):
+    one, two = sets(4, shift=0.5), sets(5, seed=2)
+    counts = np.array([[2.0, 0, 1, 1]])
+    # of the kernel a picture and its copy are no pair
+    repeated = [one[0], one[0], one[2], one[3]]
+    if distance is statistics.frechet:
+        assert distance(one, two, counts)[0] == pytest.approx(distance(repeated, two)[0])
+    else:
+        off = [(0, 2, 2), (0, 3, 2), (2, 3, 1)]
+        pairs = {(i, j): np.mean((one[i] @ one[j].T / 6 + 1) ** 3) for i, j, _ in off}
+        within = sum(weight * pairs[i, j] for i, j, weight in off) / sum(weight for *_, weight in off)
+        plain = distance(repeated, two)[0]
+        crossed = (np.concatenate(repeated) @ np.concatenate(repeated).T / 6 + 1) ** 3
+        blocks = crossed.reshape(4, 3, 4, 3).mean(axis=(1, 3))
+        counted = (blocks.sum() - np.trace(blocks)) / 12
+        assert distance(one, two, counts)[0] == pytest.approx(plain - counted + within)
+
+
+@pytest.mark.parametrize("distance", [statistics.frechet, statistics.kernel])
+@pytest.mark.parametrize("paired", [True, False])
+def test_a_set_is_nearer_to_its_own_kind_and_the_interval_holds_the_value(distance, paired):
+    true, same, other = sets(24, seed=5), sets(24, seed=6), sets(24, shift=1.0, seed=7)
+    near, far = (statistics.set_distance(distance, group, true, paired=paired) for group in (same, other))
+    assert near.high < far.low
+    assert near.low <= near.value <= near.high and far.low <= far.value <= far.high
+    assert statistics.set_difference(distance, other, same, true, paired=paired).low > 0
+
+
+def test_of_equal_cases_the_kernel_distance_is_about_zero_and_its_interval_narrow():
+    """Cases differ far more than a picture and the true one of its case: without pairing that is all one measures."""
+    cases = [np.random.default_rng(n).normal(0, 4, 6) for n in range(40)]
+    true, made = ([case + np.random.default_rng([n, which]).normal(0, 1, (3, 6)) for n, case in enumerate(cases)]
+                  for which in (1, 2))  # fmt: skip
+    paired = statistics.set_distance(statistics.kernel, made, true, paired=True)
+    loose = statistics.set_distance(statistics.kernel, made, true, paired=False)
+    assert paired.low < 0 < paired.high
+    assert loose.high - loose.low > 3 * (paired.high - paired.low)

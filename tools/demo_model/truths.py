@@ -1,0 +1,53 @@
+"""Write the true pictures of a file of prompts where `fam-hires bench quality --truth FOLDER` looks for them.
+
+    python tools/demo_model/truths.py prompts.txt --out truth --count 64 --sizes 1024 1536
+
+Each line of the file names a thing, a material and a ground, as "a knitted teapot on a blue ground".
+"""
+
+from __future__ import annotations
+
+import argparse
+from pathlib import Path
+
+from data import WORK, truth
+from PIL import Image
+
+from fam_ext.errors import UsageError
+from fam_ext.quality.protocol import cases, read_prompts, truth_file
+
+
+def write(out: Path, prompts: Path, *, sizes: list[int], count: int, seed: int, work: Path = WORK) -> list[Path]:
+    """Return the files of the first `count` cases at each of `sizes` px, made where they are missing."""
+    squares = [((side, side), (side, side)) for side in sizes]
+    found: list[Path] = []
+    for case in cases(squares, read_prompts(str(prompts)), count=count, seed=seed):
+        path = truth_file(out, case)
+        if not path.is_file():
+            path.parent.mkdir(parents=True, exist_ok=True)
+            partial = path.with_suffix(".part")
+            Image.fromarray(truth(case.prompt, case.size[0], case.seed, work=work)).save(partial, "PNG")
+            partial.rename(path)
+        found.append(path)
+    return found
+
+
+def main() -> None:
+    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser.add_argument("prompts", type=Path, help="a prompt on each line")
+    parser.add_argument("--out", type=Path, required=True)
+    parser.add_argument("--count", type=int, default=8, help="as bench quality's")
+    parser.add_argument("--seed", type=int, default=0, help="as bench quality's")
+    parser.add_argument("--sizes", type=int, nargs="+", default=[1024], help="sides in px")
+    parser.add_argument("--work", type=Path, default=WORK)
+    options = parser.parse_args()
+    try:
+        found = write(options.out, options.prompts, sizes=options.sizes, count=options.count, seed=options.seed,
+                      work=options.work)  # fmt: skip
+    except (UsageError, ValueError) as error:
+        raise SystemExit(f"error: {error}") from None
+    print(f"{len(found)} true pictures in {options.out}")
+
+
+if __name__ == "__main__":
+    main()

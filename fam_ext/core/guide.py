@@ -176,11 +176,14 @@ class HiresGuide:
     def blended(
         self, site: str, q: Tensor, k: Tensor, v: Tensor, *, size: Size, scale: float | None = None
     ) -> Tensor | None:
-        """Return the attention output (B, heads, H*W, d) with the native map of `site` blended in (Eq. 7); None where
-        none was kept: attend as usual. Raises `ConfigError` where it was kept for another number of rows."""
+        """Return the attention output (B, heads, H*W, d) with the native map of `site` blended in (Eq. 7); None, attend
+        as usual, where none was kept, and where another method runs this grid smaller than the native one. Raises
+        `ConfigError` where it was kept for another number of rows."""
         if site not in self._maps:
             return None
         native_q, native_k, native_size = self._maps[site]
+        if any(side < native for side, native in zip(size, native_size, strict=True)):
+            return None
         if native_q.shape[0] != q.shape[0]:
             raise ConfigError(
                 f"site {site} has {q.shape[0]} rows but its native pass had {native_q.shape[0]}; run both with the same"

@@ -16,7 +16,7 @@ from fam_ext.methods.together import Together
 from fam_ext.methods.views import jitter
 
 LARGE = 3.0
-"""Scale from which both places act at once."""
+"""Scale of both sides from which both places act at once."""
 
 
 class HiDiffusion(Method):
@@ -49,9 +49,9 @@ class HiDiffusionPass(Pass):
     def __init__(self, pictures: Pictures) -> None:
         super().__init__(pictures)
         sides = zip(pictures.noise.shape[-2:], pictures.native.shape[-2:], strict=True)
-        scale = max(side / native for side, native in sides)
-        self.acts = scale > 1
-        self.is_large = scale >= LARGE
+        scales = [side / native for side, native in sides]
+        self.acts = max(scales) > 1
+        self.is_large = min(scales) >= LARGE
         self.done = 0.0
         """Share of the way that lies behind the call that runs now."""
         self.quarters = (0, 0)

@@ -62,10 +62,8 @@ def tables(made: Sequence[tuple[Row, Made]], extractors: tuple[Extractor, ...], 
             real, paired = references, False
         if real:
             columns = set_columns(extractors)
-            rows = {
-                method: [_set_cell(column, method, ordered, real, paired=paired) for column in columns]
-                for method in ordered
-            }
+            cells = [_set_cells(column, ordered, real, paired=paired) for column in columns]
+            rows = {method: [each[method] for each in cells] for method in ordered}
             found.append(Table(f"{SETS} ({len(real)} of them)", size, len(cases), columns, rows))
     return found
 
@@ -95,21 +93,21 @@ def _mean_cell(column: Column, method: str, values: Mapping[str, Sequence[Mappin
     return Cell(statistics.mean(own), statistics.difference(own, [one.get(column.key) for one in values[FAM]]))
 
 
-def _set_cell(
-    column: Column,
-    method: str,
-    made: Mapping[str, Sequence[Made]],
-    real: Sequence[dict[str, Features]],
-    *,
-    paired: bool,
-) -> Cell:
+def _set_cells(
+    column: Column, made: Mapping[str, Sequence[Made]], real: Sequence[dict[str, Features]], *, paired: bool
+) -> dict[str, Cell]:
     name, _, kind = column.key.rpartition(" ")
-    distance = _DISTANCES[kind]
-    own, wanted = _features(made[method], name), [one[name].astype(np.float64) for one in real]
-    value = statistics.set_distance(distance, own, wanted, paired=paired)
-    if method == FAM or FAM not in made:
-        return Cell(value)
-    return Cell(value, statistics.set_difference(distance, own, _features(made[FAM], name), wanted, paired=paired))
+    wanted = [one[name].astype(np.float64) for one in real]
+    drawn = {
+        method: statistics.set_distance(_DISTANCES[kind], _features(ones, name), wanted, paired=paired)
+        for method, ones in made.items()
+    }
+    return {
+        method: Cell(statistics.about(own))
+        if method == FAM
+        else Cell(statistics.about(own), statistics.about_difference(own, drawn.get(FAM)))
+        for method, own in drawn.items()
+    }
 
 
 def _features(made: Sequence[Made], name: str) -> list[Array]:

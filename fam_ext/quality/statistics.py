@@ -12,7 +12,7 @@ from numpy.typing import NDArray
 Array = NDArray[np.float64]
 DRAWS = 2000
 FRECHET_DRAWS = 200
-"""Each takes the eigenvalues of a matrix as wide as the features."""
+"""Each takes the singular values of a matrix as wide as the features."""
 MIDDLE = (0.025, 0.975)
 
 
@@ -58,33 +58,39 @@ class Distance(Protocol):
     ) -> Array: ...
 
 
+@dataclass(frozen=True)
+class Drawn:
+    """A distance of two sets of `n` pictures: its value, and that of each draw."""
+
+    value: float
+    draws: Array
+    n: int
+
+
 def set_distance(
     distance: Distance, pictures: Sequence[Array], references: Sequence[Array], *, paired: bool
-) -> Estimate | None:
+) -> Drawn | None:
     """Return a distance of two sets; None where one has no two pictures.
 
     References that are not paired stay in each draw. A draw holds a picture twice, which alone moves a distance: the
-    interval is that of the draws about their own mean, laid about the value.
+    interval (`about`) is that of the draws about their own mean, laid about the value.
     """
     if min(len(pictures), len(references)) < 2:
         return None
-    return _about(*_drawn(distance, pictures, references, paired=paired))
+    value = float(distance(pictures, references, paired=paired)[0])
+    return Drawn(value, distance(pictures, references, draws(len(pictures)), paired=paired), len(pictures))
 
 
-def set_difference(
-    distance: Distance,
-    pictures: Sequence[Array],
-    others: Sequence[Array],
-    references: Sequence[Array],
-    *,
-    paired: bool,
-) -> Estimate | None:
-    """Return how much farther `pictures` are from the references than `others`, of the same cases in the same order."""
-    if min(len(pictures), len(references)) < 2:
+def about(drawn: Drawn | None) -> Estimate | None:
+    """Return the distance with its interval."""
+    return None if drawn is None else _about(drawn.value, drawn.draws, drawn.n)
+
+
+def about_difference(drawn: Drawn | None, other: Drawn | None) -> Estimate | None:
+    """Return how much farther `drawn` is than `other`, of the same cases in the same order, with its interval."""
+    if drawn is None or other is None:
         return None
-    value, drawn, n = _drawn(distance, pictures, references, paired=paired)
-    other, other_drawn, _ = _drawn(distance, others, references, paired=paired)
-    return _about(value - other, drawn - other_drawn, n)
+    return _about(drawn.value - other.value, drawn.draws - other.draws, drawn.n)
 
 
 def frechet(
@@ -98,13 +104,12 @@ def frechet(
     crops, other_crops = [len(one) for one in pictures], [len(one) for one in references]
     found: list[float] = []
     for counts in np.ones((1, len(crops))) if drawn is None else drawn[:FRECHET_DRAWS]:
-        m1, c1 = _moments(first, np.repeat(counts, crops))
-        m2, c2 = _moments(second, np.repeat(counts if paired else np.ones(len(other_crops)), other_crops))
-        values, vectors = np.linalg.eigh(c2)
-        root = (vectors * np.sqrt(values.clip(0))) @ vectors.T
-        # the eigenvalues of C1 C2 are those of the symmetric C2^(1/2) C1 C2^(1/2)
-        cross = np.sqrt(np.linalg.eigvalsh(root @ c1 @ root).clip(0)).sum()
-        found.append(float(((m1 - m2) ** 2).sum() + np.trace(c1) + np.trace(c2) - 2 * cross))
+        m1, root1 = _moments(first, np.repeat(counts, crops))
+        m2, root2 = _moments(second, np.repeat(counts if paired else np.ones(len(other_crops)), other_crops))
+        # the trace of (C1 C2)^(1/2) is the sum of the singular values of X1 X2^T, where C = X^T X
+        both = root1 @ root2.T
+        cross = np.sqrt(np.linalg.eigvalsh(both @ both.T if len(both) < both.shape[1] else both.T @ both).clip(0)).sum()
+        found.append(float(((m1 - m2) ** 2).sum() + (root1**2).sum() + (root2**2).sum() - 2 * cross))
     return np.asarray(found)
 
 
@@ -124,11 +129,13 @@ def kernel(
 
 
 def _moments(features: Array, weight: Array) -> tuple[Array, Array]:
-    """Return the mean and the covariance of features (N, D) that are there `weight` (N) times."""
+    """Return the mean of features (N, D) that are there `weight` (N) times, and X of at most D rows: X^T X is their
+    covariance."""
+    features, weight = features[weight > 0], weight[weight > 0, None]
     total = weight.sum()
-    mean_ = weight @ features / total
-    away = features - mean_
-    return mean_, away.T @ (away * weight[:, None]) / (total - 1)
+    mean_ = (features * weight).sum(axis=0) / total
+    away = (features - mean_) * np.sqrt(weight / (total - 1))
+    return mean_, away if len(away) <= away.shape[1] else np.asarray(np.linalg.qr(away, mode="r"))
 
 
 def _joined(pictures: Sequence[Array]) -> tuple[tuple[Array, list[int]], Array]:
@@ -150,13 +157,6 @@ def _pairs(sums: Array, crops: Array, others: Array, counts: Array, other_counts
         sums, pairs = sums - np.diag(np.diag(sums)), pairs - np.diag(np.diag(pairs))
     whole, number = (((counts @ one) * other_counts).sum(axis=1) for one in (sums, pairs))
     return whole / np.maximum(number, 1)
-
-
-def _drawn(
-    distance: Distance, pictures: Sequence[Array], references: Sequence[Array], *, paired: bool
-) -> tuple[float, Array, int]:
-    value = float(distance(pictures, references, paired=paired)[0])
-    return value, distance(pictures, references, draws(len(pictures)), paired=paired), len(pictures)
 
 
 def _about(value: float, drawn: Array, n: int) -> Estimate:

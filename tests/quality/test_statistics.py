@@ -97,10 +97,11 @@ def test_a_draw_weighs_pictures_as_if_they_were_there_so_often(distance):
 @pytest.mark.parametrize("paired", [True, False])
 def test_a_set_is_nearer_to_its_own_kind_and_the_interval_holds_the_value(distance, paired):
     true, same, other = sets(24, seed=5), sets(24, seed=6), sets(24, shift=1.0, seed=7)
-    near, far = (statistics.set_distance(distance, group, true, paired=paired) for group in (same, other))
+    drawn = [statistics.set_distance(distance, group, true, paired=paired) for group in (same, other)]
+    near, far = map(statistics.about, drawn)
     assert near.high < far.low
     assert near.low <= near.value <= near.high and far.low <= far.value <= far.high
-    assert statistics.set_difference(distance, other, same, true, paired=paired).low > 0
+    assert statistics.about_difference(drawn[1], drawn[0]).low > 0
 
 
 def test_of_equal_cases_the_kernel_distance_is_about_zero_and_its_interval_narrow():
@@ -108,7 +109,7 @@ def test_of_equal_cases_the_kernel_distance_is_about_zero_and_its_interval_narro
     cases = [np.random.default_rng(n).normal(0, 4, 6) for n in range(40)]
     true, made = ([case + np.random.default_rng([n, which]).normal(0, 1, (3, 6)) for n, case in enumerate(cases)]
                   for which in (1, 2))  # fmt: skip
-    paired = statistics.set_distance(statistics.kernel, made, true, paired=True)
-    loose = statistics.set_distance(statistics.kernel, made, true, paired=False)
+    paired = statistics.about(statistics.set_distance(statistics.kernel, made, true, paired=True))
+    loose = statistics.about(statistics.set_distance(statistics.kernel, made, true, paired=False))
     assert paired.low < 0 < paired.high
     assert loose.high - loose.low > 3 * (paired.high - paired.low)

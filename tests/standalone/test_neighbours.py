@@ -34,9 +34,9 @@ def network():
     return upscaler, seen
 
 
-def asked(method, size=(128, 128), *, steps=3, sampler="DDIM", **dials):
+def asked(method, size=(128, 128), *, steps=3, schedule="Automatic", **dials):
     config = FamConfig(start=1.0, **dials)
-    settings = {"steps": steps, "sampler": sampler, "method": method}
+    settings = {"steps": steps, "sampler": "Euler", "schedule": schedule, "method": method}
     return HiresRequest(prompt="a stone", size=size, seed=5, config=config, **settings)
 
 
@@ -49,7 +49,7 @@ def made(host, method, **more):
 @pytest.mark.parametrize("method", METHODS)
 def test_every_method_draws_every_shape_on_both_layouts(request, layout, method, size):
     host = request.getfixturevalue(layout)
-    steps = {"steps": 2, "sampler": "Euler"}  # DDIM's first would lie in the middle, where some have done acting
+    steps = {"steps": 2, "schedule": "SGM Uniform"}  # the first from pure noise, where all acts, the second in the middle
     rendered = made(host, method, size=size, **steps)
     assert rendered.image.size == size[::-1] and rendered.ran.method == method
     if size == SHAPES[0]:

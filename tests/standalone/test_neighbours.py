@@ -49,7 +49,7 @@ def made(host, method, **more):
 @pytest.mark.parametrize("method", METHODS)
 def test_every_method_draws_every_shape_on_both_layouts(request, layout, method, size):
     host = request.getfixturevalue(layout)
-    steps = {"steps": 2, "schedule": "SGM Uniform"}  # the first from pure noise, where all acts, the second in the middle
+    steps = {"steps": 2, "schedule": "SGM Uniform"}  # from pure noise, where all acts, and in the middle
     rendered = made(host, method, size=size, **steps)
     assert rendered.image.size == size[::-1] and rendered.ran.method == method
     if size == SHAPES[0]:

@@ -135,6 +135,15 @@ def by_content(network_input, latent, order=None):
     return rows.tolist()
 
 
+def test_on_the_cpu_a_check_answers_at_once():
+    checks = base.LateChecks()
+    checks.expect(torch.tensor(True), ConfigError("holds"))
+    checks.send()
+    checks.expect(torch.tensor(False), ConfigError("does not hold"))
+    with pytest.raises(ConfigError, match="does not hold"):
+        checks.send()
+
+
 def test_rows_are_resolved_by_content_in_any_order_and_number():
     torch.manual_seed(3)
     latent = torch.randn(3, 4, 8, 8)

@@ -35,6 +35,8 @@ def ended(batch: Batch) -> dict:
 def test_a_job_says_how_it_stands(known: dict, state: str) -> None:
     batch = Batch("1", page_job({"input": "a"}), **known)
     assert (batch.state, batch.over) == (state, not state.endswith("ning"))
+    batch.step = (3, 8)
+    assert (batch.to_json()["step"], batch.to_json()["steps"]) == (3, 8)
     batch.control.pause()
     assert batch.state == (state if batch.over else "paused")
     batch.control.cancel()

@@ -59,6 +59,10 @@ def test_alternatives_are_tried_in_order(wanted: str, key: str, start: int, trie
     assert list(islice(alternatives(wanted, key, start=start), len(tried))) == tried
 
 
+def test_the_first_number_is_two() -> None:
+    assert list(islice(alternatives("a.png", "a.png"), 2)) == ["a.png", "a-2.png"]
+
+
 @pytest.mark.parametrize(
     ("key", "pattern", "made"),
     [

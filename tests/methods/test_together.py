@@ -103,6 +103,11 @@ def test_the_seconds_own_phases_are_kept_where_the_first_only_calls(window, expe
     assert phases == expected
 
 
+def test_its_options_are_the_firsts():
+    first, second = Fam(FamConfig(start=0.7)), Named(1)
+    assert Together(first, second).config is first.config
+
+
 def place(*methods):
     steering = Steering()
     steered = Together(*methods).begin(STAGE, pictures())

@@ -1,6 +1,7 @@
 """Schedules: equal to k-diffusion's, to the real WebUI's, and to diffusers' ways to spread timesteps."""
 
 import importlib.util
+import math
 import os
 import sys
 import types
@@ -13,6 +14,7 @@ from fam_ext.errors import UnsupportedModelError
 from fam_ext.samplers import schedules
 from fam_ext.samplers.names import OFFERED, OFFERED_SCHEDULES
 from fam_ext.samplers.run import SamplerRun
+from fam_ext.samplers.table import steps_of
 from fam_ext.samplers.trained import Trained
 from tests.hosts import ldm_toys
 from tests.hosts.toys import training
@@ -101,6 +103,14 @@ def test_a_sigmas_timestep_is_k_diffusions():
         assert TRAINED.at(sigma).timestep == pytest.approx(float(inner.sigma_to_t(torch.tensor(sigma))), abs=1e-3)
     assert TRAINED.at(TRAINED.sigmas[500]).timestep == 500
     assert TRAINED.sigma(TRAINED.timestep(3.3)) == pytest.approx(3.3)
+
+
+@pytest.mark.parametrize("name", ["Euler", "DPM++ 2M"])
+def test_a_sampler_walks_the_shape_that_was_asked_for(name):
+    """Karras: even in sigma^(1/7); Exponential: even in its logarithm."""
+    for schedule, even in (("Karras", lambda sigma: sigma ** (1 / 7)), ("Exponential", math.log)):
+        first, *_, last = sigmas = [pair[0].sigma for pair in steps_of(name, schedule, TRAINED, steps=9, spacing=None)]
+        assert even(sigmas[4]) == pytest.approx((even(first) + even(last)) / 2, rel=1e-4)
 
 
 def test_turbos_timesteps_are_those_it_was_distilled_at():

@@ -11,7 +11,7 @@ import typer
 
 from fam_ext import __version__
 from fam_ext.cli.model import ModelConfig, _folder, _load, _steps, _upscaler, _words
-from fam_ext.cli.options import parse_size, takes
+from fam_ext.cli.options import parse_dials, parse_size, takes
 from fam_ext.cli.progress import clock
 from fam_ext.cli.upscale import renderer_of
 from fam_ext.core.config import FamConfig
@@ -30,7 +30,7 @@ from fam_ext.options.resolve import options_at
 from fam_ext.terminal import say
 
 if TYPE_CHECKING:
-    from fam_ext.quality.protocol import Row
+    from fam_ext.quality.protocol import Row, Variant
 
 bench_app = typer.Typer(help="Measure on this machine.", no_args_is_help=True)
 
@@ -85,6 +85,12 @@ def bench_quality(
         str, typer.Option("--out", "--output", "-o", help="Folder for rows, pictures, tables; the same one resumes.")
     ],
     methods: Annotated[str, typer.Option(help="Comma-separated names; see docs/methods.md.")] = "fam,direct",
+    variant: Annotated[
+        list[str] | None,
+        typer.Option(
+            help="A row more: LABEL=METHOD:FIELD=VALUE,... with FAM's fields, as fm-only=fam:am=false; repeat."
+        ),
+    ] = None,
     scales: Annotated[
         str | None, typer.Option(help="Comma-separated factors. [default: 2, or none with --sizes]")
     ] = None,
@@ -115,15 +121,13 @@ def bench_quality(
     from fam_ext.quality import extractors, protocol, setting
     from fam_ext.quality.ruler import Ruler
 
-    names = list(dict.fromkeys(name.strip() for name in methods.split(",") if name.strip()))
-    for name in names:
-        entry_for(name, GIVES, where="the standalone host")
-    if not names:
-        raise UsageError("--methods is empty; give one name or more, as fam,direct")
     if count < 1 or crops < 1:
         raise UsageError(f"--count is {count} and --crops {crops}; choose at least 1 of each")
     words = protocol.read_prompts(prompts)
     first = _request(said, seed)
+    rivals = _variants(methods, variant or [], first.config)
+    for rival in rivals:
+        entry_for(rival.method, GIVES, where="the standalone host")
     wanted = _sizes(scales, sizes)
 
     renderer = renderer_of(said)
@@ -131,8 +135,8 @@ def bench_quality(
     host = _load(renderer, model_config)
     # what the model or the sampler cannot do is said before anything runs
     host.sampler(first.sampler, first.schedule, first.steps, seeds=[seed], spacing=first.timestep_spacing)
-    for name in names:
-        entry_for(name, host.gives, where=f"the host of {host.name}").load()(first.config)
+    for rival in rivals:
+        entry_for(rival.method, host.gives, where=f"the host of {host.name}").load()(rival.config)
     cases = protocol.cases([setting.native_and_target(host, size) for size in wanted], words, count=count, seed=seed)
     side = min(host.native_side, *(min(case.size) for case in cases)) if crop is None else crop
     protocol.check_crop(side, cases)
@@ -147,7 +151,7 @@ def bench_quality(
         clip=None if clip is None else extractors.clip(clip),
         weights=[str(Path(file).expanduser().resolve()) for file in (inception, clip) if file is not None],
     )
-    rows = protocol.rows(cases, names, first, setting.surroundings(host, renderer))
+    rows = protocol.rows(cases, rivals, first, setting.surroundings(host, renderer))
     _measure(host, _folder(output), rows, ruler, real, upscaler)
 
 
@@ -179,6 +183,26 @@ def _request(said: dict[str, Any], seed: int) -> HiresRequest:
     words = {"prompt": "a picture", "seed": seed, **_words(said), "inputs": ["text"]}
     job = resolve.job(words, preset_of=PresetStore().get)
     return request_for(Infotext(), (64, 64), job.picture)[0]
+
+
+def _variants(methods: str, entries: list[str], config: FamConfig) -> list[Variant]:
+    """Return the rows of the tables: the methods as they are asked for, then the variants. Raises `UsageError`."""
+    from fam_ext.quality.protocol import Variant
+
+    found = {name.strip(): Variant(name.strip(), name.strip(), config) for name in methods.split(",") if name.strip()}
+    if not found:
+        raise UsageError("--methods is empty; give one name or more, as fam,direct")
+    for entry in entries:
+        label, _, rest = entry.partition("=")
+        method, colon, dials = rest.partition(":")
+        if not label.strip() or not method.strip() or not colon or label.strip() in found:
+            raise UsageError(
+                f"--variant is {entry!r}; write LABEL=METHOD:FIELD=VALUE with a label of its own, as "
+                "fm-only=fam:am=false"
+            )
+        own = config.replace(**parse_dials(dial for dial in dials.split(",") if dial.strip()))
+        found[label.strip()] = Variant(label.strip(), method.strip(), own)
+    return list(found.values())
 
 
 def _sizes(scales: str | None, sizes: str | None) -> list[float | tuple[int, int]]:

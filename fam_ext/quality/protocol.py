@@ -13,6 +13,7 @@ from pathlib import Path
 
 from PIL import Image, UnidentifiedImageError
 
+from fam_ext.core.config import FamConfig
 from fam_ext.errors import UsageError
 from fam_ext.options.request import HiresRequest
 
@@ -48,10 +49,21 @@ class Case:
 
 
 @dataclass(frozen=True)
+class Variant:
+    """A row of every table: a method with the dials `config`."""
+
+    label: str
+    method: str
+    config: FamConfig
+
+
+@dataclass(frozen=True)
 class Row:
     """One picture to make and measure."""
 
     case: Case
+    label: str
+    """That of its variant, which decides no pixel."""
     request: HiresRequest
     fingerprint: str
     """Of all that decides its pixels: the request and `surroundings`."""
@@ -59,15 +71,10 @@ class Row:
     """Fingerprint of the model's weights, the upscaler, the device, the version."""
 
     @property
-    def method(self) -> str:
-        """The method's name."""
-        return self.request.method
-
-    @property
     def file(self) -> str:
         """The name of its picture."""
         case = self.case
-        return f"{case.stem}-{self.method}-{shown(case.size)}-{self.fingerprint[:8]}.png"
+        return f"{case.stem}-{self.request.method}-{shown(case.size)}-{self.fingerprint[:8]}.png"
 
 
 def cases(sizes: Sequence[tuple[Size, Size]], prompts: Sequence[str], *, count: int, seed: int) -> list[Case]:
@@ -81,16 +88,24 @@ def cases(sizes: Sequence[tuple[Size, Size]], prompts: Sequence[str], *, count: 
 
 
 def rows(
-    every: Sequence[Case], methods: Sequence[str], request: HiresRequest, surroundings: dict[str, object]
+    every: Sequence[Case], variants: Sequence[Variant], request: HiresRequest, surroundings: dict[str, object]
 ) -> list[Row]:
-    """Return a row for each case and method; `request` brings the settings, `surroundings` what else decides pixels."""
+    """Return a row for each case and variant; `request` brings the other settings, `surroundings` what else decides
+    pixels."""
     around = fingerprint(surroundings)
 
-    def row(case: Case, method: str) -> Row:
-        own = dataclasses.replace(request, size=case.size, prompt=case.prompt, seed=case.seed, method=method)
-        return Row(case, own, fingerprint(own.to_json(), case.native, around), around)
+    def row(case: Case, variant: Variant) -> Row:
+        own = dataclasses.replace(
+            request,
+            size=case.size,
+            prompt=case.prompt,
+            seed=case.seed,
+            method=variant.method,
+            config=variant.config,
+        )
+        return Row(case, variant.label, own, fingerprint(own.to_json(), case.native, around), around)
 
-    return [row(case, method) for case in every for method in methods]
+    return [row(case, variant) for case in every for variant in variants]
 
 
 def fingerprint(*values: object) -> str:

@@ -77,7 +77,7 @@ def numbers(made: Made) -> dict[str, float | None]:
 def _by_method(made: Iterable[tuple[Row, Made]]) -> dict[str, dict[Case, Made]]:
     found: dict[str, dict[Case, Made]] = {}
     for row, one in made:
-        found.setdefault(row.method, {})[row.case] = one
+        found.setdefault(row.label, {})[row.case] = one
     return found
 
 

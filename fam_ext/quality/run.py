@@ -53,7 +53,7 @@ class Bench:
             made = self._kept(store, row)
             if made is None:
                 left = (time.monotonic() - began) / done * (todo - done) if done else None
-                label = f"{done + 1} of {todo}: {row.method}, {shown(row.case.size)}, {row.case.stem}"
+                label = f"{done + 1} of {todo}: {row.label}, {shown(row.case.size)}, {row.case.stem}"
                 made = self._make(row, watch, label, left)
                 done += 1
                 tell(f"{label}: {made.seconds:.1f} s", (time.monotonic() - began) / done * (todo - done))
@@ -86,7 +86,7 @@ class Bench:
                 size=row.case.size,
                 sampling=request_sampling(row.request),
                 config=row.request.config,
-                method=row.method,
+                method=row.request.method,
                 tile=row.request.tile,
                 low_memory=row.request.low_memory,
                 larger=None if self.upscaler is None else larger,

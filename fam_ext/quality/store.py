@@ -74,7 +74,7 @@ class Store:
             self._rows.execute(
                 "INSERT OR REPLACE INTO rows VALUES (?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?)",
                 (
-                    *(row.fingerprint, row.method, height, width, row.case.prompt, _signed(row.case.seed)),
+                    *(row.fingerprint, row.label, height, width, row.case.prompt, _signed(row.case.seed)),
                     *(row.request.to_text(), row.file, made.seconds, made.peak_memory, made.ruler),
                     *(json.dumps(made.measured.values), _packed(made.measured.features)),
                 ),

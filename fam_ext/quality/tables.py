@@ -56,7 +56,7 @@ def as_csv(made: Sequence[tuple[Row, Made]]) -> str:
     for row, one in made:
         values = numbers(one)
         cells = ["" if (value := values.get(key)) is None else f"{value:.6g}" for key in keys]
-        writer.writerow([row.method, shown(row.case.size), row.case.prompt, row.case.seed, row.file, *cells])
+        writer.writerow([row.label, shown(row.case.size), row.case.prompt, row.case.seed, row.file, *cells])
     return file.getvalue()
 
 

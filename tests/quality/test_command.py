@@ -94,6 +94,12 @@ def test_a_run_makes_rows_pictures_tables_and_a_rerun_makes_none(model, tmp_path
         assert run(*options(model, out)) == 0
     assert made == ["direct"]
 
+    # a variant is a row more
+    with counted(monkeypatch) as made:
+        assert run(*options(model, out, "--variant", "FM only=fam:am=false,cutoff=0.4")) == 0
+    assert made == ["fam"] * 2
+    assert "| FM only |" in (out / "table.md").read_text()
+
     # with true pictures the same ones are measured anew
     with counted(monkeypatch) as made:
         assert run(*options(model, out, "--truth", truths(tmp_path / "truth"))) == 0
@@ -104,7 +110,7 @@ def test_a_run_makes_rows_pictures_tables_and_a_rerun_makes_none(model, tmp_path
     # other settings are other rows, and the tables hold them alone
     with counted(monkeypatch) as made:
         assert run(*options(model, out, "--cfg-scale", 3, methods="fam")) == 0
-    assert made == ["fam"] * 2 and len(kept(out)) == 8
+    assert made == ["fam"] * 2 and len(kept(out)) == 10
     assert "CFG 3" in (out / "table.md").read_text() and "direct" not in (out / "table.md").read_text()
     assert len((out / "results.csv").read_text().splitlines()) == 3
 
@@ -148,6 +154,10 @@ def test_references_are_held_against_in_the_place_of_true_pictures(model, tmp_pa
     [
         (["--methods", "magic"], "method is 'magic'; choose one of fam"),
         (["--methods", " , "], "--methods is empty"),
+        (["--variant", "fam:am=false"], "--variant is 'fam:am=false'; write LABEL=METHOD:FIELD=VALUE"),
+        (["--variant", "direct=fam:am=false"], "with a label of its own"),
+        (["--variant", "x=magic:am=false"], "method is 'magic'"),
+        (["--variant", "x=fam:am=perhaps"], "am is 'perhaps'"),
         (["--sampler", "PLMS"], "sampler 'PLMS' is refused"),
         (["--count", 0], "--count is 0"),
         (["--scales", "two"], "--scales has 'two'"),

@@ -17,12 +17,13 @@ SQUARE = ((64, 64), (128, 128))
 
 def rows(request=REQUEST, methods=("fam", "direct"), around=None, **more):
     every = protocol.cases([SQUARE], ["a cat", "a dog"], **{"count": 3, "seed": 5, **more})
-    return protocol.rows(every, methods, request, {"model": "x"} if around is None else around)
+    variants = [protocol.Variant(name, name, request.config) for name in methods]
+    return protocol.rows(every, variants, request, {"model": "x"} if around is None else around)
 
 
 def test_prompts_come_in_turn_with_seeds_that_count_up():
     found = rows()
-    assert [(row.method, row.case.prompt, row.case.seed) for row in found] == [
+    assert [(row.label, row.case.prompt, row.case.seed) for row in found] == [
         ("fam", "a cat", 5), ("direct", "a cat", 5), ("fam", "a dog", 6), ("direct", "a dog", 6),
         ("fam", "a cat", 7), ("direct", "a cat", 7),
     ]  # fmt: skip
@@ -48,6 +49,22 @@ def test_more_pictures_leave_the_earlier_ones_as_they_are():
 def test_whatever_decides_the_pixels_is_in_the_fingerprint(changed):
     before, after = ({row.fingerprint for row in group} for group in (rows(), changed))
     assert not before & after
+
+
+def test_a_label_decides_no_pixel_and_a_variants_dials_do():
+    every = protocol.cases([SQUARE], ["a cat"], count=1, seed=5)
+    plain, renamed, other = protocol.rows(
+        every,
+        [
+            protocol.Variant("fam", "fam", FamConfig()),
+            protocol.Variant("ours", "fam", FamConfig()),
+            protocol.Variant("fm only", "fam", FamConfig(am=False)),
+        ],
+        REQUEST,
+        {},
+    )
+    assert (plain.fingerprint, plain.file) == (renamed.fingerprint, renamed.file)
+    assert other.fingerprint != plain.fingerprint and other.request.config.am is False
 
 
 def test_prompts_are_read_from_a_file(tmp_path):

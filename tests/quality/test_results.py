@@ -21,12 +21,14 @@ LEVELS = {"fam": 30.0, "direct": 20.0, "tiled": 29.0}
 def made(count, methods=tuple(LEVELS), *, memory=None):
     every = protocol.cases([((64, 64), (128, 128))], ["a cat_1 & 5 %"], count=count, seed=0)
     found = []
-    for row in protocol.rows(every, methods, HiresRequest(size=(64, 64)), {}):
+    request = HiresRequest(size=(64, 64))
+    variants = [protocol.Variant(name, name, request.config) for name in methods]
+    for row in protocol.rows(every, variants, request, {}):
         rng = np.random.default_rng(row.case.seed)
-        psnr, features = LEVELS[row.method] + rng.normal(0, 3), rng.normal(LEVELS[row.method] / 10, 1, (4, 4))
+        psnr, features = LEVELS[row.label] + rng.normal(0, 3), rng.normal(LEVELS[row.label] / 10, 1, (4, 4))
         values = {"psnr": psnr, "ms_ssim": 0.9, "period_error": 0.1 if row.case.seed else None}
         measured = Measured(values, {"demo-net crops": features, "demo-net whole": features[:1]})
-        found.append((row, Made(2.0 + len(row.method), memory, "r", measured)))
+        found.append((row, Made(2.0 + len(row.label), memory, "r", measured)))
     return found
 
 
@@ -57,7 +59,7 @@ def test_one_picture_has_no_interval():
 
 def test_only_what_every_method_has_is_counted():
     whole = made(4)
-    part = [(row, one) for row, one in whole if (row.method, row.case.seed) != ("tiled", 3)]
+    part = [(row, one) for row, one in whole if (row.label, row.case.seed) != ("tiled", 3)]
     assert {table.n for table in tabulated(part, (DEMO,), real())} == {3}
 
 

@@ -120,6 +120,7 @@ def bench_quality(
     """
     from fam_ext.quality import extractors, protocol, setting
     from fam_ext.quality.ruler import Ruler
+    from fam_ext.weights import weights_hash
 
     if count < 1 or crops < 1:
         raise UsageError(f"--count is {count} and --crops {crops}; choose at least 1 of each")
@@ -143,13 +144,15 @@ def bench_quality(
     if truth is not None:
         protocol.check_truths(truth, cases)
     real = None if references is None else protocol.pictures_in(references, least=side, flag="--references")
+    others = [] if inception is None else [Path(inception).expanduser()]
+    others += [] if clip is None else sorted(Path(clip).expanduser().glob("*.safetensors"))
     ruler = Ruler(
         crop=side,
         crops=crops,
         truth=truth,
         others=() if inception is None else (extractors.inception(inception),),
         clip=None if clip is None else extractors.clip(clip),
-        weights=[str(Path(file).expanduser().resolve()) for file in (inception, clip) if file is not None],
+        weights=[weights_hash(file) for file in others],
     )
     rows = protocol.rows(cases, rivals, first, setting.surroundings(host, renderer))
     _measure(host, _folder(output), rows, ruler, real, upscaler)

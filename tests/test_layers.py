@@ -36,6 +36,7 @@ STANDALONE = {
     "fam_ext.compare",
     "fam_ext.comparison",
     "fam_ext.demo",
+    "fam_ext.prompt_file",
     "fam_ext.quality",
     "fam_ext.terminal",
 }
@@ -73,6 +74,7 @@ ALLOWED: dict[str, set[str]] = {
     "weights.py": set(),
     "upscalers.py": {"torch", "numpy", "PIL"},
     "compare.py": {"PIL", "numpy"},
+    "prompt_file.py": {"fam_ext.jobs.walk"},
     "terminal.py": {"fam_ext.jobs.walk", "typer"},
     "bench.py": {*HOSTS, "fam_ext.methods", "fam_ext.hires", "fam_ext.recipe"},
     "standalone.py": {

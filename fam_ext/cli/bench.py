@@ -27,6 +27,7 @@ from fam_ext.options.presets import PresetStore
 from fam_ext.options.renderer import RendererChoice
 from fam_ext.options.request import HiresRequest
 from fam_ext.options.resolve import options_at
+from fam_ext.prompt_file import read_prompts
 from fam_ext.terminal import say
 
 if TYPE_CHECKING:
@@ -120,11 +121,10 @@ def bench_quality(
     """
     from fam_ext.quality import extractors, protocol, setting
     from fam_ext.quality.ruler import Ruler
-    from fam_ext.weights import weights_hash
 
     if count < 1 or crops < 1:
         raise UsageError(f"--count is {count} and --crops {crops}; choose at least 1 of each")
-    words = protocol.read_prompts(prompts)
+    words = protocol.DEFAULT_PROMPTS if prompts == "default" else read_prompts(Path(prompts).expanduser())
     first = _request(said, seed)
     rivals = _variants(methods, variant or [], first.config)
     for rival in rivals:
@@ -144,15 +144,13 @@ def bench_quality(
     if truth is not None:
         protocol.check_truths(truth, cases)
     real = None if references is None else protocol.pictures_in(references, least=side, flag="--references")
-    others = [] if inception is None else [Path(inception).expanduser()]
-    others += [] if clip is None else sorted(Path(clip).expanduser().glob("*.safetensors"))
     ruler = Ruler(
         crop=side,
         crops=crops,
         truth=truth,
         others=() if inception is None else (extractors.inception(inception),),
         clip=None if clip is None else extractors.clip(clip),
-        weights=[weights_hash(file) for file in others],
+        weights=setting.measuring_weights(inception, clip),
     )
     rows = protocol.rows(cases, rivals, first, setting.surroundings(host, renderer))
     _measure(host, _folder(output), rows, ruler, real, upscaler)

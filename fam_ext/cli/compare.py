@@ -34,6 +34,7 @@ from fam_ext.options import resolve
 from fam_ext.options.job import Job
 from fam_ext.options.presets import PresetStore
 from fam_ext.options.renderer import RendererChoice
+from fam_ext.prompt_file import read_prompts
 from fam_ext.terminal import say
 
 DEFAULT_METHODS = "direct,fam"
@@ -115,7 +116,6 @@ def _compare_on_page(
         Plan,
         parse_methods,
         parse_scales,
-        read_prompts,
         rows_of_pictures,
         rows_of_prompts,
     )
@@ -136,7 +136,8 @@ def _compare_on_page(
     if inputs:
         rows = rows_of_pictures(job, sizes)
     else:
-        rows = rows_of_prompts([said["prompt"]] if prompts is None else read_prompts(Path(prompts).expanduser()), job)
+        asked = [said["prompt"]] if prompts is None else read_prompts(Path(prompts).expanduser())
+        rows = rows_of_prompts(list(dict.fromkeys(asked)), job)
     plan = Plan(rows, names, sizes)
     results = Results.read(folder)
     for row in rows:

@@ -24,7 +24,6 @@ from fam_ext.options.request import HiresRequest
 
 MOST_CELLS = 256
 """Pictures of one page: each travels whole, and takes the time of a pass."""
-_MOST_PROMPTS_BYTES = 1 << 20
 _KEY_LENGTH = 60
 
 
@@ -89,24 +88,6 @@ def parse_scales(text: str) -> list[float]:
         except ConfigError:
             raise UsageError(f"--scales has {scale:g}; choose 1 to 16") from None
     return scales
-
-
-def read_prompts(path: Path) -> list[str]:
-    """Return the lines of a text file that are not empty, each once. Raises `UsageError`."""
-    try:
-        with open(path, "rb") as file:
-            raw = file.read(_MOST_PROMPTS_BYTES + 1)
-        lines = raw.decode("utf-8-sig").splitlines()
-    except UnicodeDecodeError:
-        raise UsageError(f"--prompts is {shown(path)}, which is no text in UTF-8; give one prompt a line") from None
-    except OSError as error:
-        raise UsageError(f"--prompts is {shown(path)}, which cannot be read ({error.strerror}); check it") from None
-    if len(raw) > _MOST_PROMPTS_BYTES:
-        raise UsageError(f"--prompts is {shown(path)}, which is larger than 1 MB; give one prompt a line")
-    found = list(dict.fromkeys(line.strip() for line in lines if line.strip()))
-    if not found:
-        raise UsageError(f"--prompts is {shown(path)}, which has no line with a prompt; give one prompt a line")
-    return found
 
 
 def rows_of_prompts(prompts: Sequence[str], job: Job) -> list[Row]:

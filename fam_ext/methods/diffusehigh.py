@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
+from functools import lru_cache
 from typing import TYPE_CHECKING
 
 import torch
@@ -106,8 +107,15 @@ def low_band(latent: Tensor) -> Tensor:
     height, width = latent.shape[-2:]
     reach = len(DB4)
     around = pad(latent, (reach, reach + width % 2, reach, reach + height % 2), mode="replicate")
-    filters = torch.tensor(DB4, device=latent.device, dtype=latent.dtype)
-    kernel = (filters[:, None] * filters[None, :]).expand(latent.shape[1], 1, -1, -1)
+    kernel = _kernel(latent.device, latent.dtype).expand(latent.shape[1], 1, -1, -1)
     coarse = conv2d(around, kernel, stride=2, groups=latent.shape[1])
     back = conv_transpose2d(coarse, kernel, stride=2, groups=latent.shape[1])
     return back[..., reach : reach + height, reach : reach + width]
+
+
+@lru_cache(maxsize=8)
+def _kernel(device: torch.device, dtype: torch.dtype) -> Tensor:
+    """Return DB4 by DB4, (8, 8). Shared: made once, where a step would wait for the copy."""
+    with torch.inference_mode(False):  # what is cached must not be an inference tensor, which autograd can't use later
+        filters = torch.tensor(DB4, device=device, dtype=dtype)
+        return filters[:, None] * filters[None, :]

@@ -30,7 +30,6 @@ DEFAULT_PROMPTS = tuple(
     )
 )
 """What the embedded model is asked for where no file of prompts is given."""
-MOST_PROMPT_BYTES = 1 << 24
 
 
 @dataclass(frozen=True)
@@ -111,25 +110,6 @@ def rows(
 def fingerprint(*values: object) -> str:
     """Return the SHA-256 of values as JSON, 64 hexadecimal digits."""
     return hashlib.sha256(json.dumps(values, sort_keys=True).encode()).hexdigest()
-
-
-def read_prompts(name: str) -> tuple[str, ...]:
-    """Return the prompts of a text file, one a line, or DEFAULT_PROMPTS for "default". Raises `UsageError`."""
-    if name == "default":
-        return DEFAULT_PROMPTS
-    path = Path(name).expanduser()
-    try:
-        if path.stat().st_size > MOST_PROMPT_BYTES:
-            raise UsageError(f"--prompts {path} has more than 16 MB; give a text file with a prompt on each line")
-        lines = path.read_text(encoding="utf-8").splitlines()
-    except (OSError, UnicodeDecodeError):
-        raise UsageError(
-            f"--prompts {path} cannot be read; give a text file with a prompt on each line, or default"
-        ) from None
-    found = tuple(line.strip() for line in lines if line.strip())
-    if not found:
-        raise UsageError(f"--prompts {path} has no prompt; write one on each line")
-    return found
 
 
 def truth_file(folder: Path, case: Case) -> Path:

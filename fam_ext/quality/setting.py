@@ -46,6 +46,13 @@ def surroundings(host: DiffusersHost, renderer: RendererChoice) -> dict[str, obj
     }
 
 
+def measuring_weights(inception: str | None, clip: str | None) -> list[str]:
+    """Return the SHA-256 of the user's weights that measure: Inception's file and those in CLIP's folder."""
+    files = [] if inception is None else [Path(inception).expanduser()]
+    files += [] if clip is None else sorted(Path(clip).expanduser().glob("*.safetensors"))
+    return [weights_hash(file) for file in files]
+
+
 def machine(host: DiffusersHost) -> str:
     """Return on what the times were measured."""
     if host.device.type == "cuda":

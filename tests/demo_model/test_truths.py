@@ -6,6 +6,7 @@ import truths
 from data import truth
 from PIL import Image
 
+from fam_ext.prompt_file import read_prompts
 from fam_ext.quality import protocol
 
 
@@ -16,7 +17,7 @@ def test_they_are_written_once_where_the_benchmark_looks(work, tmp_path):
     prompts.write_text("a knitted teapot on a blue ground\na teapot\n")
     found = truths.write(tmp_path / "out", prompts, sizes=[64, 96], count=3, seed=4, work=work)
     squares = [((side, side), (side, side)) for side in (64, 96)]
-    every = protocol.cases(squares, protocol.read_prompts(str(prompts)), count=3, seed=4)
+    every = protocol.cases(squares, read_prompts(prompts), count=3, seed=4)
     protocol.check_truths(tmp_path / "out", every)
     assert len(found) == len(every) == 6
     with Image.open(protocol.truth_file(tmp_path / "out", every[0])) as picture:

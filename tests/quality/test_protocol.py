@@ -9,7 +9,7 @@ from PIL import Image
 from fam_ext.core.config import FamConfig
 from fam_ext.errors import UsageError
 from fam_ext.options.request import HiresRequest
-from fam_ext.quality import protocol
+from fam_ext.quality import protocol, setting
 
 REQUEST = HiresRequest(size=(64, 64))
 SQUARE = ((64, 64), (128, 128))
@@ -67,24 +67,6 @@ def test_a_label_decides_no_pixel_and_a_variants_dials_do():
     assert other.fingerprint != plain.fingerprint and other.request.config.am is False
 
 
-def test_prompts_are_read_from_a_file(tmp_path):
-    path = tmp_path / "p.txt"
-    path.write_text("a cat\n\n  a dog \n", encoding="utf-8")
-    assert protocol.read_prompts(str(path)) == ("a cat", "a dog")
-    assert len(protocol.read_prompts("default")) == 24
-
-
-@pytest.mark.parametrize(
-    ("data", "sentence"), [(b"\n \n", "has no prompt"), (b"\xff\xfe", "cannot be read"), (None, "cannot be read")]
-)
-def test_a_file_of_prompts_that_is_none_is_one_sentence(tmp_path, data, sentence):
-    path = tmp_path / "p.txt"
-    if data is not None:
-        path.write_bytes(data)
-    with pytest.raises(UsageError, match=sentence):
-        protocol.read_prompts(str(path))
-
-
 def test_true_pictures_are_looked_for_before_anything_runs(tmp_path):
     every = protocol.cases([SQUARE], ["a cat"], count=2, seed=0)
     with pytest.raises(UsageError, match=r"0-a-cat\.png for 'a cat', seed 0"):
@@ -123,3 +105,15 @@ def test_references_are_pictures_that_crops_fit_in(tmp_path):
         protocol.pictures_in(tmp_path, least=10, flag="--references")
     with pytest.raises(UsageError, match="is no folder"):
         protocol.pictures_in(tmp_path / "gone", least=10, flag="--references")
+
+
+def test_weights_that_measure_are_known_by_what_they_hold(tmp_path):
+    (tmp_path / "clip").mkdir()
+    file, inside = tmp_path / "inception.pth", tmp_path / "clip" / "model.safetensors"
+    file.write_bytes(b"one")
+    inside.write_bytes(b"two")
+    before = setting.measuring_weights(str(file), str(tmp_path / "clip"))
+    inside.write_bytes(b"another")
+    after = setting.measuring_weights(str(file), str(tmp_path / "clip"))
+    assert len(before) == 2 and before[0] == after[0] and before[1] != after[1]
+    assert setting.measuring_weights(None, None) == []

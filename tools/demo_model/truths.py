@@ -14,14 +14,15 @@ from data import WORK, truth
 from PIL import Image
 
 from fam_ext.errors import UsageError
-from fam_ext.quality.protocol import cases, read_prompts, truth_file
+from fam_ext.prompt_file import read_prompts
+from fam_ext.quality.protocol import cases, truth_file
 
 
 def write(out: Path, prompts: Path, *, sizes: list[int], count: int, seed: int, work: Path = WORK) -> list[Path]:
     """Return the files of the first `count` cases at each of `sizes` px, made where they are missing."""
     squares = [((side, side), (side, side)) for side in sizes]
     found: list[Path] = []
-    for case in cases(squares, read_prompts(str(prompts)), count=count, seed=seed):
+    for case in cases(squares, read_prompts(prompts), count=count, seed=seed):
         path = truth_file(out, case)
         if not path.is_file():
             path.parent.mkdir(parents=True, exist_ok=True)

@@ -9,7 +9,7 @@ from PIL import Image
 
 from fam_ext import cli, hires
 from fam_ext.cli.progress import Interrupted
-from fam_ext.quality import protocol, statistics
+from fam_ext.quality import protocol, setting, statistics
 from tests.hosts import toys
 
 pytestmark = pytest.mark.slow  # diffusers' networks take longer to import than a unit file may run
@@ -197,3 +197,15 @@ def test_a_file_that_is_no_database_is_left_alone(model, tmp_path, capsys):
     assert run(*options(model, tmp_path)) == 2
     assert "is no database of results" in capsys.readouterr().err
     assert (tmp_path / "results.sqlite").read_bytes().startswith(b"mine")
+
+
+def test_weights_that_measure_are_known_by_what_they_hold(tmp_path):
+    (tmp_path / "clip").mkdir()
+    file, inside = tmp_path / "inception.pth", tmp_path / "clip" / "model.safetensors"
+    file.write_bytes(b"one")
+    inside.write_bytes(b"two")
+    before = setting.measuring_weights(str(file), str(tmp_path / "clip"))
+    inside.write_bytes(b"another")
+    after = setting.measuring_weights(str(file), str(tmp_path / "clip"))
+    assert len(before) == 2 and before[0] == after[0] and before[1] != after[1]
+    assert setting.measuring_weights(None, None) == []

@@ -9,7 +9,7 @@ from PIL import Image
 from fam_ext.core.config import FamConfig
 from fam_ext.errors import UsageError
 from fam_ext.options.request import HiresRequest
-from fam_ext.quality import protocol, setting
+from fam_ext.quality import protocol
 
 REQUEST = HiresRequest(size=(64, 64))
 SQUARE = ((64, 64), (128, 128))
@@ -105,15 +105,3 @@ def test_references_are_pictures_that_crops_fit_in(tmp_path):
         protocol.pictures_in(tmp_path, least=10, flag="--references")
     with pytest.raises(UsageError, match="is no folder"):
         protocol.pictures_in(tmp_path / "gone", least=10, flag="--references")
-
-
-def test_weights_that_measure_are_known_by_what_they_hold(tmp_path):
-    (tmp_path / "clip").mkdir()
-    file, inside = tmp_path / "inception.pth", tmp_path / "clip" / "model.safetensors"
-    file.write_bytes(b"one")
-    inside.write_bytes(b"two")
-    before = setting.measuring_weights(str(file), str(tmp_path / "clip"))
-    inside.write_bytes(b"another")
-    after = setting.measuring_weights(str(file), str(tmp_path / "clip"))
-    assert len(before) == 2 and before[0] == after[0] and before[1] != after[1]
-    assert setting.measuring_weights(None, None) == []

@@ -589,6 +589,20 @@ def test_hidiffusion_runs_smaller_inside_while_it_begins():
     ]
 
 
+def test_hidiffusion_makes_as_large_again_what_it_pooled():
+    """From 3x on the stride has halved it before, and the skip that it meets is of that size."""
+    steered = begun(HiDiffusion(FamConfig()), size=(24, 24))
+    phases_of(steered, 0.95)
+    small = steered.pool("pooled", torch.ones(1, 2, 6, 5), size=(12, 10), phase="target")
+    assert small.shape[-2:] == (3, 3)
+    assert steered.unpool("unpooled", small, size=(12, 10), phase="target").shape[-2:] == (6, 5)
+
+
+@pytest.mark.parametrize(("size", "is_large"), [((24, 24), True), ((16, 32), False), ((24, 16), False)])
+def test_both_places_act_at_once_only_where_both_sides_are_large(size, is_large):
+    assert begun(HiDiffusion(FamConfig()), size=size).is_large == is_large
+
+
 def test_hidiffusion_at_the_native_size_is_plain():
     assert [bool(begun(HiDiffusion(FamConfig()), size=size).patches()) for size in ((8, 8), (6, 8), (9, 8))] == [
         *(False, False, True)

@@ -48,6 +48,7 @@ def test_tables_say_n_intervals_and_paired_differences():
     assert "| direct | -10.0 (-10.0 to -10.0) |" in text
     assert "0.10 (0.10 to 0.10, n 7)" in text
     assert "FD (demo-net), crops" in text and "FID" not in text and "KID" not in text and "CLIP" not in text
+    assert all(cell.less_fam is None for table in tabulated(made(8), (DEMO,), real()) for cell in table.rows["fam"])
     assert "GiB" not in text  # nothing measured, no column
 
 

@@ -104,6 +104,25 @@ def test_a_set_is_nearer_to_its_own_kind_and_the_interval_holds_the_value(distan
     assert statistics.about_difference(drawn[1], drawn[0]).low > 0
 
 
+@pytest.mark.parametrize("distance", [statistics.frechet, statistics.kernel])
+@pytest.mark.parametrize("paired", [True, False])
+def test_a_method_differs_from_itself_by_nothing(distance, paired):
+    drawn = statistics.set_distance(distance, sets(8, seed=1), sets(8, seed=2), paired=paired)
+    found = statistics.about_difference(drawn, drawn)
+    assert (found.value, found.low, found.high, found.n) == (0, 0, 0, 8)
+
+
+def test_a_picture_is_drawn_together_with_its_truth():
+    """Cases far apart, each picture near its own: drawn apart, a Frechet distance moves with the cases drawn."""
+    cases = [np.random.default_rng(n).normal(0, 4, 6) for n in range(24)]
+    true, made = ([case + np.random.default_rng([n, which]).normal(0, 0.5, (3, 6)) for n, case in enumerate(cases)]
+                  for which in (1, 2))  # fmt: skip
+    paired, loose = (
+        statistics.about(statistics.set_distance(statistics.frechet, made, true, paired=each)) for each in (True, False)
+    )
+    assert loose.high - loose.low > 5 * (paired.high - paired.low)
+
+
 def test_of_equal_cases_the_kernel_distance_is_about_zero_and_its_interval_narrow():
     """Cases differ far more than a picture and the true one of its case: without pairing that is all one measures."""
     cases = [np.random.default_rng(n).normal(0, 4, 6) for n in range(40)]

@@ -315,8 +315,9 @@ def leaves(source, *colours):
 def test_a_picture_that_took_the_chosen_place_is_sent_with_its_own_infotext(page, tmp_path):
     page.open_folder(leaves(tmp_path / "in", "red", "green", "blue"), steps=3)
     page.press("#fam_hires_start")
-    page.wait_for_selector("#fam_hires_gallery .thumbnail-item >> nth=1")
-    page.evaluate("document.querySelectorAll('#fam_hires_gallery .thumbnail-item')[1].click()")
+    # found and clicked at once: each picture that comes draws the gallery anew, and for a moment it is empty
+    second = "document.querySelectorAll('#fam_hires_gallery .thumbnail-item')[1]"
+    page.wait_for_function(f"() => {{ const item = {second}; item?.click(); return Boolean(item) }}")
     page.wait_for_function("document.querySelector('#fam_hires_status').innerText.startsWith('done: 3 done')")
     page.settle()
     place = max(0, page.evaluate("selected_gallery_index()"))

@@ -130,3 +130,10 @@ def test_no_code_asks_for_a_method_by_name():
     assert not found, "ask what it needs or reads"
     assert list(names_in_tests(ast.parse("if request.method == 'fam': pass"))) == ["fam"]
     assert list(names_in_tests(ast.parse("x in ('direct', 'b')"))) == ["direct"]
+
+
+def test_what_a_method_fixes_is_in_its_own_dials():
+    config = FamConfig(cutoff=0.25, attention=0.3)
+    assert METHODS["fam-constant"].load()(config).config == config.replace(reference="constant")
+    assert METHODS["fam-swap"].load()(config).config == config.replace(attention=1.0)
+    assert not METHODS["fam-swap"].knobs.count("attention") and "reference" in METHODS["fam-swap"].knobs

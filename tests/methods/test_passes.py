@@ -26,6 +26,11 @@ def test_a_pass_begins_from_the_diffused_reference_or_from_noise_at_the_levels_s
     assert torch.equal(begun.initial(LEVEL), begun.pictures.noise * 17**0.5)
 
 
+def test_the_plain_method_finishes_with_what_the_sampler_gave():
+    latent = seeded_noise((4, 16, 12), [5])
+    assert Method(FamConfig()).begin(STAGE, pictures()).finish(latent) is latent
+
+
 def test_a_method_asks_for_no_record_unless_it_attends_to_it():
     assert not Method(FamConfig()).wants_record
     assert Fam(FamConfig()).wants_record

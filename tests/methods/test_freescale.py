@@ -1,0 +1,42 @@
+"""FreeScale: the layout of windows and the detail of the whole, until its end."""
+
+import torch
+
+from fam_ext.core.config import FamConfig
+from fam_ext.core.guide import seeded_noise
+from fam_ext.methods.freescale import FreeScale
+from tests.methods.neighbours import Dilating, at, begun, phases_of
+
+
+def test_freescale_at_the_native_size_attends_and_convolves_as_usual():
+    steered, kernel = begun(FreeScale(FamConfig()), size=(8, 8)), Dilating()
+    phases_of(steered, 0.9)
+    q, k, v = (seeded_noise((2, 24, 3), [seed]) for seed in (1, 2, 3))
+    plain = torch.nn.functional.scaled_dot_product_attention(q, k, v)
+    assert torch.allclose(steered.attend("a", q, k, v, size=(4, 6), scale=None, phase="target"), plain, atol=1e-6)
+    steered.convolve("a", seeded_noise((3, 6, 6), [1]), kernel, size=(6, 6), phase="target")
+    assert kernel.runs == [((6, 6), (1, 1), None)]
+
+
+def test_freescale_takes_the_layout_of_windows_and_the_detail_of_the_whole():
+    steered, grid = begun(FreeScale(FamConfig()), size=(16, 16)), (8, 8)
+    phases_of(steered, 0.9)
+    q, k, v = torch.zeros(1, 1, 64, 2), torch.zeros(1, 1, 64, 2), torch.zeros(1, 1, 8, 8, 2)
+    v[0, 0, :, 4:] = 1.0  # zero queries: attention is the mean of what is seen
+    out = steered.attend("a", q, k, v.flatten(2, 3), size=grid, scale=None, phase="target").unflatten(2, grid)
+    assert out[0, 0, 4, 0, 0] < 0.2 and out[0, 0, 4, 7, 0] > 0.8, "a window sees its own side"
+    for phase in ("native", "off"):
+        assert steered.attend("a", q, k, v.flatten(2, 3), size=grid, scale=None, phase=phase) is None
+
+
+def test_freescale_dilates_until_its_end_and_pulls_by_its_own_power():
+    steered, kernel = begun(FreeScale(FamConfig()), size=(16, 32)), Dilating()
+    feature_map = seeded_noise((3, 6, 6), [1])
+    for rho in (0.31, 0.3):
+        phases_of(steered, rho)
+        steered.convolve("a", feature_map, kernel, size=(6, 6), phase="target")
+    assert kernel.runs == [((6, 6), (2, 4), None)]
+    state, level = seeded_noise((4, 16, 32), [9]), at(0.5)
+    reference = level.diffused(steered.pictures.target, steered.pictures.noise)
+    assert torch.allclose(steered.before_step(state, level), state.lerp(reference, 0.25), atol=1e-6)
+    assert [stage.size for stage in steered.method.stages((192, 192), (64, 64))] == [(128, 128), (192, 192)]

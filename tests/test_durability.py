@@ -7,7 +7,7 @@ from pathlib import Path
 import pytest
 from PIL import Image
 
-from fam_ext.cli.model import _write_new
+from fam_ext.cli.written import write_new
 from fam_ext.jobs.journal import Journal
 from fam_ext.jobs.run import run_job
 from fam_ext.options.parts import RunRule
@@ -55,5 +55,5 @@ def test_a_jobs_picture_and_its_name_are_synced_before_the_journal_says_done(tmp
 @linux
 def test_a_preset_and_a_generated_picture_are_synced_whole(tmp_path, synced) -> None:
     write(BUILTIN["paper"], tmp_path / "paper.json")
-    path = _write_new(tmp_path, "a", Image.new("RGB", (8, 8)), None)
+    path = write_new(tmp_path, "a", Image.new("RGB", (8, 8)), None)
     assert synced == [mark(tmp_path / "paper.json"), mark(path)]

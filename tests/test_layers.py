@@ -196,6 +196,7 @@ def problems(package, path):
         for name, loading in found.found
         if not is_allowed(name, ALLOWED[line] if loading else ALLOWED[line] | lazy)
     ]
+    said += [f"{path} imports {name}, which is private" for name, _ in found.found if re.search(r"\._[^_]", name)]
     if found.by_variable and path not in IMPORTS_BY_NAME:
         said.append(f"{path} imports what a variable names")
     return said

@@ -10,10 +10,11 @@ from typing import TYPE_CHECKING, Annotated, Any
 import typer
 
 from fam_ext import __version__
-from fam_ext.cli.model import ModelConfig, _folder, _load, _steps, _upscaler, _words
+from fam_ext.cli.making import RENDERER, ModelConfig, load_host, load_upscaler, picture_words, steps_bar
 from fam_ext.cli.options import parse_dials, parse_size, takes
 from fam_ext.cli.progress import clock
 from fam_ext.cli.upscale import renderer_of
+from fam_ext.cli.written import folder_at
 from fam_ext.core.config import FamConfig
 from fam_ext.errors import UsageError
 from fam_ext.jobs.contract import Progress
@@ -24,7 +25,6 @@ from fam_ext.methods.catalog import entry_for
 from fam_ext.options import resolve
 from fam_ext.options.field import CLI, options_of
 from fam_ext.options.presets import PresetStore
-from fam_ext.options.renderer import RendererChoice
 from fam_ext.options.request import HiresRequest
 from fam_ext.options.resolve import options_at
 from fam_ext.prompt_file import read_prompts
@@ -35,19 +35,17 @@ if TYPE_CHECKING:
 
 bench_app = typer.Typer(help="Measure on this machine.", no_args_is_help=True)
 
-_AT_CLI = options_at(CLI)
-_RENDERER = [spec for spec in _AT_CLI if spec in options_of(RendererChoice)]
 _OURS = ("prompt", "method", "seed")
 """Of a picture's settings those that a benchmark goes through."""
 _MADE = [
     spec
-    for spec in _AT_CLI
+    for spec in options_at(CLI)
     if spec.name == "preset" or (spec in (*options_of(HiresRequest), *options_of(FamConfig)) and spec.name not in _OURS)
 ]
 
 
 @bench_app.command("cost")
-@takes(_RENDERER)
+@takes(RENDERER)
 def bench_cost(
     model_config: ModelConfig = None,
     scales: Annotated[str, typer.Option(help="Comma-separated.")] = "2,3",
@@ -59,7 +57,7 @@ def bench_cost(
     """Time and peak memory of FAM beside direct inference, on your model and device."""
     from fam_ext.bench import cost_table
 
-    host = _load(renderer_of(said), model_config)
+    host = load_host(renderer_of(said), model_config)
     for line in cost_table(host, [float(scale) for scale in scales.split(",")], steps=steps, repeats=repeats):
         say(line)
 
@@ -80,7 +78,7 @@ def bench_jobs(
 
 
 @bench_app.command("quality")
-@takes([*_MADE, *_RENDERER])
+@takes([*_MADE, *RENDERER])
 def bench_quality(
     output: Annotated[
         str, typer.Option("--out", "--output", "-o", help="Folder for rows, pictures, tables; the same one resumes.")
@@ -132,8 +130,8 @@ def bench_quality(
     wanted = _sizes(scales, sizes)
 
     renderer = renderer_of(said)
-    upscaler = _upscaler(renderer)
-    host = _load(renderer, model_config)
+    upscaler = load_upscaler(renderer)
+    host = load_host(renderer, model_config)
     # what the model or the sampler cannot do is said before anything runs
     host.sampler(first.sampler, first.schedule, first.steps, seeds=[seed], spacing=first.timestep_spacing)
     for rival in rivals:
@@ -153,7 +151,7 @@ def bench_quality(
         weights=setting.measuring_weights(inception, clip),
     )
     rows = protocol.rows(cases, rivals, first, setting.surroundings(host, renderer))
-    _measure(host, _folder(output), rows, ruler, real, upscaler)
+    _measure(host, folder_at(output), rows, ruler, real, upscaler)
 
 
 def _measure(host: Any, folder: Path, rows: list[Row], ruler: Any, real: list[Path] | None, upscaler: Any) -> None:  # noqa: ANN401
@@ -181,7 +179,7 @@ def _measure(host: Any, folder: Path, rows: list[Row], ruler: Any, real: list[Pa
 
 def _request(said: dict[str, Any], seed: int) -> HiresRequest:
     """Return the settings that every picture has."""
-    words = {"prompt": "a picture", "seed": seed, **_words(said), "inputs": ["text"]}
+    words = {"prompt": "a picture", "seed": seed, **picture_words(said), "inputs": ["text"]}
     job = resolve.job(words, preset_of=PresetStore().get)
     return request_for(Infotext(), (64, 64), job.picture)[0]
 
@@ -231,5 +229,5 @@ def _checked(size: tuple[int, int]) -> tuple[int, int]:
 @contextmanager
 def _watched(label: str, left: float | None) -> Iterator[Progress]:
     words = label if left is None else f"{label}, {clock(left)} left"
-    with _steps(words) as progress:
+    with steps_bar(words) as progress:
         yield progress

@@ -10,22 +10,20 @@ from typing import Annotated, Any
 
 import typer
 
-from fam_ext.cli.model import (
-    _MADE,
-    _PRESET,
-    _RENDERER,
-    _SIZES,
+from fam_ext.cli.making import (
+    MADE,
+    PRESET,
+    RENDERER,
+    SIZES,
     ModelConfig,
-    _folder,
-    _infotext,
-    _load,
-    _steps,
-    _upscaler,
-    _words,
-    _write_new,
+    load_host,
+    load_upscaler,
+    picture_words,
+    steps_bar,
 )
 from fam_ext.cli.options import takes
 from fam_ext.cli.upscale import renderer_of
+from fam_ext.cli.written import folder_at, infotext_of, write_new
 from fam_ext.errors import OutputError, UsageError
 from fam_ext.jobs.compare_page import pairs, write_page
 from fam_ext.metadata import pictures
@@ -42,7 +40,7 @@ _ONE_FILE = (".html", ".htm", ".png")
 """Endings by which --out names a file; anything else is a folder."""
 
 
-@takes([*(spec for spec in _SIZES if spec.name == "scale"), *_MADE, *_PRESET, *_RENDERER])
+@takes([*(spec for spec in SIZES if spec.name == "scale"), *MADE, *PRESET, *RENDERER])
 def compare(
     given: Annotated[
         list[str] | None,
@@ -146,9 +144,9 @@ def _compare_on_page(
 
     from fam_ext.comparison.run import Workshop, make
 
-    upscaler = _upscaler(renderer)
-    shop = Workshop(_load(renderer, model_config), upscaler, renderer.identity, _steps, say, _infotext)
-    _folder(output)
+    upscaler = load_upscaler(renderer)
+    shop = Workshop(load_host(renderer, model_config), upscaler, renderer.identity, steps_bar, say, infotext_of)
+    folder_at(output)
     failed = make(shop, plan, results)
     page, size, quality = write_page(results)
     say(f"{page}: {size / 1e6:.1f} MB, pictures at quality {quality}")
@@ -158,7 +156,7 @@ def _compare_on_page(
 
 
 def _job(said: dict[str, Any], inputs: list[str], folder: Path, renderer: RendererChoice) -> Job:
-    words = {**_words(said), "inputs": [os.path.expanduser(path) for path in inputs], "output": str(folder)}
+    words = {**picture_words(said), "inputs": [os.path.expanduser(path) for path in inputs], "output": str(folder)}
     return resolve.job(words, preset_of=PresetStore().get, renderer=renderer)
 
 
@@ -190,13 +188,13 @@ def _compare_on_sheet(
 
     from fam_ext import standalone
 
-    upscaler = _upscaler(renderer)
-    host = _load(renderer, model_config)
+    upscaler = load_upscaler(renderer)
+    host = load_host(renderer, model_config)
     height, width = planned.request.size
     cells = [Cell(native, f"{native.width}x{native.height}"), Cell(native.resize((width, height)), "bicubic")]
     for name in names:
         request = dataclasses.replace(planned.request, method=name)
-        with _steps(name) as progress:
+        with steps_bar(name) as progress:
             made = standalone.render_on(host, native, request, progress, upscaler=upscaler)
         for note in made.ran.notes:
             typer.echo(f"{name}: {note}", err=True)
@@ -204,7 +202,7 @@ def _compare_on_sheet(
         say(f"{name}: structure {structure:.1f} dB, {made.ran.seconds:.1f} s")
         cells.append(Cell(made.image, f"{structure:.1f} dB, {made.ran.seconds:.1f} s"))
     sheet = contact_sheet([cells], header=["native", "plain resize", *names], side=min(512, max(height, width)))
-    made = _write_new(_folder(str(target.parent)), target.stem, sheet, None)
+    made = write_new(folder_at(str(target.parent)), target.stem, sheet, None)
     if overwrite:
         os.replace(made, target)
     say(str(target if overwrite else made))

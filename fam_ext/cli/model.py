@@ -5,51 +5,29 @@ from __future__ import annotations
 import dataclasses
 import os
 import re
-import secrets
 import subprocess
 import sys
 import time
-from collections.abc import Iterator
-from contextlib import contextmanager
 from pathlib import Path
-from typing import TYPE_CHECKING, Annotated, Any
+from typing import Annotated, Any
 
 import typer
 
+from fam_ext.cli.making import MADE, PRESET, RENDERER, SIZES, ModelConfig, load_host, picture_words, steps_bar
 from fam_ext.cli.options import takes
 from fam_ext.cli.upscale import renderer_of
-from fam_ext.core.config import FamConfig
-from fam_ext.errors import OutputError, UsageError
-from fam_ext.jobs.contract import Progress, Ran
+from fam_ext.cli.written import folder_at, infotext_of, write_new
+from fam_ext.errors import UsageError
 from fam_ext.jobs.settings import request_for
-from fam_ext.metadata import pictures
 from fam_ext.metadata.infotext import Infotext
 from fam_ext.options import resolve
-from fam_ext.options.field import CLI, options_of
 from fam_ext.options.presets import PresetStore
-from fam_ext.options.renderer import RendererChoice
-from fam_ext.options.request import HiresRequest
-from fam_ext.options.resolve import options_at
 from fam_ext.terminal import say
-
-if TYPE_CHECKING:
-    from PIL import Image
 
 demo_app = typer.Typer(help="The embedded model: see it work, export it to a WebUI.", no_args_is_help=True)
 
-ModelConfig = Annotated[
-    str | None,
-    typer.Option(help="Diffusers folder of the same architecture, for a .safetensors file where no hub is reached."),
-]
 
-_AT_CLI = options_at(CLI)
-_RENDERER = [spec for spec in _AT_CLI if spec in options_of(RendererChoice)]
-_MADE = [spec for spec in _AT_CLI if spec in (*options_of(HiresRequest), *options_of(FamConfig))]
-_SIZES = [spec for spec in _AT_CLI if spec.name in ("scale", "size")]
-_PRESET = [spec for spec in _AT_CLI if spec.name == "preset"]
-
-
-@takes([*_SIZES, *_MADE, *_PRESET, *_RENDERER])
+@takes([*SIZES, *MADE, *PRESET, *RENDERER])
 def generate(
     prompt: Annotated[str, typer.Argument(help="What the picture shows.")],
     output: Annotated[str, typer.Option("--output", "-o", help="Folder for the pictures; made if needed.")] = "out",
@@ -66,34 +44,29 @@ def generate(
     if count < 1:
         raise UsageError(f"--count is {count}; choose at least 1")
     renderer = renderer_of(said)
-    words = {"prompt": prompt, "seed": int(time.time()) % 2**31, **_words(said)}
+    words = {"prompt": prompt, "seed": int(time.time()) % 2**31, **picture_words(said)}
     job = resolve.job({**words, "inputs": ["text"]}, preset_of=PresetStore().get)
-    folder = _folder(output)
+    folder = folder_at(output)
 
     from fam_ext import standalone
     from fam_ext.demo.names import note_on
 
     if renderer.model is None and (note := note_on(prompt)):
         say(note, err=True)
-    host = _load(renderer, model_config)
+    host = load_host(renderer, model_config)
     side = round(host.native_side * job.size.scale / 8) * 8
     first = request_for(Infotext(), job.size.size or (side, side), job.picture)[0]
     for number in range(count):
         request = dataclasses.replace(first, seed=first.seed + number)
-        with _steps(f"seed {request.seed}") as progress:
+        with steps_bar(f"seed {request.seed}") as progress:
             rendered, native = standalone.generate(host, request, progress=progress)
         for note in rendered.ran.notes:
             typer.echo(note, err=True)
         name = f"{request.seed}-{_slug(prompt)}"
-        path = _write_new(folder, name, rendered.image, _infotext(request, rendered.ran))
+        path = write_new(folder, name, rendered.image, infotext_of(request, rendered.ran))
         say(f"{path} ({request.size[1]}x{request.size[0]}) in {rendered.ran.seconds:.1f} s")
         if keep_native:
-            say(str(_write_new(folder, f"{name}-native", native, None)))
-
-
-def _words(said: dict[str, Any]) -> dict[str, Any]:
-    """Return what was said of the picture: without the renderer's options."""
-    return {name: value for name, value in said.items() if name not in {spec.name for spec in _RENDERER}}
+            say(str(write_new(folder, f"{name}-native", native, None)))
 
 
 @demo_app.command("run")
@@ -106,7 +79,7 @@ def demo_run(
     from fam_ext.demo.run import run_demo
 
     began = time.perf_counter()
-    folder = _folder(output)
+    folder = folder_at(output)
     with watched(View.auto) as (control, listen, _):
         sheet, lines = run_demo(folder, count=count, say=say, control=control, listen=listen)
     for line in lines:
@@ -137,92 +110,6 @@ def demo_names() -> None:
     say(f'A prompt is "{known.form}".')
     for title, words in known.lists.items():
         say(f"\n{len(words)} {title}:\n{', '.join(words)}")
-
-
-def _load(renderer: RendererChoice, config: str | None) -> Any:  # noqa: ANN401  # a host: torch is imported here
-    from fam_ext import standalone
-
-    arguments = renderer.arguments
-    del arguments["upscaler"]
-    return standalone.load_pipeline(arguments.pop("model"), **arguments, config=config)
-
-
-def _upscaler(renderer: RendererChoice) -> Any:  # noqa: ANN401  # an Upscaler, or None: torch is imported here
-    from fam_ext import standalone
-
-    return standalone.load_renderer(**renderer.arguments).upscaler
-
-
-# --- small parts --------------------------------------------------------------------------------------------------
-
-
-@contextmanager
-def _steps(label: str) -> Iterator[Progress]:
-    """Show a bar of the sampler's steps with the time left; nothing when not in a terminal."""
-    if not sys.stdout.isatty():
-        yield Progress()
-        return
-    from rich.progress import BarColumn, MofNCompleteColumn, TextColumn, TimeRemainingColumn
-    from rich.progress import Progress as Bars
-
-    columns: tuple[Any, ...] = (
-        TextColumn("{task.description}"),
-        BarColumn(),
-        MofNCompleteColumn(),
-        TimeRemainingColumn(),
-    )
-    with Bars(*columns, transient=True) as bars:
-        task = bars.add_task(label, total=None)
-        yield Progress(step=lambda done, total: bars.update(task, completed=done, total=total))
-
-
-def _folder(path: str) -> Path:
-    folder = Path(path).expanduser()
-    try:
-        folder.mkdir(parents=True, exist_ok=True)
-    except OSError as error:
-        raise OutputError(f"{folder} cannot be made ({error.strerror}); choose another folder") from None
-    return folder
-
-
-def _write_new(folder: Path, stem: str, image: Image.Image, infotext: str | None) -> Path:
-    """Write a PNG whole under a name that no file has yet, and return its path."""
-    data = pictures.encode(image, "PNG", infotext=infotext).data
-    try:
-        temporary = folder / f".fam-{secrets.token_hex(8)}.part"  # tempfile's can be read by their maker alone
-        try:
-            with open(temporary, "xb") as file:
-                file.write(data)
-                file.flush()
-                os.fsync(file.fileno())
-            for number in range(1, 10_000):
-                path = folder / (f"{stem}.png" if number == 1 else f"{stem}-{number}.png")
-                try:
-                    os.link(temporary, path)  # unlike a rename it never replaces
-                    return path
-                except FileExistsError:
-                    continue
-        finally:
-            os.unlink(temporary)
-    except OSError as error:
-        raise OutputError(f"{folder} cannot be written ({error.strerror}); free space or choose another") from None
-    raise OutputError(f"{folder} has 9999 pictures named {stem}; choose another folder")
-
-
-def _infotext(request: HiresRequest, ran: Ran) -> str:
-    from fam_ext.jobs.ran_text import fields
-    from fam_ext.metadata.infotext import add
-
-    heading = request.prompt + (f"\nNegative prompt: {request.negative_prompt}" if request.negative_prompt else "")
-    settings = {
-        "Steps": str(request.steps),
-        "Sampler": request.sampler,
-        "Schedule type": request.schedule,
-        "CFG scale": f"{request.cfg_scale:g}",
-        "Seed": str(request.seed),
-    }
-    notes = {"FAM notes": "; ".join(ran.notes)} if ran.notes else {}
-    return add(None, fields(ran) | notes, settings=settings, heading=heading)
 
 
 def _slug(text: str) -> str:

@@ -6,7 +6,7 @@ import stat
 import pytest
 from PIL import Image
 
-from fam_ext.cli.model import _write_new
+from fam_ext.cli.written import write_new
 from fam_ext.demo.export import export_checkpoint
 from fam_ext.jobs.run import run_job
 from fam_ext.options.presets import BUILTIN, write
@@ -20,7 +20,7 @@ def test_every_file_has_the_rights_of_a_new_file(tmp_path, umask):
     try:
         export_checkpoint(tmp_path / "models")
         write(BUILTIN["paper"], tmp_path / "paper.json")
-        _write_new(tmp_path, "made", Image.new("RGB", (8, 8)), None)
+        write_new(tmp_path, "made", Image.new("RGB", (8, 8)), None)
         run_job(options(make_folder(tmp_path / "in", 1), tmp_path / "out"), SPEC)
     finally:
         os.umask(before)

@@ -1,0 +1,65 @@
+"""What a command writes: a new picture, its infotext, the folder for both."""
+
+from __future__ import annotations
+
+import os
+import secrets
+from pathlib import Path
+from typing import TYPE_CHECKING
+
+from fam_ext.errors import OutputError
+from fam_ext.jobs.contract import Ran
+from fam_ext.metadata import pictures
+from fam_ext.options.request import HiresRequest
+
+if TYPE_CHECKING:
+    from PIL import Image
+
+
+def folder_at(path: str) -> Path:
+    folder = Path(path).expanduser()
+    try:
+        folder.mkdir(parents=True, exist_ok=True)
+    except OSError as error:
+        raise OutputError(f"{folder} cannot be made ({error.strerror}); choose another folder") from None
+    return folder
+
+
+def write_new(folder: Path, stem: str, image: Image.Image, infotext: str | None) -> Path:
+    """Write a PNG whole under a name that no file has yet, and return its path."""
+    data = pictures.encode(image, "PNG", infotext=infotext).data
+    try:
+        temporary = folder / f".fam-{secrets.token_hex(8)}.part"  # tempfile's can be read by their maker alone
+        try:
+            with open(temporary, "xb") as file:
+                file.write(data)
+                file.flush()
+                os.fsync(file.fileno())
+            for number in range(1, 10_000):
+                path = folder / (f"{stem}.png" if number == 1 else f"{stem}-{number}.png")
+                try:
+                    os.link(temporary, path)  # unlike a rename it never replaces
+                    return path
+                except FileExistsError:
+                    continue
+        finally:
+            os.unlink(temporary)
+    except OSError as error:
+        raise OutputError(f"{folder} cannot be written ({error.strerror}); free space or choose another") from None
+    raise OutputError(f"{folder} has 9999 pictures named {stem}; choose another folder")
+
+
+def infotext_of(request: HiresRequest, ran: Ran) -> str:
+    from fam_ext.jobs.ran_text import fields
+    from fam_ext.metadata.infotext import add
+
+    heading = request.prompt + (f"\nNegative prompt: {request.negative_prompt}" if request.negative_prompt else "")
+    settings = {
+        "Steps": str(request.steps),
+        "Sampler": request.sampler,
+        "Schedule type": request.schedule,
+        "CFG scale": f"{request.cfg_scale:g}",
+        "Seed": str(request.seed),
+    }
+    notes = {"FAM notes": "; ".join(ran.notes)} if ran.notes else {}
+    return add(None, fields(ran) | notes, settings=settings, heading=heading)

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import logging
 from dataclasses import dataclass, field
 
 import torch
@@ -11,15 +10,10 @@ from torch.nn.functional import interpolate
 
 from fam_ext.core.attention import modulated_attention
 from fam_ext.core.config import FamConfig
-from fam_ext.core.frequency import high_pass_mask, mirrored, modulate, modulate_spatial
+from fam_ext.core.frequency import high_pass_mask, mirrored, modulate_spatial
 from fam_ext.core.schedule import NoiseLevel, Size, clamped_rho, config_box, inside_weight
+from fam_ext.core.without_fft import Modulation
 from fam_ext.errors import ConfigError
-
-log = logging.getLogger(__name__)
-
-
-NO_FFT = ("not implemented", "not currently implemented", "not supported", "unsupported", "compiled without")
-"""What a device without FFT says; anything else, memory too, is not answered by the other form."""
 
 
 class NativeRecord:
@@ -95,7 +89,7 @@ class HiresGuide:
         """Keep the native queries and keys in main memory between the passes (SDXL on a GPU: about 0.3 GB less)."""
         self.report = GuideReport()
         self._maps: dict[str, tuple[Tensor, Tensor, Size]] = {}
-        self._has_fft = True
+        self._modulated = Modulation(modulate_spatial)
 
     @property
     def native_size(self) -> Size:
@@ -137,17 +131,6 @@ class HiresGuide:
             return modulated[..., :height, :width]
         mask = high_pass_mask((height, width), box, weight, device=latent.device)
         return self._modulated(latent, reference.to(latent), mask)
-
-    def _modulated(self, latent: Tensor, reference: Tensor, mask: Tensor) -> Tensor:
-        if self._has_fft:
-            try:
-                return modulate(latent, reference, mask)
-            except (NotImplementedError, RuntimeError) as error:
-                if not any(word in str(error).lower() for word in NO_FFT):
-                    raise
-                self._has_fft = False
-                log.info("%s has no FFT: Frequency Modulation runs as two matmuls (Eq. 5)", latent.device)
-        return modulate_spatial(latent, reference, mask)
 
     # --- Attention Modulation
 

@@ -11,8 +11,8 @@ from torch import Tensor
 from torch.nn.functional import pad, scaled_dot_product_attention
 
 from fam_ext.core.config import FamConfig
-from fam_ext.core.frequency import modulate
 from fam_ext.core.schedule import NoiseLevel, Size
+from fam_ext.core.without_fft import Modulation, modulate_by_matmuls
 from fam_ext.methods.base import OFF, TARGET, Call, Condition, Kernel, Method, Pass, Patch, Pictures, Stage
 from fam_ext.methods.capabilities import ATTENTION, CONVOLUTION
 from fam_ext.methods.scalecrafter import dilated
@@ -84,6 +84,7 @@ class FouriScalePass(Pass):
         self.branch = Branch(1.0, 0.0)
         self._maps: dict[str, tuple[Tensor, Tensor]] = {}
         self._blends = False
+        self._modulated = Modulation(modulate_by_matmuls)
 
     def dilation(self, level: NoiseLevel) -> float:
         """Return s at `level`, from the whole scale to 1."""
@@ -114,8 +115,10 @@ class FouriScalePass(Pass):
         whole = math.ceil(max(self.scales))
         wide = [round(side * whole / scale) for side, scale in zip((height, width), self.scales, strict=True)]
         padded = pad(feature_map, (0, wide[1] - width, 0, wide[0] - height))
-        smooth = low_passed(padded, self.branch.dilation, ramp=self.method.ramp, floor=self.branch.floor)
-        return dilated(kernel, smooth, (self.branch.dilation, self.branch.dilation))[..., :height, :width]
+        dilation, floor = self.branch.dilation, self.branch.floor
+        gain = low_pass((wide[0], wide[1]), dilation, ramp=self.method.ramp, floor=floor, device=padded.device)
+        smooth = self._modulated(padded, padded.new_zeros(()).expand_as(padded), gain)
+        return dilated(kernel, smooth, (dilation, dilation))[..., :height, :width]
 
     def attend(
         self, site: str, q: Tensor, k: Tensor, v: Tensor, *, size: Size, scale: float | None, phase: str
@@ -129,15 +132,12 @@ class FouriScalePass(Pass):
         return scaled_dot_product_attention(*self._maps[site], v, scale=scale)
 
 
-def low_passed(feature_map: Tensor, factor: float, *, ramp: float, floor: float) -> Tensor:
-    """Return the lowest 1 / factor of the band of `feature_map` (rows, C, H, W) on both axes, and `floor` of the rest.
-
-    In between it falls over a further `ramp` of the band. The map is taken to go on around its borders.
-    """
+def low_pass(size: Size, factor: float, *, ramp: float, floor: float, device: torch.device) -> Tensor:
+    """Return the gain (H, W), in `fftfreq` order, that keeps the lowest 1 / factor of the band on both axes and `floor`
+    of the rest; in between it falls over a further `ramp` of the band."""
     gains: list[Tensor] = []
-    for side in feature_map.shape[-2:]:
-        position = torch.arange(side, device=feature_map.device)
+    for side in size:
+        position = torch.arange(side, device=device)
         band = torch.minimum(position, side - position) * (2 / side)  # 0 to 1, the highest
         gains.append((1 - (band - 1 / factor).clamp(min=0) / ramp).clamp(min=floor))
-    gain = torch.minimum(gains[0][:, None], gains[1][None, :])
-    return modulate(feature_map, torch.zeros_like(feature_map), gain)
+    return torch.minimum(gains[0][:, None], gains[1][None, :])

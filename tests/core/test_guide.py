@@ -6,7 +6,6 @@ import pytest
 import torch
 from torch.nn.functional import scaled_dot_product_attention
 
-from fam_ext.core import guide as core_guide
 from fam_ext.core.config import FamConfig
 from fam_ext.core.frequency import high_pass_mask, modulate
 from fam_ext.core.guide import HiresGuide, NativeRecord, seeded_noise
@@ -108,34 +107,6 @@ def test_a_seeds_noise_stays_what_it_was():
     # pictures are made again from their seeds: another stream would be another picture
     assert seeded_noise((2,), [7]).flatten().tolist() == pytest.approx([-0.3294311, -0.4009940])
     assert seeded_noise((2,), [2**63], salt=1).flatten().tolist() == pytest.approx([0.6613522, 0.2669241])
-
-
-@pytest.mark.parametrize(
-    ("message", "answered"),
-    [
-        ("fft is not currently implemented for this device", True),
-        ("Unsupported dtype Half", True),
-        ("PyTorch was compiled without MKL", True),
-        ("out of memory", False),
-    ],
-)
-def test_a_device_without_fft_is_answered_once_and_no_other_fault_is(monkeypatch, message, answered):
-    calls = []
-
-    def fails(*arguments):
-        calls.append(arguments)
-        raise RuntimeError(message)
-
-    expected = make().modulate(seeded_noise((4, 16, 12), [7, 8]), vp(300))
-    monkeypatch.setattr(core_guide, "modulate", fails)
-    guide = make()
-    if not answered:
-        with pytest.raises(RuntimeError, match=message):
-            guide.modulate(seeded_noise((4, 16, 12), [7, 8]), vp(300))
-        return
-    for _ in range(2):
-        assert torch.allclose(guide.modulate(seeded_noise((4, 16, 12), [7, 8]), vp(300)), expected, atol=1e-5)
-    assert len(calls) == 1
 
 
 def test_a_level_beyond_the_schedule_counts_as_its_end():

@@ -7,11 +7,6 @@ import torch
 from PIL import Image
 
 from fam_ext import hires
-from fam_ext.core import guide as guide_module
-from fam_ext.core.config import FamConfig
-from fam_ext.core.frequency import modulate
-from fam_ext.core.guide import HiresGuide
-from fam_ext.core.schedule import NoiseLevel
 from fam_ext.errors import NonFiniteLatentError
 from fam_ext.hosts.diffusers.host import DiffusersHost
 from fam_ext.jobs.run import run_job
@@ -121,25 +116,3 @@ def test_tiles_are_smaller_where_the_autoencoder_is_wider_than_the_model():
                 seen.append(pipe.vae.tile_sample_min_size if pipe.vae.use_tiling else 0)
     assert narrow == [0, 0, 1024]
     assert wide == [0, 704, 704]
-
-
-def test_a_device_without_fft_takes_the_matmuls_and_says_so_once(monkeypatch, caplog):
-    def absent(*args):
-        raise NotImplementedError("The operator 'aten::_fft_r2c' is not currently implemented for the MPS device")
-
-    stream = torch.Generator().manual_seed(1)
-    native, target, noise = (torch.randn(1, 4, side, side, generator=stream) for side in (8, 16, 16))
-    guide = HiresGuide(FamConfig(), native=native, target=target, noise=noise, steps=6)
-    level, latent = NoiseLevel(500.0, 1.0, 2.0), torch.randn(1, 4, 16, 16, generator=stream)
-    expected = guide.modulate(latent, level)
-    assert not torch.equal(expected, latent)
-    monkeypatch.setattr(guide_module, "modulate", absent)
-    with caplog.at_level("INFO"):
-        results = [guide.modulate(latent, level) for _ in range(2)]
-    assert all(torch.allclose(result, expected, atol=1e-5) for result in results)
-    assert caplog.text.count("no FFT") == 1
-    monkeypatch.setattr(guide, "_has_fft", True)
-    monkeypatch.setattr(guide_module, "modulate", lambda *a: (_ for _ in ()).throw(RuntimeError("CUDA out of memory")))
-    with pytest.raises(RuntimeError, match="out of memory"):
-        guide.modulate(latent, level)
-    assert modulate is not guide_module.modulate

@@ -2,14 +2,21 @@
 
 import dataclasses
 import math
+from unittest.mock import Mock
 
 import pytest
 import torch
 
 from fam_ext.core.config import FamConfig
+from fam_ext.core.frequency import modulate
 from fam_ext.core.guide import seeded_noise
-from fam_ext.methods.fouriscale import FouriScale, low_passed
+from fam_ext.methods.fouriscale import FouriScale, low_pass
 from tests.methods.neighbours import CONDITION, Dilating, at, begun, phases_of, wave
+
+
+def low_passed(feature_map, factor, **more):
+    gain = low_pass(tuple(feature_map.shape[-2:]), factor, device=feature_map.device, **more)
+    return modulate(feature_map, torch.zeros_like(feature_map), gain)
 
 
 @pytest.mark.parametrize(("cycles", "left"), [(0, 1.0), (8, 1.0), (9, 0.5), (10, 0.25), (14, 0.25)])
@@ -68,3 +75,20 @@ def test_fouriscale_guides_rows_with_words_by_its_milder_run_under_the_first_run
     assert attended[0] is None, "as usual"
     assert torch.equal(attended[1], torch.nn.functional.scaled_dot_product_attention(q, k, v))
     assert steered.attend("a", q, k, v, size=(2, 2), scale=None, phase="native") is None
+
+
+def test_fouriscale_on_a_device_without_fft_takes_the_matmuls_and_says_so_once(monkeypatch, caplog):
+    feature_map = seeded_noise((3, 6, 7), [1])
+
+    def convolved():
+        steered = begun(FouriScale(FamConfig()))
+        steered.branch = dataclasses.replace(steered.branch, dilation=2.0, floor=0.25)
+        return [steered.convolve("a", feature_map, Dilating(), size=(6, 7), phase="target") for _ in range(2)]
+
+    (expected, _), absent = convolved(), NotImplementedError("The operator is not currently implemented for the device")
+    assert not torch.allclose(expected, feature_map, atol=1e-2)
+    monkeypatch.setattr(torch.fft, "rfft2", Mock(side_effect=absent))
+    with caplog.at_level("INFO"):
+        results = convolved()
+    assert all(torch.allclose(result, expected, atol=1e-5) for result in results)
+    assert caplog.text.count("no FFT") == torch.fft.rfft2.call_count == 1

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
+from functools import cached_property
 
 import torch
 from torch import Tensor
@@ -63,23 +64,26 @@ class AccDiffusionPass(DemoFusionPass):
         if words is None:
             return super().in_windows(call, latent, level, condition, views)
         covers = self._covers(call, level, condition, latent)
-        conditions = [
-            words.only({picture: self._kept(each, view) for picture, each in covers.items()}) for view in views
-        ]
+        conditions = [words.only(kept) for kept in self._kept(covers, views)]
         return averaged(call, latent, level, condition, views, conditions=conditions)
 
     def in_samples(self, call: Call, latent: Tensor, level: NoiseLevel, condition: Condition) -> Tensor:
-        order = shuffle(self.size, self.factor, level)
+        order = shuffle(self.size, self.factor, level).to(latent.device)
         mixed = permuted(latent, order, self.factor)
         return permuted(dilated(call, mixed, level, condition, self.factor), order.argsort(-1), self.factor)
 
+    @cached_property
+    def _native(self) -> tuple[Tensor, Tensor]:
+        """The picture before and the noise, at the size that the network was trained for: of a later phase they are
+        larger."""
+        clean = interpolate(self.pictures.native, self.window, mode="bilinear", antialias=True)
+        return clean, interpolate(self.pictures.noise, self.window)
+
     def _covers(self, call: Call, level: NoiseLevel, condition: Condition, latent: Tensor) -> dict[int, Tensor]:
         """Return for each picture where its words are, bool (words, H, W)."""
-        pictures, words = self.pictures, condition.words
+        words = condition.words
         assert words is not None
-        # of a later phase the picture before is larger than what the network was trained for
-        clean = interpolate(pictures.native, self.window, mode="bilinear", antialias=True)
-        native = level.diffused(clean, interpolate(pictures.noise, self.window)) / level.scale
+        native = level.diffused(*self._native) / level.scale
         try:
             call(native.to(latent)[condition.rows], level, condition, phase=NATIVE)
             grid = max((each.shape[-2:] for each in self._seen), key=lambda size: size[0] * size[1])
@@ -87,7 +91,7 @@ class AccDiffusionPass(DemoFusionPass):
         finally:
             self._seen.clear()
         found: dict[int, Tensor] = {}
-        rows = zip(condition.rows.tolist(), condition.uncond.tolist(), strict=True)
+        rows = torch.stack([condition.rows, condition.uncond.long()], dim=1).tolist()  # one wait for both
         for row, (picture, is_uncond) in enumerate(rows):
             if not is_uncond:
                 places = [place or [0] for place in words.of(picture)]  # one without a token: the begin mark's
@@ -95,9 +99,19 @@ class AccDiffusionPass(DemoFusionPass):
                 found[picture] = interpolate(covered(attention)[None].float(), self.size)[0] > 0.5
         return found
 
-    def _kept(self, covers: Tensor, view: View) -> set[int]:
-        shares = covers[:, view[0], view[1]].float().mean((-2, -1))
-        return {int(index) for index in (shares > self.share).nonzero()} or {int(shares.argmax())}
+    def _kept(self, covers: dict[int, Tensor], views: Sequence[View]) -> list[dict[int, set[int]]]:
+        """Return for each view the words that each picture keeps there."""
+        every = torch.cat([*covers.values()]).float()
+        # read back together: one wait for all
+        shares = torch.stack([every[:, rows, columns].mean((-2, -1)) for rows, columns in views]).cpu()
+        parts = shares.split([len(each) for each in covers.values()], dim=1)
+        return [
+            {
+                picture: {int(index) for index in (own > self.share).nonzero()} or {int(own.argmax())}
+                for picture, own in zip(covers, owns, strict=True)
+            }
+            for owns in zip(*parts, strict=True)
+        ]
 
 
 def covered(maps: Tensor) -> Tensor:

@@ -1,8 +1,10 @@
 """What the tests of the neighbours share: a pass that has begun, a network, a kernel."""
 
 import math
+from collections import Counter
 
 import torch
+from torch.utils._python_dispatch import TorchDispatchMode
 
 from fam_ext.core.guide import seeded_noise
 from fam_ext.core.schedule import NoiseLevel
@@ -62,3 +64,15 @@ def wave(cycles, size=(32, 32)):
     """Return (1, 1, H, W): so many cycles over the width."""
     line = torch.cos(2 * math.pi * cycles * torch.arange(size[1]) / size[1])
     return line.expand(1, 1, *size)
+
+
+class Makings(TorchDispatchMode):
+    """Counts the operations by name while it is open."""
+
+    def __init__(self):
+        super().__init__()
+        self.counts = Counter()
+
+    def __torch_dispatch__(self, function, kinds, args=(), kwargs=None):
+        self.counts[function.overloadpacket.__name__] += 1
+        return function(*args, **(kwargs or {}))

@@ -1,5 +1,7 @@
 """AccDiffusion: samples that are mixed, and windows that have the words that are there."""
 
+import dataclasses
+
 import pytest
 import torch
 
@@ -9,7 +11,8 @@ from fam_ext.methods.accdiffusion import AccDiffusion, covered, permuted, shuffl
 from fam_ext.methods.base import Condition, Pictures
 from fam_ext.methods.demofusion import DemoFusion
 from fam_ext.methods.views import windows
-from tests.methods.neighbours import CONDITION, LEVEL, Network, at, begun
+from tests.fake_device import DEVICE, FakeDevice
+from tests.methods.neighbours import CONDITION, LEVEL, Makings, Network, at, begun
 
 
 @pytest.mark.parametrize("size", [(16, 16), (15, 10)])
@@ -110,3 +113,30 @@ def test_accdiffusion_asks_for_its_maps_at_the_native_size_in_each_phase():
     condition = Condition(CONDITION._find_rows, None, CONDITION._find_uncond, words=FourWords())
     steered.in_windows(call, seeded_noise((4, 24, 24), [5, 6]), LEVEL, condition, windows((24, 24), (8, 8), (8, 8)))
     assert sizes == [(8, 8)] * 10
+
+
+def test_accdiffusion_enlarges_its_reference_once_and_waits_twice_a_step():
+    """Once for whose rows these are, once for the words of all windows."""
+    q = seeded_noise((1, 16, 3), [5, 6])
+
+    def call(latent, level, condition, *, phase="target"):
+        if phase == "native":
+            steered.watch("a", q_there, q_there[:, :, :6], size=(4, 4), scale=None, phase=phase)
+        return latent
+
+    with FakeDevice() as device, Makings() as makings:
+        q_there, latent = q.to(DEVICE), seeded_noise((4, 16, 16), [5, 6]).to(DEVICE)
+        steered = begun(AccDiffusion(FamConfig()))
+        pictures = steered.pictures
+        steered.pictures = dataclasses.replace(
+            pictures, native=pictures.native.to(DEVICE), noise=pictures.noise.to(DEVICE)
+        )
+        rows, uncond = torch.zeros(2, dtype=torch.int64).to(DEVICE), torch.tensor([True, False]).to(DEVICE)
+        condition = Condition(lambda: rows, None, lambda: uncond, words=FourWords())
+        waits = []
+        for rho in (0.9, 0.8):
+            before = device.counts["sync"]
+            steered.in_windows(call, latent, at(rho), condition, windows((16, 16), (8, 8), (4, 4)))
+            waits.append(device.counts["sync"] - before)
+    assert waits == [2, 2]
+    assert makings.counts["_upsample_bilinear2d_aa"] == 1

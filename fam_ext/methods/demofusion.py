@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import math
 from collections.abc import Sequence
+from functools import lru_cache
 
 import torch
 from torch import Tensor
@@ -106,12 +107,19 @@ class DemoFusionPass(SkipResidualPass):
 
 def blurred(latent: Tensor, side: int, sigma: float) -> Tensor:
     """Return `latent` (rows, C, H, W) under a Gaussian of `sigma` pixels, cut to `side` x `side`; borders repeat."""
-    at = torch.arange(side, device=latent.device, dtype=torch.float32) - side // 2
-    weights = torch.exp(-at.square() / (2 * sigma**2)).to(latent)
-    kernel = (weights / weights.sum()).expand(latent.shape[1], 1, 1, -1)
+    kernel = _gaussian(side, sigma, latent.device, latent.dtype).expand(latent.shape[1], 1, 1, -1)
     padded = pad(latent, [side // 2] * 4, mode="replicate")
     across = conv2d(padded, kernel, groups=latent.shape[1])
     return conv2d(across, kernel.transpose(-1, -2), groups=latent.shape[1])
+
+
+@lru_cache(maxsize=8)
+def _gaussian(side: int, sigma: float, device: torch.device, dtype: torch.dtype) -> Tensor:
+    """Return the weights (side,) of sum 1. Shared: made once where sigma stays."""
+    with torch.inference_mode(False):  # what is cached must not be an inference tensor, which autograd can't use later
+        at = torch.arange(side, device=device, dtype=torch.float32) - side // 2
+        weights = torch.exp(-at.square() / (2 * sigma**2)).to(dtype)
+        return weights / weights.sum()
 
 
 def with_moments_of(like: Tensor, latent: Tensor) -> Tensor:

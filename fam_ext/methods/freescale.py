@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import math
 from collections.abc import Sequence
+from functools import lru_cache
 
 import torch
 from torch import Tensor
@@ -16,7 +17,7 @@ from fam_ext.methods.base import TARGET, Call, Condition, Kernel, Method, Pass, 
 from fam_ext.methods.capabilities import ATTENTION, CONVOLUTION
 from fam_ext.methods.demofusion import blurred, phases
 from fam_ext.methods.scalecrafter import dilated
-from fam_ext.methods.views import jitter, windows
+from fam_ext.methods.views import View, jitter, windows
 
 SITES = "down_blocks.2.resnets.*,mid_block.*"
 """Theirs in SDXL, but for one downsampler."""
@@ -71,6 +72,7 @@ class FreeScalePass(SkipResidualPass):
         self.scales = [max(1.0, side / native) for side, native in sides]
         self._level: NoiseLevel | None = None
         """Of the call that runs now."""
+        self._windows = lru_cache(maxsize=4)(overlapping)  # a step's layers of one grid share them
 
     def around_model(self, call: Call, latent: Tensor, level: NoiseLevel, condition: Condition) -> Tensor:
         self._level = level
@@ -93,15 +95,26 @@ class FreeScalePass(SkipResidualPass):
             return None
         overall = scaled_dot_product_attention(q, k, v, scale=scale)
         height, width = (max(1, round(side / by)) for side, by in zip(size, self.scales, strict=True))
-        stride = max(1, height // 2), max(1, width // 2)
-        views = windows(size, (height, width), stride, shift=jitter(self._level, (stride[0] // 2, stride[1] // 2)))
-        total, count = (torch.zeros_like(each.unflatten(2, size)) for each in (overall, overall[:1, :1, :, :1]))
+        views, count = self._windows(size, (height, width), self._level, device=overall.device, dtype=overall.dtype)
+        total = torch.zeros_like(overall.unflatten(2, size))
         for rows, columns in views:
             own_q, own_k, own_v = (each.unflatten(2, size)[:, :, rows, columns].flatten(2, 3) for each in (q, k, v))
             said = scaled_dot_product_attention(own_q, own_k, own_v, scale=scale)
             total[:, :, rows, columns] += said.unflatten(2, (height, width))
-            count[:, :, rows, columns] += 1
         difference = (total / count).flatten(2, 3) - overall
         side = 2 * math.ceil(max(self.scales)) - 1
         maps = difference.mT.flatten(1, 2).unflatten(-1, size)  # heads and depth as channels
         return overall + blurred(maps, side, self.method.sigma).flatten(-2).unflatten(1, (q.shape[1], -1)).mT
+
+
+def overlapping(
+    size: Size, window: Size, level: NoiseLevel, *, device: torch.device, dtype: torch.dtype
+) -> tuple[list[View], Tensor]:
+    """Return views of `window` that overlap by a half and have the shift of `level`, and in how many of them each place
+    of the grid `size` is, (H, W, 1)."""
+    stride = max(1, window[0] // 2), max(1, window[1] // 2)
+    views = windows(size, window, stride, shift=jitter(level, (stride[0] // 2, stride[1] // 2)))
+    count = torch.zeros((*size, 1), device=device, dtype=dtype)
+    for rows, columns in views:
+        count[rows, columns] += 1
+    return views, count

@@ -5,7 +5,8 @@ import torch
 from fam_ext.core.config import FamConfig
 from fam_ext.core.guide import seeded_noise
 from fam_ext.methods.freescale import FreeScale
-from tests.methods.neighbours import Dilating, at, begun, phases_of
+from fam_ext.methods.views import jitter, windows
+from tests.methods.neighbours import Dilating, Makings, at, begun, phases_of
 
 
 def test_freescale_at_the_native_size_attends_and_convolves_as_usual():
@@ -40,3 +41,17 @@ def test_freescale_dilates_until_its_end_and_pulls_by_its_own_power():
     reference = level.diffused(steered.pictures.target, steered.pictures.noise)
     assert torch.allclose(steered.before_step(state, level), state.lerp(reference, 0.25), atol=1e-6)
     assert [stage.size for stage in steered.method.stages((192, 192), (64, 64))] == [(128, 128), (192, 192)]
+
+
+def test_freescales_gaussian_is_made_once_and_its_windows_are_counted_once_a_step():
+    steered, made = begun(FreeScale(FamConfig(), sigma=1.7)), []  # a sigma that no other test has
+    q, k, v = (seeded_noise((2, 64, 3), [seed]) for seed in (1, 2, 3))
+    for rho in (0.9, 0.8):
+        phases_of(steered, rho)
+        for site in ("a", "b"):
+            with Makings() as makings:
+                steered.attend(site, q, k, v, size=(8, 8), scale=None, phase="target")
+            made.append((makings.counts["arange"], makings.counts["add_"]))
+    windows_of = len(windows((8, 8), (4, 4), (2, 2), shift=jitter(at(0.9), (1, 1))))
+    assert made[1] == (0, windows_of) and made[0] == (1, 2 * windows_of)
+    assert made[3][0] == made[2][0] == 0 and made[2][1] == 2 * made[3][1]

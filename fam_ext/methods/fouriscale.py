@@ -5,6 +5,7 @@ from __future__ import annotations
 import math
 from collections.abc import Sequence
 from dataclasses import dataclass
+from functools import lru_cache
 
 import torch
 from torch import Tensor
@@ -84,6 +85,7 @@ class FouriScalePass(Pass):
         self.branch = Branch(1.0, 0.0)
         self._maps: dict[str, tuple[Tensor, Tensor]] = {}
         self._blends = False
+        self._gain = lru_cache(maxsize=16)(low_pass)  # layers share it, and steps of the same s
         self._modulated = Modulation(modulate_by_matmuls)
 
     def dilation(self, level: NoiseLevel) -> float:
@@ -116,7 +118,7 @@ class FouriScalePass(Pass):
         wide = [round(side * whole / scale) for side, scale in zip((height, width), self.scales, strict=True)]
         padded = pad(feature_map, (0, wide[1] - width, 0, wide[0] - height))
         dilation, floor = self.branch.dilation, self.branch.floor
-        gain = low_pass((wide[0], wide[1]), dilation, ramp=self.method.ramp, floor=floor, device=padded.device)
+        gain = self._gain((wide[0], wide[1]), dilation, ramp=self.method.ramp, floor=floor, device=padded.device)
         smooth = self._modulated(padded, padded.new_zeros(()).expand_as(padded), gain)
         return dilated(kernel, smooth, (dilation, dilation))[..., :height, :width]
 

@@ -11,7 +11,7 @@ from fam_ext.core.config import FamConfig
 from fam_ext.core.frequency import modulate
 from fam_ext.core.guide import seeded_noise
 from fam_ext.methods.fouriscale import FouriScale, low_pass
-from tests.methods.neighbours import CONDITION, Dilating, at, begun, phases_of, wave
+from tests.methods.neighbours import CONDITION, Dilating, Makings, at, begun, phases_of, wave
 
 
 def low_passed(feature_map, factor, **more):
@@ -75,6 +75,20 @@ def test_fouriscale_guides_rows_with_words_by_its_milder_run_under_the_first_run
     assert attended[0] is None, "as usual"
     assert torch.equal(attended[1], torch.nn.functional.scaled_dot_product_attention(q, k, v))
     assert steered.attend("a", q, k, v, size=(2, 2), scale=None, phase="native") is None
+
+
+def test_fouriscales_filter_is_made_once_for_a_size_and_a_scale():
+    steered, feature_map = begun(FouriScale(FamConfig(), sites="*")), seeded_noise((3, 6, 6), [1])
+
+    def call(latent, level, condition, *, phase="target"):
+        for site in ("mid_block.resnets.0.conv1", "mid_block.resnets.0.conv2"):
+            steered.convolve(site, feature_map, Dilating(), size=(6, 6), phase=phase)
+        return latent
+
+    with Makings() as makings:
+        for rho in (0.95, 0.9):  # s is whole at both, and milder in each second run
+            steered.around_model(call, torch.zeros(2, 4, 16, 16), at(rho), CONDITION)
+    assert makings.counts["arange"] == 2 * 2, "of two runs, for both sides"
 
 
 def test_fouriscale_on_a_device_without_fft_takes_the_matmuls_and_says_so_once(monkeypatch, caplog):

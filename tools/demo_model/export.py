@@ -89,10 +89,11 @@ def main() -> None:
         for path in export_checkpoint(options.checkpoint, model=options.model):
             print(path)
     else:
-        write_names(NAMES, names_of(collection_of(options), options.first))
+        collection = collection_of(options)
+        print(f"{options.target}: {ship(options.model, options.target) / 1e6:.1f} MB")
+        write_names(NAMES, names_of(collection, options.first))
         if options.scenes:
             print(f"{truths()}: {len(write_samples(truths(), work=options.work))} true pictures of samples.txt")
-        print(f"{options.target}: {ship(options.model, options.target) / 1e6:.1f} MB")
 
 
 if __name__ == "__main__":

@@ -1,4 +1,4 @@
-"""The demo: the main job on the sample folder by FAM and by direct inference, and a contact sheet of both."""
+"""The demo: the main job on the sample folder by FAM and by direct inference, and a contact sheet beside the truth."""
 
 from __future__ import annotations
 
@@ -8,7 +8,7 @@ from pathlib import Path
 
 from PIL import Image
 
-from fam_ext.compare import Cell, contact_sheet, structure_psnr
+from fam_ext.compare import Cell, contact_sheet, most_textured, structure_psnr
 from fam_ext.errors import RenderError
 from fam_ext.jobs.events import Control, Listener
 from fam_ext.jobs.renderers import RendererSpec
@@ -23,11 +23,24 @@ from fam_ext.options.renderer import STANDALONE, RendererChoice
 
 SCALE = 2.0
 METHODS = {"fam": "FAM at 2x", "direct": "direct inference at 2x"}
+SIDE = 304
+"""px of a square of the sheet, a whole picture or a piece of it at 1:1: four rows of texture are 3 to 4 MB."""
 
 
 def samples() -> Path:
     """Return the folder of sample pictures, written by A1111 1.10.1 with the embedded model."""
     return Path(__file__).parent / "samples"
+
+
+def true_picture(source: Path) -> Image.Image | None:
+    """Return the picture in `truths()` that is named as the sample `source`, None where none is."""
+    found = [path for suffix in (".webp", ".png") if (path := truths() / f"{source.stem}{suffix}").is_file()]
+    return pictures.decode(found[0].read_bytes()).image.convert("RGB") if found else None
+
+
+def truths() -> Path:
+    """Return the folder of true pictures, each named as its sample: written by tools/demo_model/export.py."""
+    return Path(__file__).parent / "truths"
 
 
 def demo_options(output: Path, method: str, count: int) -> Job:
@@ -68,32 +81,59 @@ def run_demo(
                 f"delete {output}, or give another folder with --out"
             )
 
-    rows: list[list[Cell]] = []
+    rows: list[list[Cell | None]] = []
     kept: dict[str, list[float]] = {method: [] for method in METHODS}
     for source in sorted((path for path in samples().iterdir() if path.is_file()), key=lambda p: natural_key(p.name)):
         made = {method: output / method / source.name for method in METHODS}
         if not all(path.is_file() for path in made.values()):
             continue
-        native = pictures.decode(source.read_bytes()).image
+        native = pictures.decode(source.read_bytes()).image.convert("RGB")
         opened = {method: Image.open(path).convert("RGB") for method, path in made.items()}
-        structure = {method: structure_psnr(image, native) for method, image in opened.items()}
-        for method, value in structure.items():
-            kept[method].append(value)
-        size = opened["fam"].size
-        rows.append(
-            [
-                Cell(native, source.name[:34]),
-                Cell(native.resize(size, Image.Resampling.BICUBIC), f"{size[0]}x{size[1]}, bicubic"),
-                Cell(opened["direct"], f"structure {structure['direct']:.1f} dB"),
-                Cell(opened["fam"], f"structure {structure['fam']:.1f} dB"),
-            ]
-        )
+        for method, image in opened.items():
+            kept[method].append(structure_psnr(image, native))
+        rows.append(_row(source, native, opened, true_picture(source)))
     sheet = output / "contact-sheet.png"
-    header = ("native", "plain resize", METHODS["direct"], METHODS["fam"])
-    contact_sheet(rows, header=header, side=384).save(sheet)
+    columns = (
+        f"native, {SIDE} px of it at 1:1 below",
+        "plain resize",
+        METHODS["direct"],
+        METHODS["fam"],
+        "true picture",
+    )
+    shown = [number for number in range(len(columns)) if any(row[number] for row in rows)]
+    rows = [[row[number] for number in shown] for row in rows]
+    contact_sheet(rows, header=[columns[number] for number in shown], side=SIDE).save(sheet)
     lines = [
         f"{title}: structure kept {statistics.mean(kept[method]):.1f} dB (mean PSNR of the downsampled result to the"
         f" native picture, n = {len(kept[method])})"
         for method, title in METHODS.items()
     ]
     return sheet, lines
+
+
+def _row(
+    source: Path, native: Image.Image, made: dict[str, Image.Image], true: Image.Image | None
+) -> list[Cell | None]:
+    """Return a sample's row: each picture, and under it the same place of it at 1:1, where the true picture, or else
+    FAM's, has most texture."""
+    fam, direct = made["fam"], made["direct"]
+    if true is not None and true.size != fam.size:
+        raise RenderError(
+            f"the true picture of {source.name} is {true.width}x{true.height} and the demo's {fam.width}x{fam.height}: "
+            f"write {truths()} again with tools/demo_model/export.py"
+        )
+    left, top = most_textured(true or fam, SIDE)
+    place = (left, top, left + SIDE, top + SIDE)
+    shrink = native.width / fam.width
+    small = (round(left * shrink), round(top * shrink), round(place[2] * shrink), round(place[3] * shrink))
+
+    def cell(image: Image.Image, caption: str) -> Cell:
+        return Cell(image, caption, image.crop(place))
+
+    return [
+        Cell(native, source.stem, native.crop(small)),
+        cell(native.resize(fam.size, Image.Resampling.BICUBIC), f"{fam.width}x{fam.height}, bicubic"),
+        cell(direct, f"structure {structure_psnr(direct, native):.1f} dB"),
+        cell(fam, f"structure {structure_psnr(fam, native):.1f} dB"),
+        None if true is None else cell(true, f"rendered at {true.width}x{true.height}"),
+    ]

@@ -9,13 +9,14 @@ from pathlib import Path
 import numpy as np
 from PIL import Image
 
+from fam_ext.quality.consistency import spread_beyond, texture_spread
 from fam_ext.quality.detail import compression_ratio, glcm_contrast, period_error, texture_period
 from fam_ext.quality.extractors import Clip, Extractor, Features, demo_net
 from fam_ext.quality.protocol import Case, fingerprint, truth_file
 from fam_ext.quality.seams import seams
 from fam_ext.quality.structure import Picture, kept
 
-VERSION = 1
+VERSION = 2
 """Raised when a measure changes: pictures are kept and measured again."""
 
 
@@ -57,11 +58,14 @@ class Ruler:
             "glcm": glcm_contrast(picture),
             "compression": compression_ratio(picture),
             "period": texture_period(picture),
+            "spread": texture_spread(picture),
             **seams(picture, native),
             **self._agrees(picture, case.prompt),
         }
         if self.truth is not None:
-            values["period_error"] = period_error(picture, load(truth_file(self.truth, case)))
+            truth = load(truth_file(self.truth, case))
+            values["period_error"] = period_error(picture, truth)
+            values["spread_beyond"] = spread_beyond(picture, truth)
         if self.clip is not None:
             values["clip"] = self.clip.score(picture, case.prompt)
         return Measured(values, self.features(picture, case.seed))

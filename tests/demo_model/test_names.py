@@ -8,7 +8,7 @@ import pytest
 from data import Collection, Scenes
 from PIL import Image
 
-from fam_ext.demo.names import Names, names, note_on
+from fam_ext.demo.names import Names, names, names_in, note_on
 from fam_ext.demo.run import samples
 
 from .test_scenes import shapes
@@ -61,3 +61,54 @@ def test_a_list_is_written_from_what_a_model_was_trained_on(work: Path, shapes: 
     assert set(emoji["subjects"]) == emoji["lists"].keys()
     scenes = export.names_of(Scenes(shapes, variants=1))
     assert scenes["subjects"] == ["things"] and scenes["lists"]["things"] == ["owl", "teapot"]
+
+
+@pytest.fixture
+def materials(tmp_path: Path, monkeypatch: pytest.MonkeyPatch, work: Path) -> Names:
+    """A model of materials as the exporter writes it, in the shipped one's place."""
+    import export
+
+    export.write_names(tmp_path / "names.json", export.names_of(Scenes(work, variants=1)))
+    known = names_in(tmp_path / "names.json")
+    monkeypatch.setattr("fam_ext.demo.names.names", lambda: known)
+    return known
+
+
+def test_a_model_of_materials_lists_things_materials_and_grounds(
+    materials: Names, capsys: pytest.CaptureFixture[str]
+) -> None:
+    from fam_ext.cli.model import demo_names
+
+    demo_names()
+    said = capsys.readouterr().out
+    assert 'A prompt is "a MATERIAL THING on a GROUND ground".' in said
+    assert all(f"{len(materials.lists[title])} {title}:" in said for title in ("things", "materials", "grounds"))
+    assert "knitted, woven" in said and "navy" in said and "leafy tree" in said
+
+
+@pytest.mark.parametrize(
+    "prompt", ["a knitted owl on a navy ground", "teapot, brick, emoji", "a plain leafy tree", "(owl:1.25)", "an owl"]
+)
+def test_what_a_model_of_materials_was_taught_has_no_note(materials: Names, prompt: str) -> None:
+    assert note_on(prompt) is None
+
+
+@pytest.mark.parametrize(
+    ("prompt", "said"),
+    [
+        (
+            "a knitted tepot",
+            "names nothing that the embedded model was taught to draw, so expect no likeness; near: teapot;",
+        ),
+        ("a knited owl", "has knited, which the embedded model was not taught, so expect no likeness; near: knitted"),
+        (
+            "an owl on a gren ground",
+            "has gren, which the embedded model was not taught, so expect no likeness; near: green",
+        ),
+        ("a marzipan owl", "has marzipan, which the embedded model was not taught, so expect no likeness; `fam-hires"),
+        ("navy", "names nothing that the embedded model was taught to draw, so expect no likeness; `fam-hires demo"),
+    ],
+)
+def test_a_prompt_outside_a_model_of_materials_gets_the_nearest_words(materials: Names, prompt: str, said: str) -> None:
+    note = note_on(prompt)
+    assert note is not None and said in note and note.endswith('write "a MATERIAL THING on a GROUND ground"')

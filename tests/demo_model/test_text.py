@@ -15,15 +15,23 @@ __all__ = ["small"]
 
 
 def test_a_cell_holds_its_part_of_the_latent() -> None:
-    from text import cells_of
+    from text import SHIFTS, TEXTURE, cells_of
 
     latents = torch.zeros(1, 4, 64, 64)
     latents[0, 2, 8:16, 40:48] = 1.0  # row 1, column 5 of the 8x8 grid
     latents[0, 3, 0:2, 2:4] = 5.0  # the second of cell 0's 4x4 values
     cells = cells_of(latents)
-    assert cells.shape == (1, 64, 64)
-    assert (cells[0, 13, 32:48] == 1).all() and cells[0, 13].sum() == 16
-    assert cells[0, 0, 49] == 5 and cells.sum() == 21
+    assert cells.shape == (1, 64, 64 + 4 * len(SHIFTS))
+    colours, texture = cells[..., :64], cells[..., 64:]
+    assert (colours[0, 13, 32:48] == 1).all() and colours[0, 13].sum() == 16
+    assert colours[0, 0, 49] == 5 and colours.sum() == 21
+    # stripes in one cell, two values wide and upright: moving them down changes nothing
+    latents = torch.zeros(1, 4, 64, 64)
+    latents[0, 1, 16:24, :8] = torch.tensor([1.0, 1, -1, -1, 1, 1, -1, -1])
+    texture = cells_of(latents)[0, 16, 64:].reshape(len(SHIFTS), 4) / TEXTURE
+    said = dict(zip(SHIFTS, texture[:, 1].tolist(), strict=True))
+    assert said[0, 2] == 1.75 and said[0, 1] == 0.875 and said[1, 0] == 0.125
+    assert (texture[:, [0, 2, 3]] == 0).all()
 
 
 def test_each_query_reads_the_cell_it_lies_in() -> None:

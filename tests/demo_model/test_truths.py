@@ -5,14 +5,21 @@ import pytest
 import truths
 from data import truth
 from PIL import Image
+from things import MATERIALS, is_held_out, parse
 
+from fam_ext.errors import UsageError
 from fam_ext.prompt_file import read_prompts
 from fam_ext.quality import protocol
 
 
-def test_they_are_written_once_where_the_benchmark_looks(work, tmp_path):
+@pytest.fixture
+def work(work):
     drawing = (work / "fluent" / "icons" / "modern" / "red-circle.svg").read_text()
     (work / "fluent" / "icons" / "modern" / "teapot.svg").write_text(drawing)
+    return work
+
+
+def test_they_are_written_once_where_the_benchmark_looks(work, tmp_path):
     prompts = tmp_path / "prompts.txt"
     prompts.write_text("a knitted teapot on a blue ground\na teapot\n")
     found = truths.write(tmp_path / "out", prompts, sizes=[64, 96], count=3, seed=4, work=work)
@@ -32,3 +39,37 @@ def test_a_prompt_that_names_nothing_is_said(work, tmp_path):
     prompts.write_text("a tepot\n")
     with pytest.raises(ValueError, match="near: teapot"):
         truths.write(tmp_path / "out", prompts, sizes=[64], count=1, seed=0, work=work)
+
+
+def test_the_samples_true_pictures_are_found_by_the_demo_and_replace_earlier_ones(work, tmp_path, monkeypatch):
+    from fam_ext.demo import run as demo
+
+    listed, folder = tmp_path / "samples.txt", tmp_path / "truths"
+    listed.write_text("3 a teapot\n")
+    truths.write_samples(folder, samples=listed, side=64, work=work)
+    listed.write_text("5 a knitted teapot on a blue ground\n7 a brick teapot\n")
+    found = truths.write_samples(folder, samples=listed, side=64, work=work)
+    assert sorted(folder.iterdir()) == found and len(found) == 2
+    monkeypatch.setattr(demo, "truths", lambda: folder)
+    picture = demo.true_picture(tmp_path / "00000-5-a knitted teapot on a blue ground.jpg")
+    wanted = truth("a knitted teapot on a blue ground", 64, 5, work=work)
+    assert picture is not None and np.abs(np.asarray(picture).astype(int) - wanted).mean() < 6
+    assert demo.true_picture(tmp_path / "00000-3-a teapot.png") is None
+
+
+def test_samples_with_a_wrong_line_leave_the_pictures_that_are_there(work, tmp_path):
+    listed, folder = tmp_path / "samples.txt", tmp_path / "truths"
+    listed.write_text("3 a teapot\n")
+    before = truths.write_samples(folder, samples=listed, side=64, work=work)
+    for line, sentence in (("a teapot", "write a seed and a prompt"), ("4 a tepot", "near: teapot")):
+        listed.write_text(f"3 a teapot\n{line}\n")
+        with pytest.raises((UsageError, ValueError), match=sentence):
+            truths.write_samples(folder, samples=listed, side=64, work=work)
+    assert list(folder.iterdir()) == before
+
+
+def test_the_listed_samples_are_different_things_of_materials_that_were_trained_on():
+    scenes = [parse(prompt) for _, prompt, _ in truths.read_samples()]
+    assert 6 <= len(scenes) <= 8
+    assert len({scene.thing for scene in scenes}) == len({scene.material for scene in scenes}) == len(scenes)
+    assert all(scene.material in MATERIALS and not is_held_out(scene.thing, scene.material) for scene in scenes)

@@ -1,6 +1,7 @@
 """Ship a trained model: copy a diffusers folder of `unet.py` into the package, or write it as an A1111 checkpoint.
 
 python tools/demo_model/export.py .work/model                      # into fam_ext/demo/model, and its names beside it
+python tools/demo_model/export.py .work/model --scenes             # one of materials: its samples' true pictures too
 python tools/demo_model/export.py .work/model --checkpoint FOLDER  # fluent-tiny.safetensors and .yaml
 """
 
@@ -14,9 +15,11 @@ from typing import Any
 
 from data import WORK, Collection, Scenes, collection_of
 from things import GROUNDS, MATERIALS, THINGS
+from truths import write_samples
 
 from fam_ext.demo.export import EMBEDDED_MODEL, export_checkpoint, ldm_state_dict
 from fam_ext.demo.names import FILE as NAMES
+from fam_ext.demo.run import truths
 
 LARGEST = 48e6
 FILES = {
@@ -86,8 +89,11 @@ def main() -> None:
         for path in export_checkpoint(options.checkpoint, model=options.model):
             print(path)
     else:
-        write_names(NAMES, names_of(collection_of(options), options.first))
+        collection = collection_of(options)
         print(f"{options.target}: {ship(options.model, options.target) / 1e6:.1f} MB")
+        write_names(NAMES, names_of(collection, options.first))
+        if options.scenes:
+            print(f"{truths()}: {len(write_samples(truths(), work=options.work))} true pictures of samples.txt")
 
 
 if __name__ == "__main__":

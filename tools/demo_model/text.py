@@ -4,8 +4,9 @@
 
 CLIP's text encoder is taught on pictures too, by contrast. Here the target is the picture itself, coarsely: every
 token behind the caption's end is a padding token that sees the whole caption, and the token at position FIRST + k is
-taught to hold, linearly, cell k of an 8x8 grid over the latent (4x4 values of 4 channels). Cross-attention then only
-has to find the cell, which is learned once for all names, where a code for the whole picture would have to be unfolded.
+taught to hold, linearly, cell k of an 8x8 grid over the latent: 4x4 values of 4 channels, and what texture it has.
+Cross-attention then only has to find the cell, which is learned once for all names, where a code for the whole picture
+would have to be unfolded.
 Needs the latents that latents.py makes. `unet.py --start` goes on from the folder; its cross-attention must be
 learned anew, so `--out` gets fresh key and value projections.
 """
@@ -33,14 +34,22 @@ FIRST = 13
 """The first token that holds a cell: 99 % of the captions end before it, the rest lose cells of the upper edge."""
 GRID, PATCH = 8, 4
 LAYERS, WIDE = 4, 1024
+SHIFTS, TEXTURE = ((0, 1), (1, 0), (1, 1), (1, -1), (0, 2), (2, 0)), 5.0
+"""Rows and columns of latent values over which a texture is measured, and the factor that makes it count a third of a
+cell. Their means over a picture's textured cells name 86 % of 664 pictures' materials, 11 with "plain", by a linear fit
+to 664 others; its colours name 9 %, and an encoder taught colours alone left every material looking alike."""
 
 
 def cells_of(latents: Tensor) -> Tensor:
-    """Return (B, 64, 64), the GRIDxGRID cells of (B, 4, H, W) latents, each as 4 channels of PATCHxPATCH values."""
+    """Return (B, 64, 88), the GRIDxGRID cells of (B, 4, H, W) latents: 4 channels of PATCHxPATCH means, and of each
+    channel the mean difference from itself moved by each of SHIFTS: how fine a texture is and how it runs."""
     pooled = functional.adaptive_avg_pool2d(latents, GRID * PATCH)
     batch, channels = pooled.shape[:2]
     cut = pooled.reshape(batch, channels, GRID, PATCH, GRID, PATCH)
-    return cut.permute(0, 2, 4, 1, 3, 5).reshape(batch, GRID * GRID, channels * PATCH * PATCH)
+    colours = cut.permute(0, 2, 4, 1, 3, 5).reshape(batch, GRID * GRID, channels * PATCH * PATCH)
+    moved = torch.cat([(latents - latents.roll(shift, dims=(2, 3))).abs() for shift in SHIFTS], dim=1)
+    texture = functional.adaptive_avg_pool2d(moved, GRID).flatten(2).transpose(1, 2)
+    return torch.cat([colours, TEXTURE * texture], dim=2)
 
 
 def fresh_text(start: Path, *, wide: int) -> Any:

@@ -5,7 +5,7 @@ The stages run one after the other, and each leaves a state that can be looked a
 vae      the decoder of next/vae trained on, on pieces of scenes; its encoder stays, and with it every latent
 latents  every trained pair rendered and encoded, in rounds
 text     the attention moved (layout.py), then the text encoder alone
-unet     UNet and text encoder; --out holds a model that draws from here on
+unet     UNet and text encoder, at half the size first; --out holds a model that draws from here on
 close    the same with windows of renders at twice the size, so that 2x shows edges and textures as they are
 judge    the classifier of things and materials that measures all the rest
 
@@ -95,7 +95,8 @@ class Making:
 
     def latents(self) -> None:
         size = self.options.size
-        latents.main([*self.common, *self.rounds, "--vae", self.at("vae"), "--size", str(size)])
+        for side in (size // 2, size):
+            latents.main([*self.common, *self.rounds, "--vae", self.at("vae"), "--size", str(side)])
         few = ["--variants", "1", "--count", str(self.options.close_count)]
         latents.main([*self.common, *few, "--vae", self.at("vae"), "--size", str(2 * size)])
 
@@ -121,7 +122,11 @@ class Making:
         arguments = self.trained(stage)
         place = arguments.index("--minutes")
         minutes = arguments[place + 1]
-        arguments[place : place + 2] = ["--stages", f"{self.options.size}:{minutes}"]
+        stages = [f"{self.options.size}:{minutes}"]
+        if stage == "unet" and self.options.steps is None:
+            # four times the pictures a second, and a texture has the same period in pixels
+            stages = [f"{side}:{float(minutes) / 2:g}" for side in (self.options.size // 2, self.options.size)]
+        arguments[place : place + 2] = ["--stages", *stages]
         how = ["--scenes", "--text", "0.05", "--noise-spread", "0.15", "--high-noise", "1.2", *self.rounds]
         places = ["--start", start, "--cells", self.at("text.pt"), "--out", out, "--state", self.at(f"{stage}.pt")]
         unet.train(unet.parse([*arguments, *how, *places]))

@@ -16,7 +16,7 @@ from typing import Any
 
 import torch
 from safetensors.torch import load_file, save_file
-from torch import Tensor, nn
+from torch import Tensor, distributed, nn
 
 logger = logging.getLogger(__name__)
 
@@ -70,6 +70,38 @@ def cosine(share: float, *, warm: float = 0.02, floor: float = 0.02) -> float:
     if share < warm:
         return (share + 1e-3) / (warm + 1e-3)
     return floor + (1 - floor) * 0.5 * (1 + math.cos(math.pi * (share - warm) / (1 - warm)))
+
+
+class Ranks:
+    """The processes that train one model together, each on a batch of its own: those of torchrun, or this one alone.
+
+    On a CPU two processes of one thread each take nearly twice the steps of one with two threads.
+    """
+
+    def __init__(self) -> None:
+        self.rank, self.count = int(os.environ.get("RANK", "0")), int(os.environ.get("WORLD_SIZE", "1"))
+        if self.count > 1 and not distributed.is_initialized():
+            distributed.init_process_group("gloo")
+
+    def place(self, step: int) -> int:
+        """Return the number of this process's batch of `step`, which no other step and no other process has."""
+        return step * self.count + self.rank
+
+    def agree(self, module: nn.Module, seconds: float) -> float:
+        """Make every gradient of `module` the mean over the processes; return the mean of their `seconds`, too."""
+        if self.count == 1:
+            return seconds
+        for value in module.parameters():
+            if value.grad is None:  # here, but perhaps not in another process
+                value.grad = torch.zeros_like(value)
+        gradients = [value.grad for value in module.parameters() if value.grad is not None]
+        flat = torch.cat([torch.tensor([seconds]), *(gradient.flatten() for gradient in gradients)])
+        distributed.all_reduce(flat)
+        flat /= self.count
+        sizes = [gradient.numel() for gradient in gradients]
+        for gradient, mean in zip(gradients, flat[1:].split(sizes), strict=True):
+            gradient.copy_(mean.view_as(gradient))
+        return flat[0].item()
 
 
 def pick_device() -> torch.device:

@@ -2,7 +2,8 @@
 
     python tools/demo_model/truths.py prompts.txt --out truth --count 64 --sizes 1024 1536
 
-Each line of the file names a thing, a material and a ground, as "a knitted teapot on a blue ground".
+Each line of the file names a thing, a material and a ground, as "a knitted teapot on a blue ground". `export.py
+--scenes` writes those of the demo's samples: `samples.txt`, where each prompt has its seed before it.
 """
 
 from __future__ import annotations
@@ -16,6 +17,11 @@ from PIL import Image
 from fam_ext.errors import UsageError
 from fam_ext.prompt_file import read_prompts
 from fam_ext.quality.protocol import cases, truth_file
+
+SAMPLES = Path(__file__).with_name("samples.txt")
+"""SEED PROMPT on each line: what the demo's sample pictures show."""
+SAMPLE_SIDE = 1024
+"""px: the demo's samples, which are 512 px, at 2x."""
 
 
 def write(out: Path, prompts: Path, *, sizes: list[int], count: int, seed: int, work: Path = WORK) -> list[Path]:
@@ -31,6 +37,29 @@ def write(out: Path, prompts: Path, *, sizes: list[int], count: int, seed: int, 
             partial.rename(path)
         found.append(path)
     return found
+
+
+def read_samples(path: Path = SAMPLES) -> list[tuple[str, str, int]]:
+    """Return the file name without ending, the prompt and the seed of each sample: as the WebUI names its pictures with
+    the pattern [seed]-[prompt]. Raises `UsageError` for a line without a seed."""
+    found: list[tuple[str, str, int]] = []
+    for number, line in enumerate(read_prompts(path)):
+        seed, _, prompt = line.partition(" ")
+        if not (seed.isdecimal() and prompt.strip()):
+            raise UsageError(f"{path} has {line!r}; write a seed and a prompt, as '11 a knitted teapot'")
+        found.append((f"{number:05}-{seed}-{prompt.strip()}", prompt.strip(), int(seed)))
+    return found
+
+
+def write_samples(out: Path, *, samples: Path = SAMPLES, side: int = SAMPLE_SIDE, work: Path = WORK) -> list[Path]:
+    """Return the files of the samples' true pictures in `out`, drawn anew; those of earlier samples are deleted."""
+    drawn = {name: truth(prompt, side, seed, work=work) for name, prompt, seed in read_samples(samples)}
+    out.mkdir(parents=True, exist_ok=True)
+    for path in out.glob("*.webp"):
+        path.unlink()
+    for name, picture in drawn.items():
+        Image.fromarray(picture).save(out / f"{name}.webp", quality=95, method=6)
+    return [out / f"{name}.webp" for name in drawn]
 
 
 def main() -> None:

@@ -24,7 +24,7 @@ from data import WORK, Collection, Renders, Scenes, collection_of
 from reading import guide, mean_of, release
 from text import FIRST, cells_of
 from torch import Tensor
-from training import Average, autocast, cosine, pick_device, save_atomically, tag_of
+from training import Average, Ranks, autocast, cosine, pick_device, save_atomically, tag_of
 
 logger = logging.getLogger(__name__)
 
@@ -373,6 +373,7 @@ def encoded(collection: Collection | Scenes, latents: Latents, pool: list[str]) 
 
 
 def train(options: argparse.Namespace) -> None:
+    ranks = Ranks()
     collection = collection_of(options)
     start = options.start
     if start is None:
@@ -414,6 +415,8 @@ def train(options: argparse.Namespace) -> None:
         logger.info("going on at stage %d, step %d, %.0f s", stage, step, spent)
 
     def save(size: int) -> None:
+        if ranks.rank:
+            return
         state = {"model": model.state_dict(), "optimizer": optimizer.state_dict(), "average": average.values}
         counts = {"average_steps": average.steps, "spent": spent, "step": step, "stage": stage}
         save_atomically({**state, **counts}, options.state)
@@ -430,22 +433,22 @@ def train(options: argparse.Namespace) -> None:
         names = encoded(collection, latents, pool) if options.encoded else pool
         close = round(options.close * options.batch)
         larger = Latents(Renders(collection, 2 * size), model.fixed["vae"], tag=tag) if close else None
-        shown = saved = time.monotonic()
+        began = shown = saved = time.monotonic()
         losses: list[float] = []
         shares: list[float] = []
         looks: list[Tensor] = []
         noted = guide(model.unet) if spent < options.guide * minutes * 60 else None
         while spent < minutes * 60 and (options.steps < 0 or step - first_step < options.steps):
-            began = time.monotonic()
             rate = options.rate * cosine(spent / (minutes * 60), warm=0.03) * (0.5**stage)
             for group in optimizer.param_groups:
                 group["lr"] = rate * group["factor"]
-            pairs, captions = draw_batch(collection, options, step, pool=names)
+            place = ranks.place(step)
+            pairs, captions = draw_batch(collection, options, place, pool=names)
             values = latents.get(pairs[: len(pairs) - close])
             if larger is not None:
-                windows, said = draw_close(collection, options, step, latents=larger, count=close)
+                windows, said = draw_close(collection, options, place, latents=larger, count=close)
                 values, captions = torch.cat([values, windows]), captions[: len(captions) - close] + said
-            generator = torch.Generator().manual_seed(options.seed * 1_000_003 + step)
+            generator = torch.Generator().manual_seed(options.seed * 1_000_003 + place)
             with autocast(device):
                 loss, unexplained = model.loss(
                     values,
@@ -456,7 +459,7 @@ def train(options: argparse.Namespace) -> None:
                     close=close,
                 )
                 if options.lessons:
-                    places, said = draw_lessons(collection, options, step, pool=names)
+                    places, said = draw_lessons(collection, options, place, pool=names)
                     unexplained = model.unexplained(said, latents.get(places))
             total = loss + CELLS * unexplained
             if noted is not None:
@@ -469,14 +472,16 @@ def train(options: argparse.Namespace) -> None:
                     noted = None
             optimizer.zero_grad(set_to_none=True)
             total.backward()
+            elapsed = ranks.agree(model, time.monotonic() - began)
+            began = time.monotonic()
             torch.nn.utils.clip_grad_norm_(model.parameters(), 1.0)
             optimizer.step()
             average.update(model)
             losses.append(loss.item())
             shares.append(unexplained.item())
             step += 1
-            spent += time.monotonic() - began
-            if time.monotonic() - shown > 60:
+            spent += elapsed
+            if time.monotonic() - shown > 60 and not ranks.rank:
                 looking = f"  off the cell {torch.stack(looks).mean():.3f}" if looks else ""
                 if any(shares):
                     looking += f"  unexplained share {sum(shares) / len(shares):.3f}"
@@ -487,7 +492,7 @@ def train(options: argparse.Namespace) -> None:
                 shown, losses, shares, looks = time.monotonic(), [], [], []
             if time.monotonic() - saved > options.save_every * 60:
                 save(size)
-                saved = time.monotonic()
+                began = saved = time.monotonic()
         stopped = spent < minutes * 60
         if not stopped:
             spent, stage = 0.0, stage + 1

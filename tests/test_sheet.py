@@ -84,8 +84,9 @@ def ran(tmp_path, monkeypatch):
     monkeypatch.setattr(demo, "run_job", lambda *_, **__: done)
     for name in ("samples", "truths"):
         monkeypatch.setattr(demo, name, lambda name=name: folders[name])
-    fine.save(folders["truths"] / "1-a teapot.webp", lossless=True)
-    return SimpleNamespace(fine=fine, truths=folders["truths"], out=tmp_path / "out")
+    true = grey(120 + 40 * np.sin(X / 3) * (Y < 320))
+    true.save(folders["truths"] / "1-a teapot.webp", lossless=True)
+    return SimpleNamespace(fine=fine, true=true, truths=folders["truths"], out=tmp_path / "out")
 
 
 def test_the_demo_shows_the_true_picture_where_there_is_one_and_the_same_place_of_each(ran):
@@ -94,11 +95,15 @@ def test_the_demo_shows_the_true_picture_where_there_is_one_and_the_same_place_o
         sheet = opened.convert("RGB")
     side = demo.SIDE
     assert sheet.width == GAP + 5 * (side + GAP)
-    left, top = most_textured(ran.fine, side)
-    piece = ran.fine.crop((left, top, left + side, top + side))
-    assert square(sheet, 1, 3, side=side, place=1).tobytes() == piece.tobytes()  # FAM's
-    assert square(sheet, 1, 4, side=side, place=1).tobytes() == piece.tobytes()  # the true one
-    assert square(sheet, 1, 2, side=side, place=1).tobytes() != piece.tobytes()  # direct inference
+    places = [most_textured(picture, side) for picture in (ran.fine, ran.true)]
+    assert places[0] != places[1]
+    for row, (left, top) in enumerate(
+        places
+    ):  # where FAM's has most texture; in the second row, where the true one has
+        piece, true = (each.crop((left, top, left + side, top + side)) for each in (ran.fine, ran.true))
+        assert square(sheet, row, 3, side=side, place=1).tobytes() == piece.tobytes()
+        assert square(sheet, row, 2, side=side, place=1).tobytes() != piece.tobytes()  # direct inference
+    assert square(sheet, 1, 4, side=side, place=1).tobytes() == true.tobytes()
     assert square(sheet, 0, 4, side=side).getextrema() == ((255, 255),) * 3
     assert [line.split(" dB")[0].split("kept ")[0] for line in lines] == [
         "FAM at 2x: structure ",

@@ -32,6 +32,20 @@ def test_a_cell_holds_its_part_of_the_latent() -> None:
     said = dict(zip(SHIFTS, texture[:, 1].tolist(), strict=True))
     assert said[0, 2] == 1.75 and said[0, 1] == 0.875 and said[1, 0] == 0.125
     assert (texture[:, [0, 2, 3]] == 0).all()
+    # stripes that fall to the left are alike along themselves
+    rows, columns = torch.meshgrid(torch.arange(64), torch.arange(64), indexing="ij")
+    slanted = ((rows + columns) % 4).float().expand(1, 4, -1, -1)
+    texture = cells_of(slanted)[0, 16, 64:].reshape(len(SHIFTS), 4) / TEXTURE
+    said = dict(zip(SHIFTS, texture[:, 1].tolist(), strict=True))
+    assert said[1, -1] == 0 and said[1, 1] == 2
+
+
+def test_cells_of_an_earlier_kind_are_refused_in_a_sentence(toy_model: Path, tmp_path: Path) -> None:
+    from unet import Model
+
+    torch.save({"head": {"weight": torch.zeros(64, 128), "bias": torch.zeros(64)}}, tmp_path / "old.pt")
+    with pytest.raises(SystemExit, match=r"holds cells of 64 values, not 88; run text\.py anew"):
+        Model(toy_model).hold_cells(tmp_path / "old.pt")
 
 
 def test_each_query_reads_the_cell_it_lies_in() -> None:

@@ -32,6 +32,22 @@ def toy_start(folder: Path) -> Path:
     return folder
 
 
+def test_the_unet_learns_half_its_time_at_half_the_size(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    said: list[Any] = []
+    monkeypatch.setattr(train_materials.unet, "train", said.append)
+    for more in ([], ["--steps", "1"]):
+        options = train_materials.parse(["--work", str(tmp_path), "--size", "512", "--scale", "0.5", *more])
+        making = train_materials.Making(options, "cpu")
+        making.unet()
+        making._unet("close", start="start", out="out")
+    assert [each.stages for each in said] == [
+        [(256, 60.0), (512, 60.0)],
+        [(512, 22.5)],
+        [(512, 120.0)],  # a trial of so many steps draws at the whole size
+        [(512, 22.5)],
+    ]
+
+
 @pytest.mark.slow
 def test_one_command_makes_all_of_it_and_goes_on(shapes: Path) -> None:
     start = toy_start(shapes / "start")

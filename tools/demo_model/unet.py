@@ -268,6 +268,8 @@ class Model(torch.nn.Module):
         """Keep teaching the text encoder what text.py, whose state is `path`, taught it."""
         state = torch.load(path, map_location="cpu", weights_only=True)
         channels, width = state["head"]["weight"].shape
+        if channels != (wanted := cells_of(torch.zeros(1, 4, 64, 64)).shape[-1]):
+            raise SystemExit(f"--cells {path} holds cells of {channels} values, not {wanted}; run text.py anew")
         self.head = torch.nn.Linear(width, channels)
         self.head.load_state_dict(state["head"])
         self.register_buffer("cell_mean", state["mean"], persistent=False)

@@ -115,8 +115,16 @@ class Browsed:
 
     def start(self, says="done: "):
         """Press the folder's Start and wait until the job is over and the page says so, which asks now and then."""
+        self.begin()
+        self.ended(says)
+
+    def begin(self):
+        """Press the folder's Start."""
         self.evaluate(_WATCH_STATUS)
         self.press("#fam_hires_start")
+
+    def ended(self, says="done: "):
+        """Wait until the job that `begin` started is over and the page says so."""
         over = (
             "says => fam_test_shown && !fam_hires_running() && "
             "!!gradioApp().querySelector('#fam_hires_status .fam-status')?.innerText.includes(says)"

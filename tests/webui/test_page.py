@@ -152,10 +152,10 @@ def test_a_folder_is_listed_run_and_stopped(page, tmp_path, native_picture):
     listed = page.inner_text("#fam_hires_status")
     assert "8 files" in listed and "1 unreadable" in listed and "128 x 128" in listed and "a red apple" in listed
     assert not (tmp_path / "in-fam").exists()
-    page.press("#fam_hires_start")
+    page.begin()
     page.wait_for_selector("#fam_hires_status_table tr:has-text('running')")
-    page.click("#fam_hires_stop_after")  # answered when the job's last words are
-    assert page.inner_text("#fam_hires_status").startswith("stopped")
+    page.press("#fam_hires_stop_after")
+    page.ended("stopped")
     done = len(list((tmp_path / "in-fam").glob("*.png")))
     assert 1 <= done < 7
     page.start()
@@ -191,7 +191,7 @@ def test_a_folder_is_paused_resumed_and_a_file_skipped(page, tmp_path, native_pi
         native_picture.save(source / f"{number}.png")
     made = tmp_path / "in-fam"
     page.open_folder(source, steps=40)
-    page.press("#fam_hires_start")
+    page.begin()
     page.wait_for_selector("#fam_hires_status_table tr:has-text('0.png'):has-text('running')")
     page.press("#fam_hires_skip")
     page.wait_for_selector("#fam_hires_status_table tr:has-text('0.png'):has-text('skipped by you')")
@@ -202,8 +202,7 @@ def test_a_folder_is_paused_resumed_and_a_file_skipped(page, tmp_path, native_pi
     time.sleep(3)  # longer than the rest of the job would take
     assert sorted(path.name for path in made.glob("*.png")) == ["1.png", "2.png"]
     page.click("#fam_hires_pause")
-    page.wait_for_selector("#fam_hires_status .fam-status:has-text('done: ')")
-    assert page.inner_text("#fam_hires_status").startswith("done")
+    page.ended()
     assert sorted(path.name for path in made.glob("*.png")) == ["1.png", "2.png", "3.png"]
 
 
@@ -312,19 +311,33 @@ def leaves(source, *colours):
     return source
 
 
+# the file that the page shows as the chosen one, the first where none is, at the moment of the press
+PRESS_SEND = """() => {
+    const shown = selected_gallery_button() ?? document.querySelector('#fam_hires_gallery .thumbnail-item');
+    document.querySelector('#fam_hires_send_to_img2img').click();
+    return new URL(shown.querySelector('img').src).pathname;
+}"""
+COLOUR = """image => {
+    const canvas = document.createElement('canvas');
+    canvas.getContext('2d').drawImage(image, 0, 0);
+    const { data } = canvas.getContext('2d').getImageData(0, 0, 1, 1);
+    return ['red', 'green', 'blue'][data.indexOf(Math.max(...data.slice(0, 3)))];
+}"""
+
+
 def test_a_picture_that_took_the_chosen_place_is_sent_with_its_own_infotext(page, tmp_path):
-    page.open_folder(leaves(tmp_path / "in", "red", "green", "blue"), steps=3)
-    page.press("#fam_hires_start")
+    colours = ("red", "green", "blue")
+    page.open_folder(leaves(tmp_path / "in", *colours), steps=3)
+    page.begin()
     # found and clicked at once: each picture that comes draws the gallery anew, and for a moment it is empty
     second = "document.querySelectorAll('#fam_hires_gallery .thumbnail-item')[1]"
     page.wait_for_function(f"() => {{ const item = {second}; item?.click(); return Boolean(item) }}")
-    page.wait_for_function("document.querySelector('#fam_hires_status').innerText.startsWith('done: 3 done')")
-    page.settle()
-    place = max(0, page.evaluate("selected_gallery_index()"))
-    page.click("#fam_hires_send_to_img2img")
+    page.ended("done: 3 done")
+    shown = colours[int(Path(page.evaluate(PRESS_SEND)).stem)]
     page.wait_for_selector("#img2img_image img")
-    sent = ("blue", "green", "red")[place]
-    assert page.input_value("#img2img_prompt textarea") == f"a {sent} leaf"
+    page.settle()
+    assert page.eval_on_selector("#img2img_image img", COLOUR) == shown
+    assert page.input_value("#img2img_prompt textarea") == f"a {shown} leaf"
 
 
 def test_a_folders_result_is_sent_whole_with_its_own_infotext(page, tmp_path):

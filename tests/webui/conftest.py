@@ -16,7 +16,8 @@ def pytest_collection_modifyitems(items):
         if "tests/webui" in str(item.path).replace("\\", "/"):
             item.add_marker(pytest.mark.webui)
             item.add_marker(pytest.mark.slow)
-            item.add_marker(pytest.mark.xdist_group("webui"))
+            # each worker starts its own servers, so what needs a browser is one group and the rest another
+            item.add_marker(pytest.mark.xdist_group("webui page" if "page" in item.fixturenames else "webui"))
             if isinstance(found, str):
                 item.add_marker(pytest.mark.skip(reason=found))
 
@@ -93,7 +94,7 @@ def plain_pictures(start, native_picture):
 
 
 @pytest.fixture(scope="session")
-def server(plain_pictures, start):
+def server(start):
     return start()
 
 

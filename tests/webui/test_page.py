@@ -317,9 +317,10 @@ PRESS_SEND = """() => {
     document.querySelector('#fam_hires_send_to_img2img').click();
     return new URL(shown.querySelector('img').src).pathname;
 }"""
-COLOUR = """image => {
+COLOUR = """async image => {
+    await image.decode();
     const canvas = document.createElement('canvas');
-    canvas.getContext('2d').drawImage(image, 0, 0);
+    canvas.getContext('2d').drawImage(image, 0, 0, 1, 1);  // its mean
     const { data } = canvas.getContext('2d').getImageData(0, 0, 1, 1);
     return ['red', 'green', 'blue'][data.indexOf(Math.max(...data.slice(0, 3)))];
 }"""
@@ -335,7 +336,7 @@ def test_a_picture_that_took_the_chosen_place_is_sent_with_its_own_infotext(page
     page.ended("done: 3 done")
     shown = colours[int(Path(page.evaluate(PRESS_SEND)).stem)]
     page.wait_for_selector("#img2img_image img")
-    page.settle()
+    page.wait_for_function("document.querySelector('#img2img_prompt textarea').value !== ''")
     assert page.eval_on_selector("#img2img_image img", COLOUR) == shown
     assert page.input_value("#img2img_prompt textarea") == f"a {shown} leaf"
 

@@ -1,8 +1,9 @@
 """Golden comparison of two checkouts: python -m tests.golden.compare BASE [HEAD] [--tolerance 1e-4]
 
 BASE and HEAD are git revisions or folders (HEAD: the files as they are). Both sides run here and now, by the same
-`side.py`, so nothing that a machine computes is kept. Exit 1 where a latent differs by more than the tolerance, as a
-share of its largest value: a picture's one level more, encoded again, is 1e-4 of a latent.
+`side.py`, so nothing that a machine computes is kept. A revision draws with the embedded model of this checkout: the
+code is compared, and other weights would change every latent. Exit 1 where a latent differs by more than the
+tolerance, as a share of its largest value: a picture's one level more, encoded again, is 1e-4 of a latent.
 """
 
 from __future__ import annotations
@@ -21,6 +22,7 @@ import numpy as np
 
 REPOSITORY = Path(__file__).parent.parent.parent
 BASE = Path(__file__).with_name("BASE")
+MODEL = "fam_ext/demo/model"
 
 
 @dataclass(frozen=True)
@@ -42,14 +44,7 @@ def run_side(revision: str, folder: Path, name: str) -> dict[str, np.ndarray]:
     checkout = Path(revision)
     if not checkout.is_dir():
         checkout = folder / name
-        checkout.mkdir()
-        archive = folder / f"{name}.tar"
-        subprocess.run(
-            ["git", "-C", str(REPOSITORY), "archive", "-o", str(archive), revision, "fam_ext"], check=True, timeout=120
-        )
-        with tarfile.open(archive) as packed:
-            packed.extractall(checkout, filter="data")
-        (checkout / "tests").symlink_to(REPOSITORY / "tests")
+        unpack(revision, checkout)
     out = folder / f"{name}.npz"
     subprocess.run(
         [sys.executable, "-m", "tests.golden.side", str(out)],
@@ -60,6 +55,20 @@ def run_side(revision: str, folder: Path, name: str) -> dict[str, np.ndarray]:
     )
     with np.load(out) as arrays:
         return dict(arrays)
+
+
+def unpack(revision: str, checkout: Path) -> None:
+    """Write a git revision's code into the new folder `checkout`, with the tests and the model of this one."""
+    checkout.mkdir()
+    archive = checkout / "code.tar"
+    wanted = ["fam_ext", f":(exclude){MODEL}"]
+    subprocess.run(
+        ["git", "-C", str(REPOSITORY), "archive", "-o", str(archive), revision, "--", *wanted], check=True, timeout=120
+    )
+    with tarfile.open(archive) as packed:
+        packed.extractall(checkout, filter="data")
+    for shared in ("tests", MODEL):
+        (checkout / shared).symlink_to(REPOSITORY / shared)
 
 
 def differences(before: dict[str, np.ndarray], after: dict[str, np.ndarray], *, tolerance: float) -> list[Difference]:

@@ -23,14 +23,27 @@ def test_a_changed_latent_a_lost_case_and_a_lost_step_are_differences():
         assert [each.case for each in compare.differences(fewer, before, tolerance=1)] == [lost[0]]
 
 
-@pytest.mark.slow
-def test_the_code_draws_what_the_base_drew(tmp_path):
+@pytest.fixture
+def revision():
+    """The commit in BASE, where this checkout has it."""
     revision, _ = compare.base()
     known = subprocess.run(
         ["git", "-C", str(compare.REPOSITORY), "cat-file", "-e", f"{revision}^{{commit}}"], capture_output=True
     )
     if known.returncode:
         pytest.skip(f"needs the history: commit {revision} is not in this checkout")
+    return revision
+
+
+def test_a_revision_draws_with_the_model_and_the_tests_of_this_checkout(revision, tmp_path):
+    compare.unpack(revision, tmp_path / "base")
+    for shared in (compare.MODEL, "tests"):
+        assert (tmp_path / "base" / shared).resolve() == compare.REPOSITORY / shared
+    assert (tmp_path / "base" / "fam_ext" / "hires.py").is_file()
+
+
+@pytest.mark.slow
+def test_the_code_draws_what_the_base_drew(revision, tmp_path):
     before = compare.run_side(revision, tmp_path, "base")
     after = compare.run_side(str(compare.REPOSITORY), tmp_path, "head")
     assert len(before) > 500

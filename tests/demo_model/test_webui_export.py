@@ -15,7 +15,7 @@ from fam_ext.demo.export import EMBEDDED_MODEL, export_checkpoint
 
 WEBUI = Path(os.environ.get("FAM_WEBUI_DIR", "~/stable-diffusion-webui")).expanduser()
 PYTHON = WEBUI / "venv" / "bin" / "python"
-PROMPTS = ["", "a firefighter, medium skin, emoji"]
+PROMPTS = ["", "a teapot, woven, on a blue ground"]
 STEPS, CFG_SCALE = 20, 5.0
 
 

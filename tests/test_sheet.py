@@ -97,9 +97,8 @@ def test_the_demo_shows_the_true_picture_where_there_is_one_and_the_same_place_o
     assert sheet.width == GAP + 5 * (side + GAP)
     places = [most_textured(picture, side) for picture in (ran.fine, ran.true)]
     assert places[0] != places[1]
-    for row, (left, top) in enumerate(
-        places
-    ):  # where FAM's has most texture; in the second row, where the true one has
+    # where FAM's has most texture; in the second row, where the true one has
+    for row, (left, top) in enumerate(places):
         piece, true = (each.crop((left, top, left + side, top + side)) for each in (ran.fine, ran.true))
         assert square(sheet, row, 3, side=side, place=1).tobytes() == piece.tobytes()
         assert square(sheet, row, 2, side=side, place=1).tobytes() != piece.tobytes()  # direct inference

@@ -79,4 +79,10 @@ def state():
     }
 
 
-script_callbacks.on_app_started(lambda demo, app: app.add_api_route("/probe", state, methods=["GET"]))
+def _started(demo, app):
+    app.add_api_route("/probe", state, methods=["GET"])
+    # gradio 3.41 keeps the task of a page that left while its event waited, and Reload UI would wait for it forever
+    demo.server.config.timeout_graceful_shutdown = 10
+
+
+script_callbacks.on_app_started(_started)

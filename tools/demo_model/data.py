@@ -24,7 +24,7 @@ import materials
 import numpy as np
 from PIL import Image
 from things import GROUNDS, THINGS, Scene, draw_ground, pairs, parse
-from training import ahead
+from training import ahead, memmap
 
 logger = logging.getLogger(__name__)
 
@@ -304,8 +304,8 @@ class Renders:
         count, stem = len(collection), collection.file_name(size)
         folder = collection.work / "renders"
         folder.mkdir(parents=True, exist_ok=True)
-        self.pictures = _memmap(folder / f"{stem}.npy", (count, size, size, 3))
-        self.done = _memmap(folder / f"{stem}-done.npy", (count,))
+        self.pictures = memmap(folder / f"{stem}.npy", (count, size, size, 3), np.uint8)
+        self.done = memmap(folder / f"{stem}-done.npy", (count,), np.uint8)
 
     def __getitem__(self, index: int) -> np.ndarray:
         if not self.done[index]:
@@ -391,12 +391,6 @@ def fetch(work: Path = WORK) -> None:
                     assert extracted is not None
                     target.write_bytes(extracted.read())
         partial.rename(work / folder)
-
-
-def _memmap(path: Path, shape: tuple[int, ...]) -> np.ndarray:
-    if path.is_file():
-        return np.lib.format.open_memmap(path, mode="r+")
-    return np.lib.format.open_memmap(path, mode="w+", dtype=np.uint8, shape=shape)
 
 
 def main() -> None:

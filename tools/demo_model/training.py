@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import fcntl
 import hashlib
 import itertools
 import logging
@@ -14,6 +15,7 @@ from collections.abc import Callable, Generator, Iterator
 from pathlib import Path
 from typing import Any
 
+import numpy as np
 import torch
 from safetensors.torch import load_file, save_file
 from torch import Tensor, distributed, nn
@@ -205,6 +207,27 @@ def teach(
     average.copy_to(net)
     net.cpu().eval()
     return step, clock.total()
+
+
+def memmap(path: Path, shape: tuple[int, ...], dtype: Any) -> np.ndarray:
+    """Return the array in the .npy file `path`, made of zeros where there is none, and longer where it has fewer rows.
+
+    More rounds of pictures leave the earlier ones as they are, and some process may have asked for fewer before.
+    """
+    with path.with_suffix(".lock").open("w") as lock:
+        fcntl.flock(lock, fcntl.LOCK_EX)
+        if not path.is_file():
+            return np.lib.format.open_memmap(path, mode="w+", dtype=dtype, shape=shape)
+        held = np.lib.format.open_memmap(path, mode="r+")
+        if held.shape[1:] != shape[1:] or held.dtype != dtype:
+            raise SystemExit(f"{path} holds {held.dtype} of {held.shape[1:]}, not of {shape[1:]}; remove it")
+        if len(held) >= shape[0]:
+            return held
+        with path.open("r+b") as file:  # numpy leaves room in the header for a longer first axis
+            descr = np.lib.format.dtype_to_descr(held.dtype)
+            np.lib.format.write_array_header_1_0(file, {"descr": descr, "fortran_order": False, "shape": shape})
+            file.truncate(held.offset + math.prod(shape) * held.itemsize)
+        return np.lib.format.open_memmap(path, mode="r+")
 
 
 def save_atomically(state: dict[str, Any], path: Path) -> None:

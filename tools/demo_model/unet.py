@@ -24,7 +24,7 @@ from data import WORK, Collection, Renders, Scenes, collection_of
 from reading import guide, mean_of, release
 from text import FIRST, cells_of
 from torch import Tensor
-from training import Average, Ranks, autocast, cosine, pick_device, save_atomically, tag_of
+from training import Average, Ranks, autocast, cosine, memmap, pick_device, save_atomically, tag_of
 
 logger = logging.getLogger(__name__)
 
@@ -56,7 +56,7 @@ WIDEST = 2.5
 """The largest spread of a picture's scaled latents that a schedule for latents of spread 1 can be trained on."""
 SCALES, SCALE_WEIGHT = (2, 4, 8, 16, 32, 64), 0.3
 """The sides, in latent values, of the squares over which the error of epsilon counts too, and how much it does."""
-CLOSE_BELOW = 0.4
+CLOSE_BELOW = 0.65
 """The share of the schedule that closer views are trained on: above it the noise leaves the layout open, and a network
 that saw parts there would draw parts of things when asked for things."""
 CELLS = 0.3
@@ -83,8 +83,8 @@ class Latents:
         folder.mkdir(parents=True, exist_ok=True)
         count = len(renders.collection)
         stem = f"{tag}-{renders.collection.file_name(renders.size)}"
-        self.values = _memmap(folder / f"{stem}.npy", (count, 2, 4, side, side), np.float16)
-        self.done = _memmap(folder / f"{stem}-done.npy", (count, 2), np.uint8)
+        self.values = memmap(folder / f"{stem}.npy", (count, 2, 4, side, side), np.float16)
+        self.done = memmap(folder / f"{stem}-done.npy", (count, 2), np.uint8)
 
     @torch.no_grad()
     def get(self, wanted: list[tuple[int, bool]]) -> Tensor:
@@ -502,12 +502,6 @@ def train(options: argparse.Namespace) -> None:
         if stopped:
             break
     logger.info("stage %d of %d, step %d; averaged weights in %s", stage, len(options.stages), step, options.out)
-
-
-def _memmap(path: Path, shape: tuple[int, ...], dtype: Any) -> np.ndarray:
-    if path.is_file():
-        return np.lib.format.open_memmap(path, mode="r+")
-    return np.lib.format.open_memmap(path, mode="w+", dtype=dtype, shape=shape)
 
 
 def _stage(text: str) -> tuple[int, float]:

@@ -160,7 +160,11 @@ def train(options: argparse.Namespace, config: dict[str, Any] | None = None) -> 
             logger.warning("the latents' spread is %.1f and a UNet needs about 1: run align.py", scale / factor)
         vae.register_to_config(scaling_factor=factor if scale is None else scale)
         partial = options.out.with_name(f"{options.out.name}.part")
-        plain = bound(vae, draw_some(collection, renders[0], 12).to(device)) if options.free else copy.deepcopy(vae)
+        if options.free:
+            pictures = draw_some(collection, renders[0], 12).to(device)
+            plain = bound(vae, pictures, decoder_only=options.decoder_only)
+        else:
+            plain = copy.deepcopy(vae)
         plain.half().save_pretrained(partial)
         if options.free:
             write_freed(vae, partial)

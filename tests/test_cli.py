@@ -10,7 +10,7 @@ from pathlib import Path
 
 import pytest
 
-from fam_ext import cli
+from fam_ext import __version__, cli
 from fam_ext.cli import upscale
 from fam_ext.core.config import FamConfig
 from fam_ext.jobs import run as engine
@@ -50,6 +50,10 @@ def planned(capsys, *words: object) -> list[dict]:
     code, out, err = run(capsys, "upscale", *words, "--dry-run", "--plan-format", "json")
     assert code == 0, err
     return [json.loads(line) for line in out.splitlines()]
+
+
+def test_the_version_needs_no_command(capsys) -> None:
+    assert run(capsys, "--version") == (0, f"{__version__}\n", "")
 
 
 def test_the_main_job(tmp_path: Path, capsys) -> None:

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import logging
 import os
+import signal
 import sqlite3
 import sys
 import time
@@ -45,17 +46,24 @@ FAILED_EXIT = 1
 INTERRUPTED_EXIT = 130
 
 
+def _say_version(wanted: bool) -> None:
+    if wanted:
+        say(__version__)
+        raise typer.Exit
+
+
 @app.callback()
 def _root(
-    version: Annotated[bool, typer.Option("--version", help="Print the version and exit.")] = False,
+    version: Annotated[
+        bool,
+        # eager: it stands alone, where typer else wants a command
+        typer.Option("--version", help="Print the version and exit.", callback=_say_version, is_eager=True),
+    ] = False,
     verbose: Annotated[bool, typer.Option("--verbose", "-v", help="Log what the parts do.")] = False,
 ) -> None:
     handler = logging.StreamHandler()
     handler.setFormatter(PlainFormatter("%(name)s: %(message)s"))
     logging.basicConfig(level=logging.INFO if verbose else logging.WARNING, handlers=[handler])
-    if version:
-        say(__version__)
-        raise typer.Exit
 
 
 def main(arguments: Sequence[str] | None = None) -> None:
@@ -85,6 +93,24 @@ def main(arguments: Sequence[str] | None = None) -> None:
     except (Interrupted, KeyboardInterrupt):
         say(f"interrupted after {clock(time.monotonic() - began)}; nothing is left half-written", err=True)
         sys.exit(INTERRUPTED_EXIT)
+
+
+def program() -> None:
+    """`main` as a process of its own. A signal that comes when all is said ends it with the code it has anyway: left to
+    the system, SIGTERM would call a finished batch killed, and Ctrl-C print a traceback."""
+    code: str | int | None = INTERRUPTED_EXIT
+
+    def leave(_number: int, _frame: object) -> None:
+        os._exit(code if isinstance(code, int) else 0)
+
+    for number in (signal.SIGINT, signal.SIGTERM):
+        signal.signal(number, leave)
+    try:
+        main()
+        code = 0
+    except SystemExit as ended:
+        code = ended.code or 0
+        raise
 
 
 def _exit_with(error: FamError, code: int) -> None:

@@ -85,6 +85,33 @@ def test_ctrl_c_stops_the_command_that_writes_the_report(tmp_path: Path) -> None
     assert (tmp_path / "out" / "report.html").read_bytes() == before and strays(tmp_path / "out") == []
 
 
+LATE = """
+import atexit, sys, time
+from fam_ext import cli
+
+atexit.register(lambda: (print("all is said", flush=True), time.sleep(30)))
+cli.program()
+"""
+
+
+@pytest.mark.skipif(sys.platform == "win32", reason="signals")
+@pytest.mark.parametrize("number", [signal.SIGINT, signal.SIGTERM])
+@pytest.mark.parametrize(("words", "code"), [(["--version"], 0), (["report", "/nowhere/at/all"], 2)])
+def test_a_signal_after_the_end_leaves_the_code(number: int, words: list[str], code: int) -> None:
+    process = subprocess.Popen(
+        [sys.executable, "-c", LATE, *words],
+        cwd=Path(__file__).parents[2],
+        stdout=subprocess.PIPE,
+        stderr=subprocess.PIPE,
+        text=True,
+    )
+    assert process.stdout is not None
+    assert "all is said\n" in iter(process.stdout.readline, "")
+    process.send_signal(number)
+    _, err = process.communicate(timeout=20)
+    assert process.returncode == code and "Traceback" not in err
+
+
 def test_a_report_that_was_interrupted_is_written_by_the_next_run(tmp_path: Path, monkeypatch) -> None:
     source, output = make_folder(tmp_path / "in", 2), tmp_path / "out"
     run_job(options(source, output), Fast)

@@ -41,7 +41,7 @@ from fam_ext import cli
 from fam_ext.jobs.renderers import RendererSpec
 from tests.jobs.fakes import Fast
 RendererSpec.build = lambda self: Fast(seconds=0.02)
-cli.main(sys.argv[1:])
+cli.program()
 """
 
 

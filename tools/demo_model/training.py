@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import atexit
 import fcntl
 import hashlib
 import itertools
@@ -84,6 +85,7 @@ class Ranks:
         self.rank, self.count = int(os.environ.get("RANK", "0")), int(os.environ.get("WORLD_SIZE", "1"))
         if self.count > 1 and not distributed.is_initialized():
             distributed.init_process_group("gloo")
+            atexit.register(distributed.destroy_process_group)  # its threads would abort the process that leaves first
 
     def place(self, step: int) -> int:
         """Return the number of this process's batch of `step`, which no other step and no other process has."""

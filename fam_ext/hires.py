@@ -17,7 +17,7 @@ from fam_ext.core.guide import GuideReport, NativeRecord, seeded_noise
 from fam_ext.core.schedule import NoiseLevel, Size
 from fam_ext.errors import NonFiniteLatentError, PictureError, UsageError
 from fam_ext.hosts.base import Host, Prompt, Sampler
-from fam_ext.methods.base import Enlarge, Method, Pass, Stage
+from fam_ext.methods.base import Method, Pass, Stage
 from fam_ext.methods.catalog import FAM, entry_for
 from fam_ext.recipe import GRID, Source, enlarge
 
@@ -95,7 +95,7 @@ def upscale(
     method: str = FAM,
     tile: int | None = None,
     low_memory: bool = False,
-    larger: Enlarge | None = None,
+    larger: Callable[[Image.Image, Size], Image.Image] | None = None,
     around: Callable[[Method], Method] | None = None,
     callbacks: Callbacks | None = None,
 ) -> Upscaled:
@@ -173,7 +173,7 @@ class _Studio:
         tile: int | None,
         low_memory: bool,
         callbacks: Callbacks,
-        larger: Enlarge | None = None,
+        larger: Callable[[Image.Image, Size], Image.Image] | None = None,
     ) -> None:
         self.host = host
         self.sampling = sampling

@@ -12,7 +12,7 @@ from typing import Any, Protocol
 
 import numpy as np
 import torch
-from PIL import Image
+from PIL import Image, ImageFilter
 from torch import Tensor
 from torch.nn.functional import interpolate
 
@@ -98,7 +98,7 @@ class Studio(Protocol):
         ...
 
     def enlarge(self, image: Image.Image, size: Size, /) -> Image.Image:
-        """Return `image` at `size` (height, width) without diffusion; see `methods.base.Enlarge`."""
+        """Return `image` at `size` (height, width) without diffusion: by the chosen network, or by Lanczos."""
         ...
 
     def run(self, stage: Stage) -> Run:
@@ -116,12 +116,17 @@ def enlarge(studio: Studio, method: Method, source: Source, *, size: Size) -> En
     report, steps = GuideReport(), 0
     for number, (stage, run) in enumerate(zip(stages, runs, strict=True)):
         if run is None:
-            source = Source([method.enlarge(image, stage, studio.enlarge) for image in _images(studio, source)])
+            larger = [studio.enlarge(image, stage.size) for image in _images(studio, source)]
+            source = Source([_sharpened(image, stage.sharpen) for image in larger])
             continue
         steered = method.begin(stage, _pictures(studio, source, stage, number=number, steps=run.steps))
         source = Source(latent=steered.finish(run.sample(steered)))
         report, steps = report.plus(steered.ran()), steps + run.steps
     return Enlarged(source, report, steps)
+
+
+def _sharpened(image: Image.Image, percent: int) -> Image.Image:
+    return image.filter(ImageFilter.UnsharpMask(radius=2, percent=percent, threshold=0)) if percent else image
 
 
 def _pictures(studio: Studio, source: Source, stage: Stage, *, number: int, steps: int) -> Pictures:

@@ -50,7 +50,7 @@ ALLOWED: dict[str, set[str]] = {
     "options": {"fam_ext.options", "fam_ext.core.config", "fam_ext.methods.catalog"},
     "core": {"torch", "fam_ext.core", "fam_ext.options.field"},
     "core/config.py": {"fam_ext.options.field"},
-    "methods": {"torch", "PIL", "fam_ext.methods", "fam_ext.core", "fam_ext.options.field"},
+    "methods": {"torch", "fam_ext.methods", "fam_ext.core", "fam_ext.options.field"},
     "methods/catalog.py": {"fam_ext.methods.capabilities"},
     "methods/capabilities.py": set(),
     "samplers": {"torch", "fam_ext.samplers", "fam_ext.core", "fam_ext.options.field"},

@@ -212,6 +212,27 @@ def test_one_table_says_how_a_reference_is_made():
             assert torch.allclose(host.steered.pictures.target, host.encode(resized), atol=1e-6)
 
 
+def test_a_stage_of_pixels_is_enlarged_by_the_host_and_sharpened():
+    class Pixels(Method):
+        def stages(self, size, native):
+            return [Stage(size, pixels=True, sharpen=self.percent)]
+
+    def made(percent):
+        method = Pixels(FamConfig())
+        method.percent = percent
+        studio = hires._Studio(Small(), hires.Sampling(), tile=None, low_memory=False, callbacks=hires.Callbacks())
+        (image,) = recipe.enlarge(studio, method, recipe.Source([edge]), size=SIZE).made.images
+        return image
+
+    edge = Image.new("RGB", (64, 64), (100, 100, 100))
+    edge.paste((150, 150, 150), (32, 0, 64, 64))
+    soft, sharp = made(0), made(100)
+    assert soft.size == sharp.size == (96, 128)
+    assert soft.getpixel((5, 60)) == sharp.getpixel((5, 60)) == (100, 100, 100)
+    (low, high), (lower, higher) = soft.getextrema()[0], sharp.getextrema()[0]
+    assert lower < low - 3 and higher > high + 3, "an edge has more contrast"
+
+
 def test_a_picture_serves_a_whole_batch():
     class Batch(hires._Studio):
         def noise(self, size, stage):

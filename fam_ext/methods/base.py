@@ -9,7 +9,7 @@ from __future__ import annotations
 from collections.abc import Callable, Collection, Mapping, Sequence
 from dataclasses import dataclass
 from functools import cached_property
-from typing import TYPE_CHECKING, Any, Protocol
+from typing import Any, Protocol
 
 from torch import Tensor
 
@@ -17,9 +17,6 @@ from fam_ext.core.config import FamConfig
 from fam_ext.core.guide import GuideReport, NativeRecord
 from fam_ext.core.schedule import NoiseLevel, Size, clamped_rho
 from fam_ext.errors import ConfigError
-
-if TYPE_CHECKING:
-    from PIL import Image
 
 OFF, NATIVE, TARGET = "off", "native", "target"
 """Phases of a model call: hooks in the network asleep; a native call whose output nobody reads, which the host may cut
@@ -37,7 +34,9 @@ class Stage:
     upsample: str | None = "auto"
     """How the picture before it becomes the reference (FamConfig.upsample); None: no reference, from pure noise."""
     pixels: bool = False
-    """No sampling: `Method.enlarge` makes the picture."""
+    """No sampling: the host enlarges the picture by its own way."""
+    sharpen: int = 0
+    """Percent by which a stage of pixels then sharpens, over 2 px (an unsharp mask)."""
 
 
 @dataclass(frozen=True)
@@ -138,14 +137,6 @@ class Watch(Protocol):
 
     def __call__(self, site: str, q: Tensor, k: Tensor, *, size: Size, scale: float | None, phase: str) -> None:
         """Note queries (rows, heads, H*W, d) on grid `size` and keys (rows, heads, tokens, d) at `site`."""
-        ...
-
-
-class Enlarge(Protocol):
-    """How a host enlarges without diffusion: by the super-resolution network that the user chose, or by Lanczos."""
-
-    def __call__(self, image: Image.Image, size: Size, /) -> Image.Image:
-        """Return `image` at `size` (height, width) in pixels."""
         ...
 
 
@@ -254,7 +245,3 @@ class Method:
     def begin(self, stage: Stage, pictures: Pictures) -> Pass:
         """Return the pass of `stage`. Raises `ConfigError` where it cannot be."""
         return Pass(pictures)
-
-    def enlarge(self, image: Image.Image, stage: Stage, larger: Enlarge) -> Image.Image:
-        """Return the picture of a stage of pixels only; `larger` is the host's own way."""
-        return larger(image, stage.size)

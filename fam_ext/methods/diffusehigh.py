@@ -4,7 +4,6 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 from functools import lru_cache
-from typing import TYPE_CHECKING
 
 import torch
 from torch import Tensor
@@ -13,11 +12,8 @@ from torch.nn.functional import conv2d, conv_transpose2d, pad
 from fam_ext.core.config import FamConfig
 from fam_ext.core.schedule import NoiseLevel, Size
 from fam_ext.errors import ConfigError
-from fam_ext.methods.base import Call, Condition, Enlarge, Method, Pass, Pictures, Stage
+from fam_ext.methods.base import Call, Condition, Method, Pass, Pictures, Stage
 from fam_ext.methods.demofusion import phases
-
-if TYPE_CHECKING:
-    from PIL import Image
 
 DB4 = (
     *(0.2303778133, 0.7148465706, 0.6308807679, -0.0279837694),
@@ -49,13 +45,11 @@ class DiffuseHigh(Method):
             stage
             for each in phases(size, native)
             # of equal sizes the filter changes nothing
-            for stage in (Stage(each, pixels=True), Stage(each, start=self.start, upsample="pixel_bicubic"))
+            for stage in (
+                Stage(each, pixels=True, sharpen=self.sharpness),
+                Stage(each, start=self.start, upsample="pixel_bicubic"),
+            )
         ]
-
-    def enlarge(self, image: Image.Image, stage: Stage, larger: Enlarge) -> Image.Image:
-        from PIL import ImageFilter
-
-        return larger(image, stage.size).filter(ImageFilter.UnsharpMask(radius=2, percent=self.sharpness, threshold=0))
 
     def begin(self, stage: Stage, pictures: Pictures) -> Pass:
         return DiffuseHighPass(pictures, self.until)

@@ -3,16 +3,12 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
-from typing import TYPE_CHECKING
 
 from torch import Tensor
 
 from fam_ext.core.guide import GuideReport
 from fam_ext.core.schedule import NoiseLevel, Size
-from fam_ext.methods.base import OFF, TARGET, Call, Condition, Enlarge, Method, Pass, Patch, Pictures, Stage
-
-if TYPE_CHECKING:
-    from PIL import Image
+from fam_ext.methods.base import OFF, TARGET, Call, Condition, Method, Pass, Patch, Pictures, Stage
 
 
 class Together(Method):
@@ -33,9 +29,6 @@ class Together(Method):
 
     def begin(self, stage: Stage, pictures: Pictures) -> Pass:
         return TogetherPass(self.first.begin(stage, pictures), self.second.begin(stage, pictures))
-
-    def enlarge(self, image: Image.Image, stage: Stage, larger: Enlarge) -> Image.Image:
-        return self.first.enlarge(image, stage, larger)
 
 
 class TogetherPass(Pass):

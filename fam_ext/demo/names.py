@@ -14,6 +14,8 @@ from pathlib import Path
 FILE = Path(__file__).with_name("names.json")
 ALIKE = 0.7
 """How alike two spellings are that may be meant for one another, 0 to 1."""
+LONGER = 0.25
+"""By how much of the longer one two such spellings may differ in length: "red" is not meant for "bread"."""
 SMALL_WORDS = frozenset({"the", "and", "with", "emoji", "photo", "picture", "ground", "plain"})
 
 
@@ -65,23 +67,29 @@ def names_in(path: Path) -> Names:
 
 def note_on(prompt: str) -> str | None:
     """Return a sentence when the shipped model was not taught what `prompt` asks for, with the nearest names."""
-    said, near = f"{prompt!r} names nothing that the embedded model was taught to draw", names().near(prompt)
+    near = names().near(prompt)
+    said = f"{prompt!r} names nothing that the embedded model was taught to draw, so expect no likeness"
     if near is None:
         strange, near = names().strange(prompt)
         if not strange:
             return None
-        said = f"{prompt!r} has {', '.join(strange)}, which the embedded model was not taught"
+        said = f"{prompt!r} has {', '.join(strange)}, which the embedded model was not taught, so it may not show"
     hint = f"; near: {', '.join(near)}" if near else ""
-    return f'{said}, so expect no likeness{hint}; `fam-hires demo names` lists all; write "{names().form}"'
+    return f'{said}{hint}; `fam-hires demo names` lists all; write "{names().form}"'
 
 
 def _alike(told: list[str], known: list[str], count: int) -> list[str]:
     """Return those of `known` that are spelled like one or two words of `told`, the nearest first, at most `count`."""
     scores: dict[str, float] = {}
     for part in [*told, *(f"{one} {other}" for one, other in itertools.pairwise(told))]:
-        for name in difflib.get_close_matches(part, known, n=count, cutoff=ALIKE):
+        likely = [name for name in known if part in name.split() or _of_one_length(name, part)]
+        for name in difflib.get_close_matches(part, likely, n=count, cutoff=ALIKE):
             scores[name] = max(scores.get(name, 0.0), difflib.SequenceMatcher(None, name, part).ratio())
     return sorted(scores, key=lambda name: (-scores[name], name))[:count]
+
+
+def _of_one_length(name: str, part: str) -> bool:
+    return abs(len(name) - len(part)) <= LONGER * max(len(name), len(part))
 
 
 def _telling(words: list[str]) -> list[str]:

@@ -16,7 +16,7 @@ from .test_scenes import shapes
 
 __all__ = ["shapes"]
 
-TAUGHT = Names("a NAME", ("names",), {"names": ("teapot", "red apple", "castle", "cat"), "grounds": ("navy",)})
+TAUGHT = Names("a NAME", ("names",), {"names": ("teapot", "red apple", "castle", "cat", "bread"), "grounds": ("navy",)})
 
 
 @pytest.mark.parametrize("prompt", ["a teapot", "A Castle on a hill, emoji", "(red apple:1.2)", "cat"])
@@ -32,6 +32,8 @@ def test_a_name_is_found_anywhere_in_a_prompt(prompt: str) -> None:
         ("castels", ["castle"]),
         ("the sea", []),
         ("navy", []),
+        ("red", []),  # too short to be meant for bread
+        ("an apple", ["red apple"]),
         ("concatenation", []),  # a cat is in it, but is no word of it
         ("", []),
     ],
@@ -97,12 +99,12 @@ def test_what_a_model_of_materials_was_taught_has_no_note(materials: Names, prom
             "a knitted tepot",
             "names nothing that the embedded model was taught to draw, so expect no likeness; near: teapot;",
         ),
-        ("a knited owl", "has knited, which the embedded model was not taught, so expect no likeness; near: knitted"),
+        ("a knited owl", "has knited, which the embedded model was not taught, so it may not show; near: knitted"),
         (
             "an owl on a gren ground",
-            "has gren, which the embedded model was not taught, so expect no likeness; near: green",
+            "has gren, which the embedded model was not taught, so it may not show; near: green",
         ),
-        ("a marzipan owl", "has marzipan, which the embedded model was not taught, so expect no likeness; `fam-hires"),
+        ("a marzipan owl", "has marzipan, which the embedded model was not taught, so it may not show; `fam-hires"),
         ("navy", "names nothing that the embedded model was taught to draw, so expect no likeness; `fam-hires demo"),
     ],
 )

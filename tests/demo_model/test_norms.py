@@ -43,6 +43,31 @@ def both(vae: Any, values: Tensor) -> tuple[Tensor, Tensor]:
 
 
 @torch.no_grad()
+def test_only_the_half_that_was_trained_is_judged(vae: Any, monkeypatch: pytest.MonkeyPatch) -> None:
+    """The encoder was judged when it was made; one that fp16 holds badly must not keep a new decoder from its file."""
+    freed = norms.free(vae, pictures(2))
+    coded = norms._coded
+
+    def other_latents(vae: Any, picture: Tensor) -> tuple[Tensor, Tensor]:
+        latent, _ = coded(vae, picture)
+        latent = latent + latent.std()
+        return latent, vae.decode(latent).sample
+
+    monkeypatch.setattr(norms, "_coded", other_latents)
+    with pytest.raises(SystemExit, match="another latent"):
+        norms.bound(freed, pictures(3))
+    norms.bound(freed, pictures(3), decoder_only=True)
+
+    def other_pictures(vae: Any, picture: Tensor) -> tuple[Tensor, Tensor]:
+        latent, decoded = coded(vae, picture)
+        return latent, decoded + decoded.std()
+
+    monkeypatch.setattr(norms, "_coded", other_pictures)
+    with pytest.raises(SystemExit, match="another picture"):
+        norms.bound(freed, pictures(3), decoder_only=True)
+
+
+@torch.no_grad()
 def test_the_bound_vae_does_what_the_freed_one_does(vae: Any) -> None:
     freed = norms.free(vae, pictures(2))
     plain = norms.bound(freed, pictures(3))

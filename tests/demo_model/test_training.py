@@ -7,6 +7,7 @@ from itertools import pairwise
 from pathlib import Path
 from typing import Any
 
+import numpy as np
 import pytest
 import torch
 from safetensors.torch import load_file
@@ -419,3 +420,18 @@ def test_small_weights_take_half_the_room_and_are_nearly_as_they_were(tmp_path: 
     assert (error <= 0.005 * state["wide.weight"].abs().amax(dim=(1, 2, 3))).all()
     torch.testing.assert_close(again["bias"], state["bias"], atol=1e-3, rtol=1e-3)
     assert (again["empty"] == 0).all()
+
+
+def test_a_cache_grows_where_more_rounds_are_asked_for(tmp_path: Path) -> None:
+    """One process asked for one round before; a later one that asks for two must find room for them."""
+    from training import memmap
+
+    path = tmp_path / "latents.npy"
+    memmap(path, (3, 2), np.float16)[:] = 7
+    longer = memmap(path, (5, 2), np.float16)
+    longer[4] = 9
+    longer.flush()
+    assert np.load(path).tolist() == [[7, 7], [7, 7], [7, 7], [0, 0], [9, 9]]
+    assert memmap(path, (3, 2), np.float16).shape == (5, 2)
+    with pytest.raises(SystemExit, match=r"latents\.npy holds float16 of \(2,\), not of \(4,\); remove it"):
+        memmap(path, (5, 4), np.float16)

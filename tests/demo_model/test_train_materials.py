@@ -32,20 +32,32 @@ def toy_start(folder: Path) -> Path:
     return folder
 
 
-def test_the_unet_learns_half_its_time_at_half_the_size(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_the_unet_learns_at_half_the_size_first_and_sees_larger_pictures_then(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
     said: list[Any] = []
     monkeypatch.setattr(train_materials.unet, "train", said.append)
-    for more in ([], ["--steps", "1"]):
-        options = train_materials.parse(["--work", str(tmp_path), "--size", "512", "--scale", "0.5", *more])
-        making = train_materials.Making(options, "cpu")
-        making.unet()
-        making._unet("close", start="start", out="out")
-    assert [each.stages for each in said] == [
-        [(256, 60.0), (512, 60.0)],
-        [(512, 22.5)],
-        [(512, 120.0)],  # a trial of so many steps draws at the whole size
-        [(512, 22.5)],
+    words = ["--work", str(tmp_path), "--size", "512", "--scale", "0.1", "--processes", "1"]
+    making = train_materials.Making(train_materials.parse(words), "cpu")
+    making.half()
+    making.whole()
+    assert [(each.stages, each.close, each.start.name, each.out.name) for each in said] == [
+        ([(256, 5.5)], 0, "taught", "halfway"),
+        ([(512, 12.0)], 0.17, "halfway", "model"),
     ]
+    for settings in train_materials.SETTINGS.values():
+        assert train_materials.unet.parse([*settings["whole"], "--close", train_materials.CLOSE]).close
+
+
+@pytest.mark.parametrize("stage", ["latents", "half"])
+def test_a_process_that_fails_ends_the_stage(stage: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    for name in ("LATENTS", "UNET"):
+        monkeypatch.setattr(train_materials, name, tmp_path / "failing.py")
+    (tmp_path / "failing.py").write_text("import sys; sys.exit('--part' not in sys.argv or sys.argv[-1] == '0/2')")
+    words = ["--work", str(tmp_path), "--processes", "2"]
+    making = train_materials.Making(train_materials.parse(words), "cpu")
+    with pytest.raises(SystemExit, match=r"(latents|unet)\.py failed, as it says above"):
+        train_materials.STAGES[stage](making)
 
 
 @pytest.mark.slow
@@ -64,23 +76,25 @@ def test_one_command_makes_all_of_it_and_goes_on(shapes: Path) -> None:
         "128",
         "--variants",
         "1",
+        "--processes",  # others would not know the toy's two things
+        "1",
     ]
     last = ["--close-count", "2", "--vae-settings", "--crop", "32"]
-    model = train_materials.make(train_materials.parse([*tiny, "--skip", "close", "judge", *last]))
-    config = json.loads((model / "unet" / "config.json").read_text())
-    assert config["sample_size"] == 16 and config["down_block_types"][-1] == "DownBlock2D"
+    train_materials.make(train_materials.parse([*tiny, "--skip", "whole", "judge", *last]))
     folder = shapes / "materials"
     before = {path.name: path.stat().st_mtime_ns for path in folder.iterdir()}
-    assert train_materials.make(train_materials.parse([*tiny, *last])) == model
+    model = train_materials.make(train_materials.parse([*tiny, *last]))
+    config = json.loads((model / "unet" / "config.json").read_text())
+    assert config["sample_size"] == 16 and config["down_block_types"][-1] == "DownBlock2D"
     after = {path.name: path.stat().st_mtime_ns for path in folder.iterdir()}
-    assert all(after[name] == before[name] for name in ("vae.done", "latents.done", "text.done", "unet.done"))
-    assert {"close.done", "judge.done"} <= after.keys() - before.keys()
+    assert all(after[name] == before[name] for name in ("vae.done", "latents.done", "text.done", "half.done"))
+    assert {"whole.done", "judge.done"} <= after.keys() - before.keys()
 
     options = ["--work", str(shapes), "--model", str(model), "--judge", str(folder / "judge"), "--steps", "2"]
     few = ["--count", "2", "--unseen", "1", "--hires", "2", "--methods", "fam-c0.5"]
     table = evaluate_materials.Evaluation(evaluate_materials.parse([*options, *few])).run()
     assert "2x fam-c0.5: texture period" in table and "2x resize: crop FD" in table and "nan" not in table
     # what was asked for anew runs anew, and all that follows
-    train_materials.make(train_materials.parse([*tiny, "--again", "close", *last]))
+    train_materials.make(train_materials.parse([*tiny, "--again", "whole", *last]))
     again = {path.name: path.stat().st_mtime_ns for path in folder.iterdir()}
-    assert again["unet.done"] == after["unet.done"] and again["close.done"] != after["close.done"]
+    assert again["half.done"] == after["half.done"] and again["whole.done"] != after["whole.done"]

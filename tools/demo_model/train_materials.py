@@ -3,21 +3,25 @@
 The stages run one after the other, and each leaves a state that can be looked at:
 
 vae      the decoder of next/vae trained on, on pieces of scenes; its encoder stays, and with it every latent
-latents  every trained pair rendered and encoded, in rounds
+latents  every trained pair rendered and encoded, in rounds, at half the native size, at it and at twice it
 text     the attention moved (layout.py), then the text encoder alone
-unet     UNet and text encoder, at half the size first; --out holds a model that draws from here on
-close    the same with windows of renders at twice the size, so that 2x shows edges and textures as they are
+half     UNet and text encoder at half the size: four times the pictures, and a texture has the same period in pixels
+whole    the UNet at the native size, with windows of renders at twice the size, so that 2x shows textures as they are
 judge    the classifier of things and materials that measures all the rest
 
 A stage that is done is left out at the next start; `--again STAGE` and what follows it run anew. The times in TIMES are
-for one H100, and for one core of a CPU with AMX; `--scale 0.1` takes a tenth of each.
+for one H100, and for two cores of a CPU with AMX; `--scale 0.1` takes a tenth of each. Without a GPU latents and UNet
+are made by as many processes as there are cores: two take nearly twice the pictures of one with two threads.
 """
 
 from __future__ import annotations
 
 import argparse
 import logging
+import os
 import shutil
+import subprocess
+import sys
 import time
 from collections.abc import Callable
 from pathlib import Path
@@ -38,25 +42,30 @@ from fam_ext.demo.export import EMBEDDED_MODEL
 
 logger = logging.getLogger(__name__)
 
-TIMES = {"cuda": {"vae": 2.0, "text": 0.8, "unet": 4.0, "close": 0.8, "judge": 0.8},
-         "cpu": {"vae": 45.0, "text": 20.0, "unet": 240.0, "close": 45.0, "judge": 40.0}}  # fmt: skip
-"""Minutes of training in each stage; latents, starts and writing come on top, about 2 on an H100's machine."""
+TIMES = {"cuda": {"vae": 2.0, "text": 0.8, "half": 2.0, "whole": 2.8, "judge": 0.8},
+         "cpu": {"vae": 25.0, "text": 8.0, "half": 55.0, "whole": 120.0, "judge": 40.0}}  # fmt: skip
+"""Minutes of training in each stage; latents, starts and writing come on top, about 2 on an H100's machine, 25 on two
+cores."""
 SETTINGS: dict[str, dict[str, list[str]]] = {
     "cuda": {
         "vae": ["--crop", "192", "--batch", "24", "--rate", "1e-3", "--average", "0.998"],
         "text": ["--batch", "96"],
-        "unet": ["--batch", "64", "--rate", "1e-3", "--lessons", "32", "--average", "0.998"],
-        "close": ["--batch", "64", "--rate", "5e-4", "--close", "0.375", "--average", "0.998"],
+        "half": ["--batch", "64", "--rate", "1e-3", "--average", "0.998", "--lessons", "32", "--text", "0.05"],
+        "whole": ["--batch", "64", "--rate", "5e-4", "--average", "0.998", "--text", "0"],
         "judge": ["--batch", "96"],
     },
     "cpu": {
         "vae": ["--crop", "128", "--batch", "4", "--rate", "2.5e-4", "--average", "0.995"],
-        "text": ["--batch", "24"],
-        "unet": ["--batch", "8", "--rate", "5e-4", "--lessons", "8", "--average", "0.995"],
-        "close": ["--batch", "8", "--rate", "3e-4", "--close", "0.375", "--average", "0.99"],
+        "text": ["--batch", "32"],
+        "half": ["--batch", "12", "--rate", "8e-4", "--average", "0.995", "--lessons", "8", "--text", "0.05"],
+        "whole": ["--batch", "6", "--rate", "5e-4", "--average", "0.995", "--text", "0"],
         "judge": ["--batch", "32"],
     },
 }
+CLOSE = "0.17"
+"""The share of the whole stage's draws that are windows of renders at twice the size: one of six."""
+LATENTS, UNET = (Path(__file__).with_name(name) for name in ("latents.py", "unet.py"))
+ONE_THREAD = {**os.environ, "OMP_NUM_THREADS": "1"}
 NEXT = Path(__file__).with_name("next")
 """What the last session left to go on from."""
 VARIANTS = {"cuda": 4, "cpu": 2}
@@ -96,40 +105,49 @@ class Making:
     def latents(self) -> None:
         size = self.options.size
         for side in (size // 2, size):
-            latents.main([*self.common, *self.rounds, "--vae", self.at("vae"), "--size", str(side)])
-        few = ["--variants", "1", "--count", str(self.options.close_count)]
-        latents.main([*self.common, *few, "--vae", self.at("vae"), "--size", str(2 * size)])
+            self._encode(*self.rounds, "--size", str(side))
+        self._encode("--variants", "1", "--count", str(self.options.close_count), "--size", str(2 * size))
+
+    def _encode(self, *arguments: str) -> None:
+        words = [*self.common, "--vae", self.at("vae"), *arguments]
+        count = self.options.processes
+        if count == 1:
+            latents.main(words)
+            return
+        parts = [[sys.executable, str(LATENTS), *words, "--part", f"{part}/{count}"] for part in range(count)]
+        running = [subprocess.Popen(command, env=ONE_THREAD) for command in parts]
+        if any([process.wait() for process in running]):  # all of them, before one is answered for
+            raise SystemExit("latents.py failed, as it says above; the same command goes on")
 
     def text(self) -> None:
         if not (self.folder / "moved").is_dir():
             layout.main([str(self.options.start), self.at("moved"), "--vae", self.at("vae")])
         places = ["--start", self.at("moved"), "--out", self.at("taught"), "--state", self.at("text.pt")]
-        text.teach(
-            text.parse(
-                [*self.trained("text"), "--scenes", "--keep", *self.rounds, *places, "--size", str(self.options.size)]
-            )
-        )
+        half = ["--size", str(self.options.size // 2)]  # encoded first, and its cells are those of the native size
+        text.teach(text.parse([*self.trained("text"), "--scenes", "--keep", *self.rounds, *places, *half]))
 
-    def unet(self) -> None:
-        self._unet("unet", start=self.at("taught"), out=self.at("model"))
+    def half(self) -> None:
+        self._unet("half", self.options.size // 2, *self.rounds, start="taught", out="halfway")
 
-    def close(self) -> None:
-        self._unet("close", start=self.at("model"), out=self.at("closer"))
-        shutil.rmtree(self.folder / "model")
-        (self.folder / "closer").rename(self.folder / "model")
+    def whole(self) -> None:
+        how = ["--close", CLOSE, "--encoded", *self.rounds]
+        self._unet("whole", self.options.size, *how, start="halfway", out="model")
 
-    def _unet(self, stage: str, *, start: str, out: str) -> None:
+    def _unet(self, stage: str, size: int, *more: str, start: str, out: str) -> None:
         arguments = self.trained(stage)
         place = arguments.index("--minutes")
-        minutes = arguments[place + 1]
-        stages = [f"{self.options.size}:{minutes}"]
-        if stage == "unet" and self.options.steps is None:
-            # four times the pictures a second, and a texture has the same period in pixels
-            stages = [f"{side}:{float(minutes) / 2:g}" for side in (self.options.size // 2, self.options.size)]
-        arguments[place : place + 2] = ["--stages", *stages]
-        how = ["--scenes", "--text", "0.05", "--noise-spread", "0.15", "--high-noise", "1.2", *self.rounds]
-        places = ["--start", start, "--cells", self.at("text.pt"), "--out", out, "--state", self.at(f"{stage}.pt")]
-        unet.train(unet.parse([*arguments, *how, *places]))
+        arguments[place : place + 2] = ["--stages", f"{size}:{arguments[place + 1]}"]
+        how = ["--scenes", "--noise-spread", "0.15", "--high-noise", "1.2"]
+        places = ["--start", self.at(start), "--cells", self.at("text.pt")]
+        places += ["--out", self.at(out), "--state", self.at(f"{stage}.pt")]
+        arguments = [*arguments, *how, *more, *places]
+        if self.options.processes == 1:
+            unet.train(unet.parse(arguments))
+            return
+        processes = ["--standalone", "--nproc_per_node", str(self.options.processes)]
+        command = [sys.executable, "-m", "torch.distributed.run", *processes, "--", str(UNET), *arguments]
+        if subprocess.run(command, env=ONE_THREAD, check=False).returncode:
+            raise SystemExit("unet.py failed, as it says above; the same command goes on")
 
     def judge(self) -> None:
         sizes = ["--size", str(self.options.size)]
@@ -140,8 +158,8 @@ STAGES: dict[str, Callable[[Making], None]] = {
     "vae": Making.vae,
     "latents": Making.latents,
     "text": Making.text,
-    "unet": Making.unet,
-    "close": Making.close,
+    "half": Making.half,
+    "whole": Making.whole,
     "judge": Making.judge,
 }
 
@@ -150,7 +168,10 @@ def make(options: argparse.Namespace) -> Path:
     """Run the stages that are not done yet; return the model's folder."""
     if not (options.work / "fluent").is_dir():
         data.fetch(options.work)
-    making = Making(options, pick_device().type)
+    device = pick_device().type
+    if options.processes is None:
+        options.processes = 1 if device == "cuda" else os.cpu_count() or 1
+    making = Making(options, device)
     making.folder.mkdir(parents=True, exist_ok=True)
     torch.backends.cudnn.benchmark = True
     names = list(STAGES)
@@ -181,9 +202,10 @@ def parse(arguments: list[str] | None = None) -> argparse.Namespace:
     parser.add_argument("--steps", type=int, help="stop each training after so many steps, to try it")
     parser.add_argument("--again", choices=list(STAGES), help="run this stage and what follows it anew")
     parser.add_argument("--skip", nargs="+", choices=list(STAGES), default=[], help="stages to leave out")
+    parser.add_argument("--processes", type=int, help="without a GPU, one a core unless told")
     parser.add_argument("--variants", type=int, help=f"rounds of every pair; {VARIANTS['cuda']} with a GPU, else 2")
     parser.add_argument("--size", type=int, default=512, help="native side in px")
-    parser.add_argument("--close-count", type=int, default=200, help="renders at twice the size for the close stage")
+    parser.add_argument("--close-count", type=int, default=200, help="renders at twice the size, for their windows")
     parser.add_argument("--vae-settings", nargs=argparse.REMAINDER, default=[], help="last: more arguments for vae.py")
     return parser.parse_args(arguments)
 

@@ -41,7 +41,7 @@ def write(out: Path, prompts: Path, *, sizes: list[int], count: int, seed: int, 
 
 def read_samples(path: Path = SAMPLES) -> list[tuple[str, str, int]]:
     """Return the file name without ending, the prompt and the seed of each sample: as the WebUI names its pictures with
-    the pattern [seed]-[prompt]. Raises `UsageError` for a line without a seed."""
+    the pattern [seed]-[prompt_spaces]. Raises `UsageError` for a line without a seed."""
     found: list[tuple[str, str, int]] = []
     for number, line in enumerate(read_prompts(path)):
         seed, _, prompt = line.partition(" ")

@@ -7,7 +7,7 @@ latents  every trained pair rendered and encoded, in rounds
 text     the attention moved (layout.py), then the text encoder alone
 unet     UNet and text encoder, at half the size first; --out holds a model that draws from here on
 close    the same with windows of renders at twice the size, so that 2x shows edges and textures as they are
-judge    the classifier of things and materials that measures all the rest
+judge    demo-net, which measures all the rest, trained on from the shipped one
 
 A stage that is done is left out at the next start; `--again STAGE` and what follows it run anew. The times in TIMES are
 for one H100, and for one core of a CPU with AMX; `--scale 0.1` takes a tenth of each.

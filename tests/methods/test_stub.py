@@ -9,23 +9,26 @@ import pytest
 from PIL import Image
 
 STUB = '''
-"""A method of a test: two stages, the second in pixels alone."""
-from PIL import ImageOps
-from fam_ext.methods.base import Method, Stage
+"""A method of a test: two stages, the second in pixels alone; what the first makes is mirrored."""
+from fam_ext.methods.base import Method, Pass, Stage
 
-class Negative(Method):
+class Mirrored(Pass):
+    def finish(self, latent):
+        return latent.flip(-1)
+
+class Mirror(Method):
     def stages(self, size, native):
         return [Stage((size[0] // 16 * 8, size[1] // 16 * 8), start=0.3), Stage(size, pixels=True)]
 
-    def enlarge(self, image, stage, larger):
-        return ImageOps.invert(image.resize((stage.size[1], stage.size[0])))
+    def begin(self, stage, pictures):
+        return Mirrored(pictures)
 '''
 RUN = """
 import sys
 from fam_ext.methods import catalog
 from fam_ext.methods.capabilities import PIXELS, STAGES
-catalog.METHODS["negative"] = catalog.Entry(
-    "negative", "a negative", "stub_method:Negative", frozenset((STAGES, PIXELS)), ("start",)
+catalog.METHODS["mirror"] = catalog.Entry(
+    "mirror", "a mirror image", "stub_method:Mirror", frozenset((STAGES, PIXELS)), ("start",)
 )
 """
 CLI = "from fam_ext.cli import main\nsys.argv[0] = 'fam-hires'\nmain()\n"
@@ -37,8 +40,8 @@ from fam_ext.options.presets import PresetStore
 from fam_ext.options.table import json_schema
 from fam_ext.options.resolve import options_at
 store = PresetStore(Path("presets"))
-job = resolve.job({"input": "in", "output": "out", "method": "negative"}, preset_of=store.get)
-dials, enabled, method = resolve.script({"method": "negative"}, preset_of=store.get)
+job = resolve.job({"input": "in", "output": "out", "method": "mirror"}, preset_of=store.get)
+dials, enabled, method = resolve.script({"method": "mirror"}, preset_of=store.get)
 print(json.dumps([job.picture.fixed["method"], method, json_schema(options_at("api"))["properties"]["method"]["enum"]]))
 """
 
@@ -61,17 +64,20 @@ def run(folder, program, *arguments):
 
 def test_words_of_the_api_and_the_script_may_name_it(tmp_path):
     chosen, scripted, choices = json.loads(run(tmp_path, API))
-    assert chosen == scripted == "negative" and choices[-1] == "negative"
+    assert chosen == scripted == "mirror" and choices[-1] == "mirror"
 
 
 @pytest.mark.slow
 def test_the_command_line_runs_it_and_the_file_says_so(tmp_path):
     (tmp_path / "in").mkdir()
-    Image.new("RGB", (64, 64), (250, 250, 250)).save(tmp_path / "in" / "white.png")
-    words = ["upscale", "in", "-o", "out", "--method", "negative", "--scale", "2", "--steps", "3", "--prompt", "snow"]
+    half = Image.new("RGB", (64, 64), (250, 250, 250))
+    half.paste((10, 10, 10), (32, 0, 64, 64))
+    half.save(tmp_path / "in" / "half.png")
+    words = ["upscale", "in", "-o", "out", "--method", "mirror", "--scale", "2", "--steps", "3", "--prompt", "snow"]
     run(tmp_path, CLI, *words)
     (made,) = (tmp_path / "out").glob("*.png")
     with Image.open(made) as picture:
         assert picture.size == (128, 128)
-        assert "FAM method: negative" in picture.info["parameters"]
-        assert picture.convert("L").resize((1, 1)).getpixel((0, 0)) < 100
+        assert "FAM method: mirror" in picture.info["parameters"]
+        left, right = (picture.convert("L").resize((2, 1)).getpixel((x, 0)) for x in (0, 1))
+        assert right > left + 60  # the input's left is the lighter one

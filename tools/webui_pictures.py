@@ -64,12 +64,10 @@ def draw_samples(server: Server) -> list[Path]:
     pattern = {"samples_filename_pattern": "[seed]-[prompt_spaces]", "save_to_dirs": False}
     ways = zip(read_samples(), cycle(SAMPLERS), cycle(FORMATS), cycle(NEGATIVE), strict=False)
     for (name, prompt, seed), (sampler, schedule), ending, negative in ways:
-        status, answer = server.ask("/sdapi/v1/options", {**pattern, "samples_format": ending})
-        assert status == 200, answer
+        _ask(server, "options", {**pattern, "samples_format": ending})
         words = {"prompt": prompt, "negative_prompt": negative, "sampler_name": sampler, "scheduler": schedule}
         numbers = {"seed": seed, "steps": STEPS, "cfg_scale": GUIDANCE, "width": SIDE, "height": SIDE}
-        status, answer = server.ask("/sdapi/v1/txt2img", {**words, **numbers, "save_images": True})
-        assert status == 200, answer
+        _ask(server, "txt2img", {**words, **numbers, "save_images": True})
         print(name)
     drawn = sorted((server.data / "outputs" / "txt2img-images").iterdir())
     wrong = {path.stem for path in drawn} ^ {name for name, _, _ in read_samples()}
@@ -78,6 +76,12 @@ def draw_samples(server: Server) -> list[Path]:
     for path in samples().iterdir():
         path.unlink()
     return [Path(shutil.copy(path, samples())) for path in drawn]
+
+
+def _ask(server: Server, what: str, body: dict[str, object]) -> None:
+    status, answer = server.ask(f"/sdapi/v1/{what}", body)
+    if status != 200:
+        raise SystemExit(f"the WebUI refuses {what} {body}: {answer}")
 
 
 def draw_page(server: Server, browser: object, out: Path) -> None:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import contextlib
 import logging
 import os
 import signal
@@ -56,8 +57,8 @@ def _say_version(wanted: bool) -> None:
 def _root(
     version: Annotated[
         bool,
-        # eager: it stands alone, where typer else wants a command
-        typer.Option("--version", help="Print the version and exit.", callback=_say_version, is_eager=True),
+        # by a callback, which comes before typer wants a command
+        typer.Option("--version", help="Print the version and exit.", callback=_say_version),
     ] = False,
     verbose: Annotated[bool, typer.Option("--verbose", "-v", help="Log what the parts do.")] = False,
 ) -> None:
@@ -98,10 +99,13 @@ def main(arguments: Sequence[str] | None = None) -> None:
 def program() -> None:
     """`main` as a process of its own. A signal that comes when all is said ends it with the code it has anyway: left to
     the system, SIGTERM would call a finished batch killed, and Ctrl-C print a traceback."""
-    code: str | int | None = INTERRUPTED_EXIT
+    code = INTERRUPTED_EXIT
 
     def leave(_number: int, _frame: object) -> None:
-        os._exit(code if isinstance(code, int) else 0)
+        for stream in (sys.stdout, sys.stderr):
+            with contextlib.suppress(OSError, RuntimeError):  # nobody reads, or the signal came while it was flushed
+                stream.flush()
+        os._exit(code)
 
     for number in (signal.SIGINT, signal.SIGTERM):
         signal.signal(number, leave)
@@ -109,7 +113,7 @@ def program() -> None:
         main()
         code = 0
     except SystemExit as ended:
-        code = ended.code or 0
+        code = ended.code if isinstance(ended.code, int) else FAILED_EXIT if ended.code else 0
         raise
 
 

@@ -44,10 +44,9 @@ class DiffuseHigh(Method):
         return [
             stage
             for each in phases(size, native)
-            # of equal sizes the filter changes nothing
             for stage in (
                 Stage(each, pixels=True, sharpen=self.sharpness),
-                Stage(each, start=self.start, upsample="pixel_bicubic"),
+                Stage(each, start=self.start, upsample="pixel_bicubic"),  # of equal sizes the filter changes nothing
             )
         ]
 

@@ -89,7 +89,7 @@ LATE = """
 import atexit, sys, time
 from fam_ext import cli
 
-atexit.register(lambda: (print("all is said", flush=True), time.sleep(30)))
+atexit.register(lambda: (print("nearly"), print("all is said", file=sys.stderr, flush=True), time.sleep(30)))
 cli.program()
 """
 
@@ -101,15 +101,17 @@ def test_a_signal_after_the_end_leaves_the_code(number: int, words: list[str], c
     process = subprocess.Popen(
         [sys.executable, "-c", LATE, *words],
         cwd=Path(__file__).parents[2],
+        env={key: value for key, value in os.environ.items() if key != "PYTHONUNBUFFERED"},
         stdout=subprocess.PIPE,
         stderr=subprocess.PIPE,
         text=True,
     )
-    assert process.stdout is not None
-    assert "all is said\n" in iter(process.stdout.readline, "")
+    assert process.stderr is not None
+    assert "all is said\n" in iter(process.stderr.readline, "")
     process.send_signal(number)
-    _, err = process.communicate(timeout=20)
+    out, err = process.communicate(timeout=20)
     assert process.returncode == code and "Traceback" not in err
+    assert out.endswith("nearly\n")  # what was printed and not yet written
 
 
 def test_a_report_that_was_interrupted_is_written_by_the_next_run(tmp_path: Path, monkeypatch) -> None:

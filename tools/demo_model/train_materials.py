@@ -169,8 +169,7 @@ def make(options: argparse.Namespace) -> Path:
     if not (options.work / "fluent").is_dir():
         data.fetch(options.work)
     device = pick_device().type
-    if options.processes is None:
-        options.processes = 1 if device == "cuda" else os.cpu_count() or 1
+    options.processes = 1 if device == "cuda" else options.processes or os.cpu_count() or 1
     making = Making(options, device)
     making.folder.mkdir(parents=True, exist_ok=True)
     torch.backends.cudnn.benchmark = True

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import atexit
-import fcntl
+import contextlib
 import hashlib
 import itertools
 import logging
@@ -216,20 +216,22 @@ def memmap(path: Path, shape: tuple[int, ...], dtype: Any) -> np.ndarray:
 
     More rounds of pictures leave the earlier ones as they are, and some process may have asked for fewer before.
     """
-    with path.with_suffix(".lock").open("w") as lock:
-        fcntl.flock(lock, fcntl.LOCK_EX)
-        if not path.is_file():
-            return np.lib.format.open_memmap(path, mode="w+", dtype=dtype, shape=shape)
-        held = np.lib.format.open_memmap(path, mode="r+")
-        if held.shape[1:] != shape[1:] or held.dtype != dtype:
-            raise SystemExit(f"{path} holds {held.dtype} of {held.shape[1:]}, not of {shape[1:]}; remove it")
-        if len(held) >= shape[0]:
-            return held
-        with path.open("r+b") as file:  # numpy leaves room in the header for a longer first axis
-            descr = np.lib.format.dtype_to_descr(held.dtype)
-            np.lib.format.write_array_header_1_0(file, {"descr": descr, "fortran_order": False, "shape": shape})
-            file.truncate(held.offset + math.prod(shape) * held.itemsize)
-        return np.lib.format.open_memmap(path, mode="r+")
+    if not path.is_file():
+        fresh = path.with_suffix(f".{os.getpid()}.npy")
+        np.lib.format.open_memmap(fresh, mode="w+", dtype=dtype, shape=shape)
+        with contextlib.suppress(FileExistsError):  # another process made it first
+            os.link(fresh, path)
+        fresh.unlink()
+    held = np.lib.format.open_memmap(path, mode="r+")
+    if held.shape[1:] != shape[1:] or held.dtype != dtype:
+        raise SystemExit(f"{path} holds {held.dtype} of {held.shape[1:]}, not of {shape[1:]}; remove it")
+    if len(held) >= shape[0]:
+        return held
+    with path.open("r+b") as file:  # numpy leaves room in the header for a longer first axis
+        descr = np.lib.format.dtype_to_descr(held.dtype)
+        np.lib.format.write_array_header_1_0(file, {"descr": descr, "fortran_order": False, "shape": shape})
+        file.truncate(held.offset + math.prod(shape) * held.itemsize)
+    return np.lib.format.open_memmap(path, mode="r+")
 
 
 def save_atomically(state: dict[str, Any], path: Path) -> None:

@@ -433,6 +433,7 @@ def train(options: argparse.Namespace) -> None:
         size, minutes = options.stages[stage]
         latents = Latents(Renders(collection, size), model.fixed["vae"], tag=tag)
         names = encoded(collection, latents, pool) if options.encoded else pool
+        names = names + [name for name in names if not set(options.more).isdisjoint(name.split())]
         close = round(options.close * options.batch)
         larger = Latents(Renders(collection, 2 * size), model.fixed["vae"], tag=tag) if close else None
         began = shown = saved = time.monotonic()
@@ -546,6 +547,9 @@ def parse(arguments: list[str] | None = None) -> argparse.Namespace:
     parser.add_argument("--variants", type=int, default=6, help="at most so many skin tones a base name")
     parser.add_argument("--first", type=Path, help="file of base names, drawn more often than the others")
     parser.add_argument("--first-share", type=float, default=0.85, help="share of the draws that --first gets")
+    parser.add_argument(
+        "--more", nargs="+", default=[], metavar="WORD", help="names with one of these words are drawn twice as often"
+    )
     parser.add_argument("--save-every", type=float, default=5.0, help="minutes")
     parser.add_argument("--seed", type=int, default=0)
     options = parser.parse_args(arguments)

@@ -22,34 +22,8 @@ from fam_ext import hires
 from fam_ext.compare import Cell, contact_sheet, high_band_energy, structure_psnr
 from fam_ext.core.config import FamConfig
 from fam_ext.options.presets import BUILTIN
+from fam_ext.quality.protocol import DEFAULT_PROMPTS as PROMPTS
 from fam_ext.standalone import load_pipeline, weights_tag
-
-PROMPTS = (
-    "a firefighter, medium skin, emoji",
-    "a grinning face, emoji",
-    "a teapot, emoji",
-    "a red apple, emoji",
-    "a cat face, emoji",
-    "a rocket, emoji",
-    "a castle, emoji",
-    "a sunflower, emoji",
-    "an elephant, emoji",
-    "a fire engine, emoji",
-    "a butterfly, emoji",
-    "a police officer, dark skin, emoji",
-    "a dog face, emoji",
-    "a pizza, emoji",
-    "a guitar, emoji",
-    "an angry face, emoji",
-    "a turtle, emoji",
-    "a house, emoji",
-    "a tractor, emoji",
-    "a smiling face with hearts, emoji",
-    "a pineapple, emoji",
-    "a thumbs up, medium dark skin, emoji",
-    "a sailboat, emoji",
-    "a winking face, emoji",
-)
 
 PAPER = FamConfig(upsample="latent_bicubic")
 BALANCED = BUILTIN["balanced"].config
@@ -68,7 +42,7 @@ def main() -> None:
     parser.add_argument("--prompts", type=int, default=len(PROMPTS))
     parser.add_argument("--steps", type=int, default=16)
     parser.add_argument("--scale", type=float, default=2.0)
-    parser.add_argument("--cfg-scale", type=float, default=5.0)
+    parser.add_argument("--cfg-scale", type=float, default=3.0)
     parser.add_argument("--model", default=None)
     parser.add_argument("--out", type=Path, default=Path("bench/quality.json"))
     parser.add_argument("--sheet", type=Path)

@@ -1,15 +1,16 @@
-"""demo-net: a small classifier of the embedded model's pictures, and the distances measured in its features.
+"""demo-net: two small networks that say what a picture shows, and the distances measured in their features.
 
-It names the base name of an emoji ("firefighter") and stands in for CLIP and Inception, under its own name: "top-1
-agreement of demo-net", "FD on demo-net". Made by `tools/demo_model/demo_net.py`.
+One tells the thing from the whole picture, the other the material from crops that are never resized, so that a stitch
+of twice the size is another texture. They stand in for CLIP and Inception, under their own name: "agreement
+(demo-net)", "FD (demo-net)". `demo_net.json` lists what they tell apart and how often they were right when
+`tools/demo_model/judge.py` had trained them.
 """
 
 from __future__ import annotations
 
 import json
 import re
-from collections.abc import Iterable, Sequence
-from functools import cache
+from collections.abc import Sequence
 from pathlib import Path
 
 import torch
@@ -18,9 +19,14 @@ from torch import Tensor, nn
 
 from fam_ext.errors import UsageError
 
-WEIGHTS = Path(__file__).with_suffix(".safetensors")
-LABELS = Path(__file__).with_suffix(".json")
+FOLDER = Path(__file__).parent
+WEIGHTS, LISTS = "demo_net.safetensors", "demo_net.json"
 SIZE = 128
+"""Side in px at which whole pictures are looked at."""
+CROP = 128
+"""Side in px of the crops that show a material."""
+GROUND = 12
+"""Levels of 255 within which a pixel is the ground."""
 WIDTHS = (32, 64, 128, 256)
 DEPTHS = (1, 2, 2)
 
@@ -35,7 +41,8 @@ class Residual(nn.Module):
         self.conv2 = nn.Conv2d(out, out, 3, 1, 1, bias=False)
         self.norm2 = nn.BatchNorm2d(out)
         self.shortcut = nn.Conv2d(width, out, 1, bias=False) if width != out else nn.Identity()
-        self.pool = nn.AvgPool2d(stride) if stride > 1 else nn.Identity()
+        # an odd side is halved upwards, as the convolution does
+        self.pool = nn.AvgPool2d(stride, ceil_mode=True) if stride > 1 else nn.Identity()
 
     def forward(self, hidden: Tensor) -> Tensor:
         inner = F.relu(self.norm1(self.conv1(hidden)))
@@ -43,9 +50,9 @@ class Residual(nn.Module):
 
 
 class DemoNet(nn.Module):
-    """Pictures (B, 3, H, W) in [0, 1] to logits (B, labels); trained at 128 px and blind to what is finer."""
+    """Pictures (B, 3, H, W) in [0, 1] to logits (B, things); trained at 128 px and blind to what is finer."""
 
-    def __init__(self, num_labels: int) -> None:
+    def __init__(self, num_things: int) -> None:
         super().__init__()
         stem = (nn.Conv2d(3, WIDTHS[0], 3, 2, 1, bias=False), nn.BatchNorm2d(WIDTHS[0]), nn.ReLU(), nn.AvgPool2d(2))
         self.stem = nn.Sequential(*stem)
@@ -54,15 +61,93 @@ class DemoNet(nn.Module):
             blocks.append(Residual(width, out, stride=2))
             blocks.extend(Residual(out, out) for _ in range(depth - 1))
         self.blocks = nn.Sequential(*blocks)
-        self.head = nn.Linear(WIDTHS[-1], num_labels)
+        self.head = nn.Linear(WIDTHS[-1], num_things)
 
     def features(self, images: Tensor) -> Tensor:
         """Return the penultimate layer's features (B, 256) of pictures of any one size; (B, 3, H, W) in [0, 1]."""
-        # white is the ground of every picture: make it zero, so that padding looks like it
+        # white is the ground of most pictures: make it zero, so that padding looks like it
         return self.blocks(self.stem(2 * images - 2)).mean(dim=(2, 3))
 
     def forward(self, images: Tensor) -> Tensor:
         return self.head(self.features(images))
+
+
+class TextureNet(nn.Module):
+    """Crops (B, 3, H, W) in [0, 1] at their own scale to logits of their kind of surface, and (B, 2) of whether it is
+    native or enlarged two times."""
+
+    def __init__(self, num_kinds: int) -> None:
+        super().__init__()
+        self.stem = nn.Sequential(nn.Conv2d(3, 32, 3, 2, 1, bias=False), nn.BatchNorm2d(32), nn.ReLU())
+        self.blocks = nn.Sequential(Residual(32, 64, stride=2), Residual(64, 96, stride=2), Residual(96, 128, stride=2))
+        self.material = nn.Linear(128, num_kinds)
+        self.enlarged = nn.Linear(128, 2)
+
+    def features(self, crops: Tensor) -> Tensor:
+        """Return the features (B, 128) before the heads, of crops of any one size."""
+        return self.blocks(self.stem(2 * crops - 1)).mean(dim=(2, 3))
+
+    def forward(self, crops: Tensor) -> tuple[Tensor, Tensor]:
+        features = self.features(crops)
+        return self.material(features), self.enlarged(features)
+
+
+class Judge(nn.Module):
+    """What says which of `things` a picture shows, of which of `materials`, and how its texture looks."""
+
+    def __init__(self, things: Sequence[str], materials: Sequence[str]) -> None:
+        super().__init__()
+        self.things = tuple(things)
+        self.kinds: tuple[str | None, ...] = (None, *materials)
+        """What the material's head tells apart; None is plain."""
+        self.whole = DemoNet(len(self.things))
+        self.texture = TextureNet(len(self.kinds))
+
+    @torch.no_grad()
+    def thing_of(self, picture: Tensor) -> str:
+        """Return the thing that a picture (3, H, W) in [0, 1] shows."""
+        return self.things[int(self.whole(at_net_size(picture[None])).argmax())]
+
+    @torch.no_grad()
+    def material_of(self, picture: Tensor) -> str | None:
+        """Return the material of a picture (3, H, W) in [0, 1]: what its crops on the thing say together."""
+        material, _ = self.texture(crops_of(picture))
+        return self.kinds[int(material.log_softmax(dim=1).mean(dim=0).argmax())]
+
+    @torch.no_grad()
+    def whole_features(self, pictures: Sequence[Tensor]) -> Tensor:
+        """Return the features (N, 256) of whole pictures (3, H, W) in [0, 1] of any sizes."""
+        return self.whole.features(torch.cat([at_net_size(picture[None]) for picture in pictures]))
+
+    @torch.no_grad()
+    def crop_features(self, crops: Tensor) -> Tensor:
+        """Return the features (N, 128) of crops (N, 3, H, W) in [0, 1] at their own scale."""
+        return self.texture.features(crops)
+
+    def asked_for(self, prompt: str) -> tuple[str, str | None]:
+        """Return the thing and the material that `prompt` names in whole words, None where it is plain: "a knitted
+        teapot on a blue ground" -> ("teapot", "knitted"). The longest name counts.
+
+        Raises `UsageError` for a prompt that names none of the things.
+        """
+        thing = _named(self.things, prompt)
+        if thing is None:
+            raise UsageError(
+                f"{prompt!r} names no thing that demo-net knows; name one of its {len(self.things)}, as in"
+                ' "a knitted teapot"'
+            )
+        return thing, _named([kind for kind in self.kinds if kind], prompt)
+
+
+def load_demo_net(folder: Path = FOLDER) -> Judge:
+    """Return the demo-net in `folder`, else the shipped one, in float32 on the CPU, ready for evaluation."""
+    from safetensors.torch import load_file
+
+    said = json.loads((folder / LISTS).read_text(encoding="utf-8"))
+    judge = Judge(said["things"], said["materials"])
+    state = {key: value.float() for key, value in load_file(folder / WEIGHTS).items()}
+    judge.load_state_dict(state, strict=False)  # without BatchNorm's counters
+    return judge.eval()
 
 
 def at_net_size(images: Tensor) -> Tensor:
@@ -72,51 +157,18 @@ def at_net_size(images: Tensor) -> Tensor:
     return F.interpolate(images, size=(SIZE, SIZE), mode="bicubic", antialias=True).clamp(0, 1)
 
 
-@cache
-def labels() -> tuple[str, ...]:
-    """Return the base names that demo-net tells apart, in the order of its logits."""
-    return tuple(json.loads(LABELS.read_text(encoding="utf-8"))["labels"])
+def crops_of(picture: Tensor) -> Tensor:
+    """Return the crops (N, 3, CROP, CROP) of a picture (3, H, W) at its own scale that lie mostly on the thing.
 
-
-def load_demo_net() -> DemoNet:
-    """Return the shipped demo-net in float32 on the CPU, ready for evaluation."""
-    from safetensors.torch import load_file
-
-    net = DemoNet(len(labels()))
-    net.load_state_dict({key: value.float() for key, value in load_file(WEIGHTS).items()}, strict=False)
-    return net.eval()
-
-
-def label_of(prompt: str) -> int:
-    """Return the label that `prompt` asks for: "a firefighter, medium skin, emoji" -> that of "firefighter".
-
-    Raises `UsageError` for a prompt that names none of the labels.
+    They overlap by half, and are smaller where the picture is. The ground is the colour of the corners. Where none is
+    mostly thing, those that are most.
     """
-    name = re.sub(r"^(an?|the) ", "", prompt.split(",")[0].strip().lower()).replace(" ", "-")
-    try:
-        return labels().index(name)
-    except ValueError:
-        raise UsageError(
-            f"{prompt!r} names nothing demo-net knows; start with one of its {len(labels())} names, as in"
-            ' "a teapot, emoji"'
-        ) from None
-
-
-@torch.no_grad()
-def look(net: DemoNet, images: Iterable[Tensor], *, batch: int = 64) -> tuple[Tensor, Tensor]:
-    """Return features (N, 256) and logits (N, labels) of pictures (3, H, W) in [0, 1] of any sizes."""
-    features: list[Tensor] = []
-    small = [at_net_size(image[None].float()) for image in images]
-    for start in range(0, len(small), batch):
-        features.append(net.features(torch.cat(small[start : start + batch])))
-    found = torch.cat(features)
-    return found, net.head(found)
-
-
-def agreement(logits: Tensor, wanted: Sequence[int]) -> tuple[float, float]:
-    """Return the shares of pictures whose wanted label is demo-net's first, and among its first five, choice."""
-    first_five = logits.topk(5, dim=1).indices == torch.tensor(wanted)[:, None]
-    return first_five[:, 0].float().mean().item(), first_five.any(dim=1).float().mean().item()
+    corners = picture[:, [0, 0, -1, -1], [0, -1, 0, -1]].median(dim=1).values
+    thing = ((picture - corners[:, None, None]).abs().amax(dim=0) > GROUND / 255).float()
+    side, step = min(CROP, *picture.shape[1:]), CROP // 2
+    covered = F.avg_pool2d(thing[None, None], side, step)[0, 0]
+    crops = picture.unfold(1, side, step).unfold(2, side, step).permute(1, 2, 0, 3, 4)
+    return crops[covered >= min(0.5, covered.max().item())]
 
 
 def frechet_distance(features: Tensor, others: Tensor) -> float:
@@ -145,3 +197,8 @@ def kernel_distance(features: Tensor, others: Tensor) -> float:
     within = kernel(first, first).fill_diagonal_(0).sum() / (n * (n - 1))
     within_other = kernel(second, second).fill_diagonal_(0).sum() / (m * (m - 1))
     return (within + within_other - 2 * kernel(first, second).mean()).item()
+
+
+def _named(names: Sequence[str], prompt: str) -> str | None:
+    words = " ".join(re.findall(r"[^\W_]+", prompt.lower()))
+    return max((name for name in names if f" {name} " in f" {words} "), key=len, default=None)

@@ -29,8 +29,8 @@ GROUPS: dict[str, tuple[Column, ...]] = {
     "Objects and words": (
         Column("objects", "objects more or fewer", 2, "less"),
         Column("strays", "strays, % of the area", 2, "less"),
-        Column("agrees1", "agreement (demo-net), top 1, %", 1, "more"),
-        Column("agrees5", "top 5, %", 1, "more"),
+        Column("agrees_thing", "agreement (demo-net), thing, %", 1, "more"),
+        Column("agrees_material", "agreement (demo-net), material, %", 1, "more"),
         Column("clip", "CLIP score", 2, "more"),
     ),
     "Texture": (

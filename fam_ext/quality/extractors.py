@@ -25,13 +25,14 @@ INCEPTION_SIDE = 299
 
 @dataclass(frozen=True)
 class Extractor:
-    """One network: `features` gives (N, D) of pictures of any sizes."""
+    """One network, or two of one name: `whole` gives (N, D) of pictures of any sizes, `crops` of crops."""
 
     name: str
     frechet: str
     """What the Fréchet distance of its features is called."""
     kernel: str
-    features: Callable[[Sequence[Picture]], Features]
+    whole: Callable[[Sequence[Picture]], Features]
+    crops: Callable[[Sequence[Picture]], Features]
 
 
 @dataclass(frozen=True)
@@ -42,27 +43,33 @@ class Clip:
 
 
 def demo_net() -> tuple[Extractor, Callable[[Picture, str], dict[str, float | None]]]:
-    """Return the shipped demo-net, and what says whether it recognises a prompt: "agrees1" and "agrees5", 0 or 100,
-    None for a prompt that names none of its labels."""
-    from fam_ext.demo.demo_net import agreement, label_of, load_demo_net, look
+    """Return the shipped demo-net, and what says whether it sees what a prompt names: "agrees_thing" and
+    "agrees_material", 0 or 100, both None where it names no thing. A prompt without a material asks for a plain one."""
+    from fam_ext.demo.demo_net import load_demo_net
 
-    net = load_demo_net()
+    judge = load_demo_net()
 
     def tensors(pictures: Sequence[Picture]) -> list[torch.Tensor]:
         return [torch.from_numpy(picture.copy()).permute(2, 0, 1).float() / 255 for picture in pictures]
 
     def agrees(picture: Picture, prompt: str) -> dict[str, float | None]:
         try:
-            wanted = label_of(prompt)
+            thing, material = judge.asked_for(prompt)
         except UsageError:
-            return {"agrees1": None, "agrees5": None}
-        first, five = agreement(look(net, tensors([picture]))[1], [wanted])
-        return {"agrees1": 100 * first, "agrees5": 100 * five}
+            return {"agrees_thing": None, "agrees_material": None}
+        (seen,) = tensors([picture])
+        return {
+            "agrees_thing": 100.0 * (judge.thing_of(seen) == thing),
+            "agrees_material": 100.0 * (judge.material_of(seen) == material),
+        }
 
-    def features(pictures: Sequence[Picture]) -> Features:
-        return look(net, tensors(pictures))[0].numpy()
+    def whole(pictures: Sequence[Picture]) -> Features:
+        return judge.whole_features(tensors(pictures)).numpy()
 
-    return Extractor("demo-net", "FD (demo-net)", "KD (demo-net)", features), agrees
+    def crops(parts: Sequence[Picture]) -> Features:
+        return torch.cat([judge.crop_features(part[None]) for part in tensors(parts)]).numpy()
+
+    return Extractor("demo-net", "FD (demo-net)", "KD (demo-net)", whole, crops), agrees
 
 
 def inception(file: str) -> Extractor:
@@ -97,7 +104,7 @@ def inception(file: str) -> Extractor:
         (found,) = net(torch.from_numpy(np.stack(small)).permute(0, 3, 1, 2).contiguous())
         return found.float().numpy()
 
-    return Extractor("inception", "FID", "KID", features)
+    return Extractor("inception", "FID", "KID", features, features)
 
 
 def clip(folder: str) -> Clip:

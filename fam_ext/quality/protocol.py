@@ -19,15 +19,13 @@ from fam_ext.options.request import HiresRequest
 
 Size = tuple[int, int]
 """(height, width) in px."""
-DEFAULT_PROMPTS = tuple(
-    f"{name}, emoji"
-    for name in (
-        *("a firefighter, medium skin", "a grinning face", "a teapot", "a red apple", "a cat face", "a rocket"),
-        *("a castle", "a sunflower", "an elephant", "a fire engine", "a butterfly", "a police officer, dark skin"),
-        *("a dog face", "a pizza", "a guitar", "an angry face", "a turtle", "a house", "a tractor"),
-        *("a smiling face with hearts", "a pineapple", "a thumbs up, medium dark skin", "a sailboat"),
-        "a winking face",
-    )
+DEFAULT_PROMPTS = (
+    *("a knitted shoe on a blue ground", "a brick castle", "a furry elephant on a green ground", "a wooden train"),
+    *("a scaly turtle on a cream ground", "a mosaic butterfly", "a striped sailboat on a navy ground", "a rocket"),
+    *("a woven basket", "a crystalline pear", "a dotted umbrella on a pink ground", "a furry owl on a lilac ground"),
+    *("a knitted penguin", "a wooden fire engine on a grey ground", "a brick church on a blue ground", "a scaly fox"),
+    *("a mosaic dinosaur on a cream ground", "a striped balloon", "a woven hut on a green ground", "a dotted drum"),
+    *("a crystalline key on a navy ground", "a pineapple on a pink ground", "a wooden tractor", "a knitted rabbit"),
 )
 """What the embedded model is asked for where no file of prompts is given."""
 

@@ -16,7 +16,7 @@ from fam_ext.quality.protocol import Case, fingerprint, truth_file
 from fam_ext.quality.seams import seams
 from fam_ext.quality.structure import Picture, kept
 
-VERSION = 2
+VERSION = 3
 """Raised when a measure changes: pictures are kept and measured again."""
 
 
@@ -75,8 +75,8 @@ class Ruler:
         parts = cut(picture, crop=self.crop, count=self.crops, seed=seed)
         found: dict[str, Features] = {}
         for extractor in self.extractors:
-            found[f"{extractor.name} whole"] = extractor.features([picture])
-            found[f"{extractor.name} crops"] = extractor.features(parts)
+            found[f"{extractor.name} whole"] = extractor.whole([picture])
+            found[f"{extractor.name} crops"] = extractor.crops(parts)
         return found
 
 

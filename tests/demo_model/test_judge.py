@@ -11,8 +11,10 @@ import judge
 import numpy as np
 import pytest
 import torch
-from data import Scenes, compose, drawing_of, truth
+from data import Collection, Renders, Scenes, compose, drawing_of, truth
 from things import THINGS, Scene
+
+from fam_ext.demo.demo_net import load_demo_net
 
 from .test_scenes import shapes
 
@@ -23,13 +25,29 @@ def picture_of(shapes: Path, prompt: str, size: int = 256, seed: int = 0) -> tor
     return measured.as_values(truth(prompt, size, seed, work=shapes))
 
 
-def test_crops_lie_on_the_thing_and_are_not_resized() -> None:
-    picture = torch.zeros(3, 256, 256)
-    picture[:, 140:, 140:] = torch.rand(3, 116, 116, generator=torch.Generator().manual_seed(0)) + 0.1
-    crops = judge.crops_of(picture)
-    assert crops.shape == (1, 3, 128, 128) and torch.equal(crops[0], picture[:, 128:, 128:])
-    empty = judge.crops_of(torch.zeros(3, 256, 256))
-    assert len(empty) == 9  # nothing stands out: all of them are looked at
+def test_views_are_repeatable_and_stay_pictures(work: Path) -> None:
+    renders = Renders(Collection(work), 128)
+    pictures = torch.from_numpy(np.stack([renders[index] for index in range(11)])).permute(0, 3, 1, 2)
+
+    def views(seed: int, plain: float = 0.0) -> torch.Tensor:
+        return judge.augment(pictures, 64, generator=torch.Generator().manual_seed(seed), plain=plain)
+
+    first = views(1)
+    assert first.shape == (11, 3, 64, 64) and first.min() >= 0 and first.max() <= 1
+    assert torch.equal(first, views(1)) and not torch.equal(first, views(2))
+    assert (first.mean(dim=(1, 2, 3)) < 0.97).all()  # no drawing was lost
+    # the toy's drawings have white corners: only what is plain keeps them, and half of a half is between
+    several = (views(1, 1.0), views(1, 0.5), first)
+    white = [(view[:, 0, :3, :3] > 0.999).all(dim=(1, 2)).float().mean() for view in several]
+    assert white[0] == 1 and white[2] < white[1] < 1
+
+
+def test_a_new_judge_begins_with_what_the_shipped_one_tells_apart(shapes: Path) -> None:
+    begun, shipped = judge.begun(), load_demo_net()
+    assert begun.things == ("owl", "teapot") and begun.whole.head.out_features == 2
+    picture = torch.rand(3, 128, 128)
+    assert torch.equal(begun.eval().whole_features([picture]), shipped.whole_features([picture]))
+    assert torch.equal(begun.texture.material.weight, shipped.texture.material.weight)
 
 
 def test_training_crops_show_the_thing_and_an_enlarged_texture_is_twice_as_coarse(shapes: Path) -> None:
@@ -65,15 +83,15 @@ def test_the_judge_trains_stops_goes_on_and_is_read_again(shapes: Path) -> None:
     for _ in range(2):
         judge.train(judge.parse([*options, "--check", "4"]))
     assert torch.load(shapes / "judge.pt", weights_only=True)["step"] == 4
-    card = json.loads((shapes / "judge" / "judge.json").read_text())["checked"]
+    card = json.loads((shapes / "judge" / "demo_net.json").read_text())["checked"]
     assert card["native or enlarged, n"] >= 8 and 0 <= card["native or enlarged"] <= 1
-    known = judge.load(shapes / "judge")
+    known = measured.judge_in(shapes / "judge")
     picture = picture_of(shapes, "a knitted teapot")
-    assert known.thing_of(picture[None])[0] in THINGS and known.material_of(picture) in judge.KINDS
-    text = (shapes / "judge" / "judge.json").read_text().replace("owl", "elk")
-    (shapes / "judge" / "judge.json").write_text(text)
-    with pytest.raises(SystemExit, match="other things or materials"):
-        judge.load(shapes / "judge")
+    assert known.thing_of(picture) in THINGS and known.material_of(picture) in judge.KINDS
+    text = (shapes / "judge" / "demo_net.json").read_text().replace("owl", "elk")
+    (shapes / "judge" / "demo_net.json").write_text(text)
+    with pytest.raises(SystemExit, match="does not know owl; train it anew"):
+        measured.judge_in(shapes / "judge")
 
 
 def test_a_resize_is_an_octave_too_coarse_and_a_true_picture_none(shapes: Path) -> None:
@@ -123,5 +141,5 @@ def test_a_mean_comes_with_its_interval_and_n() -> None:
 
 def test_more_pictures_at_2x_than_natives_are_refused(capsys: pytest.CaptureFixture[str]) -> None:
     with pytest.raises(SystemExit):
-        measured.parse(["--judge", "judge", "--count", "8", "--hires", "9"])
+        measured.parse(["--count", "8", "--hires", "9"])
     assert "--hires 9 is more than --count 8" in capsys.readouterr().err

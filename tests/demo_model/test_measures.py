@@ -1,11 +1,15 @@
-"""The measures against true pictures say what they are named after."""
+"""The measures of pictures say what they are named after."""
 
 from __future__ import annotations
+
+import math
 
 import materials
 import measures
 import numpy as np
 import pytest
+import torch
+from measures import components, psnr, shrunk
 from PIL import Image
 
 
@@ -49,3 +53,47 @@ def test_an_interval_holds_the_mean_and_narrows_with_n() -> None:
     assert few[1] - few[0] > 2.5 * (high - low)
     with pytest.raises(ValueError, match="at least 2"):
         measures.interval([1.0])
+
+
+def blank() -> torch.Tensor:
+    return torch.ones(3, 128, 128)
+
+
+def test_pieces_are_counted_and_specks_are_not() -> None:
+    picture = blank()
+    assert components(picture) == 0
+    picture[:, 10:40, 10:40] = 0.2
+    picture[:, 40:60, 40:60] = 0.2  # touches by a corner: one piece
+    assert components(picture) == 1
+    picture[1, 80:110, 80:110] = 0.5
+    picture[:, 5:8, 100:103] = 0  # 9 px of 16384
+    assert components(picture) == 2
+
+
+def test_a_winding_piece_is_one() -> None:
+    picture = blank()
+    for row in range(4, 120, 8):
+        picture[:, row : row + 3, 4:124] = 0
+        side = 4 if (row // 8) % 2 else 120
+        picture[:, row : row + 11, side : side + 4] = 0
+    assert components(picture) == 1
+
+
+def test_pieces_of_a_large_picture_are_counted_at_128_px() -> None:
+    picture = torch.ones(3, 512, 512)
+    picture[:, 100:200, 100:200] = 0
+    picture[:, 300:400, 300:400] = 0
+    assert components(picture) == 2
+
+
+def test_psnr() -> None:
+    picture = torch.full((3, 8, 8), 0.5)
+    assert psnr(picture, picture) == math.inf
+    assert psnr(picture, picture + 0.1) == pytest.approx(20, abs=1e-4)
+
+
+def test_shrinking_keeps_the_mean() -> None:
+    picture = torch.rand(3, 64, 64, generator=torch.Generator().manual_seed(0))
+    small = shrunk(picture, (16, 16))
+    assert small.shape == (3, 16, 16)
+    assert small.mean().item() == pytest.approx(picture.mean().item(), abs=5e-3)

@@ -10,6 +10,7 @@ from typing import Any
 import numpy as np
 import pytest
 import torch
+from batches import Latents, draw_batch, draw_close, encoded
 from safetensors.torch import load_file
 
 SMALL_UNET = {
@@ -189,9 +190,9 @@ def test_captions_and_pictures_of_a_step_are_the_same_again(work: Path) -> None:
     collection = Collection(work)
     options = unet.parse(["--work", str(work), "--batch", "16"])
     pool = collection.names
-    first = unet.draw_batch(collection, options, 5, pool=pool)
-    assert first == unet.draw_batch(collection, options, 5, pool=pool)
-    assert first != unet.draw_batch(collection, options, 6, pool=pool)
+    first = draw_batch(collection, options, 5, pool=pool)
+    assert first == draw_batch(collection, options, 5, pool=pool)
+    assert first != draw_batch(collection, options, 6, pool=pool)
     turned = [collection.emojis[index].name for index, mirrored in first[0] if mirrored]
     assert "left-arrow" not in turned
 
@@ -264,7 +265,6 @@ def test_a_vae_piece_has_to_fit_its_smallest_render(capsys: pytest.CaptureFixtur
 def test_latents_of_a_wrong_scale_are_refused_before_they_are_kept(work: Path) -> None:
     from types import SimpleNamespace
 
-    import unet
     from data import Collection, Renders
 
     class Coder:
@@ -276,7 +276,7 @@ def test_latents_of_a_wrong_scale_are_refused_before_they_are_kept(work: Path) -
             return SimpleNamespace(latent_dist=SimpleNamespace(mode=lambda: values))
 
     coder = Coder()
-    latents = unet.Latents(Renders(Collection(work), 64), coder, tag="toy")
+    latents = Latents(Renders(Collection(work), 64), coder, tag="toy")
     with pytest.raises(SystemExit, match=r"spread of [56]\.\d, not about 1; run align\.py"):
         latents.get([(0, False)])
     assert not latents.done.any()
@@ -285,16 +285,15 @@ def test_latents_of_a_wrong_scale_are_refused_before_they_are_kept(work: Path) -
 
 
 def test_only_what_is_encoded_is_drawn_when_asked_for(work: Path) -> None:
-    import unet
     from data import Collection, Renders
 
     collection = Collection(work)
-    latents = unet.Latents(Renders(collection, 64), None, tag="toy")
+    latents = Latents(Renders(collection, 64), None, tag="toy")
     with pytest.raises(SystemExit, match=r"run latents\.py"):
-        unet.encoded(collection, latents, collection.names)
+        encoded(collection, latents, collection.names)
     latents.done[collection.variants["red-circle"], 0] = 1
     latents.done[collection.variants["cook"][:2], 0] = 1  # of six
-    assert unet.encoded(collection, latents, collection.names) == ["red-circle"]
+    assert encoded(collection, latents, collection.names) == ["red-circle"]
 
 
 @pytest.mark.parametrize("share", ["1", "0.1", "-0.5"])
@@ -312,14 +311,14 @@ def test_a_closer_view_is_a_window_of_a_larger_render_at_its_place(work: Path) -
     from data import Collection, Renders
 
     collection = Collection(work)
-    larger = unet.Latents(Renders(collection, 64), None, tag="toy")  # what is encoded needs no VAE
+    larger = Latents(Renders(collection, 64), None, tag="toy")  # what is encoded needs no VAE
     options = unet.parse(["--work", str(work), "--close", "0.5", "--drop", "0"])
     with pytest.raises(SystemExit, match=r"latents\.py --size 64"):
-        unet.draw_close(collection, options, 0, latents=larger, count=4)
+        draw_close(collection, options, 0, latents=larger, count=4)
     larger.values[2, 0] = torch.randn(4, 8, 8, generator=torch.Generator().manual_seed(0)).numpy()
     larger.done[2, 0] = 1
-    windows, captions = unet.draw_close(collection, options, 0, latents=larger, count=4)
-    again, same = unet.draw_close(collection, options, 0, latents=larger, count=4)
+    windows, captions = draw_close(collection, options, 0, latents=larger, count=4)
+    again, same = draw_close(collection, options, 0, latents=larger, count=4)
     torch.testing.assert_close(windows, again, atol=0, rtol=0)
     assert captions == same and all(captions)
     whole = larger.get([(2, False)])[0]

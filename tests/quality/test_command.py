@@ -74,7 +74,7 @@ def test_a_run_makes_rows_pictures_tables_and_a_rerun_makes_none(model, tmp_path
     assert made == ["fam", "direct", "upscaler"] * 2
     assert kept(out) == [(name, 128, 128, seed) for seed in (0, 1) for name in ("direct", "fam", "upscaler")]
     said = capsys.readouterr().out
-    assert "1 of 6: fam, 128x128, 0-a-firefighter" in said and "0:00 left" in said
+    assert "1 of 6: fam, 128x128, 0-a-knitted-shoe" in said and "0:00 left" in said
     names = sorted(path.name for path in out.iterdir())
     assert names == ["pareto.svg", "pictures", "results.csv", "results.sqlite", "table.md", "table.tex"]
     assert len(list((out / "pictures").glob("*.png"))) == 8  # six, and two native ones

@@ -75,7 +75,10 @@ def test_crops_lie_on_the_thing_and_the_ground_does_not_count():
 
 
 def test_the_benchmark_measures_it_with_and_without_a_true_picture(tmp_path, monkeypatch):
-    net = SimpleNamespace(name="net", features=lambda parts: np.zeros((len(parts), 1), np.float32))
+    def nothing(parts):
+        return np.zeros((len(parts), 1), np.float32)
+
+    net = SimpleNamespace(name="net", whole=nothing, crops=nothing)
     monkeypatch.setattr(ruler, "demo_net", lambda: (net, lambda picture, prompt: {}))
     case = protocol.Case((256, 256), (512, 512), "a teapot", 0)
     path = protocol.truth_file(tmp_path, case)

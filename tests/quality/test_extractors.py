@@ -6,10 +6,11 @@ import types
 import numpy as np
 import pytest
 import torch
+from PIL import Image
 
 from fam_ext.errors import UsageError
 from fam_ext.quality import extractors
-from fam_ext.quality.columns import set_columns
+from fam_ext.quality.columns import GROUPS, set_columns
 from fam_ext.quality.ruler import cut
 
 PICTURES = list(np.random.default_rng(0).integers(0, 255, (3, 40, 50, 3), np.uint8))
@@ -36,20 +37,39 @@ def fidelity(monkeypatch):
     monkeypatch.setitem(sys.modules, module.__name__, module)
 
 
-def test_demo_net_has_its_own_names_and_says_whether_it_knows_a_prompt():
+def test_demo_net_has_its_own_names_and_says_what_it_sees_of_a_prompt():
     demo, agrees = extractors.demo_net()
-    assert demo.features(PICTURES).shape == (3, 256)
+    assert demo.whole(PICTURES).shape == (3, 256) and demo.crops(PICTURES).shape == (3, 128)
     titles = [column.title for column in set_columns((demo,))]
     assert titles[0] == "FD (demo-net), crops" and not any("FID" in title or "KID" in title for title in titles)
-    assert agrees(PICTURES[0], "a knitted owl") == {"agrees1": None, "agrees5": None}
-    assert set(agrees(PICTURES[0], "a teapot, emoji").values()) <= {0.0, 100.0}
+    assert agrees(PICTURES[0], "a knitted sea") == {"agrees_thing": None, "agrees_material": None}
+    both = agrees(PICTURES[0], "a knitted teapot")
+    assert set(both) == {column.key for column in GROUPS["Objects and words"] if "(demo-net)" in column.title}
+    assert set(both.values()) <= {0.0, 100.0}
+    even = np.full_like(PICTURES[0], 200)
+    seen = {prompt: agrees(even, prompt)["agrees_material"] for prompt in ("a teapot", "a knitted teapot")}
+    assert seen == {"a teapot": 100.0, "a knitted teapot": 0.0}  # without a word for it a thing is asked for plain
+
+
+def test_demo_net_sees_the_crops_of_a_resize_as_others_and_the_whole_as_the_same():
+    """Checks of 8 px, and what a plain resize makes of them."""
+    native = np.kron(np.indices((32, 32)).sum(axis=0) % 2, np.ones((8, 8)))[..., None] * np.array([200, 120, 90])
+    native = native.astype(np.uint8)
+    resized = np.asarray(Image.fromarray(native).resize((512, 512), Image.Resampling.BICUBIC))
+    demo, _ = extractors.demo_net()
+
+    def apart(features):
+        (one, other) = features
+        return float(np.linalg.norm(one - other) / np.linalg.norm(one))
+
+    assert apart(demo.whole([native, resized])) < 0.1 < apart(demo.crops([native[:128, :128], resized[:128, :128]]))
 
 
 def test_inception_from_a_file_is_called_fid(fidelity, tmp_path):
     path = tmp_path / "weights.pth"
     torch.save({"weight": torch.ones(3, 2048)}, path)
     found = extractors.inception(str(path))
-    assert found.features(PICTURES).shape == (3, 2048)
+    assert found.whole(PICTURES).shape == found.crops(PICTURES).shape == (3, 2048)
     assert [column.title for column in set_columns((found,))][:2] == ["FID, crops", "KID, crops"]
 
 

@@ -14,7 +14,12 @@ from fam_ext.quality.ruler import Measured
 from fam_ext.quality.statistics import Estimate
 from fam_ext.quality.store import Made, Store
 
-DEMO = Extractor("demo-net", "FD (demo-net)", "KD (demo-net)", lambda pictures: np.zeros((len(pictures), 4)))
+
+def nothing(pictures):
+    return np.zeros((len(pictures), 4))
+
+
+DEMO = Extractor("demo-net", "FD (demo-net)", "KD (demo-net)", nothing, nothing)
 LEVELS = {"fam": 30.0, "direct": 20.0, "tiled": 29.0}
 
 

@@ -1,9 +1,9 @@
 """Measure a model of materials against true pictures: what it draws natively, and what each method makes at 2x.
 
-    python tools/demo_model/evaluate_materials.py --model .work/materials/model --judge .work/materials/judge
+    python tools/demo_model/evaluate_materials.py --model .work/materials/model
 
-The judge (judge.py) is our own classifier; FD and KD are on its features of 128 px crops that are never resized, so
-they see whether a texture has its size. Every interval is a bootstrap of 95 % over pictures. "resize" is the native
+The judge is demo-net, our own classifier; FD and KD are on its features of 128 px crops that are never resized, so they
+see whether a texture has its size. Every interval is a bootstrap of 95 % over pictures. "resize" is the native
 picture enlarged, which no method may lose to in texture. Stopped, it goes on; pictures and `materials.md` land in
 `.work/eval/`.
 """
@@ -17,18 +17,16 @@ import random
 from collections.abc import Callable, Sequence
 from pathlib import Path
 
-import judge
 import numpy as np
 import torch
 import torch.nn.functional as F
 from data import compose, drawing_of
-from evaluate import components, psnr, shrunk
 from made import METHODS, Made, Row, add_options, save_grid
-from measures import coarse_colour, interval, texture_period
-from things import GROUNDS, Scene, draw_scenes
+from measures import coarse_colour, components, interval, psnr, shrunk, texture_period
+from things import GROUNDS, MATERIALS, THINGS, Scene, draw_scenes
 from torch import Tensor
 
-from fam_ext.demo.demo_net import frechet_distance, kernel_distance
+from fam_ext.demo.demo_net import FOLDER, Judge, crops_of, frechet_distance, kernel_distance, load_demo_net
 
 RESIZE = "resize"
 DRAWS = 100
@@ -109,12 +107,20 @@ def distances(pictures: Sequence[Tensor], others: Sequence[Tensor]) -> str:
     return f"{frechet_distance(*both):.2f} ({low:.2f} to {high:.2f}, n {len(pictures)}); {kernel_distance(*both):.4f}"
 
 
+def judge_in(folder: Path) -> Judge:
+    """Return the demo-net in `folder`; exits when it does not know these scripts' things or materials."""
+    judge = load_demo_net(folder)
+    if missing := ({*THINGS} - {*judge.things}) | ({*MATERIALS} - {*judge.kinds}):
+        raise SystemExit(f"the judge in {folder} does not know {', '.join(sorted(missing))}; train it anew (judge.py)")
+    return judge
+
+
 class Evaluation(Made):
     """A model of materials. Its scenes are drawn once: half of pairs that were trained on, then unseen ones."""
 
     def __init__(self, options: argparse.Namespace) -> None:
         super().__init__(options)
-        self.judge = judge.load(options.judge)
+        self.judge = judge_in(options.judge)
         self.seen = draw_scenes(random.Random(options.seed), options.count)
         self.unseen = draw_scenes(random.Random(options.seed + 1), options.unseen, held_out=True)
         self.scenes = [*self.seen, *self.unseen]
@@ -130,13 +136,15 @@ class Evaluation(Made):
 
     def agreement(self, pictures: Sequence[Tensor], scenes: Sequence[Scene]) -> tuple[str, str]:
         """Return the shares of pictures whose thing, and whose material, is what was asked for."""
-        with torch.no_grad():
-            things = [self.judge.thing_of(picture[None])[0] for picture in pictures]
-            kinds = [self.judge.material_of(picture) for picture in pictures]
+        both = list(zip(pictures, scenes, strict=True))
         return (
-            share([found == scene.thing for found, scene in zip(things, scenes, strict=True)]),
-            share([found == scene.material for found, scene in zip(kinds, scenes, strict=True)]),
+            share([self.judge.thing_of(picture) == scene.thing for picture, scene in both]),
+            share([self.judge.material_of(picture) == scene.material for picture, scene in both]),
         )
+
+    def crop_features(self, pictures: Sequence[Tensor]) -> list[Tensor]:
+        """Return for each picture the features (N, 128) of its crops on the thing."""
+        return [self.judge.crop_features(crops_of(picture)) for picture in pictures]
 
     def native_rows(self) -> list[Row]:
         rows: list[Row] = []
@@ -152,8 +160,8 @@ class Evaluation(Made):
                 held = f"at least {bar}" if kind == "native pictures" else ""
                 for what, value in zip(("thing", "material"), self.agreement(pictures, scenes), strict=True):
                     rows.append((f"{what} agreement, {kind}, {name}", value, held))
-            features = [judge.crop_features(self.judge, pictures) for pictures in (truths, natives)]
-            others = judge.crop_features(self.judge, self.truths(scenes, self.side, seed=10**6))
+            features = [self.crop_features(pictures) for pictures in (truths, natives)]
+            others = self.crop_features(self.truths(scenes, self.side, seed=10**6))
             rows.append((f"crop FD; KD of other true pictures, {name}", distances(features[0], others), ""))
             rows.append((f"crop FD; KD of native pictures, {name}", distances(features[1], others), "2x as much"))
         return rows
@@ -168,7 +176,7 @@ class Evaluation(Made):
         indices = range(len(scenes))
         natives = self.native(indices, "seen-pairs")
         truths = self.truths(scenes, side)
-        wanted = judge.crop_features(self.judge, truths)
+        wanted = self.crop_features(truths)
         sheet = [natives, truths]
         for method in (RESIZE, *self.options.methods):
             if method == RESIZE:
@@ -210,7 +218,7 @@ class Evaluation(Made):
             (f"2x {method}: texture period off the true one", with_interval(off, " octaves"), ""),
             (
                 f"2x {method}: crop FD; KD to true pictures of that size",
-                distances(judge.crop_features(self.judge, pictures), wanted),
+                distances(self.crop_features(pictures), wanted),
                 "",
             ),
             (f"2x {method}: structure, PSNR to native", with_interval(structure, " dB", digits=1), ""),
@@ -227,7 +235,7 @@ class Evaluation(Made):
 def parse(arguments: list[str] | None = None) -> argparse.Namespace:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     add_options(parser)
-    parser.add_argument("--judge", type=Path, required=True, help="folder that judge.py wrote")
+    parser.add_argument("--judge", type=Path, default=FOLDER, help="folder of a demo-net; else the shipped one")
     parser.add_argument("--count", type=int, default=256, help="native pictures of pairs that were trained on")
     parser.add_argument("--unseen", type=int, default=64, help="native pictures of pairs that were not")
     parser.add_argument("--hires", type=int, default=64, help="pictures at 2x, for each method")

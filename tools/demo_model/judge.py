@@ -1,9 +1,8 @@
-"""Train what judges pictures of things made of materials: `python tools/demo_model/judge.py`. Stopped, it goes on.
+"""Train demo-net, which judges pictures of things made of materials: `python tools/demo_model/judge.py`. Stopped, it
+goes on.
 
-Two networks, since they look at different sizes. The thing is told by the whole picture at 128 px, by demo-net with its
-head cut to the things. The material is told by crops of 128 px as they are, never resized, so that a stitch of twice
-the size is another thing: a third head says whether a crop's texture is native or enlarged two times, and the features
-before the heads are those of "FD on the judge's crops".
+Whole pictures teach the thing, crops of 128 px as they are the material, and whether a crop's texture is native or
+enlarged two times. It begins from the shipped demo-net; what it writes is shipped by copying it to `fam_ext/demo/`.
 """
 
 from __future__ import annotations
@@ -12,91 +11,80 @@ import argparse
 import json
 import logging
 import random
-from collections.abc import Sequence
 from pathlib import Path
 
 import numpy as np
 import torch
 import torch.nn.functional as F
 from data import WORK, Scenes, compose
-from demo_net import augment
+from safetensors.torch import save_file
 from things import MATERIALS, THINGS, Scene, draw_ground, is_held_out
-from torch import Tensor, nn
-from training import pick_device, read_small, teach, write_small
+from torch import Tensor
+from training import pick_device, teach
 
-from fam_ext.demo import demo_net
-from fam_ext.demo.demo_net import DemoNet, Residual, at_net_size
+from fam_ext.demo.demo_net import CROP, LISTS, SIZE, WEIGHTS, Judge, load_demo_net
 
 logger = logging.getLogger(__name__)
 
-CROP = 128
 KINDS: tuple[str | None, ...] = (None, *MATERIALS)
-"""What the material's head tells apart; None is plain."""
 FULL = 0.5
 """The share of a training crop that the thing covers at least."""
-GROUND = 12
-"""Levels of 255 within which a pixel is the ground."""
 
 
-class TextureNet(nn.Module):
-    """Crops (B, 3, H, W) in [0, 1] at their own scale to features (B, 128), a material and whether it is enlarged."""
-
-    def __init__(self) -> None:
-        super().__init__()
-        self.stem = nn.Sequential(nn.Conv2d(3, 32, 3, 2, 1, bias=False), nn.BatchNorm2d(32), nn.ReLU())
-        self.blocks = nn.Sequential(Residual(32, 64, stride=2), Residual(64, 96, stride=2), Residual(96, 128, stride=2))
-        self.material = nn.Linear(128, len(KINDS))
-        self.enlarged = nn.Linear(128, 2)
-
-    def features(self, crops: Tensor) -> Tensor:
-        return self.blocks(self.stem(2 * crops - 1)).mean(dim=(2, 3))
-
-    def forward(self, crops: Tensor) -> tuple[Tensor, Tensor]:
-        features = self.features(crops)
-        return self.material(features), self.enlarged(features)
-
-
-class Judge(nn.Module):
-    """What says of a picture which thing it shows, of which material, and how its texture looks."""
-
-    def __init__(self) -> None:
-        super().__init__()
-        self.whole = DemoNet(len(THINGS))
-        self.texture = TextureNet()
-
-    def thing_of(self, pictures: Tensor) -> list[str]:
-        """Return the thing that each picture (B, 3, H, W) in [0, 1] shows."""
-        names = list(THINGS)
-        return [names[number] for number in self.whole(at_net_size(pictures)).argmax(dim=1).tolist()]
-
-    def material_of(self, picture: Tensor) -> str | None:
-        """Return the material of a picture (3, H, W) in [0, 1]: what its crops on the thing say together."""
-        material, _ = self.texture(crops_of(picture))
-        return KINDS[int(material.log_softmax(dim=1).mean(dim=0).argmax())]
-
-
-def begun(judge: Judge) -> Judge:
-    """Give a new judge the shipped demo-net's eyes, and of its head what the things are called."""
-    shipped = demo_net.load_demo_net()
-    names = {name: number for number, name in enumerate(demo_net.labels())}
-    known = [names[stem] for stem in THINGS.values()]
-    state = shipped.state_dict()
-    judge.whole.load_state_dict({**state, **{key: state[key][known] for key in ("head.weight", "head.bias")}})
+def begun() -> Judge:
+    """Return a judge of these things and materials with the shipped demo-net's eyes, and with its heads where they
+    tell as much apart."""
+    judge = Judge(list(THINGS), MATERIALS)
+    own = judge.state_dict()
+    known = {key: value for key, value in load_demo_net().state_dict().items() if value.shape == own[key].shape}
+    judge.load_state_dict({**own, **known})
     return judge
 
 
-def crops_of(picture: Tensor, *, side: int = CROP) -> Tensor:
-    """Return the crops (N, 3, side, side) of a picture (3, H, W) at its own scale that lie mostly on the thing.
+def augment(pictures: Tensor, size: int, *, generator: torch.Generator, plain: float = 0.0) -> Tensor:
+    """Return float views (B, 3, size, size) in [0, 1]: moved, turned, zoomed, tinted, blurred, noisy, partly hidden.
 
-    They overlap by half. The ground is the colour of the corners. Where none is mostly thing, the one that is most.
+    A share `plain` of them is as rendered, moved and turned by a fifth of what the others are.
     """
-    corners = picture[:, [0, 0, -1, -1], [0, -1, 0, -1]].median(dim=1).values
-    thing = ((picture - corners[:, None, None]).abs().amax(dim=0) > GROUND / 255).float()
-    step = side // 2
-    covered = F.avg_pool2d(thing[None, None], side, step)[0, 0]
-    crops = picture.unfold(1, side, step).unfold(2, side, step).permute(1, 2, 0, 3, 4)
-    chosen = covered >= min(0.5, covered.max().item())
-    return crops[chosen]
+
+    def uniform(low: float, high: float, *shape: int) -> Tensor:
+        return low + (high - low) * torch.rand(shape, generator=generator)
+
+    count = len(pictures)
+    images = pictures.float() / 255 - 1  # white is zero: what moves in from outside is white
+    if size < images.shape[-1]:
+        images = F.interpolate(images, size=(size, size), mode="area")
+    is_plain = uniform(0, 1, count) < plain
+    extent = torch.where(is_plain, 0.2, 1.0)
+    angle = extent * uniform(-0.26, 0.26, count)
+    zoom = 1 + extent * uniform(-0.1, 0.4, count)
+    shift = extent[:, None] * uniform(-0.15, 0.15, count, 2)
+    rows = torch.stack([zoom * angle.cos(), -zoom * angle.sin(), shift[:, 0]], dim=1)
+    columns = torch.stack([zoom * angle.sin(), zoom * angle.cos(), shift[:, 1]], dim=1)
+    grid = F.affine_grid(torch.stack([rows, columns], dim=1), [count, 3, size, size], align_corners=False)
+    images = F.grid_sample(images, grid, align_corners=False) + 1
+    moved = images
+    # soft pictures, as a half-trained model draws them
+    small = int(size / uniform(1.0, 3.0, 1).item())
+    blurred = F.interpolate(
+        F.interpolate(images, size=(small, small), mode="bilinear", antialias=True), size=(size, size), mode="bilinear"
+    )
+    images = torch.where(uniform(0, 1, count, 1, 1, 1) < 0.5, blurred, images)
+    grey = images.mean(dim=1, keepdim=True)
+    images = grey + (images - grey) * uniform(0.7, 1.3, count, 1, 1, 1)
+    images = (images - 0.5) * uniform(0.8, 1.2, count, 1, 1, 1) + 0.5 + uniform(-0.08, 0.08, count, 3, 1, 1)
+    cloud = F.interpolate(torch.randn(count, 3, 8, 8, generator=generator), size=(size, size), mode="bicubic")
+    images = images + uniform(0, 0.08, count, 1, 1, 1) * cloud
+    images = images + uniform(0, 0.06, count, 1, 1, 1) * torch.randn(images.shape, generator=generator)
+    # a white patch over up to a third of the side
+    place = torch.arange(size)
+    hidden: list[Tensor] = []
+    for _ in range(2):
+        start = uniform(0, size, count, 1)
+        hidden.append((place >= start) & (place < start + uniform(0, size / 3, count, 1)))
+    patch = hidden[0][:, None, :, None] & hidden[1][:, None, None, :]
+    images = torch.where(patch & (uniform(0, 1, count, 1, 1, 1) < 0.4), 1.0, images)
+    return torch.where(is_plain[:, None, None, None], moved, images).clamp(0, 1)
 
 
 def textured(scenes: Scenes, rng: random.Random, *, size: int, enlarged: bool) -> tuple[np.ndarray, str | None]:
@@ -162,10 +150,9 @@ def loss_of(judge: Judge, scenes: Scenes, options: argparse.Namespace, step: int
     device = next(judge.parameters()).device
     rng = random.Random(options.seed * 1_000_003 + step)
     generator = torch.Generator().manual_seed(options.seed * 1_000_003 + step)
-    side = max(options.size // 2, demo_net.SIZE)  # half the native one: a fourth of the time, and the shape is as told
+    side = max(options.size // 2, SIZE)  # half the native one: a fourth of the time, and the shape is as told
     pictures, things = whole_views(scenes, rng, options.batch // 2, size=side)
-    fixed = torch.zeros(len(pictures), dtype=torch.bool)
-    views = augment(pictures, demo_net.SIZE, mirrorable=fixed, generator=generator, plain=0.5).to(device)
+    views = augment(pictures, SIZE, generator=generator, plain=0.5).to(device)
     loss = F.cross_entropy(judge.whole(views), torch.tensor(things).to(device), label_smoothing=0.1)
     crops, materials, larger = crop_views(scenes, rng, options.batch, size=options.size)
     kind, enlarged = judge.texture(disturbed(crops, generator).to(device))
@@ -177,7 +164,7 @@ def loss_of(judge: Judge, scenes: Scenes, options: argparse.Namespace, step: int
 def train(options: argparse.Namespace) -> None:
     scenes = Scenes(options.work, variants=1)
     torch.manual_seed(options.seed)
-    judge = begun(Judge()).to(pick_device(), memory_format=torch.channels_last)  # pyright: ignore[reportCallIssue]
+    judge = begun().to(pick_device(), memory_format=torch.channels_last)  # pyright: ignore[reportCallIssue]
     step, seconds = teach(
         judge,
         lambda step: loss_of(judge, scenes, options, step),
@@ -203,7 +190,7 @@ def check(judge: Judge, scenes: Scenes, options: argparse.Namespace) -> dict[str
         picture = compose(scenes.drawing(thing, options.size), scene, rng.getrandbits(31))
         values = torch.from_numpy(picture).permute(2, 0, 1).float() / 255
         pairs = "unseen pairs" if is_held_out(thing, material) else "seen pairs"
-        right.setdefault(f"things, {pairs}", []).append(judge.thing_of(values[None]) == [thing])
+        right.setdefault(f"things, {pairs}", []).append(judge.thing_of(values) == thing)
         right.setdefault(f"materials of pictures, {pairs}", []).append(judge.material_of(values) == material)
     for _ in range(options.check):
         crops, materials, larger = crop_views(scenes, rng, 3, size=options.size)
@@ -216,28 +203,12 @@ def check(judge: Judge, scenes: Scenes, options: argparse.Namespace) -> dict[str
 
 
 def write(judge: Judge, folder: Path, card: dict[str, float]) -> None:
-    """Write the judge, and what it can do."""
+    """Write demo-net's fp16 weights, what it tells apart and how well."""
     folder.mkdir(parents=True, exist_ok=True)
-    state = {key: value for key, value in judge.state_dict().items() if not key.endswith("batches_tracked")}
-    write_small(state, folder / "judge.safetensors")
+    state = {k: v.half().contiguous() for k, v in judge.state_dict().items() if not k.endswith("batches_tracked")}
+    save_file(state, folder / WEIGHTS)
     text = json.dumps({"things": list(THINGS), "materials": list(MATERIALS), "checked": card}, indent=1)
-    (folder / "judge.json").write_text(text + "\n", encoding="utf-8")
-
-
-def load(folder: Path) -> Judge:
-    """Return the judge in `folder`; exits when it knows other things or materials than these scripts."""
-    said = json.loads((folder / "judge.json").read_text(encoding="utf-8"))
-    if (said["things"], said["materials"]) != (list(THINGS), list(MATERIALS)):
-        raise SystemExit(f"the judge in {folder} was made for other things or materials; train it anew")
-    judge = Judge()
-    judge.load_state_dict(read_small(folder / "judge.safetensors"), strict=False)
-    return judge.eval()
-
-
-@torch.no_grad()
-def crop_features(judge: Judge, pictures: Sequence[Tensor]) -> list[Tensor]:
-    """Return for each picture (3, H, W) the features (N, 128) of its crops on the thing."""
-    return [judge.texture.features(crops_of(picture)) for picture in pictures]
+    (folder / LISTS).write_text(text + "\n", encoding="utf-8")
 
 
 def parse(arguments: list[str] | None = None) -> argparse.Namespace:

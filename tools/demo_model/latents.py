@@ -14,9 +14,9 @@ from pathlib import Path
 from typing import Any
 
 import torch
+from batches import Latents
 from data import WORK, Renders, collection_of
-from training import pick_device, spare_workers
-from unet import Latents, tag_of
+from training import pick_device, spare_workers, tag_of
 
 logger = logging.getLogger(__name__)
 

@@ -3,9 +3,7 @@
 from __future__ import annotations
 
 import argparse
-import json
 import platform
-import time
 from collections.abc import Callable, Sequence
 from pathlib import Path
 
@@ -47,12 +45,8 @@ class Made:
         how = f"{self.tag}-steps{options.steps}-cfg{options.guidance:g}-seed{options.seed}"
         self.folder: Path = options.work / "eval" / how
         self.folder.mkdir(parents=True, exist_ok=True)
-        began, busy = time.perf_counter(), time.process_time()
         self.host = load_pipeline(options.model)
-        self.load_seconds = time.perf_counter() - began, time.process_time() - busy
         self.side = options.native or self.host.native_side
-        timings = self.folder / "seconds.json"
-        self.seconds: dict[str, list[float]] = json.loads(timings.read_text()) if timings.is_file() else {}
 
     def prompt(self, index: int) -> str:
         raise NotImplementedError
@@ -107,14 +101,10 @@ class Made:
         path = self.folder / kind / f"{number:04}.png"
         if not path.is_file():
             path.parent.mkdir(exist_ok=True)
-            began, busy = time.perf_counter(), time.process_time()
             image = make()
-            self.seconds.setdefault(kind, []).append(round(time.perf_counter() - began, 2))
-            self.seconds.setdefault(f"{kind}, CPU time", []).append(round(time.process_time() - busy, 2))
             partial = path.with_suffix(".part")
             image.save(partial, "PNG")
             partial.rename(path)
-            (self.folder / "seconds.json").write_text(json.dumps(self.seconds))
         return to_pixels(Image.open(path))
 
 

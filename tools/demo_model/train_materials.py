@@ -7,7 +7,7 @@ latents  every trained pair rendered and encoded, in rounds, at half the native 
 text     the attention moved (layout.py), then the text encoder alone
 half     UNet and text encoder at half the size: four times the pictures, and a texture has the same period in pixels
 whole    the UNet at the native size, with windows of renders at twice the size, so that 2x shows textures as they are
-judge    the classifier of things and materials that measures all the rest
+judge    demo-net, which measures all the rest, trained on from the shipped one
 
 A stage that is done is left out at the next start; `--again STAGE` and what follows it run anew. The times in TIMES are
 for one H100, and for two cores of a CPU with AMX; `--scale 0.1` takes a tenth of each. Without a GPU latents and UNet

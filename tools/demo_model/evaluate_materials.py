@@ -94,6 +94,12 @@ def with_interval(values: Sequence[float], unit: str = "", *, digits: int = 2) -
     return f"{mean:.{digits}f}{unit} ({low:.{digits}f} to {high:.{digits}f}, n {len(values)})"
 
 
+def beside(pictures: Sequence[Tensor], others: Sequence[Tensor], *, across: int = 8) -> list[Tensor]:
+    """Return `pictures` and `others` in turns of `across`: in a grid as wide a row of each under the other."""
+    starts = range(0, len(pictures), across)
+    return [picture for start in starts for row in (pictures, others) for picture in row[start : start + across]]
+
+
 def share(right: Sequence[bool]) -> str:
     return with_interval([100.0 * value for value in right], " %", digits=1)
 
@@ -154,8 +160,8 @@ class Evaluation(Made):
             first += len(scenes)
             if not natives:
                 continue
-            save_grid(natives, self.folder / f"{name.replace(' ', '-')}.png")
             truths = self.truths(scenes, self.side)
+            save_grid(beside(natives, truths), self.folder / f"{name.replace(' ', '-')}.png", rows=16)
             for kind, pictures in (("true pictures", truths), ("native pictures", natives)):
                 held = f"at least {bar}" if kind == "native pictures" else ""
                 for what, value in zip(("thing", "material"), self.agreement(pictures, scenes), strict=True):

@@ -42,10 +42,10 @@ class Made:
     def __init__(self, options: argparse.Namespace) -> None:
         self.options = options
         self.tag = weights_tag(options.model)
-        how = f"{self.tag}-steps{options.steps}-cfg{options.guidance:g}-seed{options.seed}"
+        how = f"{self.tag}-steps{options.steps}-cfg{options.guidance:g}-seed{options.seed}-{options.dtype}"
         self.folder: Path = options.work / "eval" / how
         self.folder.mkdir(parents=True, exist_ok=True)
-        self.host = load_pipeline(options.model)
+        self.host = load_pipeline(options.model, dtype=options.dtype)
         self.side = options.native or self.host.native_side
 
     def prompt(self, index: int) -> str:
@@ -89,7 +89,7 @@ class Made:
         options = self.options
         head = (
             f"Model {self.tag}, native {self.side} px, DDIM {options.steps}, guidance {options.guidance:g},"
-            f" seed {options.seed}; {hardware()}"
+            f" seed {options.seed}, {options.dtype}; {hardware()}"
         )
         lines = [head, "", "| measure | value | bar |", "|---|---|---|"]
         lines += [f"| {what} | {value} | {bar} |" for what, value, bar in rows]
@@ -137,3 +137,4 @@ def add_options(parser: argparse.ArgumentParser) -> None:
     parser.add_argument("--steps", type=int, default=20)
     parser.add_argument("--guidance", type=float, default=5.0)
     parser.add_argument("--seed", type=int, default=0)
+    parser.add_argument("--dtype", choices=["float32", "bfloat16", "float16"], default="float32", help="of the weights")

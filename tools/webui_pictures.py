@@ -116,8 +116,7 @@ def draw_page(server: Server, browser: object, out: Path) -> None:
             shutil.copy(path, few)
         page.fill("#fam_hires_folder_input textarea", few)
         page.press("#fam_hires_try")
-        page.wait_for_selector("#fam_hires_trial button:has-text('Take')")
-        page.settle()
+        page.settle(LONGEST / 1000)
         _shot(page, out / "webui-try.webp", "#fam_hires_trial")
         page.close()
 

@@ -143,3 +143,8 @@ def test_more_pictures_at_2x_than_natives_are_refused(capsys: pytest.CaptureFixt
     with pytest.raises(SystemExit):
         measured.parse(["--count", "8", "--hires", "9"])
     assert "--hires 9 is more than --count 8" in capsys.readouterr().err
+
+
+def test_a_grid_has_each_row_over_the_one_it_is_compared_with() -> None:
+    first, second = ([torch.full((1,), sign * number) for number in range(1, 4)] for sign in (1, -1))
+    assert [int(one) for one in measured.beside(first, second, across=2)] == [1, 2, -1, -2, 3, -3]

@@ -10,7 +10,7 @@ from typing import Any
 import numpy as np
 import pytest
 import torch
-from batches import Latents, draw_batch, draw_close, encoded
+from batches import Latents, draw_batch, draw_close, encoded, holding
 from safetensors.torch import load_file
 
 SMALL_UNET = {
@@ -282,6 +282,13 @@ def test_latents_of_a_wrong_scale_are_refused_before_they_are_kept(work: Path) -
     assert not latents.done.any()
     coder.wide = 1.0
     assert latents.get([(0, False)]).shape == (1, 4, 8, 8) and latents.done[0, 0]
+
+
+def test_names_with_a_word_are_found_to_be_drawn_more() -> None:
+    names = ["a scaly fox", "a fox", "a scaly mug"]
+    assert holding(names, ["scaly"]) == ["a scaly fox", "a scaly mug"] and holding(names, []) == []
+    with pytest.raises(SystemExit, match="--more scale: no name"):
+        holding(names, ["scale"])
 
 
 def test_only_what_is_encoded_is_drawn_when_asked_for(work: Path) -> None:

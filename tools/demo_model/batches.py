@@ -118,3 +118,11 @@ def encoded(collection: Collection | Scenes, latents: Latents, pool: list[str]) 
         raise SystemExit(f"--encoded leaves nothing to train on at {latents.renders.size} px: run latents.py first")
     logger.info("%d of %d names are encoded", len(ready), len(pool))
     return ready
+
+
+def holding(names: list[str], words: list[str]) -> list[str]:
+    """Return those of `names` that hold one of `words`; exits naming a word that none holds."""
+    for word in words:
+        if not any(word in name.split() for name in names):
+            raise SystemExit(f"--more {word}: no name that is drawn has that word; give a thing or a material")
+    return [name for name in names if not set(words).isdisjoint(name.split())]

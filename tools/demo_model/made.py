@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import argparse
 import platform
+from abc import ABC, abstractmethod
 from collections.abc import Callable, Sequence
 from pathlib import Path
 
@@ -36,7 +37,7 @@ def to_pixels(image: Image.Image) -> Tensor:
     return hires.to_tensor(image)[0]
 
 
-class Made:
+class Made(ABC):
     """One model, one seed, one way of sampling; a subclass says which prompt an index has."""
 
     def __init__(self, options: argparse.Namespace) -> None:
@@ -48,8 +49,9 @@ class Made:
         self.host = load_pipeline(options.model, dtype=options.dtype)
         self.side = options.native or self.host.native_side
 
+    @abstractmethod
     def prompt(self, index: int) -> str:
-        raise NotImplementedError
+        """Return the prompt of picture `index`."""
 
     def sampling(self, index: int, number: int) -> hires.Sampling:
         return hires.Sampling(

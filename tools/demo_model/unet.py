@@ -19,7 +19,7 @@ from pathlib import Path
 from typing import Any
 
 import torch
-from batches import Latents, draw_batch, draw_close, draw_lessons, encoded
+from batches import Latents, draw_batch, draw_close, draw_lessons, encoded, holding
 from data import WORK, Collection, Renders, Scenes, collection_of
 from reading import guide, mean_of, release
 from text import FIRST, cells_of
@@ -330,7 +330,7 @@ def train(options: argparse.Namespace) -> None:
         size, minutes = options.stages[stage]
         latents = Latents(Renders(collection, size), model.fixed["vae"], tag=tag)
         names = encoded(collection, latents, pool) if options.encoded else pool
-        names = names + [name for name in names if not set(options.more).isdisjoint(name.split())]
+        names = names + holding(names, options.more)
         close = round(options.close * options.batch)
         larger = Latents(Renders(collection, 2 * size), model.fixed["vae"], tag=tag) if close else None
         began = shown = saved = time.monotonic()

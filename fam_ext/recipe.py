@@ -116,13 +116,20 @@ def enlarge(studio: Studio, method: Method, source: Source, *, size: Size) -> En
     report, steps = GuideReport(), 0
     for number, (stage, run) in enumerate(zip(stages, runs, strict=True)):
         if run is None:
-            larger = [studio.enlarge(image, stage.size) for image in _images(studio, source)]
+            larger = [_larger(studio, image, stage) for image in _images(studio, source)]
             source = Source([_sharpened(image, stage.sharpen) for image in larger])
             continue
         steered = method.begin(stage, _pictures(studio, source, stage, number=number, steps=run.steps))
         source = Source(latent=steered.finish(run.sample(steered)))
         report, steps = report.plus(steered.ran()), steps + run.steps
     return Enlarged(source, report, steps)
+
+
+def _larger(studio: Studio, image: Image.Image, stage: Stage) -> Image.Image:
+    filtered = PIXEL_MODES.get(stage.upsample or "")
+    if stage.upsample == "auto" or filtered is None:
+        return studio.enlarge(image, stage.size)
+    return image.convert("RGB").resize((stage.size[1], stage.size[0]), filtered)
 
 
 def _sharpened(image: Image.Image, percent: int) -> Image.Image:

@@ -22,8 +22,6 @@ from fam_ext.hosts.diffusers.prompts import split_extra_networks
 from fam_ext.hosts.memory import peak_memory, watch_memory
 from fam_ext.jobs.contract import Progress, Ran, Rendered
 from fam_ext.methods.base import Method
-from fam_ext.methods.capabilities import PIXELS
-from fam_ext.methods.catalog import METHODS
 from fam_ext.options.request import HiresRequest
 from fam_ext.samplers.names import spacing_that_runs, split_name
 from fam_ext.upscalers import Upscaler
@@ -173,9 +171,11 @@ def render_on(
     `upscaler` enlarges where the method asks for that, and makes the reference where `upsample` is "auto".
     """
     watch_memory(host.device)
+    enlarged: list[str] = []
 
     def larger(image: Image.Image, size: Size, /) -> Image.Image:
         assert upscaler is not None
+        enlarged.append(upscaler.name)
         return upscaler.enlarge(image, size, tile=request.tile, cancelled=progress.cancelled)
 
     done = _guarded(
@@ -194,8 +194,7 @@ def render_on(
         )
     )
     ran = what_ran(done, request, host)
-    asked = request.config.upsample == "auto" or PIXELS in METHODS[done.method].needs
-    return Rendered(done.image, dataclasses.replace(ran, upscaler=upscaler.name) if upscaler and asked else ran)
+    return Rendered(done.image, dataclasses.replace(ran, upscaler=enlarged[0]) if enlarged else ran)
 
 
 def load_renderer(

@@ -34,7 +34,7 @@ class Stage:
     upsample: str | None = "auto"
     """How the picture before it becomes the reference (FamConfig.upsample); None: no reference, from pure noise."""
     pixels: bool = False
-    """No sampling: the host enlarges the picture by its own way."""
+    """No sampling: the host enlarges the picture, where `upsample` is "auto" by its own way."""
     sharpen: int = 0
     """Percent by which a stage of pixels then sharpens, over 2 px (an unsharp mask)."""
 

@@ -117,6 +117,7 @@ METHODS: dict[str, Entry] = {
             "fam_ext.methods.freescale:FreeScale",
             frozenset((SAMPLER_STATE, CONVOLUTION, ATTENTION, STAGES)),
         ),
+        Entry("resize", "a plain resize", "fam_ext.methods.upscaler:Resize", frozenset((PIXELS,))),
         Entry("upscaler", "the upscaler alone", "fam_ext.methods.upscaler:Upscaler", frozenset((PIXELS,))),
         Entry(
             "upscaler+img2img",

@@ -24,6 +24,13 @@ class Upscaler(Method):
         return [Stage(size, pixels=True)]
 
 
+class Resize(Method):
+    """By Lanczos, whatever network was chosen: what every method is held against."""
+
+    def stages(self, size: Size, native: Size) -> Sequence[Stage]:
+        return [Stage(size, upsample="pixel_lanczos", pixels=True)]
+
+
 class UpscalerImg2img(Method):
     """The enlarged picture, diffused to rho = `denoise` and denoised as a whole."""
 

@@ -70,7 +70,9 @@ def test_every_method_draws_every_shape_on_both_layouts(request, monkeypatch, dr
 
 @pytest.mark.slow
 def test_the_neighbours_are_not_the_plain_pass(drawn):
-    assert len({drawn(method) for method in METHODS}) == len(METHODS), "no two methods draw the same"
+    assert drawn("resize") == drawn("upscaler"), "without a network the upscaler is a resize"
+    different = METHODS.keys() - {"resize"}
+    assert len({drawn(method) for method in different}) == len(different), "no two others draw the same"
 
 
 def test_an_upscaler_alone_draws_what_its_network_draws(sd_host, network):
@@ -85,6 +87,19 @@ def test_without_a_network_it_is_lanczos(sd_host):
     rendered = made(sd_host, "upscaler", size=(128, 192))
     assert rendered.image.tobytes() == lanczos(NATIVE, (128, 192)).tobytes()
     assert rendered.ran.upscaler is None
+
+
+def test_a_plain_resize_leaves_the_network_alone(sd_host, network):
+    upscaler, seen = network
+    rendered = standalone.render_on(sd_host, NATIVE, asked("resize"), Progress(), upscaler=upscaler)
+    assert rendered.image.tobytes() == lanczos(NATIVE, (128, 128)).tobytes()
+    assert seen == [] and (rendered.ran.upscaler, rendered.ran.steps_taken) == (None, 0)
+
+
+def test_a_method_from_pure_noise_does_not_say_that_a_network_made_its_reference(sd_host, network):
+    upscaler, seen = network
+    rendered = standalone.render_on(sd_host, NATIVE, asked("direct"), Progress(), upscaler=upscaler)
+    assert seen == [] and rendered.ran.upscaler is None
 
 
 @pytest.mark.parametrize("method", ["upscaler+img2img", "tiled", "direct-from-native"])

@@ -164,3 +164,8 @@ def test_decoder_only_leaves_the_encoder_to_the_bit(vae: Any, shapes: Path) -> N
     assert moved == {"decoder", "post_quant_conv"}
     with pytest.raises(SystemExit, match="another --decoder-only"):
         script.train(script.parse([*places, *sizes, *[word for word in how if word != "--decoder-only"]]))
+
+
+def test_what_stands_for_a_norm_lives_where_the_norm_does() -> None:
+    affine = norms.Affine(torch.nn.GroupNorm(2, 4, device="meta"))
+    assert {value.device.type for value in affine.state_dict().values()} == {"meta"}

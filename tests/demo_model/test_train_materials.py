@@ -45,8 +45,10 @@ def test_the_unet_learns_at_half_the_size_first_and_sees_larger_pictures_then(
         ([(256, 5.5)], 0, "taught", "halfway"),
         ([(512, 12.0)], 0.17, "halfway", "model"),
     ]
-    for settings in train_materials.SETTINGS.values():
-        assert train_materials.unet.parse([*settings["whole"], "--close", train_materials.CLOSE]).close
+    for device, settings in train_materials.SETTINGS.items():
+        whole = train_materials.unet.parse([*settings["whole"], "--close", train_materials.CLOSE])
+        assert whole.close
+        assert bool(whole.fresh) == (device == "cuda") and whole.encoded == (device == "cpu")
 
 
 @pytest.mark.parametrize("stage", ["latents", "half"])

@@ -19,6 +19,23 @@ WIDEST = 2.5
 """The largest spread of a picture's scaled latents that a schedule for latents of spread 1 can be trained on."""
 
 
+@torch.no_grad()
+def encode(vae: Any, pictures: np.ndarray) -> Tensor:
+    """Return (B, 4, H / 8, W / 8), on the device of `vae`, of uint8 (B, H, W, 3): the mean of its posterior, scaled."""
+    values = torch.from_numpy(np.ascontiguousarray(pictures))
+    if vae.device.type == "cuda":
+        values = values.pin_memory()  # or the copy would wait until the GPU has done all before it
+    images = values.to(vae.device, non_blocking=True).permute(0, 3, 1, 2).float() / 127.5 - 1
+    with autocast(vae.device):
+        return vae.encode(images).latent_dist.mode().float() * vae.config.scaling_factor
+
+
+def check_spread(scaled: Tensor) -> None:
+    """Raise `SystemExit` for latents that no schedule fits."""
+    if (spread := scaled.float().std().item()) > WIDEST:
+        raise SystemExit(f"the VAE's scaled latents have a spread of {spread:.1f}, not about 1; run align.py")
+
+
 class Latents:
     """Scaled latents of the renders at one size, encoded when first drawn and kept; mirrored ones are encoded too."""
 
@@ -41,12 +58,7 @@ class Latents:
             pictures = np.stack(
                 [self.renders[index][:, ::-1] if mirrored else self.renders[index] for index, mirrored in part]
             )
-            images = torch.from_numpy(np.ascontiguousarray(pictures)).permute(0, 3, 1, 2).float() / 127.5 - 1
-            with autocast(self.vae.device):
-                encoded = self.vae.encode(images.to(self.vae.device)).latent_dist.mode().float()
-            scaled = encoded * self.vae.config.scaling_factor
-            if (spread := scaled.std().item()) > WIDEST:
-                raise SystemExit(f"the VAE's scaled latents have a spread of {spread:.1f}, not about 1; run align.py")
+            check_spread(scaled := encode(self.vae, pictures))
             for (index, mirrored), latent in zip(part, scaled.cpu().half().numpy(), strict=True):
                 self.values[index, int(mirrored)] = latent
                 self.done[index, int(mirrored)] = 1

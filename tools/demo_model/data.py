@@ -217,6 +217,15 @@ class Scenes:
         part = self.part(rng, thing, size=size, side=side)
         return compose(part, Scene(thing, material, draw_ground(rng)), rng.getrandbits(31))
 
+    def anew(self, rng: random.Random, name: str, *, size: int, side: int) -> tuple[np.ndarray, str]:
+        """Return a (side, side, 3) window at any place of a true picture at `size` px, and its caption: of the pair
+        that `name` is, its ground and texture drawn anew."""
+        first = self.scenes[self.variants[name][0]]
+        scene = Scene(first.thing, first.material, draw_ground(rng))
+        top, left = rng.randint(0, size - side), rng.randint(0, size - side)
+        window = self.drawing(scene.thing, size)[top : top + side, left : left + side]
+        return compose(window, scene, rng.getrandbits(31)), scene.caption
+
     def part(self, rng: random.Random, thing: str, *, size: int, side: int) -> np.ndarray:
         """Return a (side, side, 4) part of a drawing: of three places the one with most of the thing, except one time
         in four."""

@@ -40,7 +40,7 @@ class Affine(nn.Module):
         self.weight = nn.Parameter(norm.weight.detach().clone())
         self.bias = nn.Parameter(norm.bias.detach().clone())
         self.groups = norm.num_groups
-        self.register_buffer("square", torch.zeros(norm.num_groups))
+        self.register_buffer("square", torch.zeros(norm.num_groups, device=norm.weight.device))
         self.square: Tensor  # of each group
 
     def forward(self, features: Tensor) -> Tensor:

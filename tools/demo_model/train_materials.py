@@ -3,10 +3,12 @@
 The stages run one after the other, and each leaves a state that can be looked at:
 
 vae      the decoder of next/vae trained on, on pieces of scenes; its encoder stays, and with it every latent
-latents  every trained pair rendered and encoded, in rounds, at half the native size, at it and at twice it
+latents  every trained pair rendered and encoded, in rounds, at half the native size, without a GPU also at it and at
+         twice it
 text     the attention moved (layout.py), then the text encoder alone
 half     UNet and text encoder at half the size: four times the pictures, and a texture has the same period in pixels
-whole    the UNet at the native size, with windows of renders at twice the size, so that 2x shows textures as they are
+whole    the UNet at the native size, with windows of renders at twice the size, so that 2x shows textures as they are;
+         with a GPU on pictures that are drawn anew (fresh.py)
 judge    demo-net, which measures all the rest, trained on from the shipped one
 
 A stage that is done is left out at the next start; `--again STAGE` and what follows it run anew. The times in TIMES are
@@ -42,7 +44,7 @@ from fam_ext.demo.export import EMBEDDED_MODEL
 
 logger = logging.getLogger(__name__)
 
-TIMES = {"cuda": {"vae": 2.0, "text": 0.8, "half": 2.0, "whole": 2.8, "judge": 0.8},
+TIMES = {"cuda": {"vae": 2.0, "text": 0.8, "half": 2.0, "whole": 3.2, "judge": 0.8},
          "cpu": {"vae": 25.0, "text": 8.0, "half": 55.0, "whole": 120.0, "judge": 40.0}}  # fmt: skip
 """Minutes of training in each stage; latents, starts and writing come on top, about 2 on an H100's machine, 25 on two
 cores."""
@@ -51,14 +53,14 @@ SETTINGS: dict[str, dict[str, list[str]]] = {
         "vae": ["--crop", "192", "--batch", "24", "--rate", "1e-3", "--average", "0.998"],
         "text": ["--batch", "96"],
         "half": ["--batch", "64", "--rate", "1e-3", "--average", "0.998", "--lessons", "32", "--text", "0.05"],
-        "whole": ["--batch", "64", "--rate", "5e-4", "--average", "0.998", "--text", "0"],
+        "whole": ["--batch", "128", "--rate", "1e-3", "--average", "0.998", "--text", "0.2", "--fresh", "16384"],
         "judge": ["--batch", "96"],
     },
     "cpu": {
         "vae": ["--crop", "128", "--batch", "4", "--rate", "2.5e-4", "--average", "0.995"],
         "text": ["--batch", "32"],
         "half": ["--batch", "12", "--rate", "8e-4", "--average", "0.995", "--lessons", "8", "--text", "0.05"],
-        "whole": ["--batch", "6", "--rate", "5e-4", "--average", "0.995", "--text", "0"],
+        "whole": ["--batch", "6", "--rate", "5e-4", "--average", "0.995", "--text", "0", "--encoded"],
         "judge": ["--batch", "32"],
     },
 }
@@ -104,8 +106,10 @@ class Making:
 
     def latents(self) -> None:
         size = self.options.size
-        for side in (size // 2, size):
-            self._encode(*self.rounds, "--size", str(side))
+        self._encode(*self.rounds, "--size", str(size // 2))
+        if self.device == "cuda":  # which draws anew what it needs at the native size and twice that
+            return
+        self._encode(*self.rounds, "--size", str(size))
         self._encode("--variants", "1", "--count", str(self.options.close_count), "--size", str(2 * size))
 
     def _encode(self, *arguments: str) -> None:
@@ -130,8 +134,7 @@ class Making:
         self._unet("half", self.options.size // 2, *self.rounds, start="taught", out="halfway")
 
     def whole(self) -> None:
-        how = ["--close", CLOSE, "--encoded", *self.rounds]
-        self._unet("whole", self.options.size, *how, start="halfway", out="model")
+        self._unet("whole", self.options.size, "--close", CLOSE, *self.rounds, start="halfway", out="model")
 
     def _unet(self, stage: str, size: int, *more: str, start: str, out: str) -> None:
         arguments = self.trained(stage)

@@ -21,6 +21,7 @@ from typing import Any
 import torch
 from batches import Latents, draw_batch, draw_close, draw_lessons, encoded, holding
 from data import WORK, Collection, Renders, Scenes, collection_of
+from fresh import Fresh
 from reading import guide, mean_of, release
 from text import FIRST, cells_of
 from torch import Tensor
@@ -189,15 +190,16 @@ class Model(torch.nn.Module):
         The last `close` latents are parts of larger renders (draw_close), of which only timesteps under CLOSE_BELOW of
         the schedule are drawn and which the text encoder's loss leaves out: the cells are those of whole pictures.
         """
-        device = self.alphas.device
+        device, where = self.alphas.device, generator.device
         count = len(latents)
-        share = (torch.arange(count) + torch.rand(count, generator=generator)) / count
-        share = share[torch.randperm(count, generator=generator)] ** (1 / high_noise)
+        share = (torch.arange(count, device=where) + torch.rand(count, generator=generator, device=where)) / count
+        share = share[torch.randperm(count, generator=generator, device=where)] ** (1 / high_noise)
         share[count - close :] *= CLOSE_BELOW
         timesteps = (share * len(self.alphas)).long().clamp_max(len(self.alphas) - 1).to(device)
-        noise = torch.randn(latents.shape, generator=generator).to(device)
+        noise = torch.randn(latents.shape, generator=generator, device=where).to(device)
         if noise_spread:
-            noise = noise * (noise_spread * torch.randn(count, 1, 1, 1, generator=generator)).exp().to(device)
+            strength = torch.randn(count, 1, 1, 1, generator=generator, device=where)
+            noise = noise * (noise_spread * strength).exp().to(device)
         alpha = self.alphas[timesteps]
         scale = alpha[:, None, None, None]
         noisy = scale.sqrt() * latents.to(device) + (1 - scale).sqrt() * noise
@@ -285,6 +287,7 @@ def train(options: argparse.Namespace) -> None:
         model.hold_cells(options.cells)
     model.to(device).train()
     model.fixed["vae"].to(device)
+    torch.backends.cudnn.benchmark = True
     named = list(model.unet.named_parameters())
     outer = [value for name, value in named if name.startswith(OUTER)]
     reading = [value for name, value in named if name.endswith(READING)]
@@ -332,10 +335,11 @@ def train(options: argparse.Namespace) -> None:
         names = encoded(collection, latents, pool) if options.encoded else pool
         names = names + holding(names, options.more)
         close = round(options.close * options.batch)
-        larger = Latents(Renders(collection, 2 * size), model.fixed["vae"], tag=tag) if close else None
+        fresh = Fresh(collection, model.fixed["vae"], names, options, size=size) if options.fresh else None
+        larger = Latents(Renders(collection, 2 * size), model.fixed["vae"], tag=tag) if close and not fresh else None
         began = shown = saved = time.monotonic()
-        losses: list[float] = []
-        shares: list[float] = []
+        losses: list[Tensor] = []
+        shares: list[Tensor] = []
         looks: list[Tensor] = []
         noted = guide(model.unet) if spent < options.guide * minutes * 60 else None
         while spent < minutes * 60 and (options.steps < 0 or step - first_step < options.steps):
@@ -343,12 +347,17 @@ def train(options: argparse.Namespace) -> None:
             for group in optimizer.param_groups:
                 group["lr"] = rate * group["factor"]
             place = ranks.place(step)
-            pairs, captions = draw_batch(collection, options, place, pool=names)
-            values = latents.get(pairs[: len(pairs) - close])
+            if fresh is not None:
+                rng = random.Random(options.seed * 1_000_003 + place)
+                fresh.grow(rng)
+                values, captions = fresh.draw(rng, options.batch, close=close)
+            else:
+                pairs, captions = draw_batch(collection, options, place, pool=names)
+                values = latents.get(pairs[: len(pairs) - close])
             if larger is not None:
                 windows, said = draw_close(collection, options, place, latents=larger, count=close)
                 values, captions = torch.cat([values, windows]), captions[: len(captions) - close] + said
-            generator = torch.Generator().manual_seed(options.seed * 1_000_003 + place)
+            generator = torch.Generator(device).manual_seed(options.seed * 1_000_003 + place)
             with autocast(device):
                 loss, unexplained = model.loss(
                     values,
@@ -377,17 +386,17 @@ def train(options: argparse.Namespace) -> None:
             torch.nn.utils.clip_grad_norm_(model.parameters(), 1.0)
             optimizer.step()
             average.update(model)
-            losses.append(loss.item())
-            shares.append(unexplained.item())
+            losses.append(loss.detach())  # no .item(): a GPU would wait for the CPU at every step
+            shares.append(unexplained.detach())
             step += 1
             spent += elapsed
             if time.monotonic() - shown > 60 and not ranks.rank:
                 looking = f"  off the cell {torch.stack(looks).mean():.3f}" if looks else ""
-                if any(shares):
-                    looking += f"  unexplained share {sum(shares) / len(shares):.3f}"
+                if model.head is not None:
+                    looking += f"  unexplained share {torch.stack(shares).mean():.3f}"
                 logger.info(
                     "%d px  step %d  %.0f s  loss %.4f (mean of %d)  rate %.1e%s",
-                    size, step, spent, sum(losses) / len(losses), len(losses), rate, looking,
+                    size, step, spent, torch.stack(losses).mean(), len(losses), rate, looking,
                 )  # fmt: skip
                 shown, losses, shares, looks = time.monotonic(), [], [], []
             if time.monotonic() - saved > options.save_every * 60:
@@ -447,11 +456,16 @@ def parse(arguments: list[str] | None = None) -> argparse.Namespace:
     parser.add_argument(
         "--more", nargs="+", default=[], metavar="WORD", help="names with one of these words are drawn twice as often"
     )
+    parser.add_argument(
+        "--fresh", type=int, default=0, metavar="N", help="draw pictures anew and train on the last N of them, no files"
+    )
     parser.add_argument("--save-every", type=float, default=5.0, help="minutes")
     parser.add_argument("--seed", type=int, default=0)
     options = parser.parse_args(arguments)
     if options.lessons and options.cells is None:
         parser.error(f"--lessons {options.lessons} needs the state that text.py wrote: add --cells FILE")
+    if options.fresh < 0 or (options.fresh and options.fresh < options.batch):
+        parser.error(f"--fresh is {options.fresh}; give at least the batch, {options.batch}, or leave it out")
     if options.close and not 1 <= round(options.close * options.batch) < options.batch:
         parser.error(
             f"--close {options.close:g} of --batch {options.batch} is {options.close * options.batch:g} a step; "

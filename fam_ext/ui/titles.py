@@ -7,7 +7,7 @@ from pathlib import Path
 from typing import Any
 
 from fam_ext.core.config import FamConfig
-from fam_ext.options.presets import Preset
+from fam_ext.options.presets import BUILTIN, DEFAULT, Preset
 
 CUTOFF_UNITS = {
     "native": "share of the native side",
@@ -15,6 +15,8 @@ CUTOFF_UNITS = {
     "cycles": "cycles per picture",
 }
 _SHOWN = 40
+_TOP = ("cutoff", "cutoff_reference", "attention", "start")
+"""Dials that are seen without opening a fold."""
 
 
 def fold_titles(values: Mapping[str, Any], *, folder: bool, prompt: str = "", loaded_model: str = "") -> dict[str, str]:
@@ -46,13 +48,9 @@ def method_title(dials: Mapping[str, Any]) -> str:
 
 
 def more_dials_title(config: FamConfig) -> str:
-    """Return the title of the fold with the dials that most never touch."""
-    standard = FamConfig(cutoff_reference=config.cutoff_reference, cutoff=config.cutoff)
-    changed = [
-        name
-        for name, value in config.to_dict().items()
-        if name not in ("cutoff", "attention", "start") and value != getattr(standard, name)
-    ]
+    """Return the title of the fold with the dials that most never touch: how many differ from the usual preset's."""
+    usual = BUILTIN[DEFAULT].config
+    changed = [name for name, value in config.to_dict().items() if name not in _TOP and value != getattr(usual, name)]
     return f"More dials: {f'{len(changed)} changed' if changed else 'as usual'}"
 
 

@@ -92,8 +92,8 @@ BUILTIN: Mapping[str, Preset] = {
         ),
         Preset(
             "balanced",
-            "Keeps structure on any native size (32 cycles a picture), starts late, and steers attention only in the first "
-            "part of the pass: faster, and clean along outlines.",
+            "Keeps structure on any native size (32 cycles a picture), starts late, and steers attention only in the "
+            "first part of the pass: faster, and clean along outlines.",
             FamConfig(cutoff=32.0, cutoff_reference="cycles", start=0.7, am_window=(1.0, 0.4)),
             {"steps": 30, "sampler": "DDIM", "schedule": "Automatic", "cfg_scale": 7.0},
         ),

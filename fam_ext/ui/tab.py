@@ -112,7 +112,7 @@ def _results(host: TabHost) -> dict[str, Any]:
     """Build what comes of it: before a run what will happen, during it line, table and picture, after it compare."""
     found: dict[str, Any] = {}
     found["outlook"] = gr.HTML(EMPTY, elem_id=f"{TAB_ID}_outlook", elem_classes=[FOR_PICTURE])
-    found["log"] = gr.HTML(elem_id=f"html_log_{TAB_ID}", elem_classes=["html-log"])
+    found["log"] = gr.HTML(elem_id=f"html_log_{TAB_ID}", elem_classes=["html-log", FOR_PICTURE])
     found["status"] = gr.HTML(
         sentence_html("Give a folder: what will happen to each of its files is said here before you press Start."),
         elem_id=f"{TAB_ID}_status",
@@ -128,7 +128,7 @@ def _results(host: TabHost) -> dict[str, Any]:
     with gr.Row(elem_id=f"image_buttons_{TAB_ID}", elem_classes=["image-buttons"]):
         found["said"] = gr.Textbox(visible=False, elem_id=f"generation_info_{TAB_ID}")
         host.send_buttons(found["gallery"], found["said"])
-    found["infotext"] = gr.HTML(elem_id=f"html_info_{TAB_ID}", elem_classes=["infotext"])
+    found["infotext"] = gr.HTML(elem_id=f"html_info_{TAB_ID}", elem_classes=["infotext", FOR_PICTURE])
     found["files"] = gr.HTML(elem_id=f"{TAB_ID}_files", elem_classes=[FOR_FOLDER])
     return found
 

@@ -257,7 +257,10 @@ def test_the_titles_say_what_is_in_force_and_the_panel_what_will_happen(page, tm
     # a folder is looked into as soon as it is given
     (tmp_path / "in").mkdir()
     picture(tmp_path / "in" / "0.png", "a leaf\nSteps: 5, Sampler: Euler, CFG scale: 3, Seed: 9")
+    assert page.is_visible("#html_info_fam_hires")
     open_folder(page, tmp_path / "in")
+    assert not page.is_visible("#html_info_fam_hires"), "the words and the time of that picture are no file's"
+    assert not page.is_visible("#html_log_fam_hires")
     page.wait_for_selector("#fam_hires_plan_table tr:has-text('0.png'):has-text('192 x 144')")
     assert title("sampling").startswith("Sampler: each picture's own, else Euler")
     assert not page.is_visible("#fam_hires_fold_picture_words") and not page.is_visible("#fam_hires_generate")

@@ -55,7 +55,9 @@ class Average:
         decay = min(self.decay, (1 + self.steps) / (10 + self.steps))
         state = module.state_dict()
         floats = [key for key, value in state.items() if value.is_floating_point()]
-        torch._foreach_lerp_([self.values[key] for key in floats], [state[key] for key in floats], 1 - decay)
+        held = [self.values[key] for key in floats]
+        # one launch for all of them, where a GPU waits for a slow CPU
+        torch._foreach_lerp_(held, [state[key] for key in floats], 1 - decay)  # pyright: ignore[reportPrivateImportUsage]
         for key in state.keys() - set(floats):
             self.values[key].copy_(state[key])
 

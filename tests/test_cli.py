@@ -203,7 +203,7 @@ def test_options_reach_the_plan(tmp_path: Path, capsys) -> None:
         (["--preset", "paper", "--cutoff", "0.3"], FamConfig(upsample="latent_bicubic", cutoff=0.3)),
         (
             ["--cutoff", "0.5", "--attention", "0.2", "--start", "1"],
-            FamConfig(cutoff=0.5, attention=0.2),
+            FamConfig(cutoff=0.5, attention=0.2, am_window=(1.0, 0.4)),
         ),
         (
             ["--cutoff", "16", "--cutoff-reference", "cycles", "--set", "am_window=1 to 0.5"],
@@ -211,7 +211,7 @@ def test_options_reach_the_plan(tmp_path: Path, capsys) -> None:
         ),
         (
             ["--set", "am=false", "--cutoff-reference", "target"],
-            FamConfig(cutoff=0.5, cutoff_reference="target", start=0.7, am=False),
+            FamConfig(cutoff=0.5, cutoff_reference="target", start=0.7, am_window=(1.0, 0.4), am=False),
         ),
     ],
 )

@@ -54,7 +54,7 @@ def test_the_same_seed_gives_the_same_picture_and_another_does_not(sd_host, samp
 def test_methods_differ_and_off_is_the_bare_pass(sd_host):
     made = {
         method: pixels(hires.upscale(sd_host, picture(), size=(96, 96), sampling=SAMPLING, method=method).image)
-        for method in METHODS
+        for method in METHODS.keys() - {"resize"}  # what upscaler is without a network
     }
     made |= {
         name: pixels(hires.upscale(sd_host, picture(), size=(96, 96), sampling=SAMPLING, config=config).image)

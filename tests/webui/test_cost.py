@@ -28,7 +28,8 @@ def test_a_step_costs_one_cut_native_pass_and_little_else(counting, model):
     model = f"{model}.safetensors"
     counted(counting, {"start": 1.0}, model)  # what is computed once: matrices, levels
     plain, fm, both = (
-        counted(counting, fam, model) for fam in (None, {"start": 1.0, "am": False}, {"start": 1.0, "upsample": "auto"})
+        counted(counting, fam, model)
+        for fam in (None, {"start": 1.0, "am": False}, {"start": 1.0, "am_window": [1.0, 0.0]})
     )
     assert plain["calls"] == fm["calls"] == {"16 x 16": STEPS}
     assert both["calls"] == {"16 x 16": STEPS, "8 x 8": STEPS}

@@ -20,6 +20,8 @@ PAPER = {"preset": "paper"}
 SDXL = {"override_settings": {"sd_model_checkpoint": "tiny-sdxl.safetensors"}}
 LORA = {"up": (128, 4), "down": (4, 128)}
 SD21 = {"override_settings": {"sd_model_checkpoint": "tiny-sd21-v.safetensors"}}
+THROUGHOUT = {"am_window": [1.0, 0.0]}
+"""AM at every step, where the default preset has it at the first ones: of three steps that is one."""
 SD15 = {"override_settings": {"sd_model_checkpoint": "tiny-sd15.safetensors"}}
 
 
@@ -61,7 +63,7 @@ def test_fam_keeps_the_native_picture_s_low_band(server, check_off):
 @pytest.mark.parametrize(("model", "sites"), [(SD15, 3), (SD21, 3), (SDXL, 30), ({}, 2)])
 def test_am_is_called_once_a_site_and_step(server, model, sites):
     # random networks: the picture means nothing, the calls do
-    answer = server.generate({"start": 1.0}, **model)
+    answer = server.generate({"start": 1.0, **THROUGHOUT}, **model)
     assert answer.fam, answer.error
     steps, fm_calls, am_calls, am_sites = server.last_pass()
     assert (steps, am_sites) == (4, sites)
@@ -86,7 +88,7 @@ def test_one_model_in_both_layouts_makes_one_picture(server):
 def test_fm_and_am_each_change_the_picture(server):
     pictures = {
         name: server.generate(config).pixels[0]
-        for name, config in {"both": {}, "fm": {"am": False}, "am": {"fm": False}}.items()
+        for name, config in {"both": THROUGHOUT, "fm": {"am": False}, "am": {"fm": False, **THROUGHOUT}}.items()
     }
     assert len(set(pictures.values())) == 3
 
@@ -144,7 +146,8 @@ SAMPLERS = [
 
 @pytest.mark.parametrize("sampler", SAMPLERS)
 def test_each_of_the_webui_s_samplers(server, sampler):
-    answer = server.generate({"start": 0.8}, sampler_name=sampler, scheduler="Automatic", steps=5, hr_scale=1.5)
+    fam = {"start": 0.8, **THROUGHOUT}
+    answer = server.generate(fam, sampler_name=sampler, scheduler="Automatic", steps=5, hr_scale=1.5)
     assert answer.status == 200, answer.error
     assert answer.fam["FAM start"] == "0.8"
     steps, fm_calls, am_calls, _ = server.last_pass()
@@ -220,12 +223,12 @@ def test_lora_and_textual_inversion_reach_both_passes(server):
         folder = server.data / place
         folder.mkdir(parents=True, exist_ok=True)
         save_file(tensors, folder / f"{name}.safetensors")
-    plain = server.generate({}, **SD15)
+    plain = server.generate(THROUGHOUT, **SD15)
     for prompt in ("a red apple <lora:tiny-lora:1>", "a red apple tinyword"):
-        answer = server.generate({}, prompt=prompt, **SD15)
+        answer = server.generate(THROUGHOUT, prompt=prompt, **SD15)
         assert answer.fam and answer.pixels != plain.pixels
         assert server.last_pass()[2:] == (9, 3)  # 3 of 4 steps: the default begins at 0.7
-    assert server.generate({}, **SD15).pixels == plain.pixels
+    assert server.generate(THROUGHOUT, **SD15).pixels == plain.pixels
 
 
 def test_a_hypernetwork_reaches_both_passes(server):
@@ -244,12 +247,12 @@ def test_a_hypernetwork_reaches_both_passes(server):
         return tuple(map(drawn, value)) if isinstance(value, tuple) else value
 
     torch.save(drawn(torch.load(path, weights_only=True)), path, _use_new_zipfile_serialization=False)
-    plain = server.generate({}, **SD15)
+    plain = server.generate(THROUGHOUT, **SD15)
     without_am = server.generate({"am": False}, prompt="a red apple <hypernet:tiny-hypernetwork:1>", **SD15)
-    answer = server.generate({}, prompt="a red apple <hypernet:tiny-hypernetwork:1>", **SD15)
+    answer = server.generate(THROUGHOUT, prompt="a red apple <hypernet:tiny-hypernetwork:1>", **SD15)
     assert server.last_pass()[2:] == (9, 3)  # 3 of 4 steps: the default begins at 0.7
     assert answer.fam and len({*answer.pixels, *plain.pixels, *without_am.pixels}) == 3
-    assert server.generate({}, **SD15).pixels == plain.pixels
+    assert server.generate(THROUGHOUT, **SD15).pixels == plain.pixels
 
 
 def test_nothing_of_all_that_stayed(check_off):
@@ -398,7 +401,7 @@ def test_x_y_z_axes(server, check_off):
     defaults = [argument["value"] for argument in plot["args"]]
     # type, values and dropdown of x, y and z
     arguments = [labels.index("[FAM] Native attention share"), "0.2, 0.9", []]
-    arguments += [labels.index("[FAM] Preset"), "", ["paper", "balanced"], labels.index("Nothing"), "", []]
+    arguments += [labels.index("[FAM] Preset"), "", ["paper", "few-step"], labels.index("Nothing"), "", []]
     labels_of = [argument["label"] for argument in plot["args"]]
     defaults[labels_of.index("Include Sub Images")] = True
     answer = server.generate(script_name="x/y/z plot", script_args=[*arguments, *defaults[len(arguments) :]])

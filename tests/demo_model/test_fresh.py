@@ -65,6 +65,14 @@ def test_new_ones_take_the_place_of_old_ones(pool: Fresh) -> None:
     assert len(after) == 24 and any(one is not other for one, other in zip(before, after, strict=True))
 
 
+@pytest.mark.parametrize("drop", [0.0, 1.0])
+def test_the_share_of_empty_captions_is_what_guidance_is_given(shapes: Path, tmp_path: Path, drop: float) -> None:
+    scenes = Scenes(shapes, variants=1)
+    vae = unet.Model(toy_start(tmp_path / "model")).fixed["vae"]
+    _, captions = Fresh(scenes, vae, scenes.names, options(drop=drop), size=64).draw(random.Random(0), 6, close=2)
+    assert all(bool(caption) == (drop == 0.0) for caption in captions)
+
+
 def test_emoji_are_refused(shapes: Path) -> None:
     with pytest.raises(SystemExit, match="--fresh 24 draws things of materials; add --scenes"):
         Fresh(object(), None, [], options(), size=64)

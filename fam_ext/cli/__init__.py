@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import atexit
 import contextlib
 import logging
 import os
@@ -109,12 +110,18 @@ def program() -> None:
 
     for number in (signal.SIGINT, signal.SIGTERM):
         signal.signal(number, leave)
+    atexit.register(_ignore_signals)  # behind it Python takes its handlers away, and the system's would kill
     try:
         main()
         code = 0
     except SystemExit as ended:
         code = ended.code if isinstance(ended.code, int) else FAILED_EXIT if ended.code else 0
         raise
+
+
+def _ignore_signals() -> None:
+    for number in (signal.SIGINT, signal.SIGTERM):
+        signal.signal(number, signal.SIG_IGN)
 
 
 def _exit_with(error: FamError, code: int) -> None:

@@ -89,7 +89,25 @@ LATE = """
 import atexit, sys, time
 from fam_ext import cli
 
-atexit.register(lambda: (print("nearly"), print("all is said", file=sys.stderr, flush=True), time.sleep(30)))
+main = cli.main
+
+def and_then():
+    atexit.register(lambda: (print("nearly"), print("all is said", file=sys.stderr, flush=True), time.sleep(30)))
+    main()
+
+cli.main = and_then
+cli.program()
+"""
+
+LAST = """
+import os, signal, sys
+from fam_ext import cli
+
+class Last:
+    def __del__(self, kill=os.kill, own=os.getpid(), number=int(sys.argv.pop())):
+        kill(own, number)
+
+last = Last()  # goes with the interpreter, when Python's own handlers are gone
 cli.program()
 """
 
@@ -112,6 +130,15 @@ def test_a_signal_after_the_end_leaves_the_code(number: int, words: list[str], c
     out, err = process.communicate(timeout=20)
     assert process.returncode == code and "Traceback" not in err
     assert out.endswith("nearly\n")  # what was printed and not yet written
+
+
+@pytest.mark.skipif(sys.platform == "win32", reason="signals")
+@pytest.mark.parametrize("number", [signal.SIGINT, signal.SIGTERM])
+@pytest.mark.parametrize(("words", "code"), [(["--version"], 0), (["report", "/nowhere/at/all"], 2)])
+def test_a_signal_while_the_interpreter_goes_leaves_the_code(number: int, words: list[str], code: int) -> None:
+    command = [sys.executable, "-c", LAST, *words, str(int(number))]
+    ended = subprocess.run(command, cwd=Path(__file__).parents[2], capture_output=True, text=True, timeout=60)
+    assert ended.returncode == code and "Traceback" not in ended.stderr
 
 
 def test_a_report_that_was_interrupted_is_written_by_the_next_run(tmp_path: Path, monkeypatch) -> None:

@@ -19,6 +19,7 @@ from fam_ext.jobs.journal.store import POISON
 from fam_ext.jobs.renderers import RendererSpec
 from fam_ext.metadata.infotext import parse
 from fam_ext.metadata.pictures import read_header
+from fam_ext.options.presets import BUILTIN
 from tests.jobs.fakes import FakeSpec, make_folder, make_picture, outputs, strays
 
 ROOT = Path(__file__).parents[1]
@@ -195,6 +196,9 @@ def test_options_reach_the_plan(tmp_path: Path, capsys) -> None:
     assert not (tmp_path / "out").exists()
 
 
+BALANCED = BUILTIN["balanced"].config
+
+
 @pytest.mark.parametrize(
     ("words", "expected"),
     [
@@ -203,15 +207,15 @@ def test_options_reach_the_plan(tmp_path: Path, capsys) -> None:
         (["--preset", "paper", "--cutoff", "0.3"], FamConfig(upsample="latent_bicubic", cutoff=0.3)),
         (
             ["--cutoff", "0.5", "--attention", "0.2", "--start", "1"],
-            FamConfig(cutoff=0.5, attention=0.2, am_window=(1.0, 0.4)),
+            BALANCED.replace(cutoff=0.5, cutoff_reference="native", attention=0.2, start=1.0),
         ),
         (
             ["--cutoff", "16", "--cutoff-reference", "cycles", "--set", "am_window=1 to 0.5"],
-            FamConfig(cutoff=16, cutoff_reference="cycles", start=0.7, am_window=(1.0, 0.5)),
+            BALANCED.replace(cutoff=16, am_window=(1.0, 0.5)),
         ),
         (
             ["--set", "am=false", "--cutoff-reference", "target"],
-            FamConfig(cutoff=0.5, cutoff_reference="target", start=0.7, am_window=(1.0, 0.4), am=False),
+            BALANCED.replace(cutoff=0.5, cutoff_reference="target", am=False),
         ),
     ],
 )

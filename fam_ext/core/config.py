@@ -91,6 +91,18 @@ class FamConfig(Checked):
         choices=("periodic", "mirrored"),
         since=True,
     )
+    fm_edge: float = _dial(
+        0.0,
+        "float",
+        "FM edge",
+        "How softly the pinned low band ends, as a share of its reach: 0 cuts it off (the paper); 0.5 lets it fade "
+        "between half and one and a half of the cut-off, which spares ringing along edges.",
+        "FAM FM edge",
+        low=0.0,
+        high=1.0,
+        step=0.05,
+        since=True,
+    )
     am_sites: str = _dial(
         "auto",
         "name",

@@ -15,18 +15,19 @@ from fam_ext.errors import ConfigError
 fft: Any = torch.fft  # its functions carry no types
 
 
-def high_pass_mask(target_size: Size, box: Box, rho: float, *, device: torch.device | str | None = None) -> Tensor:
+def high_pass_mask(
+    target_size: Size, box: Box, rho: float, *, edge: float = 0.0, device: torch.device | str | None = None
+) -> Tensor:
     """Return K (Eq. 11), a float32 tensor (H, W) in `fftfreq` order: `rho` inside the box, 1 outside.
 
     A bin is inside when its whole-number frequency is strictly nearer to DC than half the box's side on both axes.
     The set is {-m..m} for odd and even sides alike, so K is symmetric and the modulated latent exactly real.
-    An empty box (a side of 0) gives ones.
+    With `edge` e above 0 the pull 1 - K fades on each axis, by half a cosine, from (1 - e) to (1 + e) of that half side:
+    a cut-off without ringing. An empty box (a side of 0) gives ones.
     """
-    inside_h, inside_w = (
-        _frequencies(side, device) <= math.ceil(tau / 2) - 1 for side, tau in zip(target_size, box, strict=True)
-    )
-    inside = inside_h[:, None] & inside_w[None, :]
-    return torch.ones(target_size, device=device).masked_fill_(inside, rho)
+    height, width = (_kept(side, tau / 2, edge, device) for side, tau in zip(target_size, box, strict=True))
+    share = height[:, None] * width[None, :]
+    return torch.lerp(torch.ones_like(share), torch.full_like(share, rho), share)
 
 
 def modulate(latent: Tensor, reference: Tensor, mask: Tensor) -> Tensor:
@@ -79,6 +80,14 @@ def _frequencies(side: int, device: torch.device | str | None) -> Tensor:
     with torch.inference_mode(False):  # what is cached must not be an inference tensor, which autograd can't use later
         position = torch.arange(side, device=device)
         return torch.minimum(position, side - position)
+
+
+def _kept(side: int, reach: float, edge: float, device: torch.device | str | None) -> Tensor:
+    """Return the share of the pull (side,) by frequency: 1 below `reach` bins, 0 from there on; see `high_pass_mask`."""
+    frequencies = _frequencies(side, device)
+    if edge == 0 or reach == 0:
+        return (frequencies <= math.ceil(reach) - 1).float()
+    return 0.5 + 0.5 * torch.cos(torch.pi * ((frequencies - (1 - edge) * reach) / (2 * edge * reach)).clamp(0, 1))
 
 
 def _circulant(spectrum: Tensor) -> Tensor:

@@ -7,7 +7,7 @@ from fam_ext.jobs.contract import Ran
 from fam_ext.metadata.infotext import format_value, to_fields
 from fam_ext.options.field import options_of
 
-_OF_FM = ("cutoff", "cutoff_reference", "fm_window", "fm_boundary", "reference", "step_invariant")
+_OF_FM = ("cutoff", "cutoff_reference", "fm_window", "fm_boundary", "fm_edge", "reference", "step_invariant")
 _OF_AM = ("attention", "am_window", "am_sites", "am_interp", "am_source")
 
 

@@ -27,8 +27,8 @@ from fam_ext.methods.capabilities import (
 )
 
 _DIALS = (
-    *("cutoff", "attention", "fm", "am", "fm_window", "fm_boundary", "am_window", "am_sites", "am_interp", "am_source"),
-    *("cutoff_reference", "reference", "step_invariant"),
+    *("cutoff", "attention", "fm", "am", "fm_window", "fm_boundary", "fm_edge", "am_window", "am_sites", "am_interp"),
+    *("am_source", "cutoff_reference", "reference", "step_invariant"),
 )
 _FAM = frozenset((SAMPLER_STATE, NATIVE_PASS, ATTENTION))
 

@@ -71,7 +71,7 @@ def test_a_part_acts_within_its_window_ends_included(part: str) -> None:
 
 def test_every_slider_reaches_its_ends_in_small_steps() -> None:
     dials = [spec for spec in options_of(FamConfig) if spec.kind in ("float", "window")]
-    assert len(dials) == 5
+    assert len(dials) == 6
     for spec in dials:
         assert spec.low is not None and spec.high is not None and spec.step is not None
         steps = (spec.high - spec.low) / spec.step

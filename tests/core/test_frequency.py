@@ -77,6 +77,32 @@ def test_low_band_is_the_references_and_the_rest_the_latents():
     assert torch.allclose(spectrum[..., ~low], torch.fft.fft2(z)[..., ~low], atol=1e-3)
 
 
+def test_a_soft_edge_fades_by_half_a_cosine_around_the_hard_one():
+    hard = high_pass_mask((64, 48), (16.5, 16.5), 0.25)
+    assert torch.equal(high_pass_mask((64, 48), (16.5, 16.5), 0.25, edge=0.0), hard)
+    soft = high_pass_mask((64, 48), (16.0, 16.0), 0.25, edge=0.5)
+    share = (1 - soft) / 0.75
+    assert share[0, :5].tolist() == [1.0] * 5 and share[12:53].abs().max() == 0  # whole below 4 bins, gone from 12 on
+    assert share[8, 0] == pytest.approx(0.5) and share[6, 0] == pytest.approx(0.5 + math.sqrt(0.125))
+    assert torch.allclose(share, share[:, :1] * share[:1], atol=1e-6)  # an outer product: `modulate_spatial` can do it
+    assert torch.equal(soft[1:], soft[1:].flip(0)) and torch.equal(soft[:, 1:], soft[:, 1:].flip(1))  # so real
+    # as much is pulled along an axis as by the hard edge, and an empty box stays empty
+    assert float(share[:, 0].sum()) == pytest.approx(15 + 1)
+    assert torch.equal(high_pass_mask((64, 48), (0, 16), 0.25, edge=1.0), torch.ones(64, 48))
+    z, reference = latents(64, 48), latents(64, 48, seed=1)
+    assert torch.allclose(modulate(z, reference, soft), modulate_spatial(z, reference, soft), atol=1e-5)
+
+
+def test_a_soft_edge_rings_less():
+    step = torch.zeros(1, 1, 64, 64)
+    step[..., 16:48] = 1.0
+    beyond = [
+        float(modulate(torch.zeros_like(step), step, high_pass_mask((64, 64), (24, 24), 0.0, edge=edge)).max()) - 1
+        for edge in (0.0, 0.5, 1.0)
+    ]
+    assert beyond == sorted(beyond, reverse=True) and beyond[0] > 0.07 and beyond[2] < 0.01
+
+
 @given(st.floats(-4, 4), unit)
 @settings(max_examples=drawn(25), deadline=None)
 def test_modulate_is_linear(factor, position):

@@ -188,6 +188,18 @@ def test_a_periodic_boundary_is_the_papers_bit_for_bit():
     assert torch.equal(guide.modulate(state, level), modulate(state, guide.diffused(level), mask))
 
 
+@pytest.mark.parametrize("boundary", ["periodic", "mirrored"])
+def test_a_soft_edge_is_in_the_mask_of_both_boundaries(boundary):
+    line = torch.cos(2 * math.pi * 8 * torch.arange(32) / 32)  # at the cut-off: half of it is taken
+    if boundary == "mirrored":
+        line = torch.cos(math.pi * 16 * (2 * torch.arange(32) + 1) / 64)
+    target = line[:, None].expand(1, 1, 32, 32)
+    pictures = {"native": torch.zeros(1, 1, 16, 16), "target": target, "noise": torch.zeros_like(target)}
+    guide = HiresGuide(FamConfig(fm_boundary=boundary, cutoff=1.0, fm_edge=0.5), **pictures, steps=9)
+    made = guide.modulate(torch.zeros_like(target), NoiseLevel(0.0, 1.0, 0.0))
+    assert torch.allclose(made, 0.5 * target, atol=1e-5)
+
+
 @pytest.mark.parametrize(("half_cycles", "share"), [(0, 1.0), (1, 1.0), (15, 1.0), (16, 0.0), (31, 0.0)])
 def test_a_mirrored_boundary_keeps_the_reach_of_the_box(half_cycles, share):
     line = torch.cos(math.pi * half_cycles * (2 * torch.arange(32) + 1) / 64)

@@ -65,7 +65,7 @@ def test_the_main_job(tmp_path: Path, capsys) -> None:
     assert "3 done" in out
     assert len(outputs(tmp_path / "out")) == 3
     params = parse(read_header(tmp_path / "out" / "picture 1.png").infotext).params
-    assert (params["FAM cutoff"], params["FAM cutoff reference"], params["FAM start"]) == ("32", "cycles", "0.7")
+    assert (params["FAM cutoff"], params["FAM cutoff reference"], params["FAM start"]) == ("28", "cycles", "0.7")
     code, out, _ = run(capsys, "upscale", tmp_path / "in", "-o", tmp_path / "out", "--scale", 2)
     assert code == 0
     assert "3 done before" in out

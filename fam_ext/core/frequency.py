@@ -22,8 +22,8 @@ def high_pass_mask(
 
     A bin is inside when its whole-number frequency is strictly nearer to DC than half the box's side on both axes.
     The set is {-m..m} for odd and even sides alike, so K is symmetric and the modulated latent exactly real.
-    With `edge` e above 0 the pull 1 - K fades on each axis, by half a cosine, from (1 - e) to (1 + e) of that half side:
-    a cut-off without ringing. An empty box (a side of 0) gives ones.
+    With `edge` e above 0 the pull 1 - K fades on each axis, by half a cosine, from (1 - e) to (1 + e) of that half
+    side: a cut-off without ringing. An empty box (a side of 0) gives ones.
     """
     height, width = (_kept(side, tau / 2, edge, device) for side, tau in zip(target_size, box, strict=True))
     share = height[:, None] * width[None, :]
@@ -83,7 +83,7 @@ def _frequencies(side: int, device: torch.device | str | None) -> Tensor:
 
 
 def _kept(side: int, reach: float, edge: float, device: torch.device | str | None) -> Tensor:
-    """Return the share of the pull (side,) by frequency: 1 below `reach` bins, 0 from there on; see `high_pass_mask`."""
+    """Return the share of the pull (side,) by frequency: 1 below `reach` bins, then 0; see `high_pass_mask`."""
     frequencies = _frequencies(side, device)
     if edge == 0 or reach == 0:
         return (frequencies <= math.ceil(reach) - 1).float()

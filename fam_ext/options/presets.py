@@ -92,15 +92,15 @@ BUILTIN: Mapping[str, Preset] = {
         ),
         Preset(
             "balanced",
-            "Keeps structure on any native size (32 cycles a picture), starts late, and steers attention only in the "
-            "first part of the pass: faster, and clean along outlines.",
-            FamConfig(cutoff=32.0, cutoff_reference="cycles", fm_edge=0.5, start=0.7, am_window=(1.0, 0.4)),
+            "Keeps structure on any native size (28 cycles a picture, fading out), starts late, and steers attention "
+            "only in the first part of the pass: faster, and clean along outlines.",
+            FamConfig(cutoff=28.0, cutoff_reference="cycles", fm_edge=1.0, start=0.7, am_window=(1.0, 0.4)),
             {"steps": 30, "sampler": "DDIM", "schedule": "Automatic", "cfg_scale": 7.0},
         ),
         Preset(
             "fast",
             "As balanced, from later on and in fewer steps.",
-            FamConfig(cutoff=32.0, cutoff_reference="cycles", fm_edge=0.5, start=0.6, am_window=(1.0, 0.4)),
+            FamConfig(cutoff=28.0, cutoff_reference="cycles", fm_edge=1.0, start=0.6, am_window=(1.0, 0.4)),
             {"steps": 20, "sampler": "DPM++ 2M", "schedule": "Karras", "cfg_scale": 7.0},
         ),
         Preset(

@@ -268,7 +268,7 @@ def test_a_made_up_option_appears_at_every_door() -> None:
     assert all(found.values()), found
 
 
-THEN = {"am_window": (1.0, 0.0), "fm_edge": 0.0}
+THEN = {"am_window": (1.0, 0.0), "cutoff": 32.0, "cutoff_reference": "cycles", "fm_edge": 0.0}
 """What preset balanced had then: it is other pixels, so with today's a folder is made again."""
 
 

@@ -227,7 +227,7 @@ def test_the_titles_say_what_is_in_force_and_the_panel_what_will_happen(page, tm
     def title(name):
         return page.inner_text(f"#fam_hires_fold_{name} > .label-wrap > span >> nth=0")
 
-    page.wait_for_function("document.querySelector('#fam_hires_fold_method').innerText.includes('32 cycles')")
+    page.wait_for_function("document.querySelector('#fam_hires_fold_method').innerText.includes('28 cycles')")
     assert "Three steps" in page.inner_text("#fam_hires_outlook")
     # a picture that brings nothing is said too, and asks for words
     picture(tmp_path / "bare.png")
@@ -252,7 +252,7 @@ def test_the_titles_say_what_is_in_force_and_the_panel_what_will_happen(page, tm
     set_cutoff(page, "900")
     page.wait_for_selector("#fam_hires_outlook .fam-error:has-text('cutoff is 900')")
     page.wait_for_selector("#fam_hires_cutoff.fam-bad")
-    set_cutoff(page, "32")
+    set_cutoff(page, "28")
     page.wait_for_selector("#fam_hires_cutoff:not(.fam-bad)")
     # a folder is looked into as soon as it is given
     (tmp_path / "in").mkdir()

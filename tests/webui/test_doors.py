@@ -46,7 +46,7 @@ def test_a_hires_pass_that_enlarges_nothing_is_refused(server, fields):
 
 def test_every_door_has_the_same_defaults(server):
     balanced = pixels_of(server, {"preset": "balanced"})
-    assert balanced.fam["FAM cutoff"] == "32" and balanced.fam["FAM cutoff reference"] == "cycles"
+    assert balanced.fam["FAM cutoff"] == "28" and balanced.fam["FAM cutoff reference"] == "cycles"
     for args in ([{}], [True], [True, "custom"], [True, "balanced"]):
         assert (pixels_of(server, *args).pixels, pixels_of(server, *args).fam) == (balanced.pixels, balanced.fam), args
 

@@ -397,7 +397,7 @@ def test_x_y_z_axes(server, check_off):
     labels = plot["args"][0]["choices"]
     assert len(labels) == len(set(labels))
     ours = [label for label in labels if label.startswith("[FAM] ")]
-    assert "[FAM] Preset" in ours and "[FAM] Start (rho)" in ours and len(ours) == 16
+    assert "[FAM] Preset" in ours and "[FAM] Start (rho)" in ours and len(ours) == 17
     defaults = [argument["value"] for argument in plot["args"]]
     # type, values and dropdown of x, y and z
     arguments = [labels.index("[FAM] Native attention share"), "0.2, 0.9", []]

@@ -107,7 +107,14 @@ BUILTIN: Mapping[str, Preset] = {
             "few-step",
             "For LCM, Turbo and Lightning models: the pull of FM does not depend on the number of steps, "
             "which begin at the noisiest timestep.",
-            FamConfig(cutoff=32.0, cutoff_reference="cycles", start=0.7, step_invariant=True),
+            FamConfig(
+                cutoff=28.0,
+                cutoff_reference="cycles",
+                fm_edge=1.0,
+                start=0.7,
+                am_window=(1.0, 0.4),
+                step_invariant=True,
+            ),
             {"steps": 8, "sampler": "LCM", "schedule": "SGM Uniform", "cfg_scale": 1.5, "timestep_spacing": "trailing"},
         ),
     )

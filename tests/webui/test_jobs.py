@@ -243,7 +243,7 @@ def test_the_schema_carries_ranges_choices_and_the_one_set_of_defaults(server):
     assert (job["steps"]["minimum"], job["steps"]["maximum"]) == (1, 150)
     assert "override" in job["prompt_rule"]["enum"]
     assert (fam["cutoff"]["default"], fam["cutoff_reference"]["default"], fam["start"]["default"]) == (
-        32,
+        28,
         "cycles",
         0.7,
     )

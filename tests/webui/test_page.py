@@ -39,7 +39,7 @@ def test_paste_restores_the_dials(page):
     assert page.input_value("#txt2img_fam_hires_cutoff input") == "0.6"
     # the unit lies in a closed fold
     page.has("#txt2img_fam_hires_cutoff", "(share of the native side)")
-    page.has("#txt2img_fam_hires_more", "More dials: 2 changed")
+    page.has("#txt2img_fam_hires_more", "More dials: 3 changed")  # AM, its window, and no soft edge
     assert not page.is_checked("#txt2img_fam_hires_am input")
     assert page.is_checked("#txt2img_fam_hires_fm input")
     assert page.input_value("#txt2img_fam_hires_start input[type=number]") == "0.8"

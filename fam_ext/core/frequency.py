@@ -84,7 +84,7 @@ def _frequencies(side: int, device: torch.device | str | None) -> Tensor:
 
 def _kept(side: int, reach: float, edge: float, device: torch.device | str | None) -> Tensor:
     """Return the share of the pull (side,) by frequency: 1 below `reach` bins, then 0; see `high_pass_mask`."""
-    frequencies = _frequencies(side, device)
+    frequencies = _frequencies(side, device).float()
     if edge == 0 or reach == 0:
         return (frequencies <= math.ceil(reach) - 1).float()
     return 0.5 + 0.5 * torch.cos(torch.pi * ((frequencies - (1 - edge) * reach) / (2 * edge * reach)).clamp(0, 1))

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 from dataclasses import dataclass, field
-from typing import Any
 
 import torch
 from torch import Tensor
@@ -126,13 +125,12 @@ class HiresGuide:
             return latent
         self.report.fm_calls += 1
         height, width = self.target_size
-        made: dict[str, Any] = {"edge": self.config.fm_edge, "device": latent.device}
-        if self.config.fm_boundary == "mirrored":
-            mask = high_pass_mask((2 * height, 2 * width), (2 * box[0], 2 * box[1]), weight, **made)
-            modulated = self._modulated(mirrored(latent), mirrored(reference.to(latent)), mask)
-            return modulated[..., :height, :width]
-        mask = high_pass_mask((height, width), box, weight, **made)
-        return self._modulated(latent, reference.to(latent), mask)
+        times = 2 if self.config.fm_boundary == "mirrored" else 1
+        size, box = (times * height, times * width), (times * box[0], times * box[1])
+        mask = high_pass_mask(size, box, weight, edge=self.config.fm_edge, device=latent.device)
+        if times == 1:
+            return self._modulated(latent, reference.to(latent), mask)
+        return self._modulated(mirrored(latent), mirrored(reference.to(latent)), mask)[..., :height, :width]
 
     # --- Attention Modulation
 

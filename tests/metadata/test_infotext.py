@@ -51,6 +51,7 @@ def configs(draw):
         am=draw(st.booleans()),
         fm_window=draw(windows),
         fm_boundary=draw(st.sampled_from(CHOICES["fm_boundary"])),
+        fm_edge=draw(unit),
         am_window=draw(windows),
         am_sites=draw(
             st.text(min_size=1, max_size=30).filter(

@@ -91,6 +91,15 @@ def test_a_soft_edge_fades_by_half_a_cosine_around_the_hard_one():
     assert torch.allclose(modulate(z, reference, soft), modulate_spatial(z, reference, soft), atol=1e-5)
 
 
+@pytest.mark.parametrize("edge", [0.0, 0.5])
+def test_the_mask_is_float32_whatever_the_default(edge):
+    torch.set_default_dtype(torch.float64)
+    try:
+        assert high_pass_mask((8, 8), (4, 4), 0.5, edge=edge).dtype == torch.float32
+    finally:
+        torch.set_default_dtype(torch.float32)
+
+
 def test_a_soft_edge_rings_less():
     step = torch.zeros(1, 1, 64, 64)
     step[..., 16:48] = 1.0

@@ -10,7 +10,7 @@ import pytest
 from fam_ext import __version__
 from fam_ext.core.config import FamConfig
 from fam_ext.errors import ConfigError, OutOfMemoryError
-from fam_ext.jobs import report
+from fam_ext.jobs import ran_text, report
 from fam_ext.jobs.contract import Ran, Rendered
 from fam_ext.jobs.journal import Journal
 from fam_ext.jobs.journal.rows import ran_of
@@ -18,6 +18,7 @@ from fam_ext.jobs.ran_text import dials, fields
 from fam_ext.jobs.run import run_job
 from fam_ext.metadata.infotext import from_fields, parse, request_value
 from fam_ext.metadata.pictures import read_header
+from fam_ext.methods.catalog import METHODS
 from fam_ext.options.field import options_of
 from fam_ext.options.parts import Rule, RunRule
 from fam_ext.options.request import MAX_SEED
@@ -129,6 +130,13 @@ def test_the_infotext_says_what_ran() -> None:
     assert "FAM size" not in told  # the picture says it
     assert fields(Ran(method="direct")) == {"FAM method": "direct"}
     assert set(fields(FULL)) == set(fields(Ran.from_json(FULL.to_json())))
+
+
+def test_every_dial_is_of_fm_of_am_or_of_both() -> None:
+    both = {"fm", "am", "start", "upsample"}
+    every = {spec.name for spec in options_of(FamConfig)}
+    assert {*ran_text._OF_FM, *ran_text._OF_AM} == every - both
+    assert set(METHODS["fam"].knobs) == every - {"start", "upsample"}  # which every pass has
 
 
 def test_dials_of_a_part_that_is_off_are_not_said() -> None:

@@ -118,3 +118,11 @@ def test_preset_from_a_picture() -> None:
     assert preset.settings == {"steps": 20, "sampler": "Euler a", "cfg_scale": 6.5}
     with pytest.raises(ConfigError, match="no FAM fields"):
         to_preset("a cat\nSteps: 20, Sampler: Euler a, CFG scale: 6.5", "cat")
+
+
+def test_fast_and_few_step_are_balanced_but_for_what_they_say() -> None:
+    balanced = BUILTIN["balanced"].config
+    assert balanced.fm_edge == 1.0 and balanced.am_window == (1.0, 0.4)
+    assert BUILTIN["fast"].config == balanced.replace(start=0.6)
+    assert BUILTIN["few-step"].config == balanced.replace(step_invariant=True)
+    assert BUILTIN["paper"].config == FamConfig(upsample="latent_bicubic")

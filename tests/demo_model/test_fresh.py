@@ -14,6 +14,7 @@ import unet
 from batches import encode
 from data import Scenes
 from fresh import Fresh
+from training import Ranks
 
 from .test_scenes import shapes
 from .test_train_materials import toy_start
@@ -31,7 +32,7 @@ def options(**changed: float) -> argparse.Namespace:
 def pool(shapes: Path, tmp_path: Path) -> Fresh:
     model = unet.Model(toy_start(tmp_path / "model"))
     scenes = Scenes(shapes, variants=1)
-    return Fresh(scenes, model.fixed["vae"], scenes.training_names(), options(), size=64)
+    return Fresh(scenes, model.fixed["vae"], scenes.training_names(), options(), size=64, ranks=Ranks())
 
 
 def test_windows_come_last_and_all_are_of_one_size(pool: Fresh) -> None:
@@ -69,13 +70,14 @@ def test_new_ones_take_the_place_of_old_ones(pool: Fresh) -> None:
 def test_the_share_of_empty_captions_is_what_guidance_is_given(shapes: Path, tmp_path: Path, drop: float) -> None:
     scenes = Scenes(shapes, variants=1)
     vae = unet.Model(toy_start(tmp_path / "model")).fixed["vae"]
-    _, captions = Fresh(scenes, vae, scenes.names, options(drop=drop), size=64).draw(random.Random(0), 6, close=2)
+    pool = Fresh(scenes, vae, scenes.names, options(drop=drop), size=64, ranks=Ranks())
+    _, captions = pool.draw(random.Random(0), 6, close=2)
     assert all(bool(caption) == (drop == 0.0) for caption in captions)
 
 
 def test_emoji_are_refused(shapes: Path) -> None:
     with pytest.raises(SystemExit, match="--fresh 24 draws things of materials; add --scenes"):
-        Fresh(object(), None, [], options(), size=64)
+        Fresh(object(), None, [], options(), size=64, ranks=Ranks())
 
 
 def test_training_takes_them(shapes: Path, tmp_path: Path) -> None:

@@ -17,7 +17,7 @@ import torch
 from batches import check_spread, encode
 from data import Scenes
 from torch import Tensor
-from training import ahead, spare_workers
+from training import Ranks, ahead, spare_workers
 
 logger = logging.getLogger(__name__)
 
@@ -26,19 +26,22 @@ MARGIN = 32
 
 
 class Fresh:
-    """The latest `--fresh` pictures as latents on the VAE's device, of whole renders and of windows at twice the size.
+    """The latest `--fresh` pictures as latents on the VAE's device, of whole renders and of windows at twice the size;
+    each process of `ranks` draws its own.
 
     Raises `SystemExit` for a `collection` that is not of things of materials.
     """
 
-    def __init__(self, collection: Any, vae: Any, names: list[str], options: argparse.Namespace, *, size: int) -> None:
+    def __init__(
+        self, collection: Any, vae: Any, names: list[str], options: argparse.Namespace, *, size: int, ranks: Ranks
+    ) -> None:
         if not isinstance(collection, Scenes):
             raise SystemExit(f"--fresh {options.fresh} draws things of materials; add --scenes")
         workers = spare_workers()
         every = round(1 / options.close) if options.close else 0
 
         def make(number: int) -> tuple[np.ndarray, str, bool]:
-            rng = random.Random(f"{options.seed} {number}")
+            rng = random.Random(f"{options.seed} {ranks.place(number)}")
             close = every > 0 and number % every == 0
             whole = 2 * size if close else size
             side = size + 2 * MARGIN if close else size

@@ -335,7 +335,9 @@ def train(options: argparse.Namespace) -> None:
         names = encoded(collection, latents, pool) if options.encoded else pool
         names = names + holding(names, options.more)
         close = round(options.close * options.batch)
-        fresh = Fresh(collection, model.fixed["vae"], names, options, size=size) if options.fresh else None
+        fresh = None
+        if options.fresh:
+            fresh = Fresh(collection, model.fixed["vae"], names, options, size=size, ranks=ranks)
         larger = Latents(Renders(collection, 2 * size), model.fixed["vae"], tag=tag) if close and not fresh else None
         began = shown = saved = time.monotonic()
         losses: list[Tensor] = []

@@ -92,6 +92,19 @@ def build_model(folder: Path, *, mid_attention: bool = False, layers: int = 1) -
     return folder
 
 
+VAE: dict[str, Any] = {
+    "block_out_channels": [64, 64, 128, 128],
+    "down_block_types": ["DownEncoderBlock2D"] * 4,
+    "up_block_types": ["UpDecoderBlock2D"] * 4,
+    "layers_per_block": 1,
+    "latent_channels": 4,
+    "norm_num_groups": 32,
+    "mid_block_add_attention": False,
+    "sample_size": 512,
+}
+"""The embedded model's."""
+
+
 def _build(kind: Any, config: dict[str, Any]) -> Any:
     return kind.from_config(config)
 
@@ -105,33 +118,18 @@ def drawing(body: str, *, width: int = 32) -> str:
     return f'<svg xmlns="http://www.w3.org/2000/svg" viewBox="0 0 {width} 32">{body}</svg>'
 
 
-DRAWINGS = {
-    "red-circle": drawing('<circle cx="16" cy="16" r="10" fill="red"/>'),
-    "blue-square": drawing('<rect x="6" y="6" width="20" height="20" fill="blue"/>'),
-    "left-arrow": drawing('<path d="M4 16 L20 4 L20 28 Z" fill="green"/>'),
-    "tall-stick": drawing('<rect x="4" y="2" width="8" height="28" fill="brown"/>', width=16),
-    "police-car-light": drawing('<rect x="10" y="4" width="8" height="24" fill="orange"/>'),
-    **{
-        f"cook-{skin}": drawing(f'<circle cx="16" cy="16" r="12" fill="#{level:x}{level:x}0"/>')
-        for level, skin in enumerate(("default", "light", "medium-light", "medium", "medium-dark", "dark"), start=4)
-    },
-}
-WORDS = [
-    {"name": "RED CIRCLE", "short_names": ["red_circle", "red_dot"]},
-    {"name": "COOK", "short_names": ["cook", "chef", "x"]},
-    {"name": None, "short_names": ["nothing"]},
-]
-
-
 @pytest.fixture
-def work(tmp_path: Path) -> Path:
-    """A work folder with a collection of six names, one of them in six skins."""
+def shapes(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
+    """A work folder with the drawings of two things, which are then all there are."""
     pytest.importorskip("resvg_py")
+    from things import THINGS
+
     folder = tmp_path / "work"
     pictures = folder / "fluent" / "icons" / "modern"
     pictures.mkdir(parents=True)
-    for stem, text in DRAWINGS.items():
-        (pictures / f"{stem}.svg").write_text(text)
-    (folder / "emoji-data").mkdir()
-    (folder / "emoji-data" / "emoji.json").write_text(json.dumps(WORDS))
+    body = '<rect x="2" y="2" width="28" height="28" fill="#d04060"/>'
+    for stem in ("teapot", "owl"):
+        (pictures / f"{stem}.svg").write_text(drawing(body))
+    for name in set(THINGS) - {"teapot", "owl"}:
+        monkeypatch.delitem(THINGS, name)
     return folder

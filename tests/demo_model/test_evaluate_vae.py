@@ -9,10 +9,6 @@ import pytest
 import torch
 from data import Scenes
 
-from .test_scenes import shapes
-
-__all__ = ["shapes"]
-
 
 def test_a_known_error_is_found_in_every_row(shapes: Path) -> None:
     scenes = Scenes(shapes, variants=1)

@@ -16,10 +16,7 @@ from data import Scenes
 from fresh import Fresh
 from training import Ranks
 
-from .test_scenes import shapes
 from .test_train_materials import toy_start
-
-__all__ = ["shapes"]
 
 pytestmark = pytest.mark.slow  # diffusers' networks take longer to import than a unit file may run
 
@@ -32,7 +29,7 @@ def options(**changed: float) -> argparse.Namespace:
 def pool(shapes: Path, tmp_path: Path) -> Fresh:
     model = unet.Model(toy_start(tmp_path / "model"))
     scenes = Scenes(shapes, variants=1)
-    return Fresh(scenes, model.fixed["vae"], scenes.training_names(), options(), size=64, ranks=Ranks())
+    return Fresh(scenes, model.fixed["vae"], scenes.names, options(), size=64, ranks=Ranks())
 
 
 def test_windows_come_last_and_all_are_of_one_size(pool: Fresh) -> None:
@@ -75,13 +72,8 @@ def test_the_share_of_empty_captions_is_what_guidance_is_given(shapes: Path, tmp
     assert all(bool(caption) == (drop == 0.0) for caption in captions)
 
 
-def test_emoji_are_refused(shapes: Path) -> None:
-    with pytest.raises(SystemExit, match="--fresh 24 draws things of materials; add --scenes"):
-        Fresh(object(), None, [], options(), size=64, ranks=Ranks())
-
-
 def test_training_takes_them(shapes: Path, tmp_path: Path) -> None:
-    words = ["--scenes", "--work", str(shapes), "--start", str(toy_start(tmp_path / "model")), "--variants", "1"]
+    words = ["--work", str(shapes), "--start", str(toy_start(tmp_path / "model")), "--variants", "1"]
     words += ["--stages", "64:1", "--steps", "2", "--batch", "6", "--fresh", "12", "--close", "0.17"]
     unet.train(unet.parse([*words, "--out", str(tmp_path / "out"), "--state", str(tmp_path / "state.pt")]))
     before, after = (unet.Model(tmp_path / name).unet.state_dict() for name in ("model", "out"))
@@ -91,5 +83,5 @@ def test_training_takes_them(shapes: Path, tmp_path: Path) -> None:
 
 def test_fewer_than_a_batch_is_refused(capsys: pytest.CaptureFixture[str]) -> None:
     with pytest.raises(SystemExit):
-        unet.parse(["--batch", "8", "--fresh", "4"])
+        unet.parse(["--start", "model", "--batch", "8", "--fresh", "4"])
     assert "--fresh is 4; give at least the batch, 8, or leave it out" in capsys.readouterr().err

@@ -11,23 +11,23 @@ import judge
 import numpy as np
 import pytest
 import torch
-from data import Collection, Renders, Scenes, compose, drawing_of, truth
+from data import Scenes, compose, drawing_of, truth
 from things import THINGS, Scene
 
 from fam_ext.demo.demo_net import load_demo_net
 
-from .test_scenes import shapes
-
-__all__ = ["shapes"]
+from .conftest import drawing
 
 
 def picture_of(shapes: Path, prompt: str, size: int = 256, seed: int = 0) -> torch.Tensor:
     return measured.as_values(truth(prompt, size, seed, work=shapes))
 
 
-def test_views_are_repeatable_and_stay_pictures(work: Path) -> None:
-    renders = Renders(Collection(work), 128)
-    pictures = torch.from_numpy(np.stack([renders[index] for index in range(11)])).permute(0, 3, 1, 2)
+def test_views_are_repeatable_and_stay_pictures(shapes: Path) -> None:
+    body = '<circle cx="16" cy="16" r="11" fill="#d04060"/>'
+    (shapes / "fluent" / "icons" / "modern" / "owl.svg").write_text(drawing(body))
+    drawn = [compose(drawing_of("owl", 128, work=shapes), Scene("owl", kind), 0) for kind in judge.KINDS]
+    pictures = torch.from_numpy(np.stack(drawn)).permute(0, 3, 1, 2)
 
     def views(seed: int, plain: float = 0.0) -> torch.Tensor:
         return judge.augment(pictures, 64, generator=torch.Generator().manual_seed(seed), plain=plain)

@@ -5,16 +5,11 @@ from __future__ import annotations
 from pathlib import Path
 
 import pytest
-from data import Collection, Scenes
 
 from fam_ext.demo.names import Names, names, names_in, note_on
 from fam_ext.demo.run import samples
 from fam_ext.metadata.infotext import parse
 from fam_ext.metadata.pictures import read_header
-
-from .test_scenes import shapes
-
-__all__ = ["shapes"]
 
 TAUGHT = Names("a NAME", ("names",), {"names": ("teapot", "red apple", "castle", "cat", "bread"), "grounds": ("navy",)})
 
@@ -51,31 +46,18 @@ def test_the_shipped_list_knows_the_samples_and_says_what_is_near() -> None:
     assert note is not None and "'a tepot' names nothing" in note and "near: teapot" in note and "demo names" in note
 
 
-def test_a_list_is_written_from_what_a_model_was_trained_on(work: Path, shapes: Path) -> None:
-    import export
-
-    (work / "first.txt").write_text("red-circle\n")
-    emoji = export.names_of(Collection(work), work / "first.txt")
-    assert emoji["lists"]["names it knows best"] == ["red circle"] and "blue square" in emoji["lists"]["other names"]
-    assert set(emoji["subjects"]) == emoji["lists"].keys()
-    scenes = export.names_of(Scenes(shapes, variants=1))
-    assert scenes["subjects"] == ["things"] and scenes["lists"]["things"] == ["owl", "teapot"]
-
-
 @pytest.fixture
-def materials(tmp_path: Path, monkeypatch: pytest.MonkeyPatch, work: Path) -> Names:
+def materials(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Names:
     """A model of materials as the exporter writes it, in the shipped one's place."""
     import export
 
-    export.write_names(tmp_path / "names.json", export.names_of(Scenes(work, variants=1)))
+    export.write_names(tmp_path / "names.json", export.names_of())
     known = names_in(tmp_path / "names.json")
     monkeypatch.setattr("fam_ext.demo.names.names", lambda: known)
     return known
 
 
-def test_a_model_of_materials_lists_things_materials_and_grounds(
-    materials: Names, capsys: pytest.CaptureFixture[str]
-) -> None:
+def test_the_model_lists_things_materials_and_grounds(materials: Names, capsys: pytest.CaptureFixture[str]) -> None:
     from fam_ext.cli.model import demo_names
 
     demo_names()

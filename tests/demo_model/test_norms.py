@@ -10,10 +10,6 @@ import pytest
 import torch
 from torch import Tensor
 
-from .test_scenes import shapes
-
-__all__ = ["shapes"]
-
 pytestmark = pytest.mark.slow  # diffusers' networks take longer to import than a unit file may run
 
 
@@ -157,7 +153,7 @@ def test_decoder_only_leaves_the_encoder_to_the_bit(vae: Any, shapes: Path) -> N
     norms.write_freed(freed, start)
     places = ["--work", str(shapes), "--start", str(start), "--out", str(shapes / "out")]
     sizes = ["--sizes", "64", "--crop", "32", "--batch", "1", "--state", str(shapes / "vae.pt")]
-    how = ["--scenes", "--free", "--decoder-only", "--latent-noise", "0.1", "--steps", "2", "--average", "0.5"]
+    how = ["--decoder-only", "--latent-noise", "0.1", "--steps", "2", "--average", "0.5"]
     script.train(script.parse([*places, *sizes, *how]))
     before, after = (load_file(folder / norms.FREED) for folder in (start, shapes / "out"))
     moved = {name.split(".")[0] for name in before if not torch.equal(before[name], after[name])}

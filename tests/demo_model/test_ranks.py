@@ -12,10 +12,6 @@ from data import Scenes
 from fresh import Fresh
 from training import Ranks
 
-from .test_scenes import shapes
-
-__all__ = ["shapes"]
-
 TOOLS = Path(__file__).parents[2] / "tools" / "demo_model"
 PART = """
 import sys
@@ -71,7 +67,7 @@ def test_each_process_draws_pictures_of_its_own(shapes):
     def drawn(rank, count):
         ranks = Ranks()
         ranks.rank, ranks.count = rank, count
-        pools = Fresh(scenes, Shrinking(), scenes.training_names(), options, size=64, ranks=ranks).pools
+        pools = Fresh(scenes, Shrinking(), scenes.names, options, size=64, ranks=ranks).pools
         return [[latent.numpy().tobytes() for latent, _ in pools[close]] for close in (False, True)]
 
     alone, first, second = drawn(0, 1), drawn(0, 2), drawn(1, 2)

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import random
+from collections import Counter
 from pathlib import Path
 from typing import Any
 
@@ -11,21 +12,10 @@ import numpy as np
 import pytest
 import things
 import torch
-from data import Renders, Scenes, truth
+from data import Renders, Scenes, drawing_of, truth
 from things import MATERIALS, THINGS, Scene
 
-from .conftest import drawing
-
-
-@pytest.fixture
-def shapes(work: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
-    """A work folder with the drawings of two things, which are then all there are."""
-    body = '<rect x="2" y="2" width="28" height="28" fill="#d04060"/>'
-    for stem in ("teapot", "owl"):
-        (work / "fluent" / "icons" / "modern" / f"{stem}.svg").write_text(drawing(body))
-    for name in set(THINGS) - {"teapot", "owl"}:
-        monkeypatch.delitem(THINGS, name)
-    return work
+from .conftest import VAE, drawing
 
 
 def row_period(shade: np.ndarray) -> float:
@@ -64,6 +54,41 @@ def test_the_true_picture_keeps_the_shape_and_shows_more_texture(shapes: Path) -
     assert np.abs(large[20:60, 20:60].astype(int) - small[20:60, 20:60]).max() <= 1
     assert np.array_equal(small, truth("a knitted teapot on a navy ground", 64, 0, work=shapes))
     assert not np.array_equal(small, truth("a knitted teapot on a navy ground", 64, 1, work=shapes))
+
+
+def test_a_caption_is_also_what_people_type(shapes: Path) -> None:
+    scenes, rng = Scenes(shapes, variants=1), random.Random(0)
+    whole = scenes.scenes[1].caption
+    bare = whole.split(" ", 1)[1]
+    said = [scenes.loose_caption(rng, 1) for _ in range(400)]
+    assert {*said} == {f"{whole}, emoji", whole, bare, f"{bare}, emoji"}
+    assert 250 < said.count(f"{whole}, emoji") < 310
+
+
+def test_names_are_drawn_evenly(shapes: Path) -> None:
+    scenes = Scenes(shapes, variants=2)
+    drawn = Counter(scenes.draw(random.Random(0), 4000, names=scenes.names[:4]))
+    assert len(drawn) == 8 and min(drawn.values()) > 400
+
+
+def test_a_narrow_drawing_stands_in_the_middle(shapes: Path) -> None:
+    body = '<rect x="4" y="2" width="8" height="28" fill="brown"/>'
+    (shapes / "fluent" / "icons" / "modern" / "owl.svg").write_text(drawing(body, width=16))
+    opacity = drawing_of("owl", 64, work=shapes)[..., 3]
+    assert opacity.shape == (64, 64) and (opacity[32, 16:48] > 0).any()
+    assert not opacity[:, :16].any() and not opacity[:, -16:].any()
+
+
+def test_a_render_is_kept(shapes: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    scenes = Scenes(shapes, variants=1)
+    picture = Renders(scenes, 32)[1].copy()
+    monkeypatch.setattr(Scenes, "picture", None)
+    assert np.array_equal(Renders(scenes, 32)[1], picture)
+
+
+def test_drawings_that_were_not_fetched_are_said(tmp_path: Path) -> None:
+    with pytest.raises(SystemExit, match=r"modern is missing; run python tools/demo_model/data\.py first"):
+        Scenes(tmp_path)
 
 
 def test_a_plain_thing_is_its_drawing(shapes: Path) -> None:
@@ -133,10 +158,8 @@ def test_rounds_of_scenes_differ_and_more_rounds_keep_the_first(shapes: Path) ->
     renders = Renders(many, 32)
     assert not np.array_equal(renders[indices[0]], renders[indices[1]])
     assert np.array_equal(Renders(few, 32).pictures[0].shape, (32, 32, 3))
-    renders.render_all(workers=2)  # other processes write to the same pictures
+    renders.render_all(range(len(many)), workers=2)  # other processes write to the same pictures
     assert renders.done.all() and np.array_equal(renders[3], truth(many.scenes[3], 32, 3, work=shapes))
-    rng = random.Random(0)
-    assert {many.loose_caption(rng, indices[0], synonyms=0) for _ in range(60)} >= {many.scenes[indices[0]].caption}
 
 
 @pytest.mark.slow
@@ -146,11 +169,11 @@ def test_a_vae_is_trained_without_groupnorms_statistics_on_scenes(shapes: Path) 
 
     torch.manual_seed(0)
     kind: Any = AutoencoderKL
-    small = {**vae.VAE, "block_out_channels": [64] * 3, "sample_size": 64, "scaling_factor": 0.5}
+    small = {**VAE, "block_out_channels": [64] * 3, "sample_size": 64, "scaling_factor": 0.5}
     small |= {"down_block_types": ["DownEncoderBlock2D"] * 3, "up_block_types": ["UpDecoderBlock2D"] * 3}
     kind.from_config(small).save_pretrained(shapes / "old")
-    places = ["--work", str(shapes), "--start", str(shapes / "old"), "--out", str(shapes / "vae"), "--scenes", "--free"]
-    sizes = ["--sizes", "32", "--crop", "16", "--batch", "2", "--whole", "2", "--colour", "2", "--steps", "2"]
+    places = ["--work", str(shapes), "--start", str(shapes / "old"), "--out", str(shapes / "vae")]
+    sizes = ["--sizes", "32", "--crop", "16", "--batch", "2", "--colour", "2", "--steps", "2"]
     for _ in range(2):  # stopped, it goes on
         vae.train(vae.parse([*places, *sizes, "--state", str(shapes / "vae.pt")]))
     written = AutoencoderKL.from_pretrained(shapes / "vae")
@@ -159,9 +182,6 @@ def test_a_vae_is_trained_without_groupnorms_statistics_on_scenes(shapes: Path) 
     assert type(written.encoder.conv_norm_out) is torch.nn.GroupNorm
     # another training goes on from the weights that can be trained, and needs no others
     (shapes / "vae" / "diffusion_pytorch_model.safetensors").unlink()
-    with pytest.raises(SystemExit, match="add --free"):
-        start = ["--work", str(shapes), "--scenes", "--start", str(shapes / "vae")]
-        vae.train(vae.parse([*start, "--sizes", "32", "--crop", "16"]))
     places[3] = str(shapes / "vae")
     vae.train(vae.parse([*places, *sizes, "--state", str(shapes / "more.pt"), "--rate", "0"]))
     held = [torch.load(shapes / name, weights_only=True)["average"] for name in ("vae.pt", "more.pt")]

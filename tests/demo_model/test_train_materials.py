@@ -12,22 +12,18 @@ import pytest
 import torch
 import train_materials
 
-from .conftest import build_model
-from .test_scenes import shapes
-
-__all__ = ["shapes"]
+from .conftest import VAE, build_model
 
 
 def toy_start(folder: Path) -> Path:
     """Write a random model whose VAE is 8x and has channels enough to be freed."""
-    import vae
     from diffusers.models.autoencoders.autoencoder_kl import AutoencoderKL
 
     kind: Any = AutoencoderKL
     build_model(folder)
     shutil.rmtree(folder / "vae")
     torch.manual_seed(0)
-    narrow = {**vae.VAE, "block_out_channels": [64] * 4, "scaling_factor": 0.5, "sample_size": 128}
+    narrow = {**VAE, "block_out_channels": [64] * 4, "scaling_factor": 0.5, "sample_size": 128}
     kind.from_config(narrow).save_pretrained(folder / "vae")
     return folder
 
@@ -46,7 +42,7 @@ def test_the_unet_learns_at_half_the_size_first_and_sees_larger_pictures_then(
         ([(512, 12.0)], 0.17, "halfway", "model"),
     ]
     for device, settings in train_materials.SETTINGS.items():
-        whole = train_materials.unet.parse([*settings["whole"], "--close", train_materials.CLOSE])
+        whole = train_materials.unet.parse([*settings["whole"], "--start", "model", "--close", train_materials.CLOSE])
         assert whole.close
         assert bool(whole.fresh) == (device == "cuda") and whole.encoded == (device == "cpu")
 

@@ -2,8 +2,8 @@
 
 from __future__ import annotations
 
+import argparse
 import json
-from itertools import pairwise
 from pathlib import Path
 from typing import Any
 
@@ -11,55 +11,20 @@ import numpy as np
 import pytest
 import torch
 from batches import Latents, draw_batch, draw_close, encoded, holding
+from data import Renders, Scenes
 from safetensors.torch import load_file
 
-SMALL_UNET = {
-    "block_out_channels": [32, 64, 64],
-    "attention_head_dim": [1, 2, 2],
-    "cross_attention_dim": 32,
-    "sample_size": 8,
-}
-SMALL_VAE = {
-    "block_out_channels": [32, 32, 32, 32],
-    "sample_size": 64,
-}
+from .test_train_materials import toy_start
 
 
-@pytest.fixture
-def small(monkeypatch: pytest.MonkeyPatch) -> None:
-    import unet
-    import vae
-
-    monkeypatch.setattr(unet, "UNET", {**unet.UNET, **SMALL_UNET})
-    monkeypatch.setattr(vae, "VAE", {**vae.VAE, **SMALL_VAE})
-
-
-def train_vae(work: Path, *arguments: str) -> Path:
-    import vae
-
-    places = ["--work", str(work), "--out", str(work / "vae"), "--state", str(work / "vae.pt")]
-    sizes = ["--sizes", "64", "--crop", "32", "--batch", "2", "--scale-from", "4", "--minutes", "5"]
-    vae.train(vae.parse([*places, *sizes, *arguments]))
-    return work / "vae"
-
-
-def train_unet(work: Path, *arguments: str) -> dict[str, Any]:
+def train_unet(work: Path, start: Path, *arguments: str) -> dict[str, Any]:
     import unet
 
-    places = ["--work", str(work), "--vae", str(work / "vae"), "--out", str(work / "model")]
-    places += ["--state", str(work / "unet.pt"), "--batch", "2"]
-    unet.train(unet.parse([*places, *arguments]))
-    return torch.load(work / "unet.pt", weights_only=True)
-
-
-def run_latents(work: Path, *arguments: str) -> None:
-    import sys
-
-    import latents
-
-    with pytest.MonkeyPatch.context() as patch:
-        patch.setattr(sys, "argv", ["latents.py", "--work", str(work), "--vae", str(work / "vae"), *arguments])
-        latents.main()
+    places = ["--work", str(work), "--start", str(start), "--out", str(work / "model")]
+    places += ["--state", str(work / "unet.pt"), "--batch", "2", "--variants", "1"]
+    options = unet.parse([*places, *arguments])
+    unet.train(options)
+    return torch.load(options.state, weights_only=True)
 
 
 def test_the_clock_and_the_rate() -> None:
@@ -109,43 +74,44 @@ def test_what_is_made_ahead_comes_in_order(workers: int) -> None:
 
 
 @pytest.mark.slow
-def test_vae_and_unet_train_stop_and_go_on(work: Path, small: None) -> None:
-    vae = train_vae(work, "--steps", "2")
-    first = load_file(vae / "diffusion_pytorch_model.safetensors")
-    train_vae(work, "--steps", "2")
-    again = load_file(vae / "diffusion_pytorch_model.safetensors")
-    assert torch.load(work / "vae.pt", weights_only=True)["step"] == 4
-    assert any(not torch.equal(first[key], again[key]) for key in first)
-    assert json.loads((vae / "config.json").read_text())["scaling_factor"] != 0.18215
+def test_the_unet_trains_stops_and_goes_on(shapes: Path) -> None:
+    import latents
+    from diffusers.models.autoencoders.autoencoder_kl import AutoencoderKL
 
-    state = train_unet(work, "--stages", "64:5", "--steps", "2")
+    start = toy_start(shapes / "start")
+    AutoencoderKL.from_pretrained(start / "vae").half().save_pretrained(start / "vae")  # as it is shipped
+    state = train_unet(shapes, start, "--stages", "64:5", "--steps", "2")
     assert (state["step"], state["stage"]) == (2, 0)
-    state = train_unet(work, "--stages", "64:5", "--steps", "1")
+    state = train_unet(shapes, start, "--stages", "64:5", "--steps", "1")
     assert (state["step"], state["stage"]) == (3, 0)
     # the time of a stage is up: the next start goes to the next size
     state["spent"] = 301.0
-    torch.save(state, work / "unet.pt")
-    state = train_unet(work, "--stages", "64:5", "128:5", "--steps", "1")
+    torch.save(state, shapes / "unet.pt")
+    state = train_unet(shapes, start, "--stages", "64:5", "128:5", "--steps", "1")
     assert (state["step"], state["stage"]) == (4, 1)
-    run_latents(work, "--size", "256", "--count", "1")
-    state = train_unet(work, "--stages", "64:5", "128:5", "--steps", "1", "--close", "0.5")
+    larger = ["--work", str(shapes), "--vae", str(start / "vae"), "--size", "256", "--count", "1", "--variants", "1"]
+    latents.main(larger)
+    state = train_unet(shapes, start, "--stages", "64:5", "128:5", "--steps", "1", "--close", "0.5")
     assert (state["step"], state["stage"]) == (5, 1)
-    assert json.loads((work / "model" / "unet" / "config.json").read_text())["sample_size"] == 16
-    assert all(
-        value.dtype == torch.float16 for value in load_file(next((work / "model").glob("unet/*.safetensors"))).values()
-    )
+    model = shapes / "model"
+    assert json.loads((model / "unet" / "config.json").read_text())["sample_size"] == 16
+    assert {value.dtype for value in load_file(next(model.glob("unet/*.safetensors"))).values()} == {torch.float16}
 
-    renders_a_picture(work / "model")
-    ships(work / "model", work / "shipped")
+    renders_a_picture(model)
+    ships(model, shapes / "shipped")
+    state["optimizer"]["param_groups"] *= 2
+    torch.save(state, shapes / "unet.pt")
+    with pytest.raises(SystemExit, match=r"unet\.pt is of an earlier unet\.py; remove it or give another --state"):
+        train_unet(shapes, start, "--stages", "64:5", "128:5", "--steps", "1")
 
 
-def renders_a_picture(model: Path, *, side: int = 64) -> None:
+def renders_a_picture(model: Path) -> None:
     from fam_ext import hires
     from fam_ext.standalone import load_pipeline
 
     host = load_pipeline(model)
-    sampling = hires.Sampling(prompt="a cook, medium skin, emoji", steps=2, cfg_scale=3)
-    assert hires.generate_native(host, size=(64, 64), sampling=sampling).image.size == (side, side)
+    sampling = hires.Sampling(prompt="a knitted owl, emoji", steps=2, cfg_scale=3)
+    assert hires.generate_native(host, size=(64, 64), sampling=sampling).image.size == (64, 64)
 
 
 def ships(model: Path, target: Path) -> None:
@@ -167,70 +133,23 @@ def test_a_model_in_float32_is_not_shipped(toy_model: Path, tmp_path: Path) -> N
 
 
 @pytest.mark.slow
-def test_a_starting_model_keeps_its_weights_nearly(work: Path, small: None) -> None:
-    train_vae(work, "--steps", "1")
-    train_unet(work, "--stages", "64:5", "--steps", "1")
-    start = work / "model"
+def test_a_starting_model_keeps_its_weights_nearly(shapes: Path) -> None:
+    start = toy_start(shapes / "start")
     before = load_file(next(start.glob("unet/*.safetensors")))
-    import unet
-
-    arguments = ["--work", str(work), "--start", str(start), "--out", str(work / "more"), "--rate", "1e-5"]
-    unet.train(
-        unet.parse([*arguments, "--state", str(work / "more.pt"), "--batch", "2", "--stages", "64:5", "--steps", "1"])
-    )
-    after = load_file(next((work / "more").glob("unet/*.safetensors")))
+    train_unet(shapes, start, "--stages", "64:5", "--steps", "1", "--rate", "1e-5")
+    after = load_file(next((shapes / "model").glob("unet/*.safetensors")))
     assert before.keys() == after.keys()
     assert max((before[key].float() - after[key].float()).abs().max().item() for key in before) < 1e-3
 
 
-def test_captions_and_pictures_of_a_step_are_the_same_again(work: Path) -> None:
-    import unet
-    from data import Collection
-
-    collection = Collection(work)
-    options = unet.parse(["--work", str(work), "--batch", "16"])
-    pool = collection.names
-    first = draw_batch(collection, options, 5, pool=pool)
-    assert first == draw_batch(collection, options, 5, pool=pool)
-    assert first != draw_batch(collection, options, 6, pool=pool)
-    turned = [collection.emojis[index].name for index, mirrored in first[0] if mirrored]
-    assert "left-arrow" not in turned
-
-
-def test_a_merged_model_lies_between_two(toy_model: Path, tmp_path: Path) -> None:
-    import shutil
-
-    from merge import merge
-    from safetensors.torch import save_file
-
-    other = tmp_path / "other"
-    shutil.copytree(toy_model, other)
-    place = next(other.glob("unet/*.safetensors"))
-    one = load_file(place)
-    moved = {key: value + 0.5 for key, value in one.items()}
-    save_file(moved, place, metadata={"format": "pt"})
-    merge(toy_model, other, tmp_path / "out", share=0.25)
-    mean = load_file(tmp_path / "out" / "unet" / place.name)
-    for key, value in one.items():
-        torch.testing.assert_close(mean[key], value + 0.125, atol=1e-3, rtol=0)
-    same = ("text_encoder/model.safetensors", "vae/diffusion_pytorch_model.safetensors")
-    for name in same:
-        before, after = load_file(toy_model / name), load_file(tmp_path / "out" / name)
-        assert all(torch.equal(before[key], after[key]) for key in before)
-
-    with pytest.raises(SystemExit, match="between 0"):
-        merge(toy_model, other, tmp_path / "none", share=1.5)
-    odd = min(moved)
-    save_file({key: value for key, value in moved.items() if key != odd}, place, metadata={"format": "pt"})
-    with pytest.raises(SystemExit, match=odd):
-        merge(toy_model, other, tmp_path / "none", share=0.5)
-    shutil.rmtree(other / "vae")
-    shutil.copytree(toy_model / "vae", other / "vae")
-    vae = next(other.glob("vae/*.safetensors"))
-    save_file({key: value + 1 for key, value in load_file(vae).items()}, vae, metadata={"format": "pt"})
-    with pytest.raises(SystemExit, match="different VAEs"):
-        merge(toy_model, other, tmp_path / "none", share=0.5)
-    assert not list(tmp_path.glob("none*"))
+def test_captions_and_pictures_of_a_step_are_the_same_again(shapes: Path) -> None:
+    scenes = Scenes(shapes, variants=2)
+    options = argparse.Namespace(batch=16, drop=0.5, seed=0)
+    first = draw_batch(scenes, options, 5, pool=scenes.names)
+    assert first == draw_batch(scenes, options, 5, pool=scenes.names)
+    assert first != draw_batch(scenes, options, 6, pool=scenes.names)
+    said = {caption for _, caption in zip(*first, strict=True)}
+    assert "" in said and said <= {"", *(scenes.scenes[index].caption for index in first[0])}
 
 
 def test_only_the_encoder_names_the_latents_of_a_vae_that_goes_on(tmp_path: Path) -> None:
@@ -255,17 +174,15 @@ def test_a_vae_piece_has_to_fit_its_smallest_render(capsys: pytest.CaptureFixtur
     import vae
 
     with pytest.raises(SystemExit):
-        vae.parse(["--sizes", "256", "64", "--crop", "96"])
+        vae.parse(["--start", "vae", "--sizes", "256", "64", "--crop", "96"])
     assert "--crop 96 is larger than the smallest of --sizes, 64" in capsys.readouterr().err
     with pytest.raises(SystemExit):
-        vae.parse(["--decoder-only", "--free"])
-    assert "--decoder-only needs" in capsys.readouterr().err
+        vae.parse(["--start", "vae", "--decoder-only"])
+    assert "--decoder-only needs a --start that vae.py wrote, and vae is none" in capsys.readouterr().err
 
 
-def test_latents_of_a_wrong_scale_are_refused_before_they_are_kept(work: Path) -> None:
+def test_latents_of_a_wrong_scale_are_refused_before_they_are_kept(shapes: Path) -> None:
     from types import SimpleNamespace
-
-    from data import Collection, Renders
 
     class Coder:
         device, config = torch.device("cpu"), SimpleNamespace(scaling_factor=1.0)
@@ -276,12 +193,12 @@ def test_latents_of_a_wrong_scale_are_refused_before_they_are_kept(work: Path) -
             return SimpleNamespace(latent_dist=SimpleNamespace(mode=lambda: values))
 
     coder = Coder()
-    latents = Latents(Renders(Collection(work), 64), coder, tag="toy")
+    latents = Latents(Renders(Scenes(shapes, variants=1), 64), coder, tag="toy")
     with pytest.raises(SystemExit, match=r"spread of [56]\.\d, not about 1; run align\.py"):
-        latents.get([(0, False)])
+        latents.get([0])
     assert not latents.done.any()
     coder.wide = 1.0
-    assert latents.get([(0, False)]).shape == (1, 4, 8, 8) and latents.done[0, 0]
+    assert latents.get([0]).shape == (1, 4, 8, 8) and latents.done[0]
 
 
 def test_names_with_a_word_are_found_to_be_drawn_more() -> None:
@@ -291,16 +208,14 @@ def test_names_with_a_word_are_found_to_be_drawn_more() -> None:
         holding(names, ["scale"])
 
 
-def test_only_what_is_encoded_is_drawn_when_asked_for(work: Path) -> None:
-    from data import Collection, Renders
-
-    collection = Collection(work)
-    latents = Latents(Renders(collection, 64), None, tag="toy")
+def test_only_what_is_encoded_is_drawn_when_asked_for(shapes: Path) -> None:
+    scenes = Scenes(shapes, variants=2)
+    latents = Latents(Renders(scenes, 64), None, tag="toy")
     with pytest.raises(SystemExit, match=r"run latents\.py"):
-        encoded(collection, latents, collection.names)
-    latents.done[collection.variants["red-circle"], 0] = 1
-    latents.done[collection.variants["cook"][:2], 0] = 1  # of six
-    assert encoded(collection, latents, collection.names) == ["red-circle"]
+        encoded(scenes, latents, scenes.names)
+    latents.done[scenes.variants[scenes.names[3]]] = 1
+    latents.done[scenes.variants[scenes.names[4]][:1]] = 1  # of two
+    assert encoded(scenes, latents, scenes.names) == [scenes.names[3]]
 
 
 @pytest.mark.parametrize("share", ["1", "0.1", "-0.5"])
@@ -308,106 +223,30 @@ def test_closer_views_leave_whole_pictures_in_a_step_and_are_some(share: str, ca
     import unet
 
     with pytest.raises(SystemExit):
-        unet.parse(["--batch", "4", "--close", share])
+        unet.parse(["--start", "model", "--batch", "4", "--close", share])
     assert "one closer view and one whole picture" in capsys.readouterr().err
-    assert unet.parse(["--batch", "4", "--close", "0.5"]).close == 0.5
+    assert unet.parse(["--start", "model", "--batch", "4", "--close", "0.5"]).close == 0.5
 
 
-def test_a_closer_view_is_a_window_of_a_larger_render_at_its_place(work: Path) -> None:
-    import unet
-    from data import Collection, Renders
-
-    collection = Collection(work)
-    larger = Latents(Renders(collection, 64), None, tag="toy")  # what is encoded needs no VAE
-    options = unet.parse(["--work", str(work), "--close", "0.5", "--drop", "0"])
+def test_a_closer_view_is_a_window_of_a_larger_render_at_its_place(shapes: Path) -> None:
+    scenes = Scenes(shapes, variants=1)
+    larger = Latents(Renders(scenes, 64), None, tag="toy")  # what is encoded needs no VAE
+    options = argparse.Namespace(close=0.5, drop=0.0, seed=0)
     with pytest.raises(SystemExit, match=r"latents\.py --size 64"):
-        draw_close(collection, options, 0, latents=larger, count=4)
-    larger.values[2, 0] = torch.randn(4, 8, 8, generator=torch.Generator().manual_seed(0)).numpy()
-    larger.done[2, 0] = 1
-    windows, captions = draw_close(collection, options, 0, latents=larger, count=4)
-    again, same = draw_close(collection, options, 0, latents=larger, count=4)
+        draw_close(scenes, options, 0, latents=larger, count=4)
+    larger.values[2] = torch.randn(4, 8, 8, generator=torch.Generator().manual_seed(0)).numpy()
+    larger.done[2] = 1
+    windows, captions = draw_close(scenes, options, 0, latents=larger, count=4)
+    again, same = draw_close(scenes, options, 0, latents=larger, count=4)
     torch.testing.assert_close(windows, again, atol=0, rtol=0)
     assert captions == same and all(captions)
-    whole = larger.get([(2, False)])[0]
+    whole = larger.get([2])[0]
     half = whole.shape[-1] // 2
     assert windows.shape == (4, 4, half, half)
     places = [(top, left) for top in range(half + 1) for left in range(half + 1)]
     for window in windows:
         assert any(torch.equal(whole[:, top : top + half, left : left + half], window) for top, left in places)
     assert len({window.numpy().tobytes() for window in windows}) > 1
-
-
-@pytest.mark.slow
-def test_the_new_tokenizer_reads_alike_slow_and_fast(tmp_path: Path) -> None:
-    """The slow rule of CLIP, written out here, is what the WebUI's transformers uses; the fast one is ours."""
-    import unet
-    from transformers import CLIPTokenizer
-
-    captions = ["a red circle, emoji", "a cook, medium dark skin, emoji", "a red apple, emoji"] * 3
-    unet.train_tokenizer(captions, tmp_path, vocabulary=560)
-    tokenizer = CLIPTokenizer.from_pretrained(tmp_path)
-    vocabulary = json.loads((tmp_path / "vocab.json").read_text(encoding="utf-8"))
-    merges = (tmp_path / "merges.txt").read_text(encoding="utf-8").strip().split("\n")[1:]
-    assert len(vocabulary) <= 560 and ",</w>" in vocabulary and "emoji</w>" in vocabulary
-    assert sorted(vocabulary.values()) == list(range(len(vocabulary)))
-    for text in [*captions[:3], "A Red cook-apple!!", "a café, emoji"]:
-        ids = tokenizer(text, add_special_tokens=False).input_ids
-        assert ids == [vocabulary[token] for word in split_words(text) for token in merge(word, merges)], text
-
-
-def split_words(text: str) -> list[str]:
-    import re
-
-    from .conftest import bytes_to_letters
-
-    letters = bytes_to_letters()
-    words = re.findall(r"[^\W\d_]+|\d|[^\s\w]+", text.lower())
-    return ["".join(letters[byte] for byte in word.encode()) for word in words]
-
-
-def merge(word: str, merges: list[str]) -> list[str]:
-    ranks = {tuple(line.split(" ")): rank for rank, line in enumerate(merges)}
-    parts = [*word[:-1], f"{word[-1]}</w>"]
-    while True:
-        pairs = [(ranks[pair], place) for place, pair in enumerate(pairwise(parts)) if pair in ranks]
-        if not pairs:
-            return parts
-        _, place = min(pairs)
-        parts[place : place + 2] = ["".join(parts[place : place + 2])]
-
-
-def test_a_grown_model_keeps_its_inside_and_exports(toy_model: Path, tmp_path: Path) -> None:
-    import grow
-    from unet import Model
-
-    from fam_ext.demo.export import export_checkpoint, ldm_config
-
-    model = Model(toy_model)
-    latents = torch.randn(8, 4, 32, 32, generator=torch.Generator().manual_seed(0))
-    unet = grow.grow(model, latents, steps=150, seed=0)
-    old, new = model.unet.state_dict(), unet.state_dict()
-    inside = {key: place for key in old if (place := grow.inner_key(key))}
-    assert all(torch.equal(old[key], new[place]) for key, place in inside.items())
-    assert len(inside) > 0.8 * len(old)
-
-    # what the inside is handed is what it knew: the timestep of the pooled latent, and its first features
-    twins = grow.twin_timesteps(model.alphas)
-    middle = 600
-    below = model.alphas[int(twins[middle])] / (1 - model.alphas[int(twins[middle])])
-    here = model.alphas[middle] / (1 - model.alphas[middle])
-    assert (below / here).item() == pytest.approx(4, rel=0.02)
-    with torch.no_grad():
-        wanted = model.unet.time_embedding(model.unet.time_proj(twins))
-        given = unet.time_embedding(unet.time_proj(torch.arange(1000)))
-        plain = model.unet.time_embedding(model.unet.time_proj(torch.arange(1000)))
-    assert (given - wanted).square().mean() < 0.2 * (plain - wanted).square().mean()
-
-    grow.write(model, unet.half(), tmp_path / "grown")
-    renders_a_picture(tmp_path / "grown", side=16)  # its VAE makes 2 px of a value, not 8
-    (tmp_path / "webui").mkdir()
-    export_checkpoint(tmp_path / "webui", model=tmp_path / "grown")
-    params = ldm_config(tmp_path / "grown", text_folder=tmp_path)["model"]["params"]["unet_config"]["params"]
-    assert params["channel_mult"] == [1, 1, 2, 2] and sorted(params["attention_resolutions"]) == [4, 8]
 
 
 def test_small_weights_take_half_the_room_and_are_nearly_as_they_were(tmp_path: Path) -> None:

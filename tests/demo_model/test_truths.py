@@ -12,59 +12,52 @@ from fam_ext.prompt_file import read_prompts
 from fam_ext.quality import protocol
 
 
-@pytest.fixture
-def work(work):
-    drawing = (work / "fluent" / "icons" / "modern" / "red-circle.svg").read_text()
-    (work / "fluent" / "icons" / "modern" / "teapot.svg").write_text(drawing)
-    return work
-
-
-def test_they_are_written_once_where_the_benchmark_looks(work, tmp_path):
+def test_they_are_written_once_where_the_benchmark_looks(shapes, tmp_path):
     prompts = tmp_path / "prompts.txt"
     prompts.write_text("a knitted teapot on a blue ground\na teapot\n")
-    found = truths.write(tmp_path / "out", prompts, sizes=[64, 96], count=3, seed=4, work=work)
+    found = truths.write(tmp_path / "out", prompts, sizes=[64, 96], count=3, seed=4, work=shapes)
     squares = [((side, side), (side, side)) for side in (64, 96)]
     every = protocol.cases(squares, read_prompts(prompts), count=3, seed=4)
     protocol.check_truths(tmp_path / "out", every)
     assert len(found) == len(every) == 6
     with Image.open(protocol.truth_file(tmp_path / "out", every[0])) as picture:
-        assert (np.asarray(picture) == truth(every[0].prompt, 64, 4, work=work)).all()
+        assert (np.asarray(picture) == truth(every[0].prompt, 64, 4, work=shapes)).all()
     before = [path.stat().st_mtime_ns for path in found]
-    truths.write(tmp_path / "out", prompts, sizes=[64, 96], count=3, seed=4, work=work)
+    truths.write(tmp_path / "out", prompts, sizes=[64, 96], count=3, seed=4, work=shapes)
     assert before == [path.stat().st_mtime_ns for path in found]
 
 
-def test_a_prompt_that_names_nothing_is_said(work, tmp_path):
+def test_a_prompt_that_names_nothing_is_said(shapes, tmp_path):
     prompts = tmp_path / "prompts.txt"
     prompts.write_text("a tepot\n")
     with pytest.raises(ValueError, match="near: teapot"):
-        truths.write(tmp_path / "out", prompts, sizes=[64], count=1, seed=0, work=work)
+        truths.write(tmp_path / "out", prompts, sizes=[64], count=1, seed=0, work=shapes)
 
 
-def test_the_samples_true_pictures_are_found_by_the_demo_and_replace_earlier_ones(work, tmp_path, monkeypatch):
+def test_the_samples_true_pictures_are_found_by_the_demo_and_replace_earlier_ones(shapes, tmp_path, monkeypatch):
     from fam_ext.demo import run as demo
 
     listed, folder = tmp_path / "samples.txt", tmp_path / "truths"
     listed.write_text("3 a teapot\n")
-    truths.write_samples(folder, samples=listed, side=64, work=work)
+    truths.write_samples(folder, samples=listed, side=64, work=shapes)
     listed.write_text("5 a knitted teapot on a blue ground\n7 a brick teapot\n")
-    found = truths.write_samples(folder, samples=listed, side=64, work=work)
+    found = truths.write_samples(folder, samples=listed, side=64, work=shapes)
     assert sorted(folder.iterdir()) == found and len(found) == 2
     monkeypatch.setattr(demo, "truths", lambda: folder)
     picture = demo.true_picture(tmp_path / "00000-5-a knitted teapot on a blue ground.jpg")
-    wanted = truth("a knitted teapot on a blue ground", 64, 5, work=work)
+    wanted = truth("a knitted teapot on a blue ground", 64, 5, work=shapes)
     assert picture is not None and np.abs(np.asarray(picture).astype(int) - wanted).mean() < 6
     assert demo.true_picture(tmp_path / "00000-3-a teapot.png") is None
 
 
-def test_samples_with_a_wrong_line_leave_the_pictures_that_are_there(work, tmp_path):
+def test_samples_with_a_wrong_line_leave_the_pictures_that_are_there(shapes, tmp_path):
     listed, folder = tmp_path / "samples.txt", tmp_path / "truths"
     listed.write_text("3 a teapot\n")
-    before = truths.write_samples(folder, samples=listed, side=64, work=work)
+    before = truths.write_samples(folder, samples=listed, side=64, work=shapes)
     for line, sentence in (("a teapot", "write a seed and a prompt"), ("4 a tepot", "near: teapot")):
         listed.write_text(f"3 a teapot\n{line}\n")
         with pytest.raises((UsageError, ValueError), match=sentence):
-            truths.write_samples(folder, samples=listed, side=64, work=work)
+            truths.write_samples(folder, samples=listed, side=64, work=shapes)
     assert list(folder.iterdir()) == before
 
 

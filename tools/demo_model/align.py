@@ -77,8 +77,7 @@ def align(options: argparse.Namespace) -> None:
 
     kind: Any = AutoencoderKL
     device = pick_device()
-    scenes = Scenes(options.work, variants=1)
-    pictures = draw_some(scenes, Renders(scenes, options.size), options.count)
+    pictures = draw_some(Renders(Scenes(options.work, variants=1), options.size), options.count)
     other = kind.from_pretrained(options.like).float().to(device).eval()
     vae = free_of(kind.from_config(kind.load_config(options.vae))).to(device)
     read_freed(vae, options.vae)
@@ -105,7 +104,7 @@ def align(options: argparse.Namespace) -> None:
 
 def parse(arguments: list[str] | None = None) -> argparse.Namespace:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
-    parser.add_argument("vae", type=Path, help=f"folder that vae.py --free wrote, with its {FREED}")
+    parser.add_argument("vae", type=Path, help=f"folder that vae.py wrote, with its {FREED}")
     parser.add_argument("out", type=Path, help="where the same VAE with other latents is written")
     parser.add_argument("--like", type=Path, required=True, help="VAE folder whose latents they shall resemble")
     parser.add_argument("--floor", type=float, default=0.3, help="smallest spread of scaled latents along any axis")

@@ -9,7 +9,7 @@ from typing import Any
 
 import numpy as np
 import torch
-from data import Collection, Renders, Scenes
+from data import Renders, Scenes
 from torch import Tensor
 from training import autocast, memmap
 
@@ -37,58 +37,47 @@ def check_spread(scaled: Tensor) -> None:
 
 
 class Latents:
-    """Scaled latents of the renders at one size, encoded when first drawn and kept; mirrored ones are encoded too."""
+    """Scaled latents of the renders at one size, encoded when first drawn and kept."""
 
     def __init__(self, renders: Renders, vae: Any, *, tag: str) -> None:
         self.renders, self.vae = renders, vae
         side = renders.size // 8
-        folder = renders.collection.work / "latents"
+        folder = renders.scenes.work / "latents"
         folder.mkdir(parents=True, exist_ok=True)
-        count = len(renders.collection)
-        stem = f"{tag}-{renders.collection.file_name(renders.size)}"
-        self.values = memmap(folder / f"{stem}.npy", (count, 2, 4, side, side), np.float16)
-        self.done = memmap(folder / f"{stem}-done.npy", (count, 2), np.uint8)
+        count = len(renders.scenes)
+        stem = f"{tag}-{renders.scenes.file_name(renders.size)}"
+        self.values = memmap(folder / f"{stem}.npy", (count, 4, side, side), np.float16)
+        self.done = memmap(folder / f"{stem}-done.npy", (count,), np.uint8)
 
     @torch.no_grad()
-    def get(self, wanted: list[tuple[int, bool]]) -> Tensor:
-        """Return (B, 4, side, side) of (index, mirrored) pairs; the mean of the VAE's posterior, scaled."""
-        missing = [(index, mirrored) for index, mirrored in wanted if not self.done[index, int(mirrored)]]
+    def get(self, wanted: list[int]) -> Tensor:
+        """Return (B, 4, side, side) of the pictures `wanted`; the mean of the VAE's posterior, scaled."""
+        missing = [index for index in wanted if not self.done[index]]
         for start in range(0, len(missing), 4):
             part = missing[start : start + 4]
-            pictures = np.stack(
-                [self.renders[index][:, ::-1] if mirrored else self.renders[index] for index, mirrored in part]
-            )
-            check_spread(scaled := encode(self.vae, pictures))
-            for (index, mirrored), latent in zip(part, scaled.cpu().half().numpy(), strict=True):
-                self.values[index, int(mirrored)] = latent
-                self.done[index, int(mirrored)] = 1
-        return torch.from_numpy(np.stack([self.values[index, int(mirrored)] for index, mirrored in wanted])).float()
+            check_spread(scaled := encode(self.vae, np.stack([self.renders[index] for index in part])))
+            for index, latent in zip(part, scaled.cpu().half().numpy(), strict=True):
+                self.values[index] = latent
+                self.done[index] = 1
+        return torch.from_numpy(np.stack([self.values[index] for index in wanted])).float()
 
 
-def caption_or_none(
-    collection: Collection | Scenes, options: argparse.Namespace, rng: random.Random, index: int
-) -> str:
-    """Return a caption of picture `index`, or, in a share of `--drop`, the empty one that guidance needs."""
-    text = collection.draw_caption(rng, index, synonym_share=options.synonyms)
-    return "" if rng.random() < options.drop else text
+def caption_or_none(scenes: Scenes, options: argparse.Namespace, rng: random.Random, index: int) -> str:
+    """Return the caption of picture `index`, or, in a share of `--drop`, the empty one that guidance needs."""
+    return "" if rng.random() < options.drop else scenes.scenes[index].caption
 
 
 def draw_batch(
-    collection: Collection | Scenes, options: argparse.Namespace, step: int, *, pool: list[str]
-) -> tuple[list[tuple[int, bool]], list[str]]:
-    """Return (index, mirrored) pairs and captions of one step: the same for the same seed and step."""
+    scenes: Scenes, options: argparse.Namespace, step: int, *, pool: list[str]
+) -> tuple[list[int], list[str]]:
+    """Return pictures' numbers and captions of one step: the same for the same seed and step."""
     rng = random.Random(options.seed * 1_000_003 + step)
-    pairs: list[tuple[int, bool]] = []
-    captions: list[str] = []
-    for index in collection.draw(rng, options.batch, names=pool):
-        mirrorable = collection.mirrorable(index)
-        pairs.append((index, mirrorable and rng.random() < options.mirror))
-        captions.append(caption_or_none(collection, options, rng, index))
-    return pairs, captions
+    indices = scenes.draw(rng, options.batch, names=pool)
+    return indices, [caption_or_none(scenes, options, rng, index) for index in indices]
 
 
 def draw_close(
-    collection: Collection | Scenes, options: argparse.Namespace, step: int, *, latents: Latents, count: int
+    scenes: Scenes, options: argparse.Namespace, step: int, *, latents: Latents, count: int
 ) -> tuple[Tensor, list[str]]:
     """Return (count, 4, side / 2, side / 2) windows of latents at twice the size, and captions.
 
@@ -96,7 +85,7 @@ def draw_close(
     and at 2x the network drew its own small ripples along the larger edges. Only pictures encoded by latents.py count.
     """
     rng = random.Random(options.seed * 1_000_003 + step + 250_000)
-    ready = np.flatnonzero(latents.done[:, 0]).tolist()
+    ready = np.flatnonzero(latents.done).tolist()
     if not ready:
         raise SystemExit(
             f"--close {options.close:g} needs latents at {latents.renders.size} px and none are encoded: "
@@ -106,26 +95,25 @@ def draw_close(
     window = latents.values.shape[-1] // 2
     windows: list[Tensor] = []
     captions: list[str] = []
-    for whole, index in zip(latents.get([(index, False) for index in indices]), indices, strict=True):
+    for whole, index in zip(latents.get(indices), indices, strict=True):
         top, left = rng.randint(0, window), rng.randint(0, window)
         windows.append(whole[:, top : top + window, left : left + window])
-        captions.append(caption_or_none(collection, options, rng, index))
+        captions.append(caption_or_none(scenes, options, rng, index))
     return torch.stack(windows), captions
 
 
 def draw_lessons(
-    collection: Collection | Scenes, options: argparse.Namespace, step: int, *, pool: list[str]
-) -> tuple[list[tuple[int, bool]], list[str]]:
-    """Return (index, not mirrored) pairs and captions as text.py words them, on which only the text encoder learns."""
+    scenes: Scenes, options: argparse.Namespace, step: int, *, pool: list[str]
+) -> tuple[list[int], list[str]]:
+    """Return pictures' numbers and captions as text.py words them, on which only the text encoder learns."""
     rng = random.Random(options.seed * 1_000_003 + step + 500_000)
-    indices = collection.draw(rng, options.lessons, names=pool)
-    captions = [collection.loose_caption(rng, index, synonyms=options.synonyms) for index in indices]
-    return [(index, False) for index in indices], captions
+    indices = scenes.draw(rng, options.lessons, names=pool)
+    return indices, [scenes.loose_caption(rng, index) for index in indices]
 
 
-def encoded(collection: Collection | Scenes, latents: Latents, pool: list[str]) -> list[str]:
+def encoded(scenes: Scenes, latents: Latents, pool: list[str]) -> list[str]:
     """Return the names of `pool` all of whose pictures latents.py has encoded."""
-    ready = [name for name in pool if all(latents.done[index, 0] for index in collection.variants[name])]
+    ready = [name for name in pool if all(latents.done[index] for index in scenes.variants[name])]
     if not ready:
         raise SystemExit(f"--encoded leaves nothing to train on at {latents.renders.size} px: run latents.py first")
     logger.info("%d of %d names are encoded", len(ready), len(pool))

@@ -1,7 +1,6 @@
 """Ship a trained model: copy a diffusers folder of `unet.py` into the package, or write it as an A1111 checkpoint.
 
-python tools/demo_model/export.py .work/model                      # into fam_ext/demo/model, and its names beside it
-python tools/demo_model/export.py .work/model --scenes             # one of materials: its samples' true pictures too
+python tools/demo_model/export.py .work/model                      # into fam_ext/demo, with names and true samples
 python tools/demo_model/export.py .work/model --checkpoint FOLDER  # fluent-tiny.safetensors and .yaml
 """
 
@@ -13,7 +12,7 @@ import shutil
 from pathlib import Path
 from typing import Any
 
-from data import WORK, Collection, Scenes, collection_of
+from data import WORK, svg_folder
 from things import GROUNDS, MATERIALS, THINGS
 from truths import write_samples
 
@@ -55,16 +54,10 @@ def ship(model: Path, target: Path) -> int:
     return sum(path.stat().st_size for part, names in FILES.items() for path in _files(target / part, names))
 
 
-def names_of(collection: Collection | Scenes, first: Path | None = None) -> dict[str, Any]:
-    """Return what names.json says of a model that was trained on `collection`, mostly on the names in `first`."""
-    if isinstance(collection, Scenes):
-        lists = {"things": list(THINGS), "materials": list(MATERIALS), "grounds": list(GROUNDS)}
-        return {"form": "a MATERIAL THING on a GROUND ground", "subjects": ["things"], "lists": lists}
-    best = collection.first_names(first) if first is not None else []
-    others = [name for name in collection.training_names() if name not in set(best)]
-    lists = {"names it knows best": sorted(best), "other names": others}
-    lists = {title: [name.replace("-", " ") for name in names] for title, names in lists.items() if names}
-    return {"form": "a NAME, emoji", "subjects": list(lists), "lists": lists}
+def names_of() -> dict[str, Any]:
+    """Return what names.json says of the model."""
+    lists = {"things": list(THINGS), "materials": list(MATERIALS), "grounds": list(GROUNDS)}
+    return {"form": "a MATERIAL THING on a GROUND ground", "subjects": ["things"], "lists": lists}
 
 
 def write_names(path: Path, said: dict[str, Any]) -> None:
@@ -81,19 +74,16 @@ def main() -> None:
     parser.add_argument("--checkpoint", type=Path, metavar="FOLDER", help="write the A1111 checkpoint there instead")
     parser.add_argument("--target", type=Path, default=EMBEDDED_MODEL)
     parser.add_argument("--work", type=Path, default=WORK)
-    parser.add_argument("--scenes", action="store_true", help="it was trained on things of materials")
-    parser.add_argument("--first", type=Path, help="file of the names that it was taught most")
     options = parser.parse_args()
     if options.checkpoint:
         options.checkpoint.mkdir(parents=True, exist_ok=True)
         for path in export_checkpoint(options.checkpoint, model=options.model):
             print(path)
     else:
-        collection = collection_of(options)
+        svg_folder(options.work)  # or it would be missed half-way
         print(f"{options.target}: {ship(options.model, options.target) / 1e6:.1f} MB")
-        write_names(NAMES, names_of(collection, options.first))
-        if options.scenes:
-            print(f"{truths()}: {len(write_samples(truths(), work=options.work))} true pictures of samples.txt")
+        write_names(NAMES, names_of())
+        print(f"{truths()}: {len(write_samples(truths(), work=options.work))} true pictures of samples.txt")
 
 
 if __name__ == "__main__":

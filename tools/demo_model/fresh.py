@@ -28,15 +28,11 @@ MARGIN = 32
 class Fresh:
     """The latest `--fresh` pictures as latents on the VAE's device, of whole renders and of windows at twice the size;
     each process of `ranks` draws its own.
-
-    Raises `SystemExit` for a `collection` that is not of things of materials.
     """
 
     def __init__(
-        self, collection: Any, vae: Any, names: list[str], options: argparse.Namespace, *, size: int, ranks: Ranks
+        self, scenes: Scenes, vae: Any, names: list[str], options: argparse.Namespace, *, size: int, ranks: Ranks
     ) -> None:
-        if not isinstance(collection, Scenes):
-            raise SystemExit(f"--fresh {options.fresh} draws things of materials; add --scenes")
         workers = spare_workers()
         every = round(1 / options.close) if options.close else 0
 
@@ -45,13 +41,13 @@ class Fresh:
             close = every > 0 and number % every == 0
             whole = 2 * size if close else size
             side = size + 2 * MARGIN if close else size
-            picture, caption = collection.anew(rng, rng.choice(names), size=whole, side=side)
+            picture, caption = scenes.anew(rng, rng.choice(names), size=whole, side=side)
             return picture, "" if rng.random() < options.drop else caption, close
 
-        things = sorted({scene.thing for scene in collection.scenes})
+        things = sorted({scene.thing for scene in scenes.scenes})
         wanted = list(itertools.product(things, (size, 2 * size) if every else (size,)))
         # into files that all processes share, or each would rasterize all of them
-        for _ in ahead(lambda number: collection.drawing(*wanted[number]).size, range(len(wanted)), workers=workers):
+        for _ in ahead(lambda number: scenes.drawing(*wanted[number]).size, range(len(wanted)), workers=workers):
             pass
         self.vae, self.held = vae, options.fresh
         self.stream = ahead(make, itertools.count(), workers=workers)

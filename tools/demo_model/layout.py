@@ -1,9 +1,9 @@
 """Move a model's attention outwards by one level: `python tools/demo_model/layout.py IN OUT`.
 
-The model that grow.py made attends on its 16x16 and 8x8 grids, so FAM's attention modulation, which acts in the first
-up-block that has attention, stands on 8x8. SD1.5's stands on 16x16. Here the innermost down- and up-block lose their
-transformers (the mid block keeps its own) and the 32x32 level gets some, which add nothing until they are trained.
-`--vae` puts another VAE in.
+The models up to version 4 attended on their 16x16 and 8x8 grids, so FAM's attention modulation, which acts in the first
+up-block that has attention, stood on 8x8. SD1.5's stands on 16x16. Here the innermost down- and up-block lose their
+transformers (the mid block keeps its own) and the 32x32 level gets some, which add nothing until they are trained; a
+model that has them there stays as it is. `--vae` puts another VAE in.
 """
 
 from __future__ import annotations
@@ -43,7 +43,7 @@ def moved(old: Any, *, seed: int) -> Any:
     kept, weights = old.state_dict(), new.state_dict()
     fresh = {name.rpartition(".attentions.")[0] for name in weights if name not in kept}
     if any(".attentions." not in name for name in weights if name not in kept):
-        raise SystemExit("the UNet differs in more than where it attends; give one that grow.py made")
+        raise SystemExit("the UNet differs in more than where it attends; give one with the embedded model's blocks")
     new.load_state_dict({name: kept.get(name, value) for name, value in weights.items()})
     for name, module in new.named_modules():
         if name.endswith(".proj_out") and f"{name}.weight" not in kept:

@@ -80,7 +80,6 @@ class Making:
     def __init__(self, options: argparse.Namespace, device: str) -> None:
         self.options, self.device = options, device
         self.folder: Path = options.work / "materials"
-        self.common = ["--scenes", "--work", str(options.work)]
         self.rounds = ["--variants", str(options.variants or VARIANTS[device])]
 
     def at(self, name: str) -> str:
@@ -96,7 +95,7 @@ class Making:
         size = self.options.size
         sizes = ["--sizes", *(str(side) for side in (size, size // 2, size, 2 * size))]
         places = ["--start", str(self.options.vae), "--out", self.at("vae")]
-        how = ["--scenes", "--free", "--colour", "2", *self.trained("vae"), *self.options.vae_settings]
+        how = ["--colour", "2", *self.trained("vae"), *self.options.vae_settings]
         if has_freed(self.options.vae):
             how = ["--decoder-only", "--latent-noise", "0.05", *how]
         vae.train(vae.parse([*how, *sizes, *places, "--state", self.at("vae.pt")]))
@@ -113,7 +112,7 @@ class Making:
         self._encode("--variants", "1", "--count", str(self.options.close_count), "--size", str(2 * size))
 
     def _encode(self, *arguments: str) -> None:
-        words = [*self.common, "--vae", self.at("vae"), *arguments]
+        words = ["--work", str(self.options.work), "--vae", self.at("vae"), *arguments]
         count = self.options.processes
         if count == 1:
             latents.main(words)
@@ -128,7 +127,7 @@ class Making:
             layout.main([str(self.options.start), self.at("moved"), "--vae", self.at("vae")])
         places = ["--start", self.at("moved"), "--out", self.at("taught"), "--state", self.at("text.pt")]
         half = ["--size", str(self.options.size // 2)]  # encoded first, and its cells are those of the native size
-        text.teach(text.parse([*self.trained("text"), "--scenes", "--keep", *self.rounds, *places, *half]))
+        text.teach(text.parse([*self.trained("text"), *self.rounds, *places, *half]))
 
     def half(self) -> None:
         self._unet("half", self.options.size // 2, *self.rounds, start="taught", out="halfway")
@@ -140,7 +139,7 @@ class Making:
         arguments = self.trained(stage)
         place = arguments.index("--minutes")
         arguments[place : place + 2] = ["--stages", f"{size}:{arguments[place + 1]}"]
-        how = ["--scenes", "--noise-spread", "0.15", "--high-noise", "1.2"]
+        how = ["--noise-spread", "0.15", "--high-noise", "1.2"]
         places = ["--start", self.at(start), "--cells", self.at("text.pt")]
         places += ["--out", self.at(out), "--state", self.at(f"{stage}.pt")]
         arguments = [*arguments, *how, *more, *places]

@@ -2,8 +2,8 @@
 
     python tools/demo_model/truths.py prompts.txt --out truth --count 64 --sizes 1024 1536
 
-Each line of the file names a thing, a material and a ground, as "a knitted teapot on a blue ground". `export.py
---scenes` writes those of the demo's samples: `samples.txt`, where each prompt has its seed before it.
+Each line of the file names a thing, a material and a ground, as "a knitted teapot on a blue ground". `export.py`
+writes those of the demo's samples: `samples.txt`, where each prompt has its seed before it.
 """
 
 from __future__ import annotations

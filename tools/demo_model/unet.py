@@ -1,7 +1,6 @@
 """Train the UNet and the text encoder on cached latents; stopped, it goes on where it was.
 
-From nothing, progressively:  python tools/demo_model/unet.py --vae .work/vae --stages 128:30 256:30 512:60
-From an earlier model:        python tools/demo_model/unet.py --start FOLDER --stages 256:60
+`python tools/demo_model/unet.py --start FOLDER --stages 256:60 512:60`
 
 A stage is SIZE:MINUTES, the minutes being training time over all starts. The averaged weights are written to
 `.work/model` (or --out) as a diffusers folder after each save, so the state of the art can always be looked at.
@@ -14,45 +13,19 @@ import logging
 import random
 import shutil
 import time
-from collections.abc import Iterable
 from pathlib import Path
 from typing import Any
 
 import torch
 from batches import Latents, draw_batch, draw_close, draw_lessons, encoded, holding
-from data import WORK, Collection, Renders, Scenes, collection_of
+from data import WORK, Renders, Scenes
 from fresh import Fresh
-from reading import guide, mean_of, release
 from text import FIRST, cells_of
 from torch import Tensor
 from training import Average, Ranks, autocast, cosine, pick_device, save_atomically, tag_of
 
 logger = logging.getLogger(__name__)
 
-START, END = "<|startoftext|>", "<|endoftext|>"
-UNET: dict[str, Any] = {
-    "sample_size": 64,
-    "block_out_channels": [64, 128, 256],
-    "layers_per_block": 1,
-    "down_block_types": ["DownBlock2D", "CrossAttnDownBlock2D", "CrossAttnDownBlock2D"],
-    "up_block_types": ["CrossAttnUpBlock2D", "CrossAttnUpBlock2D", "UpBlock2D"],
-    "attention_head_dim": [2, 4, 8],  # numbers of heads, under diffusers' old misnomer: 32 wide each
-    "cross_attention_dim": 128,
-    "use_linear_projection": True,
-}
-TEXT: dict[str, Any] = {
-    "hidden_size": 128,
-    "intermediate_size": 256,
-    "num_hidden_layers": 2,
-    "num_attention_heads": 4,
-    "max_position_embeddings": 77,
-}
-OUTER = ("conv_in", "conv_norm_out", "conv_out", "down_blocks.0", "up_blocks.3", "up_blocks.2.upsamplers")
-"""Where the outermost level of a grown UNet lives."""
-READING = ("attn2.to_k.weight", "attn2.to_v.weight")
-"""What reads the text encoder's tokens, untaught after text.py."""
-GUIDANCE = 0.05
-"""How much reading.py's loss counts beside the error of epsilon."""
 SCALES, SCALE_WEIGHT = (2, 4, 8, 16, 32, 64), 0.3
 """The sides, in latent values, of the squares over which the error of epsilon counts too, and how much it does."""
 CLOSE_BELOW = 0.65
@@ -60,75 +33,6 @@ CLOSE_BELOW = 0.65
 that saw parts there would draw parts of things when asked for things."""
 CELLS = 0.3
 """How much text.py's loss, the unexplained share of the cells, goes on to count."""
-SCHEDULER: dict[str, Any] = {
-    "beta_start": 0.00085,
-    "beta_end": 0.012,
-    "beta_schedule": "scaled_linear",
-    "num_train_timesteps": 1000,
-    "clip_sample": False,
-    "set_alpha_to_one": False,
-    "steps_offset": 1,
-    "prediction_type": "epsilon",
-}
-
-
-def train_tokenizer(captions: Iterable[str], folder: Path, *, vocabulary: int = 2700) -> None:
-    """Learn a byte-level BPE from `captions` and write it as CLIP's tokenizer files: at most `vocabulary` tokens."""
-    import json
-
-    from tokenizers import Regex, Tokenizer, models, normalizers, pre_tokenizers, trainers
-
-    # CLIP's own rules, so that every CLIP tokenizer, slow or fast, reads the files alike
-    words = Regex(r"'s|'t|'re|'ve|'m|'ll|'d|[\p{L}]+|[\p{N}]|[^\s\p{L}\p{N}]+")
-    letters = sorted(pre_tokenizers.ByteLevel.alphabet())
-    tokenizer = Tokenizer(models.BPE(end_of_word_suffix="</w>"))
-    tokenizer.normalizer = normalizers.Lowercase()  # pyright: ignore[reportAttributeAccessIssue]
-    tokenizer.pre_tokenizer = pre_tokenizers.Sequence(  # pyright: ignore[reportAttributeAccessIssue]
-        [pre_tokenizers.Split(words, behavior="removed", invert=True), pre_tokenizers.ByteLevel(False, use_regex=False)]
-    )
-    trainer = trainers.BpeTrainer(
-        vocab_size=vocabulary - 2 * len(letters) - 2, min_frequency=2, end_of_word_suffix="</w>", show_progress=False
-    )
-    tokenizer.train_from_iterator(captions, trainer)
-    merges: list[Any] = json.loads(tokenizer.to_str())["model"]["merges"]
-    pairs = [pair.split(" ") if isinstance(pair, str) else pair for pair in merges]
-    tokens = [*letters, *(f"{letter}</w>" for letter in letters), *dict.fromkeys("".join(pair) for pair in pairs)]
-    tokens = [*dict.fromkeys(tokens), START, END]
-    folder.mkdir(parents=True, exist_ok=True)
-    ids = {token: index for index, token in enumerate(tokens)}
-    (folder / "vocab.json").write_text(json.dumps(ids, ensure_ascii=False), encoding="utf-8")
-    lines = ["#version: 0.2", *(" ".join(pair) for pair in pairs)]
-    (folder / "merges.txt").write_text("\n".join(lines) + "\n", encoding="utf-8")
-    special = {"bos_token": START, "eos_token": END, "pad_token": END, "unk_token": END}
-    text = json.dumps({**special, "model_max_length": 77, "tokenizer_class": "CLIPTokenizer"}, indent=2)
-    (folder / "tokenizer_config.json").write_text(text, encoding="utf-8")
-
-
-def fresh_model(
-    folder: Path, vae: Path, collection: Collection | Scenes, *, seed: int, unet: dict[str, Any] | None = None
-) -> None:
-    """Write an untrained model around a trained `vae` as a diffusers folder."""
-    import json
-
-    from diffusers.models.unets.unet_2d_condition import UNet2DConditionModel
-    from diffusers.schedulers.scheduling_ddim import DDIMScheduler
-    from transformers import CLIPTextConfig, CLIPTextModel
-
-    torch.manual_seed(seed)
-    rng = random.Random(seed)
-    known = [index for name in collection.training_names() for index in collection.variants[name]]
-    captions = [collection.draw_caption(rng, index) for index in known for _ in range(3)]
-    train_tokenizer(captions, folder / "tokenizer")
-    size = len(json.loads((folder / "tokenizer" / "vocab.json").read_text(encoding="utf-8")))
-    kind: Any = UNet2DConditionModel
-    config = {**UNET, **(unet or {})}
-    kind.from_config(config).save_pretrained(folder / "unet")
-    ends = {"bos_token_id": size - 2, "eos_token_id": size - 1, "pad_token_id": size - 1}
-    text = {**TEXT, "hidden_size": config["cross_attention_dim"]}
-    CLIPTextModel(CLIPTextConfig(vocab_size=size, **ends, **text)).save_pretrained(folder / "text_encoder")
-    DDIMScheduler(**SCHEDULER).save_pretrained(folder / "scheduler")
-    shutil.copytree(vae, folder / "vae")
-    write_index(folder)
 
 
 def write_index(folder: Path) -> None:
@@ -275,38 +179,27 @@ def weighted_error(error: Tensor, snr: Tensor) -> Tensor:
 
 def train(options: argparse.Namespace) -> None:
     ranks = Ranks()
-    collection = collection_of(options)
-    start = options.start
-    if start is None:
-        start = options.work / "fresh"
-        if not (start / "model_index.json").is_file():
-            fresh_model(start, options.vae, collection, seed=options.seed)
+    scenes = Scenes(options.work, variants=options.variants)
     device = pick_device()
-    model = Model(start)
+    model = Model(options.start)
     if options.cells is not None:
         model.hold_cells(options.cells)
     model.to(device).train()
     model.fixed["vae"].to(device)
     torch.backends.cudnn.benchmark = True
-    named = list(model.unet.named_parameters())
-    outer = [value for name, value in named if name.startswith(OUTER)]
-    reading = [value for name, value in named if name.endswith(READING)]
-    inner = [value for name, value in named if not name.startswith(OUTER) and not name.endswith(READING)]
     taught = [*model.text.parameters(), *(model.head.parameters() if model.head is not None else ())]
     groups: list[dict[str, Any]] = [
-        {"params": inner, "factor": 1.0},
-        {"params": outer, "factor": options.outer},
-        {"params": reading, "factor": options.reading},
+        {"params": list(model.unet.parameters()), "factor": 1.0},
         {"params": taught, "factor": options.text},
     ]
     optimizer = torch.optim.AdamW(groups, lr=options.rate, weight_decay=0.01, fused=True)
     average = Average(model, options.average)
-    if options.start is not None:
-        average.steps = 10**6  # the start is worth keeping from the first step on
-    pool = collection.training_pool(options.first, options.first_share)
+    average.steps = 10**6  # the start is worth keeping from the first step on
     spent, step, stage = 0.0, 0, 0
     if options.state.is_file():
         state = torch.load(options.state, map_location=device, weights_only=True)
+        if len(state["optimizer"]["param_groups"]) != len(groups):
+            raise SystemExit(f"{options.state} is of an earlier unet.py; remove it or give another --state")
         model.load_state_dict(state["model"])
         factors = [group["factor"] for group in optimizer.param_groups]
         optimizer.load_state_dict(state["optimizer"])
@@ -327,23 +220,21 @@ def train(options: argparse.Namespace) -> None:
         model.write(options.out, size=size)
         model.load_state_dict(current)
 
-    tag = tag_of(start / "vae")
+    tag = tag_of(options.start / "vae")
     first_step = step
     while stage < len(options.stages):
         size, minutes = options.stages[stage]
-        latents = Latents(Renders(collection, size), model.fixed["vae"], tag=tag)
-        names = encoded(collection, latents, pool) if options.encoded else pool
+        latents = Latents(Renders(scenes, size), model.fixed["vae"], tag=tag)
+        names = encoded(scenes, latents, scenes.names) if options.encoded else scenes.names
         names = names + holding(names, options.more)
         close = round(options.close * options.batch)
         fresh = None
         if options.fresh:
-            fresh = Fresh(collection, model.fixed["vae"], names, options, size=size, ranks=ranks)
-        larger = Latents(Renders(collection, 2 * size), model.fixed["vae"], tag=tag) if close and not fresh else None
+            fresh = Fresh(scenes, model.fixed["vae"], names, options, size=size, ranks=ranks)
+        larger = Latents(Renders(scenes, 2 * size), model.fixed["vae"], tag=tag) if close and not fresh else None
         began = shown = saved = time.monotonic()
         losses: list[Tensor] = []
         shares: list[Tensor] = []
-        looks: list[Tensor] = []
-        noted = guide(model.unet) if spent < options.guide * minutes * 60 else None
         while spent < minutes * 60 and (options.steps < 0 or step - first_step < options.steps):
             rate = options.rate * cosine(spent / (minutes * 60), warm=0.03) * (0.5**stage)
             for group in optimizer.param_groups:
@@ -354,10 +245,10 @@ def train(options: argparse.Namespace) -> None:
                 fresh.grow(rng)
                 values, captions = fresh.draw(rng, options.batch, close=close)
             else:
-                pairs, captions = draw_batch(collection, options, place, pool=names)
-                values = latents.get(pairs[: len(pairs) - close])
+                indices, captions = draw_batch(scenes, options, place, pool=names)
+                values = latents.get(indices[: len(indices) - close])
             if larger is not None:
-                windows, said = draw_close(collection, options, place, latents=larger, count=close)
+                windows, said = draw_close(scenes, options, place, latents=larger, count=close)
                 values, captions = torch.cat([values, windows]), captions[: len(captions) - close] + said
             generator = torch.Generator(device).manual_seed(options.seed * 1_000_003 + place)
             with autocast(device):
@@ -370,19 +261,10 @@ def train(options: argparse.Namespace) -> None:
                     close=close,
                 )
                 if options.lessons:
-                    places, said = draw_lessons(collection, options, place, pool=names)
+                    places, said = draw_lessons(scenes, options, place, pool=names)
                     unexplained = model.unexplained(said, latents.get(places))
-            total = loss + CELLS * unexplained
-            if noted is not None:
-                looks.append(mean_of(noted))
-                fade = max(0.0, 1 - spent / (options.guide * minutes * 60))
-                total = total + GUIDANCE * fade * looks[-1]
-                looks[-1] = looks[-1].detach()
-                if fade == 0.0:
-                    release(model.unet)
-                    noted = None
             optimizer.zero_grad(set_to_none=True)
-            total.backward()
+            (loss + CELLS * unexplained).backward()
             elapsed = ranks.agree(model, time.monotonic() - began)
             began = time.monotonic()
             torch.nn.utils.clip_grad_norm_(model.parameters(), 1.0)
@@ -393,14 +275,12 @@ def train(options: argparse.Namespace) -> None:
             step += 1
             spent += elapsed
             if time.monotonic() - shown > 60 and not ranks.rank:
-                looking = f"  off the cell {torch.stack(looks).mean():.3f}" if looks else ""
-                if model.head is not None:
-                    looking += f"  unexplained share {torch.stack(shares).mean():.3f}"
+                held = f"  unexplained share {torch.stack(shares).mean():.3f}" if model.head is not None else ""
                 logger.info(
                     "%d px  step %d  %.0f s  loss %.4f (mean of %d)  rate %.1e%s",
-                    size, step, spent, torch.stack(losses).mean(), len(losses), rate, looking,
+                    size, step, spent, torch.stack(losses).mean(), len(losses), rate, held,
                 )  # fmt: skip
-                shown, losses, shares, looks = time.monotonic(), [], [], []
+                shown, losses, shares = time.monotonic(), [], []
             if time.monotonic() - saved > options.save_every * 60:
                 save(size)
                 began = saved = time.monotonic()
@@ -421,27 +301,18 @@ def _stage(text: str) -> tuple[int, float]:
 def parse(arguments: list[str] | None = None) -> argparse.Namespace:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("--work", type=Path, default=WORK)
-    parser.add_argument("--scenes", action="store_true", help="things made of materials instead of all emoji")
-    parser.add_argument("--start", type=Path, help="diffusers folder to go on from; without it, from nothing")
-    parser.add_argument("--vae", type=Path, default=WORK / "vae", help="trained VAE, for a model from nothing")
+    parser.add_argument("--start", type=Path, required=True, help="diffusers folder to go on from")
     parser.add_argument("--out", type=Path, default=WORK / "model", help="where the averaged model is written")
     parser.add_argument("--state", type=Path, default=WORK / "unet.pt", help="what a later start goes on from")
     parser.add_argument("--stages", type=_stage, nargs="+", default=[(128, 30.0), (256, 30.0), (512, 60.0)])
     parser.add_argument("--steps", type=int, default=-1, help="stop after this many steps, however early")
     parser.add_argument("--batch", type=int, default=32)
     parser.add_argument("--rate", type=float, default=6e-4, help="AdamW's, halved at each later stage")
-    parser.add_argument("--outer", type=float, default=1.0, help="the rate's factor for the level that grow.py added")
-    parser.add_argument(
-        "--reading", type=float, default=1.0, help="the rate's factor for cross-attention's keys, values"
-    )
     parser.add_argument("--text", type=float, default=1.0, help="the rate's factor for the text encoder")
     parser.add_argument("--cells", type=Path, help="text.py's state, to go on with its loss too")
     parser.add_argument("--lessons", type=int, default=0, help="captions a step for text.py's loss alone")
-    parser.add_argument("--guide", type=float, default=0.0, help="share of a stage in which reading.py shows the cells")
     parser.add_argument("--average", type=float, default=0.999, help="decay of the weights' moving average")
     parser.add_argument("--drop", type=float, default=0.1, help="share of empty captions, for guidance")
-    parser.add_argument("--synonyms", type=float, default=0.2, help="share of captions by another name")
-    parser.add_argument("--mirror", type=float, default=0.5, help="share of mirrored pictures, where none is turned")
     parser.add_argument("--high-noise", type=float, default=1.0, help="over 1 leans the timesteps towards noise")
     parser.add_argument(
         "--noise-spread", type=float, default=0.0, help="spread of the noise's strength around its timestep's"
@@ -452,9 +323,7 @@ def parse(arguments: list[str] | None = None) -> argparse.Namespace:
     parser.add_argument(
         "--encoded", action="store_true", help="draw only names that latents.py has encoded, so that no step encodes"
     )
-    parser.add_argument("--variants", type=int, default=6, help="at most so many skin tones a base name")
-    parser.add_argument("--first", type=Path, help="file of base names, drawn more often than the others")
-    parser.add_argument("--first-share", type=float, default=0.85, help="share of the draws that --first gets")
+    parser.add_argument("--variants", type=int, default=4, help="rounds of every pair")
     parser.add_argument(
         "--more", nargs="+", default=[], metavar="WORD", help="names with one of these words are drawn twice as often"
     )

@@ -1,4 +1,4 @@
-"""demo-net: two small networks that say what a picture shows, and the distances measured in their features.
+"""demo-net: two small networks that say what a picture shows, and give features to measure distances in.
 
 One tells the thing from the whole picture, the other the material from crops that are never resized, so that a stitch
 of twice the size is another texture. They stand in for CLIP and Inception, under their own name: "agreement
@@ -169,34 +169,6 @@ def crops_of(picture: Tensor) -> Tensor:
     covered = F.avg_pool2d(thing[None, None], side, step)[0, 0]
     crops = picture.unfold(1, side, step).unfold(2, side, step).permute(1, 2, 0, 3, 4)
     return crops[covered >= min(0.5, covered.max().item())]
-
-
-def frechet_distance(features: Tensor, others: Tensor) -> float:
-    """Return |m1 - m2|^2 + tr(C1 + C2 - 2 (C1 C2)^(1/2)) of two feature sets (N, D), (M, D): "FD on demo-net".
-
-    With few pictures it is biased upwards: compare equal n only.
-    """
-    first, second = features.double(), others.double()
-    c1, c2 = torch.cov(first.T), torch.cov(second.T)
-    values, vectors = torch.linalg.eigh(c1)
-    root = (vectors * values.clamp_min(0).sqrt()) @ vectors.T
-    # the eigenvalues of C1 C2 are those of the symmetric C1^(1/2) C2 C1^(1/2)
-    cross = torch.linalg.eigvalsh(root @ c2 @ root).clamp_min(0).sqrt().sum()
-    mean = (first.mean(0) - second.mean(0)).square().sum()
-    return (mean + c1.trace() + c2.trace() - 2 * cross).item()
-
-
-def kernel_distance(features: Tensor, others: Tensor) -> float:
-    """Return the unbiased squared MMD with kernel (x.y / D + 1)^3 of two feature sets: "KD on demo-net"."""
-    first, second = features.double(), others.double()
-    n, m, width = len(first), len(second), first.shape[1]
-
-    def kernel(left: Tensor, right: Tensor) -> Tensor:
-        return (left @ right.T / width + 1) ** 3
-
-    within = kernel(first, first).fill_diagonal_(0).sum() / (n * (n - 1))
-    within_other = kernel(second, second).fill_diagonal_(0).sum() / (m * (m - 1))
-    return (within + within_other - 2 * kernel(first, second).mean()).item()
 
 
 def _named(names: Sequence[str], prompt: str) -> str | None:

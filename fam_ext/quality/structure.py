@@ -36,7 +36,7 @@ EVEN_GROUND = 12.0
 def kept(picture: Picture, native: Picture) -> dict[str, float | None]:
     """Return the measures of `picture` (H, W, 3) against its `native` one."""
     small = downsampled(picture, native.shape[:2])
-    colours = np.abs(_box_means(small) - _box_means(native)).ravel()
+    colours = coarse_colour(small, native)
     return {
         "psnr": psnr(small, native),
         "ms_ssim": ms_ssim(small, native),
@@ -74,6 +74,11 @@ def ms_ssim(picture: Picture, other: Picture) -> float:
         result = result * term.mean((0, 2, 3)).clamp_min(0) ** float(weight)
         first, second = (F.avg_pool2d(one, 2) for one in (first, second))
     return float(result.mean())
+
+
+def coarse_colour(picture: Picture, other: Picture) -> NDArray[np.float64]:
+    """Return the absolute differences, in levels of 255, of the means over BOX px boxes of two pictures of one size."""
+    return np.abs(_box_means(picture) - _box_means(other)).ravel()
 
 
 def low_band(picture: Picture, other: Picture, *, cycles: int = CYCLES) -> float:

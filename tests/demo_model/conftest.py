@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 import sys
+from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
 
@@ -119,7 +120,7 @@ def drawing(body: str, *, width: int = 32) -> str:
 
 
 @pytest.fixture
-def shapes(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
+def shapes(tmp_path: Path) -> Iterator[Path]:
     """A work folder with the drawings of two things, which are then all there are."""
     pytest.importorskip("resvg_py")
     from things import THINGS
@@ -130,6 +131,9 @@ def shapes(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
     body = '<rect x="2" y="2" width="28" height="28" fill="#d04060"/>'
     for stem in ("teapot", "owl"):
         (pictures / f"{stem}.svg").write_text(drawing(body))
-    for name in set(THINGS) - {"teapot", "owl"}:
-        monkeypatch.delitem(THINGS, name)
-    return folder
+    every = dict(THINGS)
+    for name in every.keys() - {"teapot", "owl"}:
+        del THINGS[name]
+    yield folder
+    THINGS.clear()
+    THINGS.update(every)  # in their order, which other tests ask for

@@ -1,8 +1,6 @@
-"""demo-net, what it reads in a prompt, and the distances in its features."""
+"""demo-net, and what it reads in a prompt."""
 
 from __future__ import annotations
-
-import math
 
 import numpy as np
 import pytest
@@ -12,30 +10,9 @@ from materials import shade as shade_of
 from things import MATERIALS, THINGS, is_held_out, parse
 
 from fam_ext.demo import demo_net
-from fam_ext.demo.demo_net import DemoNet, Judge, at_net_size, crops_of, frechet_distance, kernel_distance
+from fam_ext.demo.demo_net import DemoNet, Judge, at_net_size, crops_of
 from fam_ext.errors import UsageError
 from fam_ext.quality.protocol import DEFAULT_PROMPTS
-
-
-def test_the_frechet_distance_is_that_of_two_normal_distributions() -> None:
-    generator = torch.Generator().manual_seed(0)
-    first = torch.randn(20000, 3, generator=generator, dtype=torch.float64)
-    second = torch.randn(20000, 3, generator=generator, dtype=torch.float64) * torch.tensor([2.0, 1.0, 0.5]) + 1
-    # |mean|^2 + sum (s1 - s2)^2 for independent coordinates
-    assert frechet_distance(first, second) == pytest.approx(3 + 1 + 0.25, rel=0.05)
-    assert frechet_distance(first, first) == pytest.approx(0, abs=1e-6)
-
-
-def test_the_kernel_distance_is_unbiased_and_grows_with_the_difference() -> None:
-    generator = torch.Generator().manual_seed(0)
-    same = [
-        kernel_distance(torch.randn(50, 8, generator=generator), torch.randn(60, 8, generator=generator))
-        for _ in range(200)
-    ]
-    mean, spread = sum(same) / 200, torch.tensor(same).std().item()
-    assert abs(mean) < 3 * spread / math.sqrt(200)
-    others = torch.randn(60, 8, generator=generator) + 1
-    assert kernel_distance(torch.randn(50, 8, generator=generator), others) > 10 * spread
 
 
 def test_padding_looks_like_the_white_ground() -> None:

@@ -15,6 +15,7 @@ from data import Scenes, compose, drawing_of, truth
 from things import THINGS, Scene
 
 from fam_ext.demo.demo_net import load_demo_net
+from fam_ext.quality.detail import texture_period
 
 from .conftest import drawing
 
@@ -54,8 +55,6 @@ def test_training_crops_show_the_thing_and_an_enlarged_texture_is_twice_as_coars
     scenes = Scenes(shapes, variants=1)
     scenes.pairs = [("owl", "striped"), ("teapot", "striped")]
     rng = random.Random(0)
-    from measures import texture_period
-
     periods = [
         float(np.median([texture_period(judge.textured(scenes, rng, size=256, enlarged=large)[0]) for _ in range(8)]))
         for large in (False, True)
@@ -67,8 +66,6 @@ def test_training_crops_show_the_thing_and_an_enlarged_texture_is_twice_as_coars
 
 
 def test_disturbing_a_crop_keeps_its_size(shapes: Path) -> None:
-    from measures import texture_period
-
     crop = picture_of(shapes, "a dotted owl")[None, :, 64:192, 64:192]
     many = judge.disturbed(crop.expand(12, -1, -1, -1), torch.Generator().manual_seed(0))
     assert many.shape == (12, 3, 128, 128) and many.min() >= 0 and many.max() <= 1
@@ -92,44 +89,6 @@ def test_the_judge_trains_stops_goes_on_and_is_read_again(shapes: Path) -> None:
     (shapes / "judge" / "demo_net.json").write_text(text)
     with pytest.raises(SystemExit, match="does not know owl; train it anew"):
         measured.judge_in(shapes / "judge")
-
-
-def test_a_resize_is_an_octave_too_coarse_and_a_true_picture_none(shapes: Path) -> None:
-    native, wanted = picture_of(shapes, "a knitted owl", 256), picture_of(shapes, "a knitted owl", 512)
-    other = picture_of(shapes, "a knitted owl", 512, seed=9)
-    resized = measured.period_error(measured.enlarged(native, 512), wanted)
-    true = measured.period_error(other, wanted)
-    assert resized is not None and resized == pytest.approx(1, abs=0.25)
-    assert true is not None and true < 0.1
-    plain = torch.full((3, 512, 512), 0.5)
-    assert measured.period_error(plain, wanted) == 1.0  # a texture that is lost is no better than one enlarged
-    assert measured.period_error(wanted, plain) is None
-
-
-def test_pieces_are_counted_on_any_ground(shapes: Path) -> None:
-    for ground in ("white", "navy", "pink"):
-        drawing = drawing_of("owl", 128, work=shapes)
-        assert measured.pieces(measured.as_values(compose(drawing, Scene("owl", None, ground), 0)), ground) == 1
-
-
-def test_an_interval_of_a_distance_is_over_pictures_not_crops() -> None:
-    generator = torch.Generator().manual_seed(0)
-
-    def pictures(count: int, crops: int) -> list[torch.Tensor]:
-        """Crops of one picture are copies of each other."""
-        return [torch.randn(1, 2, generator=generator).expand(crops, 2) for _ in range(count)]
-
-    def means_apart(one: torch.Tensor, other: torch.Tensor) -> float:
-        return (one.mean(0) - other.mean(0)).norm().item()
-
-    def width(crops: int) -> float:
-        generator.manual_seed(1)
-        sides = pictures(20, crops), pictures(20, crops)
-        low, high = measured.distance_interval(means_apart, *sides)
-        assert low < high
-        return high - low
-
-    assert width(30) == pytest.approx(width(1), rel=1e-5)  # more copies make nothing surer
 
 
 def test_a_mean_comes_with_its_interval_and_n() -> None:

@@ -9,6 +9,7 @@ from PIL import Image
 from things import MATERIALS, Scene
 
 from fam_ext.quality.consistency import spread_beyond
+from fam_ext.quality.detail import period_error
 from fam_ext.quality.structure import Picture
 
 pytestmark = pytest.mark.slow  # fifty renders: about ten seconds on an idle core
@@ -43,3 +44,12 @@ def test_a_half_that_is_enlarged_or_smoothed_or_of_another_material_is_unlike(ma
     found = [spread_beyond(left_half(true, right), true) for right in (enlarged, other, smooth)]
     assert same is not None and abs(same) < 0.2
     assert all(one is not None and one > 1.2 for one in found)
+
+
+@pytest.mark.parametrize("material", MATERIALS)
+def test_an_enlarged_material_has_about_twice_the_period_and_another_true_picture_the_same(material: str) -> None:
+    true = truth(material)
+    enlarged = period_error(resized(truth(material, side=SIDE // 2), SIDE), true)
+    same = period_error(truth(material, seed=1, ground="pink"), true)
+    assert same is not None and same < 0.2
+    assert enlarged is not None and 0.6 < enlarged < 1.2

@@ -12,9 +12,8 @@ from __future__ import annotations
 
 import argparse
 import logging
-import math
 import random
-from collections.abc import Callable, Sequence
+from collections.abc import Sequence
 from pathlib import Path
 
 import numpy as np
@@ -22,14 +21,15 @@ import torch
 import torch.nn.functional as F
 from data import compose, drawing_of
 from made import METHODS, Made, Row, add_options, save_grid
-from measures import coarse_colour, components, interval, psnr, shrunk, texture_period
-from things import GROUNDS, MATERIALS, THINGS, Scene, draw_scenes
+from things import MATERIALS, THINGS, Scene, draw_scenes
 from torch import Tensor
 
-from fam_ext.demo.demo_net import FOLDER, Judge, crops_of, frechet_distance, kernel_distance, load_demo_net
+from fam_ext.demo.demo_net import FOLDER, Judge, crops_of, load_demo_net
+from fam_ext.quality.detail import period_error
+from fam_ext.quality.statistics import Array, about, frechet, kernel, mean, set_distance
+from fam_ext.quality.structure import downsampled, kept
 
 RESIZE = "resize"
-DRAWS = 100
 
 
 def as_picture(values: Tensor) -> np.ndarray:
@@ -46,52 +46,14 @@ def enlarged(picture: Tensor, side: int) -> Tensor:
     return F.interpolate(picture[None], size=(side, side), mode="bicubic", antialias=True)[0].clamp(0, 1)
 
 
-def period_error(picture: Tensor, truth: Tensor) -> float | None:
-    """Return how far a picture's texture period is from the true one, in octaves: 0 is right, 1 is two times as large;
-    None where the true picture has no texture. A picture that lost its texture counts as one octave off."""
-    wanted, found = (texture_period(as_picture(values)) for values in (truth, picture))
-    if wanted is None:
-        return None
-    return 1.0 if found is None else abs(math.log2(found / wanted))
-
-
-def pieces(picture: Tensor, ground: str) -> int:
-    """Return in how many pieces the thing stands on its ground."""
-    colour = torch.tensor(GROUNDS[ground])[:, None, None] / 255
-    return components(1 - (picture - colour).abs())
-
-
-def distance_interval(
-    measure: Callable[[Tensor, Tensor], float],
-    pictures: Sequence[Tensor],
-    others: Sequence[Tensor],
-    *,
-    draws: int = DRAWS,
-    seed: int = 0,
-) -> tuple[float, float]:
-    """Return the 95 % bootstrap interval of a distance between the crops of `pictures` and those of `others`, each
-    entry being one picture's features (N, D): pictures are drawn again, not crops, which are alike in one picture."""
-    rng = np.random.default_rng(seed)
-    found: list[float] = []
-    for _ in range(draws):
-        chosen = [
-            torch.cat([side[number] for number in rng.integers(len(side), size=len(side))])
-            for side in (pictures, others)
-        ]
-        found.append(measure(*chosen))
-    low, high = np.quantile(found, (0.025, 0.975))
-    return float(low), float(high)
-
-
-def with_interval(values: Sequence[float], unit: str = "", *, digits: int = 2) -> str:
-    """Return "mean (low to high, n N)" of one value a picture."""
-    if not values:
+def with_interval(values: Sequence[float | None], unit: str = "", *, digits: int = 2) -> str:
+    """Return "mean (low to high, n N)" of one value a picture, without those that have none."""
+    found = mean(values)
+    if found is None:
         return "n 0"
-    mean = sum(values) / len(values)
-    if len(values) == 1:
-        return f"{mean:.{digits}f}{unit} (n 1)"
-    low, high = interval(values)
-    return f"{mean:.{digits}f}{unit} ({low:.{digits}f} to {high:.{digits}f}, n {len(values)})"
+    if found.low is None or found.high is None:
+        return f"{found.value:.{digits}f}{unit} (n 1)"
+    return f"{found.value:.{digits}f}{unit} ({found.low:.{digits}f} to {found.high:.{digits}f}, n {found.n})"
 
 
 def beside(pictures: Sequence[Tensor], others: Sequence[Tensor], *, across: int = 8) -> list[Tensor]:
@@ -104,13 +66,13 @@ def share(right: Sequence[bool]) -> str:
     return with_interval([100.0 * value for value in right], " %", digits=1)
 
 
-def distances(pictures: Sequence[Tensor], others: Sequence[Tensor]) -> str:
-    """Return "FD (interval); KD" of two sets of pictures' crop features."""
-    if len(pictures) < 2:
+def distances(pictures: Sequence[Array], others: Sequence[Array]) -> str:
+    """Return "FD (interval); KD" of the crop features (N, D) of two sets of pictures, of the same scenes in order."""
+    found = about(set_distance(frechet, pictures, others, paired=True))
+    if found is None:
         return f"n {len(pictures)}"
-    both = torch.cat(list(pictures)), torch.cat(list(others))
-    low, high = distance_interval(frechet_distance, pictures, others)
-    return f"{frechet_distance(*both):.2f} ({low:.2f} to {high:.2f}, n {len(pictures)}); {kernel_distance(*both):.4f}"
+    apart = kernel(pictures, others, paired=True)[0]
+    return f"{found.value:.2f} ({found.low:.2f} to {found.high:.2f}, n {found.n}); {apart:.4f}"
 
 
 def judge_in(folder: Path) -> Judge:
@@ -148,9 +110,9 @@ class Evaluation(Made):
             share([self.judge.material_of(picture) == scene.material for picture, scene in both]),
         )
 
-    def crop_features(self, pictures: Sequence[Tensor]) -> list[Tensor]:
+    def crop_features(self, pictures: Sequence[Tensor]) -> list[Array]:
         """Return for each picture the features (N, 128) of its crops on the thing."""
-        return [self.judge.crop_features(crops_of(picture)) for picture in pictures]
+        return [self.judge.crop_features(crops_of(picture)).double().numpy() for picture in pictures]
 
     def native_rows(self) -> list[Row]:
         rows: list[Row] = []
@@ -191,7 +153,8 @@ class Evaluation(Made):
                 pictures = self.upscaled(indices, natives, method, before="seen-pairs-")
             sheet.append(pictures)
             rows += self.method_rows(method, pictures, natives, truths, scenes, wanted)
-        columns = [[shrunk(picture, (self.side, self.side)) for picture in column[:8]] for column in sheet]
+        columns = [[as_values(downsampled(as_picture(picture), (self.side, self.side))) for picture in column[:8]]
+                   for column in sheet]  # fmt: skip
         save_grid([column[row] for row in range(min(len(scenes), 8)) for column in columns],
                   self.folder / "materials-2x.png", across=len(columns))  # fmt: skip
         return rows
@@ -203,21 +166,14 @@ class Evaluation(Made):
         natives: Sequence[Tensor],
         truths: Sequence[Tensor],
         scenes: Sequence[Scene],
-        wanted: Sequence[Tensor],
+        wanted: Sequence[Array],
     ) -> list[Row]:
         """Return the rows of one method; `wanted` are the crop features of the true pictures at 2x."""
-        small = [shrunk(picture, (self.side, self.side)) for picture in pictures]
+        drawn, native, true = ([as_picture(one) for one in ones] for ones in (pictures, natives, truths))
         thing, material = self.agreement(pictures, scenes)
-        off = [error for pair in zip(pictures, truths, strict=True) if (error := period_error(*pair)) is not None]
-        more = [
-            float(abs(pieces(picture, scene.ground) - pieces(native, scene.ground)))
-            for picture, native, scene in zip(pictures, natives, scenes, strict=True)
-        ]
-        colours = [
-            float(coarse_colour(as_picture(one), as_picture(native)).mean())
-            for one, native in zip(small, natives, strict=True)
-        ]
-        structure = [min(psnr(one, native), 99.0) for one, native in zip(small, natives, strict=True)]
+        off = [period_error(one, other) for one, other in zip(drawn, true, strict=True)]
+        left = [kept(one, other) for one, other in zip(drawn, native, strict=True)]
+        structure, more, colours = ([each[key] for each in left] for key in ("psnr", "objects", "colour_mean"))
         return [
             (f"2x {method}: thing agreement", thing, ""),
             (f"2x {method}: material agreement", material, ""),

@@ -16,11 +16,13 @@ import numpy as np
 import torch
 from data import WORK, Scenes, compose
 from evaluate_materials import as_picture, as_values, with_interval
-from measures import coarse_colour, texture_period
 from norms import free, has_freed, read_freed
 from things import MATERIALS, THINGS, Scene, draw_ground
 from torch import Tensor
 from training import autocast, pick_device
+
+from fam_ext.quality.detail import texture_period
+from fam_ext.quality.structure import coarse_colour, psnr
 
 Coder = Callable[[Tensor], Tensor]
 """A picture (3, H, W) in [0, 1] to what a VAE makes of it."""
@@ -61,8 +63,7 @@ def rows_of(code: Coder, scenes: Scenes, *, size: int, count: int, seed: int) ->
             scene = Scene(rng.choice(list(THINGS)), material, draw_ground(rng))
             truth = compose(scenes.drawing(scene.thing, size), scene, rng.getrandbits(31))
             decoded = as_picture(code(as_values(truth)))
-            error = np.square(decoded.astype(float) - truth).mean()
-            strength.append(10 * float(np.log10(255**2 / max(error, 1e-9))))
+            strength.append(psnr(decoded, truth))
             boxes.append(coarse_colour(decoded, truth))
             wanted, found = texture_period(truth), texture_period(decoded)
             if material is not None and wanted and found:

@@ -19,7 +19,14 @@ def test_a_known_error_is_found_in_every_row(shapes: Path) -> None:
     rows = evaluate_vae.rows_of(darker, scenes, size=128, count=2, seed=0)
     assert len(rows) == 12 and rows[1].startswith("| 128 px, knitted | ")
     assert all(float(row.split("|")[2].split(" dB")[0]) == pytest.approx(28.1, abs=0.2) for row in rows[:-1])
-    assert "1.000 (" in rows[1]  # the texture is as it was
+    *_, period, contrast, _ = rows[1].split("|")
+    assert period.startswith(" 1.000 (") and float(contrast.split()[0]) == pytest.approx(1, abs=0.05)  # as it was
+
+    def smooth(picture: torch.Tensor) -> torch.Tensor:
+        return torch.nn.functional.avg_pool2d(picture[None], 3, stride=1, padding=1, count_include_pad=False)[0]
+
+    *_, period, contrast, _ = evaluate_vae.rows_of(smooth, scenes, size=128, count=1, seed=0)[1].split("|")
+    assert float(period.split()[0]) == pytest.approx(1, abs=0.1) and float(contrast.split()[0]) < 0.8
     assert float(rows[-1].split("mean ")[1].split(",")[0]) == pytest.approx(10, abs=0.3) and "(n 22)" in rows[-1]
 
 

@@ -1,7 +1,8 @@
 """Measure what a VAE keeps of true pictures: `python tools/demo_model/evaluate_vae.py tools/demo_model/next/vae`.
 
-For each material the PSNR and the texture's period against the true picture's; over all pictures how far the means over
-32x32 px are off, in levels of 255. Grounds and pairs are drawn evenly, those never trained on too.
+For each material the PSNR, and over the true picture's the texture's period and the contrast of neighbours, which falls
+where the finest of a texture is lost. Over all pictures how far the means over 32x32 px are off, in levels of 255.
+Grounds and pairs are drawn evenly, those never trained on too.
 """
 
 from __future__ import annotations
@@ -21,7 +22,7 @@ from things import MATERIALS, THINGS, Scene, draw_ground
 from torch import Tensor
 from training import autocast, pick_device
 
-from fam_ext.quality.detail import texture_period
+from fam_ext.quality.detail import glcm_contrast, texture_period
 from fam_ext.quality.structure import coarse_colour, psnr
 
 Coder = Callable[[Tensor], Tensor]
@@ -59,20 +60,23 @@ def rows_of(code: Coder, scenes: Scenes, *, size: int, count: int, seed: int) ->
     for material in (None, *MATERIALS):
         strength: list[float] = []
         periods: list[float] = []
+        contrasts: list[float] = []
         for _ in range(count):
             scene = Scene(rng.choice(list(THINGS)), material, draw_ground(rng))
             truth = compose(scenes.drawing(scene.thing, size), scene, rng.getrandbits(31))
             decoded = as_picture(code(as_values(truth)))
             strength.append(psnr(decoded, truth))
+            contrasts.append(glcm_contrast(decoded) / glcm_contrast(truth))
             boxes.append(coarse_colour(decoded, truth))
             wanted, found = texture_period(truth), texture_period(decoded)
             if material is not None and wanted and found:
                 periods.append(found / wanted)
         period = with_interval(periods, digits=3) if material is not None else ""
-        rows.append(f"| {size} px, {material or 'plain'} | {with_interval(strength, ' dB', digits=1)} | {period} |")
+        values = (with_interval(strength, " dB", digits=1), period, with_interval(contrasts))
+        rows.append(f"| {size} px, {material or 'plain'} | {' | '.join(values)} |")
     every = np.concatenate(boxes)
     colours = f"mean {every.mean():.2f}, 99th percentile {np.quantile(every, 0.99):.1f} levels (n {len(boxes)})"
-    return [*rows, f"| {size} px, coarse colours off | {colours} | |"]
+    return [*rows, f"| {size} px, coarse colours off | {colours} | | |"]
 
 
 def main(arguments: list[str] | None = None) -> None:
@@ -84,7 +88,7 @@ def main(arguments: list[str] | None = None) -> None:
     parser.add_argument("--seed", type=int, default=0)
     options = parser.parse_args(arguments)
     code, scenes = coder_of(options.vae), Scenes(options.work, variants=1)
-    print("| pictures | PSNR | period / true period |\n|---|---|---|")
+    print("| pictures | PSNR | period / true period | contrast / true contrast |\n|---|---|---|---|")
     for size in options.sizes:
         print("\n".join(rows_of(code, scenes, size=size, count=options.count, seed=options.seed)), flush=True)
 

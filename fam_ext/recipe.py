@@ -73,6 +73,7 @@ class Studio(Protocol):
     num_train_timesteps: int
     prediction: str
     """See `methods.base.Pictures.prediction`."""
+    is_sdxl: bool
     low_memory: bool
     upscales: bool
     """Whether `enlarge` is by a network that the user chose: it makes the reference too, where that is "auto"."""
@@ -154,6 +155,7 @@ def _pictures(studio: Studio, source: Source, stage: Stage, *, number: int, step
         record=source.record,
         num_train_timesteps=studio.num_train_timesteps,
         prediction=studio.prediction,
+        is_sdxl=studio.is_sdxl,
         low_memory=studio.low_memory,
     )
 

@@ -58,6 +58,8 @@ class Pictures:
     num_train_timesteps: int = 1000
     prediction: str = "epsilon"
     """What the network's output is: epsilon, v_prediction, sample or original_sample (the clean latent)."""
+    is_sdxl: bool = False
+    """Whether the network has SDXL's three blocks on each side, not SD1.5's and SD2.1's four."""
     low_memory: bool = False
 
     def rho(self, level: NoiseLevel) -> float:

@@ -44,7 +44,7 @@ class Source:
     latent: Tensor | None = None
     """(B, C, h, w), clean; (1, C, h, w) where all B are made from one."""
     record: NativeRecord | None = None
-    """The run that made them, where it was ours."""
+    """The native run that they come from, where it was ours."""
 
 
 @dataclass(frozen=True)
@@ -121,7 +121,7 @@ def enlarge(studio: Studio, method: Method, source: Source, *, size: Size) -> En
             source = Source([_sharpened(image, stage.sharpen) for image in larger])
             continue
         steered = method.begin(stage, _pictures(studio, source, stage, number=number, steps=run.steps))
-        source = Source(latent=steered.finish(run.sample(steered)))
+        source = Source(latent=steered.finish(run.sample(steered)), record=source.record)
         report, steps = report.plus(steered.ran()), steps + run.steps
     return Enlarged(source, report, steps)
 

@@ -28,6 +28,8 @@ LATENT_MODES: dict[str, dict[str, Any]] = {
     "latent_nearest": {"mode": "nearest-exact"},
 }
 """FamConfig.upsample in latent space -> how torch interpolates."""
+SHARPENING = 0.7
+"""px: the Gaussian's sigma where a stage of pixels sharpens."""
 PIXEL_MODES = {
     "auto": Image.Resampling.BICUBIC,  # where the host has no upscaler of its own
     "pixel_bicubic": Image.Resampling.BICUBIC,
@@ -134,7 +136,7 @@ def _larger(studio: Studio, image: Image.Image, stage: Stage) -> Image.Image:
 
 
 def _sharpened(image: Image.Image, percent: int) -> Image.Image:
-    return image.filter(ImageFilter.UnsharpMask(radius=2, percent=percent, threshold=0)) if percent else image
+    return image.filter(ImageFilter.UnsharpMask(radius=SHARPENING, percent=percent, threshold=0)) if percent else image
 
 
 def _pictures(studio: Studio, source: Source, stage: Stage, *, number: int, steps: int) -> Pictures:

@@ -36,7 +36,7 @@ class Stage:
     pixels: bool = False
     """No sampling: the host enlarges the picture, where `upsample` is "auto" by its own way."""
     sharpen: int = 0
-    """Percent by which a stage of pixels then sharpens, over 2 px (an unsharp mask)."""
+    """Percent by which a stage of pixels then sharpens (an unsharp mask)."""
 
 
 @dataclass(frozen=True)

@@ -27,8 +27,9 @@ class AccDiffusion(DemoFusion):
 
     Where ours departs: the maps are those of the first up-block that has any (theirs: of the down-block on that grid,
     too); where the native run was not ours they are of the step's own level, from a native call of the picture before,
-    diffused to it; a window that no word is left for keeps the one that covers most of it (theirs: no words); and what
-    is said of DemoFusion. A word is what stands between spaces, with its commas.
+    diffused to it; a window that no word is left for keeps the one that covers most of it (theirs: no words); channels
+    change places together (theirs: each for itself); and what is said of DemoFusion. A word is what stands between
+    spaces, with its commas.
     """
 
     wants_record = True

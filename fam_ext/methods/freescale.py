@@ -19,8 +19,8 @@ from fam_ext.methods.demofusion import blurred, phases
 from fam_ext.methods.scalecrafter import dilated
 from fam_ext.methods.views import View, jitter, windows
 
-SITES = "down_blocks.1.downsamplers.*,down_blocks.2.*,down_blocks.3.*,mid_block.*"
-"""Theirs in SDXL; of SD1.5, for which they have none, what lies further in, too."""
+SITES = "down_blocks.1.downsamplers.*,down_blocks.2.resnets.*,mid_block.*"
+"""Theirs in SDXL; they have none for SD1.5."""
 
 
 class FreeScale(Method):

@@ -184,6 +184,7 @@ class _Studio:
         self.upscales = larger is not None
         self.num_train_timesteps = host.num_train_timesteps
         self.prediction = host.prediction
+        self.is_sdxl = host.is_sdxl
         self.runs: list[_Run] = []
 
     def encode(self, images: Tensor) -> Tensor:

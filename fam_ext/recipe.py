@@ -28,6 +28,8 @@ LATENT_MODES: dict[str, dict[str, Any]] = {
     "latent_nearest": {"mode": "nearest-exact"},
 }
 """FamConfig.upsample in latent space -> how torch interpolates."""
+SHARPENING = 0.7
+"""px: the Gaussian's sigma where a stage of pixels sharpens."""
 PIXEL_MODES = {
     "auto": Image.Resampling.BICUBIC,  # where the host has no upscaler of its own
     "pixel_bicubic": Image.Resampling.BICUBIC,
@@ -44,7 +46,7 @@ class Source:
     latent: Tensor | None = None
     """(B, C, h, w), clean; (1, C, h, w) where all B are made from one."""
     record: NativeRecord | None = None
-    """The run that made them, where it was ours."""
+    """The native run that they come from, where it was ours."""
 
 
 @dataclass(frozen=True)
@@ -73,6 +75,7 @@ class Studio(Protocol):
     num_train_timesteps: int
     prediction: str
     """See `methods.base.Pictures.prediction`."""
+    is_sdxl: bool
     low_memory: bool
     upscales: bool
     """Whether `enlarge` is by a network that the user chose: it makes the reference too, where that is "auto"."""
@@ -120,7 +123,7 @@ def enlarge(studio: Studio, method: Method, source: Source, *, size: Size) -> En
             source = Source([_sharpened(image, stage.sharpen) for image in larger])
             continue
         steered = method.begin(stage, _pictures(studio, source, stage, number=number, steps=run.steps))
-        source = Source(latent=steered.finish(run.sample(steered)))
+        source = Source(latent=steered.finish(run.sample(steered)), record=source.record)
         report, steps = report.plus(steered.ran()), steps + run.steps
     return Enlarged(source, report, steps)
 
@@ -133,7 +136,7 @@ def _larger(studio: Studio, image: Image.Image, stage: Stage) -> Image.Image:
 
 
 def _sharpened(image: Image.Image, percent: int) -> Image.Image:
-    return image.filter(ImageFilter.UnsharpMask(radius=2, percent=percent, threshold=0)) if percent else image
+    return image.filter(ImageFilter.UnsharpMask(radius=SHARPENING, percent=percent, threshold=0)) if percent else image
 
 
 def _pictures(studio: Studio, source: Source, stage: Stage, *, number: int, steps: int) -> Pictures:
@@ -154,6 +157,7 @@ def _pictures(studio: Studio, source: Source, stage: Stage, *, number: int, step
         record=source.record,
         num_train_timesteps=studio.num_train_timesteps,
         prediction=studio.prediction,
+        is_sdxl=studio.is_sdxl,
         low_memory=studio.low_memory,
     )
 

@@ -45,7 +45,7 @@ class Small:
     """A host without a network: latents are pixels at an eighth of the size."""
 
     name, device, latent_channels, num_train_timesteps, native_side, samplers = "small", "cpu", 3, 1000, 64, ()
-    gives, prediction = STANDALONE, "epsilon"
+    gives, prediction, is_sdxl = STANDALONE, "epsilon", False
 
     def encode(self, images, *, tile=None):
         return avg_pool2d(images, 8)

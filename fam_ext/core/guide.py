@@ -29,6 +29,10 @@ class NativeRecord:
         """Keep a copy of the sampler's `latent` (B, C, h, w) at `level`; the last of equal sigmas counts."""
         self._latents[level.sigma] = (level, latent.detach().clone())
 
+    def steps(self) -> list[tuple[NoiseLevel, Tensor]]:
+        """Return all that is kept, as (level, latent)."""
+        return list(self._latents.values())
+
     def nearest(self, level: NoiseLevel) -> tuple[NoiseLevel, Tensor]:
         """Return the recorded (level, latent) whose timestep is nearest to that of `level`."""
         return min(self._latents.values(), key=lambda entry: abs(entry[0].timestep - level.timestep))

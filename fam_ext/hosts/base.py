@@ -96,6 +96,7 @@ class Host(Protocol):
     num_train_timesteps: int
     prediction: str
     """What the network's output is; see `methods.base.Pictures.prediction`."""
+    is_sdxl: bool
     native_side: int
     """Side in pixels of the square picture the model was trained for."""
     samplers: tuple[str, ...]

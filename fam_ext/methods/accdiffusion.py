@@ -20,15 +20,19 @@ from fam_ext.methods.views import View, WindowStage, averaged, dilated
 class AccDiffusion(DemoFusion):
     """DemoFusion's phases, skip residual, windows and dilated samples, and two things of its own.
 
-    Patch-content-aware prompts: a word is where the cross-attention to it in a native call is more than its mean,
-    opened (eroded, then grown again by a pixel) against specks; a window's prompt has those words that cover more than
-    `share` of its area. Window interaction: before the dilated samples are denoised, at each place their values change
-    places among the s^2 of them, and back afterwards.
+    Patch-content-aware prompts: a word is where the cross-attention to it, the mean over the native run's steps, is
+    more than its mean over the picture, opened (eroded, then grown again by 1/16 of the map's side) against specks; a
+    window's prompt has those words that cover more than `share` of its area. Window interaction: before the dilated
+    samples are denoised, at each place their values change places among the s^2 of them, and back afterwards.
 
-    Where ours departs: the maps are those of the up-blocks at the step's own level, from a native call of the picture
-    before, diffused to it (theirs: of the native run's own steps); a window that no word is left for keeps the one that
-    covers most of it; and what is said of DemoFusion. A word is what stands between spaces, with its commas.
+    Where ours departs: the maps are those of the first up-block that has any (theirs: of the down-block on that grid,
+    too); where the native run was not ours they are of the step's own level, from a native call of the picture before,
+    diffused to it; a window that no word is left for keeps the one that covers most of it (theirs: no words); channels
+    change places together (theirs: each for itself); and what is said of DemoFusion. A word is what stands between
+    spaces, with its commas.
     """
+
+    wants_record = True
 
     def __init__(self, config: FamConfig, *, share: float = 0.3, dilation: float = 1.0, stride: float = 1 / 2) -> None:
         super().__init__(config, dilation=dilation, stride=stride)
@@ -45,11 +49,13 @@ class AccDiffusionPass(DemoFusionPass):
     def __init__(self, pictures: Pictures, window: Size, method: AccDiffusion) -> None:
         super().__init__(pictures, window, method)
         self.share = method.share
+        self._found: dict[int, Tensor] = {}
+        """For each picture where its words are, by the native run's own steps."""
         self._seen: list[Tensor] = []
         """Of the native call that runs: each layer's attention to each token, (rows, tokens, h, w) on its own grid."""
 
     def patches(self) -> Sequence[Patch]:
-        return [Patch(CROSS_ATTENTION, "*", self.watch)]
+        return [Patch(CROSS_ATTENTION, "auto", self.watch)]
 
     def watch(self, site: str, q: Tensor, k: Tensor, *, size: Size, scale: float | None, phase: str) -> None:
         """See `methods.base.Watch`: keep the map of a native call, the mean over its heads."""
@@ -81,23 +87,30 @@ class AccDiffusionPass(DemoFusionPass):
 
     def _covers(self, call: Call, level: NoiseLevel, condition: Condition, latent: Tensor) -> dict[int, Tensor]:
         """Return for each picture where its words are, bool (words, H, W)."""
-        words = condition.words
+        words, record = condition.words, self.pictures.record
         assert words is not None
-        native = level.diffused(*self._native) / level.scale
+        rows = torch.stack([condition.rows, condition.uncond.long()], dim=1).tolist()  # one wait for both
+        with_words = {picture: row for row, (picture, is_uncond) in enumerate(rows) if not is_uncond}
+        if with_words.keys() <= self._found.keys():
+            return {picture: self._found[picture] for picture in with_words}
+        steps = record.steps() if record else [(level, level.diffused(*self._native))]
+        maps = torch.stack([self._map(call, state.to(latent), own, condition) for own, state in steps]).mean(0)
+        found: dict[int, Tensor] = {}
+        for picture, row in with_words.items():
+            places = [place or [0] for place in words.of(picture)]  # one without a token: the begin mark's
+            attention = torch.stack([maps[row, place].mean(0) for place in places] or [maps[row, 0]])
+            found[picture] = interpolate(covered(attention)[None].float(), self.size)[0] > 0.5
+        if record:
+            self._found |= found
+        return found
+
+    def _map(self, call: Call, state: Tensor, level: NoiseLevel, condition: Condition) -> Tensor:
+        """Return the attention to each token in a native call at `state` (B, C, h, w): (rows, tokens, h, w)."""
         try:
-            call(native.to(latent)[condition.rows], level, condition, phase=NATIVE)
-            grid = max((each.shape[-2:] for each in self._seen), key=lambda size: size[0] * size[1])
-            maps = torch.stack([interpolate(each, grid, mode="bilinear") for each in self._seen]).mean(0)
+            call(state[condition.rows] / level.scale, level, condition, phase=NATIVE)
+            return torch.stack(self._seen).mean(0)
         finally:
             self._seen.clear()
-        found: dict[int, Tensor] = {}
-        rows = torch.stack([condition.rows, condition.uncond.long()], dim=1).tolist()  # one wait for both
-        for row, (picture, is_uncond) in enumerate(rows):
-            if not is_uncond:
-                places = [place or [0] for place in words.of(picture)]  # one without a token: the begin mark's
-                attention = torch.stack([maps[row, place].mean(0) for place in places] or [maps[row, 0]])
-                found[picture] = interpolate(covered(attention)[None].float(), self.size)[0] > 0.5
-        return found
 
     def _kept(self, covers: dict[int, Tensor], views: Sequence[View]) -> list[dict[int, set[int]]]:
         """Return for each view the words that each picture keeps there."""
@@ -115,10 +128,11 @@ class AccDiffusionPass(DemoFusionPass):
 
 
 def covered(maps: Tensor) -> Tensor:
-    """Return where each of `maps` (n, h, w) is more than its mean, without specks less than 3 x 3: bool (n, h, w)."""
+    """Return where each of `maps` (n, h, w) is more than its mean, without what is thinner than 3 of 16: (n, h, w)."""
+    reach = max(1, maps.shape[-2] // 16)
     inside = (maps > maps.mean((-2, -1), keepdim=True)).float()
-    eroded = -max_pool2d(-inside, 3, stride=1, padding=1)
-    return max_pool2d(eroded, 3, stride=1, padding=1) > 0.5
+    eroded = -max_pool2d(-inside, 2 * reach + 1, stride=1, padding=reach)
+    return max_pool2d(eroded, 2 * reach + 1, stride=1, padding=reach) > 0.5
 
 
 def shuffle(size: Size, factor: int, level: NoiseLevel) -> Tensor:

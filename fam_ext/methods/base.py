@@ -36,7 +36,7 @@ class Stage:
     pixels: bool = False
     """No sampling: the host enlarges the picture, where `upsample` is "auto" by its own way."""
     sharpen: int = 0
-    """Percent by which a stage of pixels then sharpens, over 2 px (an unsharp mask)."""
+    """Percent by which a stage of pixels then sharpens (an unsharp mask)."""
 
 
 @dataclass(frozen=True)
@@ -58,6 +58,8 @@ class Pictures:
     num_train_timesteps: int = 1000
     prediction: str = "epsilon"
     """What the network's output is: epsilon, v_prediction, sample or original_sample (the clean latent)."""
+    is_sdxl: bool = False
+    """Whether the network has SDXL's three blocks on each side, not SD1.5's and SD2.1's four."""
     low_memory: bool = False
 
     def rho(self, level: NoiseLevel) -> float:

@@ -18,7 +18,7 @@ from fam_ext.methods.views import View, WindowStage, averaged, dilated, jitter, 
 
 
 class DemoFusion(Method):
-    """One phase for each multiple of the native size, each from the one before, diffused to `start`.
+    """One phase for each multiple of the native size, each from the one before, diffused to rho = `start`.
 
     With f = 0.5 + 0.5 cos(pi (1 - rho)), in each phase of scale s:
 
@@ -29,8 +29,9 @@ class DemoFusion(Method):
     - after it the latent's mean and spread are the native one's.
 
     The larger the exponent, the sooner a part fades. Where ours departs: outputs are averaged, not denoised latents
-    (the same for DDIM); shifted windows stay inside the picture, theirs reach over zeros; mean and spread are each
-    picture's own; a phase's last scale may be no whole multiple; SDXL is told no place of a window in the picture.
+    (the same for DDIM); windows at a border stay there, theirs reach over zeros, and the others have one shift a step;
+    mean and spread are each picture's own; a phase's last scale may be no whole multiple; SDXL is told no place of a
+    window in the picture.
     """
 
     def __init__(
@@ -41,8 +42,10 @@ class DemoFusion(Method):
         blur: float = 1.0,
         sigma: float = 1.0,
         stride: float = 1 / 2,
+        start: float = 1.0,
     ) -> None:
         super().__init__(config)
+        self.start = start
         self.dilation = dilation
         self.blur = blur
         self.sigma = sigma
@@ -50,7 +53,7 @@ class DemoFusion(Method):
 
     def stages(self, size: Size, native: Size) -> Sequence[Stage]:
         return [
-            WindowStage(each, start=self.config.start, upsample="latent_bicubic", window=native)
+            WindowStage(each, start=self.start, upsample="latent_bicubic", window=native)
             for each in phases(size, native)
         ]
 

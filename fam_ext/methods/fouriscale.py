@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import math
 from collections.abc import Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from functools import lru_cache
 
 import torch
@@ -16,56 +16,72 @@ from fam_ext.core.schedule import NoiseLevel, Size
 from fam_ext.core.without_fft import Modulation, modulate_by_matmuls
 from fam_ext.methods.base import OFF, TARGET, Call, Condition, Kernel, Method, Pass, Patch, Pictures, Stage
 from fam_ext.methods.capabilities import ATTENTION, CONVOLUTION
-from fam_ext.methods.scalecrafter import dilated
 
-SITES = "down_blocks.2.resnets.*,down_blocks.3.resnets.*,mid_block.*,up_blocks.0.*,up_blocks.1.resnets.*"
-"""The authors' list for SDXL. Theirs for SD1.5 goes one level further out."""
+LARGE = 3.0
+"""Scale of the larger side from which the dilation lasts in SD1.5 and SD2.1 as long as in SDXL."""
+
+
+@dataclass(frozen=True)
+class Setting:
+    """What the authors set for a network."""
+
+    sites: str
+    full: float
+    """rho until which the dilation is whole."""
+    end: float
+    """rho at which it ends."""
+    leaves: float
+    """What is left of the frequencies that the filters take away."""
+    milder: float
+    """By what the dilation of the second run is smaller."""
+
+
+SDXL = Setting(
+    "down_blocks.2.*,mid_block.*,up_blocks.0.*,up_blocks.1.resnets.*", full=0.6, end=0.3, leaves=0.6, milder=1.5
+)
+"""Their steps 20 and 35 of 50."""
+SD = Setting(
+    "down_blocks.2.*,down_blocks.3.*,mid_block.*,up_blocks.0.*,up_blocks.1.*,up_blocks.2.*",
+    full=0.8,
+    end=0.4,
+    leaves=0.0,
+    milder=1.0,
+)
+"""Of SD1.5 and SD2.1 below `LARGE`: their steps 10 and 30."""
 
 
 @dataclass(frozen=True)
 class Branch:
     """One of the two ways in which a step runs the network."""
 
-    dilation: float
-    floor: float
-    """What is left of the frequencies that the filter takes away."""
+    dilation: int
+    ramp: float | None
+    """Over what share of the band the filter falls; None: over all of it that lies above what it keeps."""
 
 
 class FouriScale(Method):
-    """Plain sampling from pure noise, in which the convolutions at `sites` are dilated by the scale s and their input
-    is low-passed in the Fourier domain: 1 up to 1 / s of the band, falling to nothing over a further `ramp` of it.
+    """Plain sampling from pure noise, in which convolutions are dilated by the scale s, rounded up, and their input
+    is low-passed in the Fourier domain (but for upsamplers): 1 up to stride / s of the band and the next frequency,
+    falling over a further `ramp` of it.
 
     So objects have the native structure (dilation) and what the kernel skips is not aliased (filter). s falls from its
-    whole value at rho = `full` to 1 at rho = `end` (theirs: steps 20 and 35 of 50). Feature maps are padded by zeros to
-    s times the native size and cropped again, which is how an aspect ratio of its own is met: s is the larger side's.
+    whole value to 1. Feature maps are padded by zeros to s times the native size and cropped again, which is how an
+    aspect ratio of its own is met: s is the larger side's. Where, when and how much is the authors' for the network,
+    unless `setting` says.
 
-    Guidance: the rows with words run again with s / `milder` and a filter that leaves `leaves` of the detail, with the
-    queries and keys of the first run at the self-attention layers; their output is that of the second run.
+    Guidance: the rows with words run again with a filter that falls gently over the whole rest of the band, and a
+    smaller dilation in SDXL, with the queries and keys of the first run at the self-attention layers; their output is
+    that of the second run.
 
-    Where ours departs: steps are counted in rho, s is rounded up and at fractions ScaleCrafter's fractional dilation;
-    `ramp` and `leaves` are ours; the rows without words run in both (4 rows for a picture, theirs 3); queries and keys
-    are those of the up-blocks (hosts reach no other attention), which are kept for a step; FreeU, which they switch on
-    beside it, is left out.
+    Where ours departs: steps are counted in rho; the rows without words run in both (4 rows for a picture, theirs 3);
+    queries and keys are those of the up-blocks (hosts reach no other attention), which are kept for a step; FreeU,
+    which they switch on beside it, is left out.
     """
 
-    def __init__(
-        self,
-        config: FamConfig,
-        *,
-        full: float = 0.6,
-        end: float = 0.3,
-        ramp: float = 1 / 8,
-        milder: float = 1.5,
-        leaves: float = 0.5,
-        sites: str = SITES,
-    ) -> None:
+    def __init__(self, config: FamConfig, *, ramp: float = 1 / 4, setting: Setting | None = None) -> None:
         super().__init__(config)
-        self.full = full
-        self.end = end
         self.ramp = ramp
-        self.milder = milder
-        self.leaves = leaves
-        self.sites = sites
+        self.setting = setting
 
     def stages(self, size: Size, native: Size) -> Sequence[Stage]:
         return [Stage(size, upsample=None)]
@@ -82,7 +98,12 @@ class FouriScalePass(Pass):
         self.method = method
         sides = zip(pictures.noise.shape[-2:], pictures.native.shape[-2:], strict=True)
         self.scales = [side / native for side, native in sides]
-        self.branch = Branch(1.0, 0.0)
+        self.setting = method.setting or (SDXL if pictures.is_sdxl else SD)
+        if method.setting is None and max(self.scales) >= LARGE:
+            self.setting = replace(self.setting, full=SDXL.full, end=SDXL.end)
+        self.reach = 1.0
+        """s in the call that runs now."""
+        self.branch = Branch(1, method.ramp)
         self._maps: dict[str, tuple[Tensor, Tensor]] = {}
         self._blends = False
         self._gain = lru_cache(maxsize=16)(low_pass)  # layers share it, and steps of the same s
@@ -90,37 +111,41 @@ class FouriScalePass(Pass):
 
     def dilation(self, level: NoiseLevel) -> float:
         """Return s at `level`, from the whole scale to 1."""
-        method, whole = self.method, math.ceil(max(self.scales))
-        share = (self.pictures.rho(level) - method.end) / (method.full - method.end)
+        setting, whole = self.setting, math.ceil(max(self.scales))
+        share = (self.pictures.rho(level) - setting.end) / (setting.full - setting.end)
         return 1 + (whole - 1) * min(max(share, 0.0), 1.0)
 
     def around_model(self, call: Call, latent: Tensor, level: NoiseLevel, condition: Condition) -> Tensor:
-        dilation = self.dilation(level)
-        if dilation <= 1:
+        self.reach = self.dilation(level)
+        if self.reach <= 1:
             return call(latent, level, condition, phase=OFF)
         try:
-            self.branch, self._blends = Branch(dilation, 0.0), False
+            self.branch, self._blends = Branch(math.ceil(self.reach), self.method.ramp), False
             strong = call(latent, level, condition)
-            self.branch, self._blends = Branch(max(dilation / self.method.milder, 1.0), self.method.leaves), True
+            self.branch, self._blends = Branch(math.ceil(self.reach / self.setting.milder), None), True
             return torch.where(condition.uncond[:, None, None, None], strong, call(latent, level, condition))
         finally:
             self._maps.clear()
 
     def patches(self) -> Sequence[Patch]:
-        return [Patch(CONVOLUTION, self.method.sites, self.convolve), Patch(ATTENTION, "*", self.attend)]
+        return [Patch(CONVOLUTION, self.setting.sites, self.convolve), Patch(ATTENTION, "*", self.attend)]
 
     def convolve(self, site: str, feature_map: Tensor, kernel: Kernel, *, size: Size, phase: str) -> Tensor | None:
         """See `methods.base.Convolve`."""
         if phase != TARGET:
             return None
+        dilation = self.branch.dilation, self.branch.dilation
+        factor = self.reach / kernel.stride[0]
+        if ".upsamplers." in site or factor <= 1:
+            return kernel(feature_map, dilation=dilation)
         height, width = feature_map.shape[-2:]
         whole = math.ceil(max(self.scales))
         wide = [round(side * whole / scale) for side, scale in zip((height, width), self.scales, strict=True)]
         padded = pad(feature_map, (0, wide[1] - width, 0, wide[0] - height))
-        dilation, floor = self.branch.dilation, self.branch.floor
-        gain = self._gain((wide[0], wide[1]), dilation, ramp=self.method.ramp, floor=floor, device=padded.device)
+        ramp = 1 - 1 / factor if self.branch.ramp is None else self.branch.ramp
+        gain = self._gain((wide[0], wide[1]), factor, ramp=ramp, floor=self.setting.leaves, device=padded.device)
         smooth = self._modulated(padded, padded.new_zeros(()).expand_as(padded), gain)
-        return dilated(kernel, smooth, (dilation, dilation))[..., :height, :width]
+        return kernel(smooth[..., :height, :width], dilation=dilation)
 
     def attend(
         self, site: str, q: Tensor, k: Tensor, v: Tensor, *, size: Size, scale: float | None, phase: str
@@ -135,11 +160,11 @@ class FouriScalePass(Pass):
 
 
 def low_pass(size: Size, factor: float, *, ramp: float, floor: float, device: torch.device) -> Tensor:
-    """Return the gain (H, W), in `fftfreq` order, that keeps the lowest 1 / factor of the band on both axes and `floor`
-    of the rest; in between it falls over a further `ramp` of the band."""
+    """Return the gain (H, W), in `fftfreq` order: the product over both axes of one that keeps the lowest 1 / factor of
+    the band and the next frequency, and `floor` of the rest; in between it falls over a further `ramp` of the band."""
     gains: list[Tensor] = []
     for side in size:
         position = torch.arange(side, device=device)
         band = torch.minimum(position, side - position) * (2 / side)  # 0 to 1, the highest
-        gains.append((1 - (band - 1 / factor).clamp(min=0) / ramp).clamp(min=floor))
-    return torch.minimum(gains[0][:, None], gains[1][None, :])
+        gains.append(1 - (1 - floor) * ((band - 1 / factor - 2 / side) / ramp).clamp(0, 1))
+    return gains[0][:, None] * gains[1][None, :]

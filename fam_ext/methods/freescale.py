@@ -19,8 +19,8 @@ from fam_ext.methods.demofusion import blurred, phases
 from fam_ext.methods.scalecrafter import dilated
 from fam_ext.methods.views import View, jitter, windows
 
-SITES = "down_blocks.2.resnets.*,mid_block.*"
-"""Theirs in SDXL, but for one downsampler."""
+SITES = "down_blocks.1.downsamplers.*,down_blocks.2.resnets.*,mid_block.*"
+"""Theirs in SDXL; they have none for SD1.5."""
 
 
 class FreeScale(Method):
@@ -113,7 +113,7 @@ def overlapping(
     """Return views of `window` that overlap by a half and have the shift of `level`, and in how many of them each place
     of the grid `size` is, (H, W, 1)."""
     stride = max(1, window[0] // 2), max(1, window[1] // 2)
-    views = windows(size, window, stride, shift=jitter(level, (stride[0] // 2, stride[1] // 2)))
+    views = windows(size, window, stride, shift=jitter(level, (stride[0] // 4, stride[1] // 4)))
     count = torch.zeros((*size, 1), device=device, dtype=dtype)
     for rows, columns in views:
         count[rows, columns] += 1

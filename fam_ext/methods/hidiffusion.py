@@ -23,9 +23,10 @@ class HiDiffusion(Method):
     """Plain sampling from pure noise, with the deep feature maps as small as at the native size while it begins.
 
     Two places halve them: the downsampler of the first block with attention, at stride 4 and dilation 2, and a mean
-    over 2 x 2 behind the first layer of a block. Below 3x the first acts for 16 % of the way and the second until
-    40 %, as in the authors' SDXL at 2x; from 3x on both act until 30 % and the second until 70 %. Self-attention on the
-    finest grid is in 2 x 2 windows, shifted at each step.
+    over 2 x 2 behind the first layer of a block. As the authors have it, below 3x the first acts for 16 % of the way
+    and then the second until 40 %; from 3x on both act until 30 % and the second until 70 %. Where the first is the
+    network's first downsampler (SD1.5, SD2.1), it acts alone until 40 % below 3x, and is the one that acts until 70 %
+    from there on. Self-attention on the finest grid is in 2 x 2 windows, shifted at each step.
 
     Where ours departs: steps are counted in rho, shifts are the level's own, windows are in the up-blocks only (hosts
     reach no other attention), and of a scale between them the maps are halved, too. At scale 1 and below it is plain.
@@ -52,6 +53,8 @@ class HiDiffusionPass(Pass):
         scales = [side / native for side, native in sides]
         self.acts = max(scales) > 1
         self.is_large = min(scales) >= LARGE
+        self.strides_first = False
+        """Whether what strides is the network's first downsampler; noted when it is asked, before the pool there."""
         self.done = 0.0
         """Share of the way that lies behind the call that runs now."""
         self.quarters = (0, 0)
@@ -78,14 +81,19 @@ class HiDiffusionPass(Pass):
 
     @property
     def _strides(self) -> bool:
+        if self.strides_first:
+            return self.done < (0.7 if self.is_large else 0.4)
         return self.done < (0.3 if self.is_large else 0.16)
 
     @property
     def _pools(self) -> bool:
+        if self.strides_first:
+            return self.is_large and self.done < 0.3
         return self.done < 0.7 if self.is_large else 0.16 <= self.done < 0.4
 
     def stride(self, site: str, feature_map: Tensor, kernel: Kernel, *, size: Size, phase: str) -> Tensor | None:
         """See `methods.base.Convolve`."""
+        self.strides_first = site.startswith("down_blocks.0.")
         return kernel(feature_map, dilation=(2, 2), stride=(4, 4)) if phase == TARGET and self._strides else None
 
     def unstride(self, site: str, feature_map: Tensor, kernel: Kernel, *, size: Size, phase: str) -> Tensor | None:

@@ -13,8 +13,8 @@ from fam_ext.core.schedule import NoiseLevel, Size
 from fam_ext.methods.base import OFF, TARGET, Call, Condition, Kernel, Method, Pass, Patch, Pictures, Stage
 from fam_ext.methods.capabilities import CONVOLUTION
 
-SITES = "mid_block.*,up_blocks.0.*"
-"""What of the authors' lists for 2x there is in SDXL (their down_blocks.3 is not)."""
+SITES = "down_blocks.3.resnets.*,mid_block.*,up_blocks.0.*"
+"""The authors' list for 2x, for SD1.5 and SDXL (which has no down_blocks.3)."""
 
 
 class ScaleCrafter(Method):
@@ -23,7 +23,8 @@ class ScaleCrafter(Method):
     So they see as much of the picture as they did at the native size, and objects do not repeat. It ends at rho =
     `end` (theirs: 30 of 50 steps). Of a scale that is no whole number the input is first enlarged to the next one
     (their fractional dilation). Left out: noise-damped guidance and the wider lists that they take from 4x on, a
-    dilation that falls step by step, and kernels spread by their precomputed matrices.
+    dilation that falls step by step, kernels spread by their precomputed matrices, and FreeU, which their code switches
+    on beside it.
     """
 
     def __init__(self, config: FamConfig, *, end: float = 0.4, sites: str = SITES) -> None:
@@ -72,4 +73,5 @@ def dilated(kernel: Kernel, feature_map: Tensor, factors: Sequence[float]) -> Te
     if wide == list(feature_map.shape[-2:]):
         return kernel(feature_map, dilation=(height, width))
     enlarged = interpolate(feature_map, wide, mode="bilinear")
-    return interpolate(kernel(enlarged, dilation=(height, width)), feature_map.shape[-2:], mode="bilinear")
+    size = [math.ceil(side / apart) for side, apart in zip(feature_map.shape[-2:], kernel.stride, strict=True)]
+    return interpolate(kernel(enlarged, dilation=(height, width)), size, mode="bilinear")

@@ -35,7 +35,8 @@ class WindowStage(Stage):
 def windows(size: Size, window: Size, stride: Size, *, shift: Size = (0, 0)) -> list[View]:
     """Return views of `window` that together cover a latent of `size`, all (height, width) in latent pixels.
 
-    They stand `stride` apart, moved by `shift`; what reaches over a border is moved back inside.
+    They stand `stride` apart, the last one at the border; those between the borders are moved by `shift`, at most as
+    far as they overlap.
     """
     rows, columns = (_starts(*sides) for sides in zip(size, window, stride, shift, strict=True))
     return [(slice(y, y + window[0]), slice(x, x + window[1])) for y in rows for x in columns]
@@ -43,8 +44,8 @@ def windows(size: Size, window: Size, stride: Size, *, shift: Size = (0, 0)) -> 
 
 def _starts(side: int, window: int, stride: int, shift: int) -> list[int]:
     last = side - window
-    first = shift % stride - stride
-    return sorted({min(max(start, 0), last) for start in range(first, last + stride, stride)})
+    shift = max(stride - window, min(shift, window - stride))
+    return sorted({0, last, *(min(max(start + shift, 0), last) for start in range(stride, last, stride))})
 
 
 def jitter(level: NoiseLevel, most: Size) -> Size:

@@ -92,6 +92,7 @@ class _Studio:
     def __init__(self, p: Any, x: Tensor, noise: Tensor, *, steps: int, sample: Callable[..., Tensor]) -> None:  # noqa: ANN401
         self.p = p
         self.prediction = "v_prediction" if getattr(p.sd_model, "parameterization", "eps") == "v" else "epsilon"
+        self.is_sdxl: bool = getattr(p.sd_model, "is_sdxl", False)
         self.x = x
         """What the WebUI upscaled, clean."""
         self.steps = steps

@@ -6,7 +6,8 @@ import pytest
 import torch
 
 from fam_ext.core.config import FamConfig
-from fam_ext.core.guide import seeded_noise
+from fam_ext.core.guide import NativeRecord, seeded_noise
+from fam_ext.core.schedule import NoiseLevel
 from fam_ext.methods.accdiffusion import AccDiffusion, covered, permuted, shuffle
 from fam_ext.methods.base import Condition, Pictures
 from fam_ext.methods.demofusion import DemoFusion
@@ -97,6 +98,36 @@ def test_accdiffusions_windows_have_the_words_that_are_there():
     assert [(size, own) for _, size, own in calls[1:]] == [((8, 8), kept) for kept in words.kept]
     steered.watch("a", q, k, size=(4, 4), scale=None, phase="target")
     assert not steered._seen
+
+
+def test_a_finer_map_is_opened_by_more():
+    maps = torch.zeros(1, 32, 32)
+    maps[0, 4:8, 4:8] = maps[0, 20:25, 20:25] = 1.0
+    assert covered(maps)[0].nonzero().min() == 20, "3 of 16 are 5 of 32"
+
+
+def test_accdiffusions_words_are_where_the_native_runs_steps_saw_them_all_together():
+    record, words = NativeRecord(), FourWords()
+    for rho in (0.9, 0.5, 0.1):
+        record.add(torch.full((1, 4, 8, 8), 2 * rho), NoiseLevel(1000 * rho, 2.0 * rho, 2.0 * (1 - rho**2) ** 0.5))
+    steered = begun(AccDiffusion(FamConfig()), record=record)
+    q, k, given = torch.zeros(2, 1, 16, 1), torch.zeros(2, 1, 6, 1), []
+    q[:, 0, :8] = 1.0  # the upper half
+    k[1, 0, 2] = 9.0
+
+    def call(latent, level, condition, *, phase="target"):
+        if phase == "native":
+            given.append((float(latent[0, 0, 0, 0]), level.timestep))
+            steered.watch("a", q * (level.timestep < 600), k, size=(4, 4), scale=None, phase=phase)
+        return latent
+
+    condition = Condition(CONDITION._find_rows, None, CONDITION._find_uncond, words=words)
+    for rho in (0.9, 0.3):
+        steered.in_windows(
+            call, seeded_noise((4, 16, 16), [5, 6]), at(rho), condition, windows((16, 16), (8, 8), (8, 8))
+        )
+    assert given == [(pytest.approx(rho), 1000 * rho) for rho in (0.9, 0.5, 0.1)], "once"
+    assert [kept[0] for kept in words.kept] == [{1}, {1}, {0, 2, 3}, {0, 2, 3}] * 2
 
 
 def test_accdiffusion_asks_for_its_maps_at_the_native_size_in_each_phase():

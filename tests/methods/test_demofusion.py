@@ -50,7 +50,9 @@ def test_demofusion_at_pure_noise_is_what_the_dilated_samples_say_and_at_the_end
     ],
 )
 def test_demofusion_has_a_phase_for_each_multiple(size, sizes):
-    assert [stage.size for stage in DemoFusion(FamConfig()).stages(size, (64, 64))] == sizes
+    stages = DemoFusion(FamConfig(start=0.6)).stages(size, (64, 64))
+    assert [stage.size for stage in stages] == sizes
+    assert {stage.start for stage in stages} == {1.0}, "all of it, whatever FAM's start is"
 
 
 def test_demofusion_pulls_toward_the_reference_and_keeps_the_natives_moments():

@@ -4,9 +4,9 @@ import torch
 
 from fam_ext.core.config import FamConfig
 from fam_ext.core.guide import seeded_noise
-from fam_ext.methods.freescale import FreeScale
+from fam_ext.methods.freescale import SITES, FreeScale, overlapping
 from fam_ext.methods.views import jitter, windows
-from tests.methods.neighbours import Dilating, Makings, at, begun, phases_of
+from tests.methods.neighbours import Dilating, Makings, at, begun, meant, phases_of, starting
 
 
 def test_freescale_at_the_native_size_attends_and_convolves_as_usual():
@@ -43,6 +43,19 @@ def test_freescale_dilates_until_its_end_and_pulls_by_its_own_power():
     assert [stage.size for stage in steered.method.stages((192, 192), (64, 64))] == [(128, 128), (192, 192)]
 
 
+def test_freescale_dilates_the_authors_layers():
+    assert meant(SITES, 3) == starting(3, "down_blocks.1.downsamplers", "down_blocks.2", "mid_block")
+
+
+def test_freescales_windows_are_shifted_by_up_to_an_eighth_of_their_side():
+    levels = [at(number / 100) for number in range(100)]
+    starts = {
+        overlapping((32, 32), (16, 16), level, device="cpu", dtype=torch.float32)[0][4][0].start for level in levels
+    }
+    assert starts == {6, 7, 8, 9, 10}
+    assert {jitter(level, (2, 2))[0] + 8 for level in levels} == starts
+
+
 def test_freescales_gaussian_is_made_once_and_its_windows_are_counted_once_a_step():
     steered, made = begun(FreeScale(FamConfig(), sigma=1.7)), []  # a sigma that no other test has
     q, k, v = (seeded_noise((2, 64, 3), [seed]) for seed in (1, 2, 3))
@@ -52,6 +65,6 @@ def test_freescales_gaussian_is_made_once_and_its_windows_are_counted_once_a_ste
             with Makings() as makings:
                 steered.attend(site, q, k, v, size=(8, 8), scale=None, phase="target")
             made.append((makings.counts["arange"], makings.counts["add_"]))
-    windows_of = len(windows((8, 8), (4, 4), (2, 2), shift=jitter(at(0.9), (1, 1))))
+    windows_of = len(windows((8, 8), (4, 4), (2, 2)))
     assert made[1] == (0, windows_of) and made[0] == (1, 2 * windows_of)
     assert made[3][0] == made[2][0] == 0 and made[2][1] == 2 * made[3][1]

@@ -9,11 +9,11 @@ from fam_ext.methods.hidiffusion import HiDiffusion, in_windows, out_of_windows
 from tests.methods.neighbours import LEVEL, Dilating, begun, phases_of
 
 
-def acting(steered, rho):
+def acting(steered, rho, strided="down_blocks.1.downsamplers.0.conv"):
     """Return which of HiDiffusion's two places act at `rho`."""
     phases_of(steered, rho)
     feature_map, kernel = torch.zeros(1, 3, 8, 8), Dilating()
-    strided = steered.stride("a", feature_map, kernel, size=(4, 4), phase="target")
+    strided = steered.stride(strided, feature_map, kernel, size=(4, 4), phase="target")
     pooled = steered.pool("b", feature_map, size=(8, 8), phase="target")
     assert (strided is None) == (steered.unstride("c", feature_map, kernel, size=(16, 16), phase="target") is None)
     assert (pooled is None) == (steered.unpool("d", feature_map, size=(16, 16), phase="target") is None)
@@ -33,6 +33,15 @@ def test_hidiffusion_runs_smaller_inside_while_it_begins():
     assert [acting(double, rho) for rho in (0.95, 0.8, 0.61, 0.59, 0.1)] == ["strided", "pooled", "pooled", "", ""]
     assert [acting(triple, rho) for rho in (0.95, 0.71, 0.69, 0.31, 0.29)] == [
         *("stridedpooled", "stridedpooled", "pooled", "pooled", "")
+    ]
+
+
+def test_hidiffusion_takes_the_authors_times_for_sd15_where_it_strides_first():
+    double, triple = (begun(HiDiffusion(FamConfig()), size=size) for size in ((16, 16), (24, 24)))
+    first = "down_blocks.0.downsamplers.0.conv"
+    assert [acting(double, rho, first) for rho in (0.95, 0.8, 0.61, 0.59)] == ["strided", "strided", "strided", ""]
+    assert [acting(triple, rho, first) for rho in (0.95, 0.71, 0.69, 0.31, 0.29)] == [
+        *("stridedpooled", "stridedpooled", "strided", "strided", "")
     ]
 
 

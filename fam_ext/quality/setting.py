@@ -2,17 +2,22 @@
 
 from __future__ import annotations
 
+import hashlib
 import platform
 from pathlib import Path
 
 import torch
 
+import fam_ext
 from fam_ext import __version__, hires
 from fam_ext.errors import UsageError
 from fam_ext.hosts.diffusers.host import DiffusersHost
 from fam_ext.options.renderer import RendererChoice
 from fam_ext.quality.protocol import Size, shown
 from fam_ext.weights import weights_hash
+
+CODE = ("core", "hosts", "methods", "samplers", "hires.py", "recipe.py", "upscalers.py")
+"""What of fam_ext draws pictures."""
 
 
 def native_and_target(host: DiffusersHost, wanted: float | Size) -> tuple[Size, Size]:
@@ -36,6 +41,7 @@ def surroundings(host: DiffusersHost, renderer: RendererChoice) -> dict[str, obj
     upscaler = renderer.arguments["upscaler"]
     return {
         "version": __version__,
+        "code": code_hash(),
         "model": host.weights_hash(),
         "loras": [[weights_hash(Path(file)), weight] for file, weight in renderer.weighted_loras],
         "upscaler": None if upscaler is None else weights_hash(Path(upscaler)),
@@ -44,6 +50,16 @@ def surroundings(host: DiffusersHost, renderer: RendererChoice) -> dict[str, obj
         "dtype": str(host.dtype),
         "offload": renderer.offload,
     }
+
+
+def code_hash() -> str:
+    """Return the SHA-256 of the code that draws pictures: a method that is mended has other rows than before."""
+    home = Path(fam_ext.__file__).parent
+    found = hashlib.sha256()
+    for part in CODE:
+        for path in sorted((home / part).rglob("*.py")) or [home / part]:
+            found.update(path.relative_to(home).as_posix().encode() + path.read_bytes())
+    return found.hexdigest()
 
 
 def measuring_weights(inception: str | None, clip: str | None) -> list[str]:

@@ -1,12 +1,15 @@
 """`fam-hires bench quality` from the command line: bad input is one sentence, a run goes on, settings never mix."""
 
 import contextlib
+import shutil
 import sqlite3
+from pathlib import Path
 
 import numpy as np
 import pytest
 from PIL import Image
 
+import fam_ext
 from fam_ext import cli, hires
 from fam_ext.cli.progress import Interrupted
 from fam_ext.quality import protocol, setting, statistics
@@ -209,3 +212,17 @@ def test_weights_that_measure_are_known_by_what_they_hold(tmp_path):
     after = setting.measuring_weights(str(file), str(tmp_path / "clip"))
     assert len(before) == 2 and before[0] == after[0] and before[1] != after[1]
     assert setting.measuring_weights(None, None) == []
+
+
+def test_a_mended_method_has_other_rows(tmp_path, monkeypatch):
+    home = tmp_path / "fam_ext"
+    shutil.copytree(Path(fam_ext.__file__).parent, home, ignore=shutil.ignore_patterns("demo", "__pycache__"))
+    monkeypatch.setattr(fam_ext, "__file__", str(home / "__init__.py"))
+    before = setting.code_hash()
+    (home / "cli" / "report.py").write_text("# draws nothing")
+    assert setting.code_hash() == before
+    for drawing in ("methods/demofusion.py", "hosts/diffusers/host.py", "recipe.py"):
+        (home / drawing).write_text(f"# {drawing}, mended")
+        after = setting.code_hash()
+        assert after != before
+        before = after

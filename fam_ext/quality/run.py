@@ -17,8 +17,8 @@ from fam_ext import hires
 from fam_ext.hosts.memory import peak_memory, watch_memory
 from fam_ext.jobs.contract import Progress
 from fam_ext.quality.extractors import Features
-from fam_ext.quality.protocol import Case, Row, fingerprint, shown, truth_file
-from fam_ext.quality.ruler import Ruler, load
+from fam_ext.quality.protocol import Case, Row, fingerprint, load, shown, truth_file
+from fam_ext.quality.ruler import Ruler
 from fam_ext.quality.store import Made, Store
 from fam_ext.standalone import request_sampling
 from fam_ext.upscalers import Upscaler

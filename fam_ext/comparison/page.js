@@ -36,6 +36,8 @@
     const wordsOf = (scale) => `${scale}x`;
     const secondsOf = (seconds) => (seconds >= 100 ? `${Math.round(seconds)} s` : `${seconds.toFixed(1)} s`);
     const memoryOf = (bytes) => (bytes == null ? 'not measured' : `${(bytes / 2 ** 30).toFixed(2)} GiB`);
+    // "hidiffusion+fam" may end a line behind its +
+    const broken = (name) => name.split('+').flatMap((part, index) => (index ? ['+', element('wbr'), part] : [part]));
     const shortOf = (text) => (text.length > 70 ? `${text.slice(0, 69)}…` : text);
 
     // --- the grid, and the lens over all methods of a row
@@ -45,7 +47,7 @@
 
     function showGrid() {
         const head = make('tr', { role: 'row' });
-        COLUMNS.forEach(({ name, title }) => head.append(make('th', { scope: 'col', role: 'columnheader', title }, name)));
+        COLUMNS.forEach(({ name, title }) => head.append(make('th', { scope: 'col', role: 'columnheader', title }, ...broken(name))));
         table.replaceChildren(make('thead', { role: 'rowgroup' }, head));
         table.style.minWidth = `${COLUMNS.length * 132}px`;
         data.rows.forEach((native, row) => {
@@ -238,10 +240,11 @@
         const head = make('tr', {}, ...heads.map((words) => make('th', { scope: 'col' }, words)));
         const mean = (values) => values.reduce((sum, value) => sum + value, 0) / values.length;
         const lines = data.methods.map(({ name, title }) => {
-            const cells = data.cells.filter((cell) => cell.method === name && cell.scale === state.scale && cell.src);
+            const tried = data.cells.filter((cell) => cell.method === name && cell.scale === state.scale);
+            const cells = tried.filter((cell) => cell.src);
             const line = make('tr', {}, make('th', { scope: 'row', title }, name));
             if (!cells.length) {
-                line.append(make('td', { colspan: heads.length - 1 }, 'not made at this scale'));
+                line.append(make('td', { colspan: heads.length - 1 }, tried.length ? 'could not be made' : 'not made at this scale'));
                 return line;
             }
             const times = cells.map((cell) => cell.seconds);

@@ -205,3 +205,30 @@ def test_pictures_give_way_where_the_page_is_too_large(tmp_path, monkeypatch):
 def test_what_could_not_be_made_is_said_in_its_place(tmp_path):
     made = results(tmp_path, rows=("a cat",), scales=(2.0,), file=None, problem="the memory ran out", spectrum=None)
     assert "the memory ran out" in write_page(made)[0].read_text(encoding="utf-8")
+
+
+@pytest.mark.slow
+@pytest.mark.xdist_group("browser")
+def test_nine_methods_are_printed_whole(browser, tmp_path, monkeypatch):
+    monkeypatch.setattr("tests.comparison.made.COLOURS", {f"method+{number}": (9, 9, 9) for number in range(9)})
+    page = browser.new_page(viewport={"width": 718, "height": 1000}, color_scheme="dark")  # A4 within its margins
+    page.goto(write_page(results(tmp_path))[0].as_uri())
+    over(page)
+    page.wait_for_selector(".grid .lens")
+    page.emulate_media(media="print")
+    assert not page.locator(".grid .lens").first.is_visible()  # it stands where the window's picture was
+    for table in (".grid", ".numbers"):
+        assert page.evaluate(f"document.querySelector('{table}').getBoundingClientRect().right") <= 718
+    assert page.evaluate("getComputedStyle(document.querySelector('.grid tbody')).breakInside") == "avoid"
+    assert page.evaluate("getComputedStyle(document.body).backgroundColor") == "rgb(255, 255, 255)"
+    page.close()
+
+
+@pytest.mark.slow
+@pytest.mark.xdist_group("browser")
+def test_a_method_that_failed_is_not_called_left_out(browser, tmp_path):
+    made = results(tmp_path, file=None, problem="the memory ran out", spectrum=None, attention=None)
+    page = browser.new_page()
+    page.goto(write_page(made)[0].as_uri())
+    assert page.locator(".numbers tbody td").all_inner_texts() == ["could not be made"] * 2
+    page.close()

@@ -14,6 +14,7 @@ import numpy as np
 from PIL import Image
 
 from fam_ext import hires
+from fam_ext.errors import OutputError
 from fam_ext.hosts.memory import peak_memory, watch_memory
 from fam_ext.jobs.contract import Progress
 from fam_ext.quality.extractors import Features
@@ -132,7 +133,7 @@ def native_file(row: Row) -> str:
 
 
 def write_whole(path: Path, image: Image.Image) -> None:
-    """Write a PNG under a temporary name and rename it: no half a picture under its own."""
+    """Write a PNG under a temporary name and rename it: no half a picture under its own. Raises `OutputError`."""
     partial = path.with_name(f".{secrets.token_hex(8)}.part")
     try:
         with open(partial, "xb") as file:
@@ -140,6 +141,10 @@ def write_whole(path: Path, image: Image.Image) -> None:
             file.flush()
             os.fsync(file.fileno())
         os.replace(partial, path)
+    except OSError as error:
+        raise OutputError(
+            f"{path} cannot be written ({error.strerror}); free space, then the same command goes on"
+        ) from None
     finally:
         partial.unlink(missing_ok=True)
 

@@ -1,7 +1,9 @@
 """`fam-hires bench quality` from the command line: bad input is one sentence, a run goes on, settings never mix."""
 
 import contextlib
+import errno
 import json
+import os
 import sqlite3
 
 import numpy as np
@@ -137,6 +139,25 @@ def test_ctrl_c_loses_the_picture_under_way_alone(model, tmp_path, capsys, monke
     with counted(monkeypatch) as made:
         assert run(*options(model, tmp_path)) == 0
     assert made == ["upscaler", "fam", "direct", "upscaler"]
+
+
+def test_a_full_disk_is_one_sentence_and_the_same_command_goes_on(model, tmp_path, capsys, monkeypatch):
+    words, real = options(model, tmp_path, "--count", 1, methods="resize,direct"), os.fsync
+
+    def full(file):
+        if len(list((tmp_path / "pictures").glob("*-resize-*.png"))) == 1:
+            raise OSError(errno.ENOSPC, os.strerror(errno.ENOSPC))
+        real(file)
+
+    with monkeypatch.context() as patched:
+        patched.setattr(os, "fsync", full)
+        assert run(*words) == 1
+    error = capsys.readouterr().err
+    assert "-direct-" in error and "(No space left on device); free space" in error and error.count("\n") == 1
+    assert kept(tmp_path) == [("resize", 128, 128, 0)] and not list(tmp_path.rglob("*.part"))
+    with counted(monkeypatch) as made:
+        assert run(*words) == 0
+    assert made == ["direct"]
 
 
 def test_a_size_said_twice_is_made_and_written_once(model, tmp_path, capsys):

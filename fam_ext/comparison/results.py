@@ -159,6 +159,9 @@ def held(folder: Path) -> Iterator[None]:
     if not ours:
         raise OutputError(f"{shown(folder)} is being filled by another run; wait for it, or choose another --out")
     try:
+        for pattern in (".fam-*.part", "*/.fam-*.part"):  # of a run that was killed while it wrote
+            for left in folder.glob(pattern):
+                left.unlink(missing_ok=True)
         yield
     finally:
         lock.release(remove=True)

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import contextlib
 import os
 import secrets
 import time
@@ -27,6 +28,9 @@ from fam_ext.upscalers import Upscaler
 Watch = Callable[[str, float | None], AbstractContextManager[Progress]]
 """Shows the steps of what a label names, and the seconds left for all, where they are known."""
 
+_DEAD_SECONDS = 3600
+"""After that a file that is half written is of a run that was killed: another may run in the same folder."""
+
 
 class Bench:
     """The rows of one protocol in one folder, on one model."""
@@ -43,6 +47,10 @@ class Bench:
         self.host, self.folder, self.rows, self.ruler, self.upscaler = host, folder, rows, ruler, upscaler
         self._native: tuple[str, hires.Native] | None = None
         (folder / "pictures").mkdir(parents=True, exist_ok=True)
+        for left in (folder / "pictures").glob(".*.part"):
+            with contextlib.suppress(FileNotFoundError):  # another run was faster
+                if time.time() - left.stat().st_mtime > _DEAD_SECONDS:
+                    left.unlink()
 
     def run(self, store: Store, *, watch: Watch, tell: Callable[[str, float], None]) -> list[tuple[Row, Made]]:
         """Return every row with what it measured; `tell` hears a line as each is made, and the

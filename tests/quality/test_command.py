@@ -5,6 +5,7 @@ import errno
 import json
 import os
 import sqlite3
+import time
 
 import numpy as np
 import pytest
@@ -136,9 +137,14 @@ def test_ctrl_c_loses_the_picture_under_way_alone(model, tmp_path, capsys, monke
         assert run(*options(model, tmp_path)) == 130
     assert [row[0] for row in kept(tmp_path)] == ["direct", "fam"]
     assert not list(tmp_path.rglob("*.part"))
+    dead, alive = (tmp_path / "pictures" / f".{name}.part" for name in ("dead", "alive"))
+    for path, age in ((dead, 7200), (alive, 0)):
+        path.write_bytes(b"half")
+        os.utime(path, (time.time() - age,) * 2)
     with counted(monkeypatch) as made:
         assert run(*options(model, tmp_path)) == 0
     assert made == ["upscaler", "fam", "direct", "upscaler"]
+    assert [path.name for path in tmp_path.rglob("*.part")] == [alive.name]
 
 
 def test_a_full_disk_is_one_sentence_and_the_same_command_goes_on(model, tmp_path, capsys, monkeypatch):

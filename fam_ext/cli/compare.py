@@ -190,6 +190,7 @@ def _compare_on_sheet(
 ) -> None:
     from fam_ext.compare import Cell, contact_sheet, structure_psnr
     from fam_ext.comparison.plan import parse_methods
+    from fam_ext.jobs.make import enlarged
     from fam_ext.jobs.plan import plan_file
     from fam_ext.jobs.walk import walk
 
@@ -203,7 +204,7 @@ def _compare_on_sheet(
     planned = plan_file(next(walk(options.places)), options)
     if planned.request is None:
         raise UsageError(f"{path.name}: {planned.problem}")
-    native = pictures.decode(path.read_bytes()).image
+    native, _ = enlarged(pictures.decode(path.read_bytes()).image)
 
     from fam_ext import standalone
 

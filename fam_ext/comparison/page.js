@@ -65,6 +65,7 @@
         const { name } = COLUMNS[column];
         const cell = cellOf(name, row);
         const node = make('td', { role: 'gridcell', tabindex: -1, 'data-row': row, 'data-column': column });
+        node.onfocus = () => lensAt(row, state.point);
         if (!cell || !cell.src) {
             node.append(make('span', { class: 'problem' }, cell ? cell.problem || 'the file is gone' : 'not made at this scale'));
             return node;
@@ -73,7 +74,6 @@
         node.append(frame, make('span', { class: 'caption' }, captionOf(name, cell)));
         frame.onpointermove = (event) => event.pointerType === 'mouse' && lensTo(row, frame, event);
         frame.onpointerdown = (event) => lensTo(row, frame, event);
-        node.onfocus = () => lensAt(row, state.point);
         return node;
     }
 
@@ -188,7 +188,10 @@
             state.right = COLUMNS[column].name;
         }
         showRow();
-        pair.scrollIntoView({ block: 'nearest' });
+        const opened = pair;
+        const show = () => opened.scrollIntoView({ block: 'nearest' });
+        show();
+        opened.after.addEventListener('load', show); // until then it has no height
         const view = pair.shadowRoot && pair.shadowRoot.querySelector('.view');
         if (view) {
             view.focus();

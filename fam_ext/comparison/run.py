@@ -26,6 +26,7 @@ from fam_ext.errors import Cancelled, FamError, OutputError
 from fam_ext.hosts.base import Prompt
 from fam_ext.hosts.diffusers.host import DiffusersHost
 from fam_ext.jobs.contract import Progress, Ran
+from fam_ext.jobs.make import enlarged
 from fam_ext.jobs.plan import one_line
 from fam_ext.jobs.walk import shown
 from fam_ext.metadata import pictures
@@ -190,7 +191,8 @@ def _native(shop: Workshop, row: Row, results: Results) -> hires.Native | Image.
     stands in the results afterwards."""
     began = time.perf_counter()
     if row.path is not None:
-        native = image = pictures.decode(row.path.read_bytes()).image
+        image, _ = enlarged(pictures.decode(row.path.read_bytes()).image)  # the row's notes say it
+        native = image
     else:
         with shop.steps(f"{row.title}, native") as progress:
             native = hires.generate_native(

@@ -117,6 +117,15 @@ def test_what_a_folder_holds_is_known_by_what_it_is_and_not_by_its_place_in_the_
 
 
 @pytest.mark.slow
+def test_a_very_small_picture_is_enlarged_first_as_its_note_says(model, tmp_path, capsys):
+    picture = noise(tmp_path / "a.png", side=8)
+    words = [picture, "--methods", "resize", "--scale", 16, "--model", model, "--prompt", "a cat", "-o"]
+    for out in (tmp_path / "out", tmp_path / "sheet.png"):
+        code, said, _ = run(capsys, *words, out)
+        assert code == 0 and "structure" in said
+
+
+@pytest.mark.slow
 def test_a_folder_that_another_run_fills_is_left_alone(model, tmp_path, capsys):
     words = ["--methods", "resize", "--steps", 1, "--device", "cpu", "--model", model, "-o", tmp_path / "out"]
     assert run(capsys, "--prompt", "a cat", *words)[0] == 0

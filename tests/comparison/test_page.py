@@ -119,6 +119,11 @@ def test_keys_walk_the_grid_move_the_lens_and_open_two_pictures(opened):
     assert page.evaluate("document.activeElement.shadowRoot.activeElement.getAttribute('role')") == "slider"
     page.keyboard.press("Shift+ArrowRight")
     assert page.locator("fam-compare [role=slider]").get_attribute("aria-valuenow") == "60"
+    page.set_viewport_size({"width": 1280, "height": 500})
+    page.locator("td[tabindex='0']").focus()
+    page.keyboard.press("Enter")
+    page.wait_for_function("document.querySelector('fam-compare').getBoundingClientRect().bottom <= innerHeight + 1")
+    page.wait_for_function("document.querySelector('fam-compare').after.clientHeight > 100")
 
 
 @pytest.mark.slow
@@ -231,4 +236,6 @@ def test_a_method_that_failed_is_not_called_left_out(browser, tmp_path):
     page = browser.new_page()
     page.goto(write_page(made)[0].as_uri())
     assert page.locator(".numbers tbody td").all_inner_texts() == ["could not be made"] * 2
+    page.locator("td[data-column='2']").nth(1).focus()
+    assert page.locator("tbody.on").inner_text().startswith("<b>a dog</b>")
     page.close()

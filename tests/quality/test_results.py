@@ -126,6 +126,14 @@ def test_the_pareto_picture_is_whole_and_names_every_method():
     assert "PSNR, dB, higher is better" in without
 
 
+def test_a_long_label_is_cut_where_the_picture_ends(monkeypatch):
+    label = "attention 0.5 & the window <1 to 0.5>"
+    monkeypatch.setitem(LEVELS, label, 25.0)
+    root = Xml.fromstring(plot.pareto(tabulated(made(2, ("fam", label)), (DEMO,), {})))
+    texts = {node.text: node for node in root.iter("{http://www.w3.org/2000/svg}text")}
+    assert next(iter(texts["attention 0.5 &…"])).text == label and "fam" in texts
+
+
 def test_labels_do_not_lie_on_each_other():
     places = plot._apart({str(number): 200.0 for number in range(14)})
     heights = sorted(places.values())

@@ -273,11 +273,16 @@
     const spectra = make('div', { class: 'spectra' });
 
     function showSpectra() {
-        const lines = COLUMNS.map(({ name }, index) => ({ name, index, spectrum: (cellOf(name) || {}).spectrum })).filter((line) => line.spectrum);
+        const lines = COLUMNS.map(({ name }, index) => ({ name, index, spectrum: (cellOf(name) || {}).spectrum })).filter((line) => line.spectrum && line.spectrum.power.some((power) => power > 0));
+        if (!lines.length) {
+            spectra.replaceChildren(make('p', {}, 'Flat: there is nothing at any size of detail.'));
+            return;
+        }
         const wide = Math.max(340, Math.min(720, spectra.clientWidth)); // its text stays as large as the page's
         const [high, left, bottom] = [380, 52, 46];
         const every = lines.flatMap(({ spectrum }) => spectrum.power.filter((power) => power > 0));
         const logs = [Math.floor(Math.log10(Math.min(...every))), Math.ceil(Math.log10(Math.max(...every)))];
+        logs[1] = Math.max(logs[1], logs[0] + 1);
         const most = Math.log10(Math.max(...lines.flatMap(({ spectrum }) => spectrum.cycles)));
         const xOf = (cycles) => left + (Math.log10(cycles) / most) * (wide - left - 16);
         const yOf = (power) => 12 + ((logs[1] - Math.log10(power)) / (logs[1] - logs[0])) * (high - bottom - 12);

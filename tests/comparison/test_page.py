@@ -1,6 +1,7 @@
 """The page of a comparison in Chromium, as someone uses it: mouse, touch and keys. With axe-core where FAM_AXE names
 its axe.min.js."""
 
+import dataclasses
 import json
 import re
 
@@ -8,6 +9,7 @@ import pytest
 
 from fam_ext.comparison import page as pages
 from fam_ext.comparison.page import write_page
+from fam_ext.comparison.spectrum import Spectrum
 from tests.comparison.made import COLOURS, SIDE, SPOT, results
 from tests.ui.test_access import faults
 from tests.webui.browsing import chromium
@@ -226,6 +228,22 @@ def test_nine_methods_are_printed_whole(browser, tmp_path, monkeypatch):
         assert page.evaluate(f"document.querySelector('{table}').getBoundingClientRect().right") <= 718
     assert page.evaluate("getComputedStyle(document.querySelector('.grid tbody')).breakInside") == "avoid"
     assert page.evaluate("getComputedStyle(document.body).backgroundColor") == "rgb(255, 255, 255)"
+    page.close()
+
+
+@pytest.mark.slow
+@pytest.mark.xdist_group("browser")
+@pytest.mark.parametrize("power", [0.0, 0.001])
+def test_spectra_of_flat_pictures_say_so(browser, tmp_path, power):
+    made, flat = results(tmp_path), Spectrum((1.0, 2.0), (power, power))
+    made.natives = {key: dataclasses.replace(native, spectrum=flat) for key, native in made.natives.items()}
+    made.cells = {key: dataclasses.replace(cell, spectrum=flat) for key, cell in made.cells.items()}
+    page, said = browser.new_page(), []
+    page.on("pageerror", lambda error: said.append(str(error)))
+    page.on("console", lambda message: said.append(message.text) if message.type == "error" else None)
+    page.goto(write_page(made)[0].as_uri())
+    assert ("Flat: there is nothing" in page.inner_text(".spectra")) == (power == 0)
+    assert page.locator(".spectra svg[role=img]").count() == (power > 0) and said == []
     page.close()
 
 

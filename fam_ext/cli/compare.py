@@ -125,7 +125,7 @@ def _compare_on_page(
     model_config: str | None,
     said: dict[str, Any],
 ) -> None:
-    from fam_ext.comparison.page import write_page
+    from fam_ext.comparison.page import MOST_BYTES, write_page
     from fam_ext.comparison.plan import (
         Plan,
         parse_methods,
@@ -169,6 +169,8 @@ def _compare_on_page(
         failed = make(shop, plan, results)
         page, size, quality = write_page(results)
     say(f"{page}: {size / 1e6:.1f} MB, pictures at quality {quality}")
+    if size > MOST_BYTES:
+        say(f"more than {MOST_BYTES / 1e6:g} MB at the lowest quality; fewer in a folder make a lighter page", err=True)
     if failed:
         say(f"{failed} could not be made; the same command tries them again", err=True)
         raise typer.Exit(1)

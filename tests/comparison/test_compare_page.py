@@ -126,6 +126,14 @@ def test_a_very_small_picture_is_enlarged_first_as_its_note_says(model, tmp_path
 
 
 @pytest.mark.slow
+def test_a_page_that_stays_too_large_is_said_to_be(model, tmp_path, capsys, monkeypatch):
+    monkeypatch.setattr("fam_ext.comparison.page.MOST_BYTES", 2000)
+    words = ["--methods", "resize", "--steps", 1, "--device", "cpu", "--model", model, "-o", tmp_path / "out"]
+    code, said, err = run(capsys, "--prompt", "a cat", *words)
+    assert code == 0 and "at quality 40" in said and "more than 0.002 MB at the lowest quality" in err
+
+
+@pytest.mark.slow
 def test_a_folder_that_another_run_fills_is_left_alone(model, tmp_path, capsys):
     words = ["--methods", "resize", "--steps", 1, "--device", "cpu", "--model", model, "-o", tmp_path / "out"]
     assert run(capsys, "--prompt", "a cat", *words)[0] == 0

@@ -15,14 +15,17 @@ def read_prompts(path: Path) -> list[str]:
     try:
         with open(path, "rb") as file:
             raw = file.read(_MOST_BYTES + 1)
-        lines = raw.decode("utf-8-sig").splitlines()
-    except UnicodeDecodeError:
-        raise UsageError(f"--prompts is {shown(path)}, which is no text in UTF-8; give one prompt a line") from None
     except OSError as error:
         raise UsageError(f"--prompts is {shown(path)}, which cannot be read ({error.strerror}); check it") from None
     if len(raw) > _MOST_BYTES:
         raise UsageError(f"--prompts is {shown(path)}, which is larger than 1 MB; give one prompt a line")
-    found = [line.strip() for line in lines if line.strip()]
+    try:
+        text = raw.decode("utf-8-sig")
+    except UnicodeDecodeError:
+        text = "\0"
+    if "\0" in text:  # UTF-16 without a mark decodes, a NUL behind each letter
+        raise UsageError(f"--prompts is {shown(path)}, which is no text in UTF-8; give one prompt a line")
+    found = [line.strip() for line in text.splitlines() if line.strip()]
     if not found:
         raise UsageError(f"--prompts is {shown(path)}, which has no line with a prompt; give one prompt a line")
     return found

@@ -54,6 +54,8 @@ def test_folders_are_compared_by_name(tmp_path, capsys, monkeypatch):
         (["in", "in", "--methods", "fam"], "AFTER is given"),
         (["in", "in", "--steps", "5"], "AFTER is given"),
         (["bad.png", "in/1.png"], "bad.png cannot be shown"),
+        (["in", "in", "--out", "x.png"], "--out is x.png, and BEFORE and AFTER make one page; name a .html file"),
+        (["in", "in", "--out", "x"], "--out is x, and BEFORE and AFTER make one page"),
     ],
 )
 def test_what_cannot_be_compared_is_one_sentence_and_writes_nothing(tmp_path, capsys, monkeypatch, words, sentence):

@@ -86,6 +86,23 @@ def test_bench_cost_prints_ratios(model, capsys):
     assert len(lines) == 4 and "direct inference" in lines[1] and lines[1].endswith("x 1.000")
 
 
+@pytest.mark.parametrize(
+    ("words", "sentence"),
+    [
+        (["cost", "--scales", "two"], "--scales has 'two'; write numbers from 1 to 8"),
+        (["cost", "--scales", ","], "--scales is ','"),
+        (["cost", "--steps", 0], "--steps 0"),
+        (["cost", "--repeats", 0], "--repeats 0"),
+        (["jobs", "--files", 0], "--files is 0"),
+    ],
+)
+def test_a_bench_of_nothing_is_one_sentence_before_a_model_is_loaded(capsys, monkeypatch, words, sentence):
+    monkeypatch.setattr("fam_ext.cli.bench.load_host", None)
+    assert run("bench", *words) == 2
+    error = capsys.readouterr().err
+    assert sentence in error and error.count("\n") == 1
+
+
 def test_demo_export_names_what_is_no_webui(tmp_path, capsys):
     assert run("demo", "export", "--webui", tmp_path) == 2
     assert "is no WebUI folder" in capsys.readouterr().err

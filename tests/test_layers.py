@@ -92,7 +92,7 @@ ALLOWED: dict[str, set[str]] = {
     "quality": {
         *("torch", "numpy", "PIL", "fam_ext.quality", "fam_ext.methods", "fam_ext.core"),
         *("fam_ext.hires", "fam_ext.recipe", "fam_ext.standalone", "fam_ext.upscalers", "fam_ext.jobs.contract"),
-        *("fam_ext.hosts", "fam_ext.samplers", "fam_ext.options", "fam_ext.weights"),
+        *("fam_ext.hosts", "fam_ext.samplers", "fam_ext.options", "fam_ext.metadata", "fam_ext.weights"),
     },
     "demo": {*JOBS, "torch", "fam_ext.demo", "fam_ext.compare", "fam_ext.weights"},
     "cli": {*JOBS, *STANDALONE, "typer", "fam_ext.cli", "fam_ext.methods.catalog"},

@@ -17,6 +17,8 @@ def test_each_line_that_is_not_empty_is_a_prompt(tmp_path):
     [
         (b"\n \n", "no line with a prompt"),
         (b"\xff\xfe", "no text in UTF-8"),
+        ("a cat\n".encode("utf-16-le"), "no text in UTF-8"),
+        ("é".encode() * (1 << 20), "larger than 1 MB"),  # cut within a letter
         (b"a" * (1 << 20) + b"b", "larger than 1 MB"),
         (None, "cannot be read"),
     ],

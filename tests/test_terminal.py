@@ -9,6 +9,7 @@ import pytest
 
 from fam_ext import terminal
 from fam_ext.cli import progress
+from fam_ext.cli.making import steps_bar
 from fam_ext.errors import RenderError
 from fam_ext.jobs.events import Event
 from tests.jobs.fakes import Fast, make_picture
@@ -69,3 +70,12 @@ def test_json_stays_json() -> None:
     assert terminal.as_json({"a": "猫"}) == '{"a": "猫"}'
     assert json.loads(terminal.as_json({"a": ESC})) == {"a": ESC}
     assert safe(terminal.as_json({"a": ESC}))
+
+
+def test_a_bar_shows_a_prompt_as_it_is(capsys, monkeypatch):
+    """Rich takes brackets for markup, and an end without a beginning for an error."""
+    monkeypatch.setattr(sys.stdout, "isatty", lambda: True, raising=False)
+    monkeypatch.setenv("COLUMNS", "200")
+    with steps_bar("a [red] castle [/b]\x1b[31m by fam") as bar:
+        bar.step(1, 2)
+    assert "a [red] castle [/b]\\x1b[31m by fam" in capsys.readouterr().out

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import re
 from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
@@ -21,11 +22,11 @@ from fam_ext.jobs.contract import Progress
 from fam_ext.jobs.settings import request_for
 from fam_ext.metadata.infotext import Infotext
 from fam_ext.methods.capabilities import STANDALONE as GIVES
-from fam_ext.methods.catalog import entry_for
+from fam_ext.methods.catalog import METHODS, entry_for
 from fam_ext.options import resolve
-from fam_ext.options.field import CLI, options_of
+from fam_ext.options.field import CLI, MOST_STEPS, options_of
 from fam_ext.options.presets import PresetStore
-from fam_ext.options.request import HiresRequest
+from fam_ext.options.request import MAX_SEED, HiresRequest
 from fam_ext.options.resolve import options_at
 from fam_ext.prompt_file import read_prompts
 from fam_ext.terminal import say
@@ -37,6 +38,7 @@ bench_app = typer.Typer(help="Measure on this machine.", no_args_is_help=True)
 
 _OURS = ("prompt", "method", "seed")
 """Of a picture's settings those that a benchmark goes through."""
+_MOST_CROPS = 1000
 _MADE = [
     spec
     for spec in options_at(CLI)
@@ -57,8 +59,14 @@ def bench_cost(
     """Time and peak memory of FAM beside direct inference, on your model and device."""
     from fam_ext.bench import cost_table
 
+    factors = _factors(scales)
+    if not factors or not 1 <= steps <= MOST_STEPS or repeats < 1:
+        raise UsageError(
+            f"--scales is {scales!r}, --steps {steps} and --repeats {repeats}; give one scale or more, 1 to "
+            f"{MOST_STEPS} steps, and at least one round"
+        )
     host = load_host(renderer_of(said), model_config)
-    for line in cost_table(host, [float(scale) for scale in scales.split(",")], steps=steps, repeats=repeats):
+    for line in cost_table(host, factors, steps=steps, repeats=repeats):
         say(line)
 
 
@@ -71,6 +79,8 @@ def bench_jobs(
     """Measure the batch engine: plan, resume, overhead a file, overlap with the renderer."""
     from fam_ext.jobs import bench
 
+    if files < 1:
+        raise UsageError(f"--files is {files}; choose at least 1")
     measures = bench.run(large=files, small=min(1000, files), folder=folder, say=lambda line: say(line, err=as_json))
     if as_json:
         say(bench.as_json(measures))
@@ -117,17 +127,28 @@ def bench_quality(
 
     Writes results.sqlite, results.csv, table.md, table.tex, pareto.svg and the pictures. The same command resumes.
     """
+    from fam_ext.comparison.run import check
     from fam_ext.quality import extractors, protocol, setting
     from fam_ext.quality.ruler import Ruler
 
-    if count < 1 or crops < 1:
-        raise UsageError(f"--count is {count} and --crops {crops}; choose at least 1 of each")
+    if count < 1 or not 1 <= crops <= _MOST_CROPS:
+        raise UsageError(
+            f"--count is {count} and --crops {crops}; choose at least 1 of each, and at most {_MOST_CROPS} crops"
+        )
+    if seed > MAX_SEED + 1 - count:
+        raise UsageError(f"--seed is {seed} and --count {count}; choose a seed that may be counted up to 2^64 - 1")
     words = protocol.DEFAULT_PROMPTS if prompts == "default" else read_prompts(Path(prompts).expanduser())
     first = _request(said, seed)
     rivals = _variants(methods, variant or [], first.config)
     for rival in rivals:
         entry_for(rival.method, GIVES, where="the standalone host")
     wanted = _sizes(scales, sizes)
+    if (pictures := count * len(rivals) * len(wanted)) > protocol.MOST_ROWS:
+        raise UsageError(
+            f"--count {count} by {len(rivals)} methods at {len(wanted)} sizes are {pictures} pictures; choose at most "
+            f"{protocol.MOST_ROWS}"
+        )
+    truth, references = (None if folder is None else folder.expanduser() for folder in (truth, references))
 
     renderer = renderer_of(said)
     upscaler = load_upscaler(renderer)
@@ -136,7 +157,8 @@ def bench_quality(
     host.sampler(first.sampler, first.schedule, first.steps, seeds=[seed], spacing=first.timestep_spacing)
     for rival in rivals:
         entry_for(rival.method, host.gives, where=f"the host of {host.name}").load()(rival.config)
-    cases = protocol.cases([setting.native_and_target(host, size) for size in wanted], words, count=count, seed=seed)
+    pairs = dict.fromkeys(setting.native_and_target(host, size) for size in wanted)  # 2x may be one of --sizes too
+    cases = protocol.cases(list(pairs), words, count=count, seed=seed)
     side = min(host.native_side, *(min(case.size) for case in cases)) if crop is None else crop
     protocol.check_crop(side, cases)
     if truth is not None:
@@ -151,6 +173,7 @@ def bench_quality(
         weights=setting.measuring_weights(inception, clip),
     )
     rows = protocol.rows(cases, rivals, first, setting.surroundings(host, renderer))
+    check(host, [row.request for row in rows], recorded=True)
     _measure(host, folder_at(output), rows, ruler, real, upscaler)
 
 
@@ -194,20 +217,32 @@ def _variants(methods: str, entries: list[str], config: FamConfig) -> list[Varia
     for entry in entries:
         label, _, rest = entry.partition("=")
         method, colon, dials = rest.partition(":")
-        if not label.strip() or not method.strip() or not colon or label.strip() in found:
+        # a method's name would stand in the tables for what it is not: "less FAM's"
+        own_label = label.strip().isprintable() and label.strip() not in (*METHODS, *found)
+        if not label.strip() or not method.strip() or not colon or not own_label:
             raise UsageError(
                 f"--variant is {entry!r}; write LABEL=METHOD:FIELD=VALUE with a label of its own, as "
                 "fm-only=fam:am=false"
             )
-        own = config.replace(**parse_dials(dial for dial in dials.split(",") if dial.strip()))
+        # a comma before no FIELD= is one of the value's, as in am_window=1,0.4
+        parts = [part for part in re.split(r",(?=\s*\w+\s*=|\s*$)", dials) if part.strip()]
+        own = config.replace(**parse_dials((part.strip() for part in parts), said_by="--variant"))
         found[label.strip()] = Variant(label.strip(), method.strip(), own)
     return list(found.values())
 
 
 def _sizes(scales: str | None, sizes: str | None) -> list[float | tuple[int, int]]:
     """Return the factors and the (height, width) that are asked for. Raises `UsageError`."""
-    wanted: list[float | tuple[int, int]] = []
-    for text in (scales or ("" if sizes else "2")).split(","):
+    wanted: list[float | tuple[int, int]] = [*_factors(scales or ("" if sizes else "2"))]
+    wanted += [_checked(parse_size(text, said_by="--sizes")) for text in (sizes or "").split(",") if text.strip()]
+    if not wanted:
+        raise UsageError(f"--scales is {scales!r} and --sizes {sizes!r}; give one size or more, as --scales 2")
+    return wanted
+
+
+def _factors(scales: str) -> list[float]:
+    found: list[float] = []
+    for text in scales.split(","):
         if not text.strip():
             continue
         try:
@@ -216,8 +251,8 @@ def _sizes(scales: str | None, sizes: str | None) -> list[float | tuple[int, int
             raise UsageError(f"--scales has {text.strip()!r}; write numbers from 1 to 8, as 2,3") from None
         if not 1 <= scale <= 8:
             raise UsageError(f"--scales has {text.strip()}; choose 1 to 8")
-        wanted.append(scale)
-    return wanted + [_checked(parse_size(text)) for text in (sizes or "").split(",") if text.strip()]
+        found.append(scale)
+    return found
 
 
 def _checked(size: tuple[int, int]) -> tuple[int, int]:

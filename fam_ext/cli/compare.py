@@ -26,6 +26,7 @@ from fam_ext.cli.upscale import renderer_of
 from fam_ext.cli.written import folder_at, infotext_of, write_new
 from fam_ext.errors import OutputError, UsageError
 from fam_ext.jobs.compare_page import pairs, write_page
+from fam_ext.jobs.walk import shown
 from fam_ext.metadata import pictures
 from fam_ext.methods.catalog import METHODS
 from fam_ext.options import resolve
@@ -36,8 +37,7 @@ from fam_ext.prompt_file import read_prompts
 from fam_ext.terminal import say
 
 DEFAULT_METHODS = "direct,fam"
-_ONE_FILE = (".html", ".htm", ".png")
-"""Endings by which --out names a file; anything else is a folder."""
+_PAGE = (".html", ".htm")
 
 
 @takes([*(spec for spec in SIZES if spec.name == "scale"), *MADE, *PRESET, *RENDERER])
@@ -80,7 +80,10 @@ def compare(
     One picture without --scales, and with no folder as --out, is put on one sheet.
     """
     inputs = given or []
-    is_file = output is None or Path(output).suffix.lower() in _ONE_FILE
+    # an ending names a file; anything else is a folder, and so is one that has such a name
+    ending = Path(output or "").suffix.lower()
+    is_named = ending in _PAGE or pictures.format_of(output or "") is not None
+    is_file = output is None or (is_named and not Path(output).is_dir())
     names_folder = not is_file and (len(inputs) == 1 or methods or said)
     if scales or prompts or len(inputs) not in (1, 2) or names_folder:
         if overwrite or (output is not None and is_file):
@@ -90,13 +93,26 @@ def compare(
         _compare_on_page(inputs, output or "compare", methods, scales, prompts, model_config, said)
     elif len(inputs) == 2:
         if said or methods or model_config:
-            raise UsageError("AFTER is given, so nothing is made; leave out AFTER, or the options of a making")
+            raise UsageError(
+                "AFTER is given, so nothing is made; give --scales or a folder as --out for a page of methods, or "
+                "leave out AFTER, or the options of a making"
+            )
+        if output is not None and ending not in _PAGE:
+            raise UsageError(
+                f"--out is {shown(output)}, and BEFORE and AFTER make one page; name a .html file, or give --methods "
+                "or --scales for a page of methods in a folder"
+            )
         page = Path(output or "compare.html")
         found, note = pairs(*(Path(path).expanduser() for path in inputs))
         for problem in write_page(found, note, page.expanduser(), overwrite=overwrite):
             say(problem, err=True)
         say(f"{page}: {len(found)} compared{f'; {note}' if note else ''}")
     else:
+        if output is not None and ending != ".png":
+            raise UsageError(
+                f"--out is {shown(output)}, and a sheet of one picture is a PNG; name a .png file, or a folder for a "
+                "page"
+            )
         _compare_on_sheet(inputs[0], output or "compare.png", methods, model_config, said, overwrite=overwrite)
 
 
@@ -109,7 +125,7 @@ def _compare_on_page(
     model_config: str | None,
     said: dict[str, Any],
 ) -> None:
-    from fam_ext.comparison.page import write_page
+    from fam_ext.comparison.page import MOST_BYTES, write_page
     from fam_ext.comparison.plan import (
         Plan,
         parse_methods,
@@ -117,7 +133,7 @@ def _compare_on_page(
         rows_of_pictures,
         rows_of_prompts,
     )
-    from fam_ext.comparison.results import Results
+    from fam_ext.comparison.results import Results, held
 
     names = parse_methods(methods or DEFAULT_METHODS)
     if scales is not None and "scale" in said:
@@ -142,14 +158,19 @@ def _compare_on_page(
         for note in row.notes:
             say(f"{row.title}: {note}", err=True)
 
-    from fam_ext.comparison.run import Workshop, make
+    from fam_ext.comparison.run import Workshop, check_missing, make
 
     upscaler = load_upscaler(renderer)
     shop = Workshop(load_host(renderer, model_config), upscaler, renderer.identity, steps_bar, say, infotext_of)
+    check_missing(shop, plan, results)
     folder_at(output)
-    failed = make(shop, plan, results)
-    page, size, quality = write_page(results)
+    with held(folder):
+        results = Results.read(folder)  # as another run left it that ended meanwhile
+        failed = make(shop, plan, results)
+        page, size, quality = write_page(results)
     say(f"{page}: {size / 1e6:.1f} MB, pictures at quality {quality}")
+    if size > MOST_BYTES:
+        say(f"more than {MOST_BYTES / 1e6:g} MB at the lowest quality; fewer in a folder make a lighter page", err=True)
     if failed:
         say(f"{failed} could not be made; the same command tries them again", err=True)
         raise typer.Exit(1)
@@ -171,6 +192,7 @@ def _compare_on_sheet(
 ) -> None:
     from fam_ext.compare import Cell, contact_sheet, structure_psnr
     from fam_ext.comparison.plan import parse_methods
+    from fam_ext.jobs.make import enlarged
     from fam_ext.jobs.plan import plan_file
     from fam_ext.jobs.walk import walk
 
@@ -184,7 +206,7 @@ def _compare_on_sheet(
     planned = plan_file(next(walk(options.places)), options)
     if planned.request is None:
         raise UsageError(f"{path.name}: {planned.problem}")
-    native = pictures.decode(path.read_bytes()).image
+    native, _ = enlarged(pictures.decode(path.read_bytes()).image)
 
     from fam_ext import standalone
 

@@ -18,6 +18,7 @@ from fam_ext.options.field import CLI, options_of
 from fam_ext.options.renderer import RendererChoice
 from fam_ext.options.request import HiresRequest
 from fam_ext.options.resolve import options_at
+from fam_ext.terminal import plain
 
 ModelConfig = Annotated[
     str | None,
@@ -60,11 +61,11 @@ def steps_bar(label: str) -> Iterator[Progress]:
     from rich.progress import Progress as Bars
 
     columns: tuple[Any, ...] = (
-        TextColumn("{task.description}"),
+        TextColumn("{task.description}", markup=False),  # a prompt's brackets are no markup
         BarColumn(),
         MofNCompleteColumn(),
         TimeRemainingColumn(),
     )
     with Bars(*columns, transient=True) as bars:
-        task = bars.add_task(label, total=None)
+        task = bars.add_task(plain(label), total=None)
         yield Progress(step=lambda done, total: bars.update(task, completed=done, total=total))

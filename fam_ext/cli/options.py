@@ -113,15 +113,15 @@ def in_flags(options: Iterable[Option]) -> Iterator[None]:
         raise type(error)(f"{flag(spec)} {rest}") from None
 
 
-def parse_size(text: str) -> tuple[int, int]:
-    """Return (height, width) of WIDTHxHEIGHT. Raises `UsageError`."""
+def parse_size(text: str, *, said_by: str = "--size") -> tuple[int, int]:
+    """Return (height, width) of WIDTHxHEIGHT. Raises `UsageError`, which names the flag `said_by`."""
     width, separator, height = text.lower().replace(" ", "").partition("x")
     try:
         if not separator:
             raise ValueError
         return int(height), int(width)
     except ValueError:
-        raise UsageError(f"--size is {text!r}; write WIDTHxHEIGHT in px, as 1024x1536") from None
+        raise UsageError(f"{said_by} is {text!r}; write WIDTHxHEIGHT in px, as 1024x1536") from None
 
 
 def parse_rules(entries: Iterable[str]) -> dict[str, str]:
@@ -135,16 +135,17 @@ def parse_rules(entries: Iterable[str]) -> dict[str, str]:
     return rules
 
 
-def parse_dials(entries: Iterable[str]) -> dict[str, Any]:
-    """Return FAM's fields of FIELD=VALUE entries, values as in infotext. Raises `UsageError` or `ConfigError`."""
+def parse_dials(entries: Iterable[str], *, said_by: str = "--set") -> dict[str, Any]:
+    """Return FAM's fields of FIELD=VALUE entries, values as in infotext. Raises `UsageError`, which names the flag
+    `said_by`, or `ConfigError`."""
     dials: dict[str, Any] = {}
     for entry in entries:
         name, separator, text = entry.partition("=")
         spec = next((field for field in CONFIG_FIELDS if field.name == name), None)
         if not separator or spec is None:
             names = ", ".join(field.name for field in CONFIG_FIELDS)
-            raise UsageError(f"--set is {entry!r}; write FIELD=VALUE with one of {names}")
-        value = parse_value(spec, text)
+            raise UsageError(f"{said_by} is {entry!r}; write FIELD=VALUE with one of {names}")
+        value = parse_value(spec, text.replace(",", " to ") if spec.kind == "window" else text)
         if spec.kind == "bool" and text.strip().lower() not in ("true", "false"):
             raise ConfigError(f"{name} is {text!r}; choose true or false")
         dials[name] = (not value if spec.inverted else value) if spec.kind == "bool" else value

@@ -36,6 +36,8 @@
     const wordsOf = (scale) => `${scale}x`;
     const secondsOf = (seconds) => (seconds >= 100 ? `${Math.round(seconds)} s` : `${seconds.toFixed(1)} s`);
     const memoryOf = (bytes) => (bytes == null ? 'not measured' : `${(bytes / 2 ** 30).toFixed(2)} GiB`);
+    // "hidiffusion+fam" may end a line behind its +
+    const broken = (name) => name.split('+').flatMap((part, index) => (index ? ['+', element('wbr'), part] : [part]));
     const shortOf = (text) => (text.length > 70 ? `${text.slice(0, 69)}…` : text);
 
     // --- the grid, and the lens over all methods of a row
@@ -45,7 +47,7 @@
 
     function showGrid() {
         const head = make('tr', { role: 'row' });
-        COLUMNS.forEach(({ name, title }) => head.append(make('th', { scope: 'col', role: 'columnheader', title }, name)));
+        COLUMNS.forEach(({ name, title }) => head.append(make('th', { scope: 'col', role: 'columnheader', title }, ...broken(name))));
         table.replaceChildren(make('thead', { role: 'rowgroup' }, head));
         table.style.minWidth = `${COLUMNS.length * 132}px`;
         data.rows.forEach((native, row) => {
@@ -63,6 +65,7 @@
         const { name } = COLUMNS[column];
         const cell = cellOf(name, row);
         const node = make('td', { role: 'gridcell', tabindex: -1, 'data-row': row, 'data-column': column });
+        node.onfocus = () => lensAt(row, state.point);
         if (!cell || !cell.src) {
             node.append(make('span', { class: 'problem' }, cell ? cell.problem || 'the file is gone' : 'not made at this scale'));
             return node;
@@ -71,7 +74,6 @@
         node.append(frame, make('span', { class: 'caption' }, captionOf(name, cell)));
         frame.onpointermove = (event) => event.pointerType === 'mouse' && lensTo(row, frame, event);
         frame.onpointerdown = (event) => lensTo(row, frame, event);
-        node.onfocus = () => lensAt(row, state.point);
         return node;
     }
 
@@ -186,7 +188,10 @@
             state.right = COLUMNS[column].name;
         }
         showRow();
-        pair.scrollIntoView({ block: 'nearest' });
+        const opened = pair;
+        const show = () => opened.scrollIntoView({ block: 'nearest' });
+        show();
+        opened.after.addEventListener('load', show); // until then it has no height
         const view = pair.shadowRoot && pair.shadowRoot.querySelector('.view');
         if (view) {
             view.focus();
@@ -238,10 +243,11 @@
         const head = make('tr', {}, ...heads.map((words) => make('th', { scope: 'col' }, words)));
         const mean = (values) => values.reduce((sum, value) => sum + value, 0) / values.length;
         const lines = data.methods.map(({ name, title }) => {
-            const cells = data.cells.filter((cell) => cell.method === name && cell.scale === state.scale && cell.src);
+            const tried = data.cells.filter((cell) => cell.method === name && cell.scale === state.scale);
+            const cells = tried.filter((cell) => cell.src);
             const line = make('tr', {}, make('th', { scope: 'row', title }, name));
             if (!cells.length) {
-                line.append(make('td', { colspan: heads.length - 1 }, 'not made at this scale'));
+                line.append(make('td', { colspan: heads.length - 1 }, tried.length ? 'could not be made' : 'not made at this scale'));
                 return line;
             }
             const times = cells.map((cell) => cell.seconds);
@@ -267,11 +273,16 @@
     const spectra = make('div', { class: 'spectra' });
 
     function showSpectra() {
-        const lines = COLUMNS.map(({ name }, index) => ({ name, index, spectrum: (cellOf(name) || {}).spectrum })).filter((line) => line.spectrum);
+        const lines = COLUMNS.map(({ name }, index) => ({ name, index, spectrum: (cellOf(name) || {}).spectrum })).filter((line) => line.spectrum && line.spectrum.power.some((power) => power > 0));
+        if (!lines.length) {
+            spectra.replaceChildren(make('p', {}, 'Flat: there is nothing at any size of detail.'));
+            return;
+        }
         const wide = Math.max(340, Math.min(720, spectra.clientWidth)); // its text stays as large as the page's
         const [high, left, bottom] = [380, 52, 46];
         const every = lines.flatMap(({ spectrum }) => spectrum.power.filter((power) => power > 0));
         const logs = [Math.floor(Math.log10(Math.min(...every))), Math.ceil(Math.log10(Math.max(...every)))];
+        logs[1] = Math.max(logs[1], logs[0] + 1);
         const most = Math.log10(Math.max(...lines.flatMap(({ spectrum }) => spectrum.cycles)));
         const xOf = (cycles) => left + (Math.log10(cycles) / most) * (wide - left - 16);
         const yOf = (power) => 12 + ((logs[1] - Math.log10(power)) / (logs[1] - logs[0])) * (high - bottom - 12);

@@ -95,8 +95,10 @@ def _attention(results: Results, attention: Attention | None) -> dict[str, Any] 
 def _picture_url(path: Path, kind: str, quality: int) -> str:
     try:
         image = decode(path.read_bytes()).image.convert("RGB")
-    except OSError as error:
-        raise PictureError(f"{shown(path)} cannot be read ({error.strerror}); run the same command again") from None
+    except (OSError, PictureError) as error:
+        raise PictureError(
+            f"{shown(path)} cannot be read ({error}); take it away, and the same command makes it again"
+        ) from None
     if max(image.size) > MAX_SIDE.get(kind.upper(), max(image.size)):
         kind = "JPEG"
     buffer = io.BytesIO()

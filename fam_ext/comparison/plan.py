@@ -6,15 +6,16 @@ from __future__ import annotations
 import dataclasses
 import hashlib
 import re
-from collections.abc import Iterable, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
-from fam_ext.errors import ConfigError, UsageError
+from fam_ext.errors import ConfigError, PictureError, UsageError
 from fam_ext.jobs.plan import check_job, plan_file
 from fam_ext.jobs.settings import request_for
 from fam_ext.jobs.size import is_capped, target_size
 from fam_ext.jobs.walk import shown, walk
+from fam_ext.metadata import pictures
 from fam_ext.metadata.infotext import Infotext
 from fam_ext.methods.capabilities import STANDALONE
 from fam_ext.methods.catalog import METHODS, entry_for
@@ -77,7 +78,8 @@ def parse_methods(text: str) -> list[str]:
 def parse_scales(text: str) -> list[float]:
     """Return the scales of a comma-separated list. Raises `UsageError` for what is none, or out of range."""
     try:
-        scales = list(dict.fromkeys(float(part) for part in text.split(",") if part.strip()))
+        # as its label has it: 1.5000001 is 1.5
+        scales = list(dict.fromkeys(float(f"{float(part):g}") for part in text.split(",") if part.strip()))
     except ValueError:
         scales = []
     if not scales:
@@ -95,7 +97,8 @@ def rows_of_prompts(prompts: Sequence[str], job: Job) -> list[Row]:
     first, _ = request_for(Infotext(), (64, 64), job.picture)
     keys = _unique(prompts)
     return [
-        Row(key, prompt, dataclasses.replace(first, prompt=prompt)) for key, prompt in zip(keys, prompts, strict=True)
+        Row(key, prompt or "(no prompt)", dataclasses.replace(first, prompt=prompt))
+        for key, prompt in zip(keys, prompts, strict=True)
     ]
 
 
@@ -104,16 +107,25 @@ def rows_of_pictures(job: Job, scales: Sequence[float]) -> list[Row]:
     of the scales, and where there is none."""
     check_job(job)
     rows: list[Row] = []
+    given: set[Path] = set()
     for index, candidate in enumerate(walk(job.places)):
+        path = Path(candidate.path)
+        if path.resolve() in given:
+            continue
+        given.add(path.resolve())
         if index >= MOST_CELLS:
             raise UsageError(f"the inputs hold more than {MOST_CELLS} pictures; choose fewer, or --first N")
         planned = [plan_file(candidate, job.replace(scale=scale), index=index) for scale in scales]
         for scale, found in zip(scales, planned, strict=True):
             if found.request is None or found.skip is not None:
                 raise UsageError(f"{shown(candidate.key)} at {scale:g}x: {found.problem or found.skip}")
-        first, path = planned[0], Path(candidate.path)
+        first, data = planned[0], path.read_bytes()
         assert first.request is not None
-        digest = hashlib.sha256(path.read_bytes()).hexdigest()
+        try:
+            pictures.decode(data)
+        except PictureError as error:
+            raise UsageError(f"{shown(candidate.key)}: {error}") from None
+        digest = hashlib.sha256(data).hexdigest()
         row = Row(candidate.key, shown(candidate.key), first.request, path, digest, first.native, first.notes)
         request_of(row, first.native, row.request.method, max(scales))
         rows.append(row)
@@ -137,9 +149,33 @@ def request_of(row: Row, native: tuple[int, int], method: str, scale: float) -> 
     return dataclasses.replace(row.request, size=size, method=method)
 
 
-def _unique(names: Iterable[str]) -> list[str]:
-    """Return names that a file may have anywhere, none of them twice, whatever the case of its letters."""
-    taken: set[str] = set()
+def keyed(rows: Sequence[Row], digests: Sequence[str], natives: Mapping[str, tuple[str, str]]) -> list[Row]:
+    """Return the rows under the keys that their natives have in a folder, new ones under keys that are free.
+
+    `digests` are the rows' natives', `natives` (title, digest) of those in the folder by key. A row whose title is
+    there with another digest has that key: it was made with other settings.
+    """
+    free, found = dict(natives), dict[int, str]()
+    alike = (
+        lambda row, digest, native: native == (row.title, digest),
+        lambda row, digest, native: native[1] == digest,
+        lambda row, digest, native: native[0] == row.title,
+    )
+    for is_alike in alike:
+        for number, (row, digest) in enumerate(zip(rows, digests, strict=True)):
+            key = next((key for key, native in free.items() if is_alike(row, digest, native)), None)
+            if number not in found and key is not None:
+                found[number] = key
+                del free[key]
+    new = [number for number in range(len(rows)) if number not in found]
+    found |= zip(new, _unique((rows[number].key for number in new), taken=natives), strict=True)
+    return [dataclasses.replace(row, key=found[number]) for number, row in enumerate(rows)]
+
+
+def _unique(names: Iterable[str], *, taken: Iterable[str] = ()) -> list[str]:
+    """Return names that a file may have anywhere, none of them twice or one of `taken`, whatever the case of its
+    letters."""
+    taken = {name.lower() for name in taken}
     keys: list[str] = []
     for name in names:
         first = re.sub(r"[^A-Za-z0-9_]+", "-", name).strip("-")[:_KEY_LENGTH].strip("-") or "picture"

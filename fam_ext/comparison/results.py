@@ -8,7 +8,8 @@ import json
 import os
 import re
 import secrets
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any, cast
@@ -16,6 +17,7 @@ from typing import Any, cast
 from fam_ext import __version__
 from fam_ext.comparison.spectrum import Spectrum
 from fam_ext.errors import OutputError
+from fam_ext.jobs.lock import FileLock, NoLocksError
 from fam_ext.jobs.walk import shown
 
 NAME = "results.json"
@@ -142,6 +144,27 @@ class Results:
     def holds(self, file: str | None) -> bool:
         """Return whether a file that stands in the results is still there."""
         return file is not None and (self.folder / file).is_file()
+
+
+@contextmanager
+def held(folder: Path) -> Iterator[None]:
+    """Let no other run fill `folder` meanwhile: each would write results without the other's. Raises `OutputError`."""
+    lock = FileLock(folder / ".fam-compare.lock")
+    try:
+        ours = lock.acquire()
+    except NoLocksError:
+        ours = True  # a file system without locks: one run at a time
+    except OSError as error:
+        raise OutputError(f"{shown(folder)} cannot be written ({error.strerror}); choose another --out") from None
+    if not ours:
+        raise OutputError(f"{shown(folder)} is being filled by another run; wait for it, or choose another --out")
+    try:
+        for pattern in (".fam-*.part", "*/.fam-*.part"):  # of a run that was killed while it wrote
+            for left in folder.glob(pattern):
+                left.unlink(missing_ok=True)
+        yield
+    finally:
+        lock.release(remove=True)
 
 
 def write_new(folder: Path, file: str, data: bytes) -> str:

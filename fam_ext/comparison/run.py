@@ -16,7 +16,7 @@ from PIL import Image
 from fam_ext import hires, standalone
 from fam_ext.compare import high_band_energy, structure_psnr
 from fam_ext.comparison.attention import QUERIES, Watch, atlas
-from fam_ext.comparison.plan import Plan, Row, request_of
+from fam_ext.comparison.plan import Plan, Row, keyed, request_of
 from fam_ext.comparison.results import Attention, Cell, Native, Results, write_new
 from fam_ext.comparison.spectrum import radial_spectrum
 from fam_ext.core.config import FamConfig
@@ -26,6 +26,7 @@ from fam_ext.errors import Cancelled, FamError, OutputError
 from fam_ext.hosts.base import Prompt
 from fam_ext.hosts.diffusers.host import DiffusersHost
 from fam_ext.jobs.contract import Progress, Ran
+from fam_ext.jobs.make import enlarged
 from fam_ext.jobs.plan import one_line
 from fam_ext.jobs.walk import shown
 from fam_ext.metadata import pictures
@@ -70,12 +71,11 @@ class _Asked:
 def make(shop: Workshop, plan: Plan, results: Results) -> int:
     """Make what `results` lack, write them after each cell, and return how many of those asked for could not be made.
 
-    Raises `OutputError` where the folder holds other pictures than those asked for, and the error of a method that
-    this model or sampler cannot do: both before anything is made.
+    Raises `OutputError` where the folder holds other pictures than those asked for, before anything is made.
     """
+    plan = _keyed(shop, plan, results)
     asked = _asked(shop, plan)
     todo = _missing(shop, asked, results)
-    check(shop.host, [each.request for each in todo], recorded=any(each.row.path is None for each in todo))
     for row in plan.rows:
         missing = [each for each in todo if each.row is row]
         known = results.natives.get(row.key)
@@ -86,6 +86,17 @@ def make(shop: Workshop, plan: Plan, results: Results) -> int:
                 results.cells[cell.key] = cell
                 results.write()
     return sum(results.cells[each.row.key, each.method, each.scale].problem is not None for each in asked)
+
+
+def check_missing(shop: Workshop, plan: Plan, results: Results) -> None:
+    """Raise what `make` would, and the error of a method that this model or sampler cannot do."""
+    todo = _missing(shop, _asked(shop, _keyed(shop, plan, results)), results)
+    check(shop.host, [each.request for each in todo], recorded=any(each.row.path is None for each in todo))
+
+
+def _keyed(shop: Workshop, plan: Plan, results: Results) -> Plan:
+    natives = {key: (native.title, native.digest) for key, native in results.natives.items()}
+    return dataclasses.replace(plan, rows=keyed(plan.rows, [_native_digest(shop, row) for row in plan.rows], natives))
 
 
 def _asked(shop: Workshop, plan: Plan) -> list[_Asked]:
@@ -180,7 +191,8 @@ def _native(shop: Workshop, row: Row, results: Results) -> hires.Native | Image.
     stands in the results afterwards."""
     began = time.perf_counter()
     if row.path is not None:
-        native = image = pictures.decode(row.path.read_bytes()).image
+        image, _ = enlarged(pictures.decode(row.path.read_bytes()).image)  # the row's notes say it
+        native = image
     else:
         with shop.steps(f"{row.title}, native") as progress:
             native = hires.generate_native(

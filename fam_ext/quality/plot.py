@@ -15,6 +15,8 @@ from fam_ext.quality.statistics import Estimate
 WIDTH, HEIGHT = 640, 400
 LEFT, RIGHT, TOP, BOTTOM = 72, 130, 40, 52
 LINE = 15
+MOST_LETTERS = 17
+"""Of a name, as many as stand in RIGHT; the whole is its tooltip."""
 _STYLE = """
   text { font: 13px sans-serif; fill: #222 } .ground { fill: #fff } .axis { stroke: #888 } .grid { stroke: #ddd }
   .dot { fill: #1f5fbf } .spread { stroke: #1f5fbf } .front { stroke: #b3541e; fill: none; stroke-dasharray: 5 4 }
@@ -113,7 +115,9 @@ def _panel(title: str, column: Column, points: Sequence[Point]) -> list[str]:
         # names stand in one column at the right, a line leads to each
         ends_at = WIDTH - RIGHT + 6
         parts.append(f'<path class="pointer" fill="none" d="M{at + 6:.1f} {height:.1f} L{ends_at} {label:.1f}"/>')
-        parts.append(f'<text x="{ends_at + 4}" y="{label + 4:.1f}">{html.escape(point.name)}</text>')
+        whole = html.escape(point.name)
+        short = whole if len(point.name) <= MOST_LETTERS else html.escape(f"{point.name[: MOST_LETTERS - 1].rstrip()}…")
+        parts.append(f'<text x="{ends_at + 4}" y="{label + 4:.1f}">{short}<title>{whole}</title></text>')
     return parts
 
 

@@ -11,12 +11,18 @@ from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
-from PIL import Image, UnidentifiedImageError
+import numpy as np
+from numpy.typing import NDArray
 
 from fam_ext.core.config import FamConfig
-from fam_ext.errors import UsageError
+from fam_ext.errors import PictureError, UsageError
+from fam_ext.metadata.pictures import decode
 from fam_ext.options.request import HiresRequest
 
+MOST_ROWS = 100_000
+"""Pictures of one run."""
+MOST_NAME = 180
+"""Bytes of a prompt in a file's name."""
 Size = tuple[int, int]
 """(height, width) in px."""
 DEFAULT_PROMPTS = (
@@ -120,15 +126,14 @@ def check_truths(folder: Path, every: Sequence[Case]) -> None:
     for case in every:
         path = truth_file(folder, case)
         try:
-            with Image.open(path) as picture:
-                found = picture.height, picture.width
-        except (OSError, UnidentifiedImageError, Image.DecompressionBombError):
+            height, width, _ = load(path).shape
+        except PictureError as error:
+            what = f"has no picture {path}" if not path.is_file() else f"picture {error}"
             raise UsageError(
-                f"--truth has no picture {path} for {case.prompt!r}, seed {case.seed}; "
-                "put it there, or leave out --truth"
+                f"--truth {what} for {case.prompt!r}, seed {case.seed}; put it there, or leave out --truth"
             ) from None
-        if found != case.size:
-            raise UsageError(f"--truth {path} is {shown(found)}; give it at {shown(case.size)} px")
+        if (height, width) != case.size:
+            raise UsageError(f"--truth {path} is {width}x{height}; give it at {shown(case.size)} px")
 
 
 def check_crop(crop: int, every: Sequence[Case]) -> None:
@@ -143,14 +148,14 @@ def pictures_in(folder: Path, *, least: int, flag: str) -> list[Path]:
     found: list[Path] = []
     for path in sorted(_files(folder, flag)):
         try:
-            with Image.open(path) as picture:
-                if min(picture.size) < least:
-                    raise UsageError(
-                        f"{flag} {path} is {picture.width}x{picture.height}; crops of {least} px do not fit, so give "
-                        "larger pictures or a smaller --crop"
-                    )
-        except (OSError, UnidentifiedImageError, Image.DecompressionBombError):
+            height, width, _ = load(path).shape
+        except PictureError:
             continue
+        if min(height, width) < least:
+            raise UsageError(
+                f"{flag} {path} is {width}x{height}; crops of {least} px do not fit, so give larger pictures or a "
+                "smaller --crop"
+            )
         found.append(path)
     if len(found) < 2:
         raise UsageError(f"{flag} {folder} has {len(found)} pictures; give a folder of two or more")
@@ -164,9 +169,20 @@ def _files(folder: Path, flag: str) -> Iterator[Path]:
         raise UsageError(f"{flag} {folder} is no folder that can be read; give a folder of pictures") from None
 
 
+def load(path: Path) -> NDArray[np.uint8]:
+    """Return a picture file as uint8 (H, W, 3). Raises `PictureError`, which names the file."""
+    try:
+        return np.asarray(decode(path.read_bytes()).image)
+    except OSError as error:
+        raise PictureError(f"{path} cannot be read ({error.strerror})") from None
+    except PictureError as error:
+        raise PictureError(f"{path}: {error}") from None
+
+
 def stem(prompt: str, seed: int) -> str:
     """Return the name of what belongs to a prompt and seed: "7-a-red-teapot"."""
     words = re.sub(r"[^\w]+", "-", prompt).strip("-")[:60]
+    words = words.encode()[:MOST_NAME].decode(errors="ignore")  # a file system counts bytes: 255 of the whole name
     return f"{seed}-{words or 'picture'}"
 
 

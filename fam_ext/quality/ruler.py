@@ -7,12 +7,11 @@ from dataclasses import dataclass, field
 from pathlib import Path
 
 import numpy as np
-from PIL import Image
 
 from fam_ext.quality.consistency import spread_beyond, texture_spread
 from fam_ext.quality.detail import compression_ratio, glcm_contrast, period_error, texture_period
 from fam_ext.quality.extractors import Clip, Extractor, Features, demo_net
-from fam_ext.quality.protocol import Case, fingerprint, truth_file
+from fam_ext.quality.protocol import Case, fingerprint, load, truth_file
 from fam_ext.quality.seams import seams
 from fam_ext.quality.structure import Picture, kept
 
@@ -86,12 +85,6 @@ def cut(picture: Picture, *, crop: int, count: int, seed: int) -> list[Picture]:
     rng = np.random.default_rng([seed, height, width])
     places = rng.integers(0, [height - crop + 1, width - crop + 1], size=(count, 2)).tolist()
     return [picture[top : top + crop, left : left + crop] for top, left in places]
-
-
-def load(path: Path) -> Picture:
-    """Return a picture file as uint8 (H, W, 3)."""
-    with Image.open(path) as picture:
-        return np.asarray(picture.convert("RGB"))
 
 
 def _marks(path: Path) -> list[object]:

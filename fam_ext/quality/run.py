@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import contextlib
 import os
 import secrets
 import time
@@ -14,17 +15,21 @@ import numpy as np
 from PIL import Image
 
 from fam_ext import hires
+from fam_ext.errors import OutputError
 from fam_ext.hosts.memory import peak_memory, watch_memory
 from fam_ext.jobs.contract import Progress
 from fam_ext.quality.extractors import Features
-from fam_ext.quality.protocol import Case, Row, fingerprint, shown, truth_file
-from fam_ext.quality.ruler import Ruler, load
+from fam_ext.quality.protocol import Case, Row, fingerprint, load, shown, truth_file
+from fam_ext.quality.ruler import Ruler
 from fam_ext.quality.store import Made, Store
 from fam_ext.standalone import request_sampling
 from fam_ext.upscalers import Upscaler
 
 Watch = Callable[[str, float | None], AbstractContextManager[Progress]]
 """Shows the steps of what a label names, and the seconds left for all, where they are known."""
+
+_DEAD_SECONDS = 3600
+"""After that a file that is half written is of a run that was killed: another may run in the same folder."""
 
 
 class Bench:
@@ -42,6 +47,10 @@ class Bench:
         self.host, self.folder, self.rows, self.ruler, self.upscaler = host, folder, rows, ruler, upscaler
         self._native: tuple[str, hires.Native] | None = None
         (folder / "pictures").mkdir(parents=True, exist_ok=True)
+        for left in (folder / "pictures").glob(".*.part"):
+            with contextlib.suppress(FileNotFoundError):  # another run was faster
+                if time.time() - left.stat().st_mtime > _DEAD_SECONDS:
+                    left.unlink()
 
     def run(self, store: Store, *, watch: Watch, tell: Callable[[str, float], None]) -> list[tuple[Row, Made]]:
         """Return every row with what it measured; `tell` hears a line as each is made, and the
@@ -132,7 +141,7 @@ def native_file(row: Row) -> str:
 
 
 def write_whole(path: Path, image: Image.Image) -> None:
-    """Write a PNG under a temporary name and rename it: no half a picture under its own."""
+    """Write a PNG under a temporary name and rename it: no half a picture under its own. Raises `OutputError`."""
     partial = path.with_name(f".{secrets.token_hex(8)}.part")
     try:
         with open(partial, "xb") as file:
@@ -140,6 +149,10 @@ def write_whole(path: Path, image: Image.Image) -> None:
             file.flush()
             os.fsync(file.fileno())
         os.replace(partial, path)
+    except OSError as error:
+        raise OutputError(
+            f"{path} cannot be written ({error.strerror}); free space, then the same command goes on"
+        ) from None
     finally:
         partial.unlink(missing_ok=True)
 

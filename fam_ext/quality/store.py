@@ -5,6 +5,8 @@ from __future__ import annotations
 import io
 import json
 import sqlite3
+from collections.abc import Iterator
+from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path
 from types import TracebackType
@@ -23,6 +25,12 @@ CREATE TABLE IF NOT EXISTS rows (
     peak_memory INTEGER, ruler TEXT NOT NULL, measures TEXT NOT NULL, features BLOB NOT NULL
 ) STRICT
 """
+_COLUMNS = (
+    *("fingerprint", "method", "height", "width", "prompt", "seed", "settings", "picture", "seconds", "peak_memory"),
+    *("ruler", "measures", "features"),
+)
+_WAIT_SECONDS = 60
+"""For another run in the same folder, which writes a row."""
 
 
 @dataclass(frozen=True)
@@ -41,13 +49,40 @@ class Store:
 
     def __init__(self, folder: Path) -> None:
         self.path = folder / "results.sqlite"
+        with self._answered():
+            self._rows = sqlite3.connect(self.path, timeout=_WAIT_SECONDS)
         try:
-            self._rows = sqlite3.connect(self.path)
-            self._rows.execute(_SCHEMA)
+            self._open()
+        except BaseException:
+            self._rows.close()
+            raise
+
+    def _open(self) -> None:
+        another = f"{self.path} is no database of results; move it away, or choose another --out"
+        try:
+            columns = tuple(name for _, name, *_ in self._rows.execute("PRAGMA table_info(rows)"))
+            (others,) = self._rows.execute("SELECT count(*) FROM sqlite_master").fetchone()
         except sqlite3.OperationalError as error:
             raise OutputError(f"{self.path} cannot be opened ({error}); choose another --out") from None
         except sqlite3.DatabaseError:
-            raise UsageError(f"{self.path} is no database of results; move it away, or choose another --out") from None
+            raise UsageError(another) from None
+        if others and columns != _COLUMNS:
+            raise UsageError(another)  # another program's: not even a table is added
+        with self._answered():
+            self._rows.execute(_SCHEMA)
+            self._rows.execute("BEGIN IMMEDIATE")  # said now where nothing can be written, not after the first picture
+            self._rows.rollback()
+
+    @contextmanager
+    def _answered(self) -> Iterator[None]:
+        try:
+            yield
+        except sqlite3.OperationalError as error:
+            raise OutputError(f"{self.path} cannot be written ({error}); free space, or choose another --out") from None
+        except sqlite3.DatabaseError as error:
+            raise OutputError(
+                f"{self.path} is damaged ({error}); move it away, then every picture is made and measured again"
+            ) from None
 
     def __enter__(self) -> Store:
         return self
@@ -59,9 +94,10 @@ class Store:
 
     def get(self, fingerprint: str) -> Made | None:
         """Return what was made under a fingerprint; None where nothing was."""
-        found = self._rows.execute(
-            "SELECT seconds, peak_memory, ruler, measures, features FROM rows WHERE fingerprint = ?", (fingerprint,)
-        ).fetchone()
+        with self._answered():
+            found = self._rows.execute(
+                "SELECT seconds, peak_memory, ruler, measures, features FROM rows WHERE fingerprint = ?", (fingerprint,)
+            ).fetchone()
         if found is None:
             return None
         seconds, peak, ruler, values, features = found
@@ -70,7 +106,7 @@ class Store:
     def put(self, row: Row, made: Made) -> None:
         """Keep a row, in the place of one with its fingerprint."""
         height, width = row.case.size
-        with self._rows:
+        with self._answered(), self._rows:
             self._rows.execute(
                 "INSERT OR REPLACE INTO rows VALUES (?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?)",
                 (

@@ -14,7 +14,11 @@ from fam_ext.quality.store import Made
 
 _ARROWS = {"more": " ↑", "less": " ↓", "": ""}
 _TEX_ARROWS = {"more": r" $\uparrow$", "less": r" $\downarrow$", "": ""}
-_TEX = str.maketrans({"%": r"\%", "&": r"\&", "_": r"\_", "#": r"\#", "$": r"\$", "{": r"\{", "}": r"\}"})
+_TEX = str.maketrans(
+    {mark: f"\\{mark}" for mark in "%&_#${}"}
+    | {"\\": r"\textbackslash{}", "^": r"\^{}", "~": r"\~{}", "<": r"\textless{}", ">": r"\textgreater{}"}
+)
+_MARKDOWN = str.maketrans({mark: f"\\{mark}" for mark in "\\|<`*_["})
 
 
 def markdown(tables: Sequence[Table], head: str) -> str:
@@ -26,7 +30,7 @@ def markdown(tables: Sequence[Table], head: str) -> str:
             parts += [caption, ""] if caption else []
             parts.append("| method | " + " | ".join(f"{c.title}{_ARROWS[c.better]}" for c in table.columns) + " |")
             parts.append("|---" * (len(table.columns) + 1) + "|")
-            parts += [f"| {method} | {' | '.join(cells)} |" for method, cells in rows]
+            parts += [f"| {method.translate(_MARKDOWN)} | {' | '.join(cells)} |" for method, cells in rows]
             parts.append("")
     return "\n".join(parts)
 

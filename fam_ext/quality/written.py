@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import os
+import secrets
 from collections.abc import Sequence
 from pathlib import Path
 
@@ -22,7 +23,10 @@ def write_results(folder: Path, tables: Sequence[Table], made: Sequence[tuple[Ro
         "pareto.svg": pareto(tables),
     }
     for name, text in texts.items():
-        partial = folder / f".{name}.part"
-        partial.write_text(text, encoding="utf-8")
-        os.replace(partial, folder / name)
+        partial = folder / f".{secrets.token_hex(8)}.part"  # another run may write its own beside it
+        try:
+            partial.write_text(text, encoding="utf-8")
+            os.replace(partial, folder / name)
+        finally:
+            partial.unlink(missing_ok=True)
     return [folder / name for name in texts]

@@ -8,6 +8,8 @@ import pytest
 from PIL import Image
 
 from fam_ext import cli
+from fam_ext.comparison.plan import parse_scales
+from fam_ext.comparison.results import held
 from fam_ext.methods.catalog import METHODS
 from fam_ext.options.request import HiresRequest
 from tests.fake_device import DEVICE, FakeDevice, moved
@@ -84,6 +86,77 @@ def test_prompts_by_methods_and_scales_and_the_same_again_makes_nothing(model, t
         code, _, err = run(capsys, *command, word, 4 if word == "--seed" else 0.2)
         assert code == 1 and sentence in err and err.count("\n") == 1
     assert files(out) == again
+
+
+@pytest.mark.slow
+def test_what_a_folder_holds_is_known_by_what_it_is_and_not_by_its_place_in_the_list(model, tmp_path, capsys):
+    """Prompts without a Latin letter, and pictures of one name in two folders, have numbered keys."""
+    out = tmp_path / "out"
+    words = ["--methods", "resize", "--steps", 1, "--device", "cpu", "--model", model, "-o", out]
+    (tmp_path / "both.txt").write_text("猫\n犬\n鳥\n", encoding="utf-8")
+    assert run(capsys, "--prompts", tmp_path / "both.txt", *words)[0] == 0
+    first = files(out)
+    for prompt in ("犬", "鳥"):
+        code, said, err = run(capsys, "--prompt", prompt, *words)
+        assert (code, err, said.count("structure")) == (0, "", 0)
+    assert files(out) == first
+    assert run(capsys, "--prompt", "魚", *words)[0] == 0
+    assert run(capsys, "--prompt", "", *words)[0] == 0
+    rows = json.loads((out / "results.json").read_text())["rows"]
+    assert [row["title"] for row in rows] == ["猫", "犬", "鳥", "魚", "(no prompt)"]
+    assert len({row["row"] for row in rows}) == len({row["file"] for row in rows}) == 5
+
+    for name in ("one", "two"):
+        (tmp_path / name).mkdir()
+    one, two = noise(tmp_path / "one" / "x.png"), noise(tmp_path / "two" / "x.png")
+    code, said, _ = run(capsys, one, two, one, *words)  # one of them is given twice
+    assert code == 0 and said.count("structure") == 2
+    first = files(out)
+    assert run(capsys, two, *words)[0] == 0
+    assert files(out) == first
+
+
+@pytest.mark.slow
+def test_a_very_small_picture_is_enlarged_first_as_its_note_says(model, tmp_path, capsys):
+    picture = noise(tmp_path / "a.png", side=8)
+    words = [picture, "--methods", "resize", "--scale", 16, "--model", model, "--prompt", "a cat", "-o"]
+    for out in (tmp_path / "out", tmp_path / "sheet.png"):
+        code, said, _ = run(capsys, *words, out)
+        assert code == 0 and "structure" in said
+
+
+@pytest.mark.slow
+def test_a_page_that_stays_too_large_is_said_to_be(model, tmp_path, capsys, monkeypatch):
+    monkeypatch.setattr("fam_ext.comparison.page.MOST_BYTES", 2000)
+    words = ["--methods", "resize", "--steps", 1, "--device", "cpu", "--model", model, "-o", tmp_path / "out"]
+    code, said, err = run(capsys, "--prompt", "a cat", *words)
+    assert code == 0 and "at quality 40" in said and "more than 0.002 MB at the lowest quality" in err
+
+
+@pytest.mark.slow
+def test_a_folder_that_another_run_fills_is_left_alone(model, tmp_path, capsys):
+    words = ["--methods", "resize", "--steps", 1, "--device", "cpu", "--model", model, "-o", tmp_path / "out"]
+    assert run(capsys, "--prompt", "a cat", *words)[0] == 0
+    first = files(tmp_path / "out")
+    with held(tmp_path / "out"):
+        code, _, err = run(capsys, "--prompt", "a dog", *words)
+        assert code == 1 and "is being filled by another run" in err and err.count("\n") == 1
+    assert files(tmp_path / "out") == first
+    (tmp_path / "out" / "resize-2x" / ".fam-0123.part").write_bytes(b"of a run that was killed")
+    assert run(capsys, "--prompt", "a dog", *words)[0] == 0
+    assert not list((tmp_path / "out").rglob(".*"))
+
+
+@pytest.mark.slow
+def test_a_picture_that_was_damaged_is_named_and_made_again_when_it_is_gone(model, tmp_path, capsys):
+    words = ["--methods", "resize", "--steps", 1, "--device", "cpu", "--model", model, "-o", tmp_path / "out"]
+    assert run(capsys, "--prompt", "a cat", *words)[0] == 0
+    path = tmp_path / "out" / "resize-2x" / "a-cat.png"
+    path.write_bytes(path.read_bytes()[:-99])
+    code, _, err = run(capsys, "--prompt", "a cat", *words)
+    assert code == 2 and f"{path} cannot be read" in err and "take it away" in err and err.count("\n") == 1
+    path.unlink()
+    assert run(capsys, "--prompt", "a cat", *words)[0] == 0
 
 
 @pytest.mark.slow
@@ -215,12 +288,17 @@ def test_what_the_model_or_the_sampler_cannot_do_is_said_before_anything_is_made
         (["a.png", "--scales", "2", "--out", "x.html"], "give a folder as --out"),
         (["a.png", "--scales", "2", "--overwrite"], "give a folder as --out"),
         (["--prompts", "many.txt", "--scales", "2,3"], "choose at most 256"),
+        (["a.png", "torn.png", "--scales", "2"], "torn.png: the file is truncated"),
+        (["a.png", "--out", "x.html"], "--out is x.html, and a sheet of one picture is a PNG"),
+        (["a.png", "--methods", "fam", "--out", "x.JPG"], "a sheet of one picture is a PNG; name a .png file"),
+        (["a.png", "--prompts", "p.txt", "--out", "x.webp"], "give a folder as --out"),
         (["large.png", "--scales", "2,9"], "large.png at 9x is 81 MP; a page takes pictures of at most 64 MP"),
     ],
 )
 def test_bad_input_is_one_sentence_before_a_model_is_loaded(tmp_path, capsys, monkeypatch, words, sentence):
     noise(tmp_path / "a.png")
     (tmp_path / "bad.png").write_bytes(b"\xff\xfe\xfd")
+    (tmp_path / "torn.png").write_bytes((tmp_path / "a.png").read_bytes()[:-99])
     Image.new("RGB", (1000, 1000)).save(tmp_path / "large.png")
     (tmp_path / "empty").mkdir()
     (tmp_path / "p.txt").write_text("a cat\n")
@@ -232,6 +310,10 @@ def test_bad_input_is_one_sentence_before_a_model_is_loaded(tmp_path, capsys, mo
     code, _, err = run(capsys, *words)
     assert code == 2 and sentence in err and err.count("\n") == 1
     assert files(tmp_path) == before and not Path("compare").exists()
+
+
+def test_a_scale_said_twice_is_one():
+    assert parse_scales("2,1.5,2.0,1.5000001,") == [2, 1.5]
 
 
 def test_help_names_the_defaults(capsys):

@@ -1,6 +1,7 @@
 """The page of a comparison in Chromium, as someone uses it: mouse, touch and keys. With axe-core where FAM_AXE names
 its axe.min.js."""
 
+import dataclasses
 import json
 import re
 
@@ -8,6 +9,7 @@ import pytest
 
 from fam_ext.comparison import page as pages
 from fam_ext.comparison.page import write_page
+from fam_ext.comparison.spectrum import Spectrum
 from tests.comparison.made import COLOURS, SIDE, SPOT, results
 from tests.ui.test_access import faults
 from tests.webui.browsing import chromium
@@ -119,6 +121,11 @@ def test_keys_walk_the_grid_move_the_lens_and_open_two_pictures(opened):
     assert page.evaluate("document.activeElement.shadowRoot.activeElement.getAttribute('role')") == "slider"
     page.keyboard.press("Shift+ArrowRight")
     assert page.locator("fam-compare [role=slider]").get_attribute("aria-valuenow") == "60"
+    page.set_viewport_size({"width": 1280, "height": 500})
+    page.locator("td[tabindex='0']").focus()
+    page.keyboard.press("Enter")
+    page.wait_for_function("document.querySelector('fam-compare').getBoundingClientRect().bottom <= innerHeight + 1")
+    page.wait_for_function("document.querySelector('fam-compare').after.clientHeight > 100")
 
 
 @pytest.mark.slow
@@ -205,3 +212,48 @@ def test_pictures_give_way_where_the_page_is_too_large(tmp_path, monkeypatch):
 def test_what_could_not_be_made_is_said_in_its_place(tmp_path):
     made = results(tmp_path, rows=("a cat",), scales=(2.0,), file=None, problem="the memory ran out", spectrum=None)
     assert "the memory ran out" in write_page(made)[0].read_text(encoding="utf-8")
+
+
+@pytest.mark.slow
+@pytest.mark.xdist_group("browser")
+def test_nine_methods_are_printed_whole(browser, tmp_path, monkeypatch):
+    monkeypatch.setattr("tests.comparison.made.COLOURS", {f"method+{number}": (9, 9, 9) for number in range(9)})
+    page = browser.new_page(viewport={"width": 718, "height": 1000}, color_scheme="dark")  # A4 within its margins
+    page.goto(write_page(results(tmp_path))[0].as_uri())
+    over(page)
+    page.wait_for_selector(".grid .lens")
+    page.emulate_media(media="print")
+    assert not page.locator(".grid .lens").first.is_visible()  # it stands where the window's picture was
+    for table in (".grid", ".numbers"):
+        assert page.evaluate(f"document.querySelector('{table}').getBoundingClientRect().right") <= 718
+    assert page.evaluate("getComputedStyle(document.querySelector('.grid tbody')).breakInside") == "avoid"
+    assert page.evaluate("getComputedStyle(document.body).backgroundColor") == "rgb(255, 255, 255)"
+    page.close()
+
+
+@pytest.mark.slow
+@pytest.mark.xdist_group("browser")
+@pytest.mark.parametrize("power", [0.0, 0.001])
+def test_spectra_of_flat_pictures_say_so(browser, tmp_path, power):
+    made, flat = results(tmp_path), Spectrum((1.0, 2.0), (power, power))
+    made.natives = {key: dataclasses.replace(native, spectrum=flat) for key, native in made.natives.items()}
+    made.cells = {key: dataclasses.replace(cell, spectrum=flat) for key, cell in made.cells.items()}
+    page, said = browser.new_page(), []
+    page.on("pageerror", lambda error: said.append(str(error)))
+    page.on("console", lambda message: said.append(message.text) if message.type == "error" else None)
+    page.goto(write_page(made)[0].as_uri())
+    assert ("Flat: there is nothing" in page.inner_text(".spectra")) == (power == 0)
+    assert page.locator(".spectra svg[role=img]").count() == (power > 0) and said == []
+    page.close()
+
+
+@pytest.mark.slow
+@pytest.mark.xdist_group("browser")
+def test_a_method_that_failed_is_not_called_left_out(browser, tmp_path):
+    made = results(tmp_path, file=None, problem="the memory ran out", spectrum=None, attention=None)
+    page = browser.new_page()
+    page.goto(write_page(made)[0].as_uri())
+    assert page.locator(".numbers tbody td").all_inner_texts() == ["could not be made"] * 2
+    page.locator("td[data-column='2']").nth(1).focus()
+    assert page.locator("tbody.on").inner_text().startswith("<b>a dog</b>")
+    page.close()

@@ -1,8 +1,12 @@
 """`fam-hires bench quality` from the command line: bad input is one sentence, a run goes on, settings never mix."""
 
 import contextlib
+import errno
+import json
+import os
 import shutil
 import sqlite3
+import time
 from pathlib import Path
 
 import numpy as np
@@ -136,9 +140,55 @@ def test_ctrl_c_loses_the_picture_under_way_alone(model, tmp_path, capsys, monke
         assert run(*options(model, tmp_path)) == 130
     assert [row[0] for row in kept(tmp_path)] == ["direct", "fam"]
     assert not list(tmp_path.rglob("*.part"))
+    dead, alive = (tmp_path / "pictures" / f".{name}.part" for name in ("dead", "alive"))
+    for path, age in ((dead, 7200), (alive, 0)):
+        path.write_bytes(b"half")
+        os.utime(path, (time.time() - age,) * 2)
     with counted(monkeypatch) as made:
         assert run(*options(model, tmp_path)) == 0
     assert made == ["upscaler", "fam", "direct", "upscaler"]
+    assert [path.name for path in tmp_path.rglob("*.part")] == [alive.name]
+
+
+def test_a_full_disk_is_one_sentence_and_the_same_command_goes_on(model, tmp_path, capsys, monkeypatch):
+    words, real = options(model, tmp_path, "--count", 1, methods="resize,direct"), os.fsync
+
+    def full(file):
+        if len(list((tmp_path / "pictures").glob("*-resize-*.png"))) == 1:
+            raise OSError(errno.ENOSPC, os.strerror(errno.ENOSPC))
+        real(file)
+
+    with monkeypatch.context() as patched:
+        patched.setattr(os, "fsync", full)
+        assert run(*words) == 1
+    error = capsys.readouterr().err
+    assert "-direct-" in error and "(No space left on device); free space" in error and error.count("\n") == 1
+    assert kept(tmp_path) == [("resize", 128, 128, 0)] and not list(tmp_path.rglob("*.part"))
+    with counted(monkeypatch) as made:
+        assert run(*words) == 0
+    assert made == ["direct"]
+
+
+def test_a_size_said_twice_is_made_and_written_once(model, tmp_path, capsys):
+    words = ["--scales", "2,2", "--sizes", "128x128,192x96,128x128", "--count", 1]
+    assert run(*options(model, tmp_path, *words, methods="resize")) == 0
+    assert "1 of 2: resize" in capsys.readouterr().out and len(kept(tmp_path)) == 2
+    assert len((tmp_path / "results.csv").read_text().splitlines()) == 3
+
+
+def test_a_variants_value_may_have_commas(model, tmp_path):
+    words = ["--variant", "early = fam : am_window=1,0.4, am_sites=up*,mid*, cutoff=0.4,", "--count", 1]
+    assert run(*options(model, tmp_path, *words, methods="resize")) == 0
+    with contextlib.closing(sqlite3.connect(tmp_path / "results.sqlite")) as rows:
+        (settings,) = rows.execute("SELECT settings FROM rows WHERE method = 'early'").fetchone()
+    config = json.loads(settings)["config"]
+    assert (config["am_window"], config["am_sites"], config["cutoff"]) == ([1.0, 0.4], "up*,mid*", 0.4)
+
+
+def test_a_long_prompt_of_long_letters_has_a_name_that_a_disk_takes(model, tmp_path):
+    (tmp_path / "p.txt").write_text("\U0001d49c" * 80, encoding="utf-8")
+    words = ["--prompts", tmp_path / "p.txt", "--count", 1, "--seed", 2**64 - 1]
+    assert run(*options(model, tmp_path / "out", *words, methods="resize,hidiffusion+fam")) == 0
 
 
 def test_sizes_of_another_aspect(model, tmp_path):
@@ -161,6 +211,19 @@ def test_references_are_held_against_in_the_place_of_true_pictures(model, tmp_pa
         (["--variant", "direct=fam:am=false"], "with a label of its own"),
         (["--variant", "x=magic:am=false"], "method is 'magic'"),
         (["--variant", "x=fam:am=perhaps"], "am is 'perhaps'"),
+        (["--variant", "x=fam:nope=1"], "--variant is 'nope=1'; write FIELD=VALUE"),
+        (["--variant", "x=fam:am_window=1"], "FAM AM window is '1'"),
+        (["--variant", "tiled=fam:am=false"], "with a label of its own"),  # though no row of tiled's is asked for
+        (["--variant", "a\nb=fam:am=false"], "with a label of its own"),
+        (["--variant", "a\udcff=fam:am=false"], "with a label of its own"),
+        (["--am-sites", "nowhere"], "--am-sites is 'nowhere'"),
+        (["--count", 10**9], "are 3000000000 pictures; choose at most 100000"),
+        (["--crops", 10**9], "at most 1000 crops"),
+        (["--seed", 2**64 - 1], "--seed is 18446744073709551615 and --count 2"),
+        (["--scales", ","], "give one size or more"),
+        (["--sizes", " , "], "give one size or more"),
+        (["--sizes", "128"], "--sizes is '128'; write WIDTHxHEIGHT"),
+        (["--truth", "torn"], "--truth picture torn/128x128/1-a-brick-castle.png: the file is truncated"),
         (["--sampler", "PLMS"], "sampler 'PLMS' is refused"),
         (["--count", 0], "--count is 0"),
         (["--scales", "two"], "--scales has 'two'"),
@@ -188,6 +251,7 @@ def test_bad_input_is_one_sentence_before_anything_runs(model, tmp_path, capsys,
         path = protocol.truth_file(tmp_path / "small", case)
         path.parent.mkdir(parents=True, exist_ok=True)
         Image.new("RGB", (64, 64)).save(path)
+    (torn := truths(tmp_path / "torn") / "128x128" / "1-a-brick-castle.png").write_bytes(torn.read_bytes()[:-99])
     with counted(monkeypatch) as made:
         assert run(*options(model, "out"), *words) == 2
     error = capsys.readouterr().err
@@ -200,6 +264,39 @@ def test_a_file_that_is_no_database_is_left_alone(model, tmp_path, capsys):
     assert run(*options(model, tmp_path)) == 2
     assert "is no database of results" in capsys.readouterr().err
     assert (tmp_path / "results.sqlite").read_bytes().startswith(b"mine")
+
+
+@pytest.mark.parametrize("table", ["photos (name)", "rows (a, b)"])
+def test_a_database_of_another_program_is_left_alone(model, tmp_path, capsys, monkeypatch, table):
+    with contextlib.closing(sqlite3.connect(tmp_path / "results.sqlite")) as rows:
+        rows.execute(f"CREATE TABLE {table}")
+    before = (tmp_path / "results.sqlite").read_bytes()
+    with counted(monkeypatch) as made:
+        assert run(*options(model, tmp_path)) == 2
+    error = capsys.readouterr().err
+    assert "is no database of results; move it away" in error and error.count("\n") == 1
+    assert made == [] and (tmp_path / "results.sqlite").read_bytes() == before
+
+
+def test_a_damaged_database_is_one_sentence_about_itself(model, tmp_path, capsys):
+    assert run(*options(model, tmp_path, "--count", 1, methods="resize")) == 0
+    path = tmp_path / "results.sqlite"
+    data = path.read_bytes()
+    path.write_bytes(data[:4096] + bytes(len(data) - 4096))  # the first page, with the tables' names, is whole
+    capsys.readouterr()
+    assert run(*options(model, tmp_path, "--count", 1, methods="resize")) == 1
+    error = capsys.readouterr().err
+    assert "results.sqlite is damaged" in error and "move it away" in error and error.count("\n") == 1
+
+
+def test_a_picture_that_was_damaged_is_named_when_it_is_measured_again(model, tmp_path, capsys):
+    assert run(*options(model, tmp_path, "--count", 1, methods="resize")) == 0
+    path = next((tmp_path / "pictures").glob("*-resize-*.png"))
+    path.write_bytes(path.read_bytes()[:-99])
+    capsys.readouterr()
+    assert run(*options(model, tmp_path, "--count", 1, "--crop", 32, methods="resize")) == 2
+    error = capsys.readouterr().err
+    assert f"{path}: the file is truncated" in error and error.count("\n") == 1
 
 
 def test_weights_that_measure_are_known_by_what_they_hold(tmp_path):

@@ -6,6 +6,7 @@ from itertools import pairwise
 import numpy as np
 import pytest
 
+from fam_ext.methods.catalog import METHODS
 from fam_ext.options.request import HiresRequest
 from fam_ext.quality import plot, protocol, tables
 from fam_ext.quality.extractors import Extractor
@@ -27,7 +28,7 @@ def made(count, methods=tuple(LEVELS), *, memory=None):
     every = protocol.cases([((64, 64), (128, 128))], ["a cat_1 & 5 %"], count=count, seed=0)
     found = []
     request = HiresRequest(size=(64, 64))
-    variants = [protocol.Variant(name, name, request.config) for name in methods]
+    variants = [protocol.Variant(name, name if name in METHODS else "fam", request.config) for name in methods]
     for row in protocol.rows(every, variants, request, {}):
         rng = np.random.default_rng(row.case.seed)
         psnr, features = LEVELS[row.label] + rng.normal(0, 3), rng.normal(LEVELS[row.label] / 10, 1, (4, 4))
@@ -93,6 +94,17 @@ def test_latex_escapes_and_balances():
     assert set(widths) <= {1, 2, 4, 5}
 
 
+def test_a_label_of_any_marks_stays_one_cell(monkeypatch):
+    label = "a|b <i> 5 % \\ ^ ~ & {x}"
+    monkeypatch.setitem(LEVELS, label, 25.0)
+    found = tabulated(made(2, ("fam", label)), (DEMO,), {})
+    text = tables.markdown(found, "")
+    assert r"| a\|b \<i> 5 % \\ ^ ~ & {x} |" in text
+    text = tables.latex(found, "")
+    assert r"a|b \textless{}i\textgreater{} 5 \% \textbackslash{} \^{} \~{} \& \{x\} & " in text
+    Xml.fromstring(plot.pareto(found))
+
+
 def test_csv_has_a_line_a_picture():
     lines = tables.as_csv(made(2, memory=2**30)).splitlines()
     assert len(lines) == 7
@@ -112,6 +124,14 @@ def test_the_pareto_picture_is_whole_and_names_every_method():
         assert plot.TOP <= float(node.get("cy")) <= plot.HEIGHT - plot.BOTTOM
     without = plot.pareto(tabulated(made(1), (DEMO,), {}))
     assert "PSNR, dB, higher is better" in without
+
+
+def test_a_long_label_is_cut_where_the_picture_ends(monkeypatch):
+    label = "attention 0.5 & the window <1 to 0.5>"
+    monkeypatch.setitem(LEVELS, label, 25.0)
+    root = Xml.fromstring(plot.pareto(tabulated(made(2, ("fam", label)), (DEMO,), {})))
+    texts = {node.text: node for node in root.iter("{http://www.w3.org/2000/svg}text")}
+    assert next(iter(texts["attention 0.5 &…"])).text == label and "fam" in texts
 
 
 def test_labels_do_not_lie_on_each_other():

@@ -183,6 +183,13 @@ def test_tiles_stay_near_the_whole_picture(sd_host):
     assert not sd_host.pipe.vae.use_tiling
 
 
+@pytest.mark.parametrize("tile", [7, 48, 100, 127])
+def test_tiles_of_any_side_make_the_whole_picture(sd_host, tile):
+    latent = sd_host.encode(hires.to_tensor(picture(256, 192)), tile=tile)
+    assert latent.shape == (1, 4, 24, 32)
+    assert sd_host.decode(latent, tile=tile).shape == (1, 3, 192, 256)
+
+
 def test_native_size_keeps_area_and_aspect(sd_host):
     assert hires.native_size(sd_host, (128, 128)) == (64, 64)
     height, width = hires.native_size(sd_host, (128, 512))

@@ -108,6 +108,10 @@ class DiffusersHost:
             # float32 in a half-precision run takes twice the room: tiles, and what is tiled, of half the area
             narrow = HALVED if self.pipe.vae.dtype == torch.float32 and self.dtype != torch.float32 else 1.0
             tile = round(DEFAULT_TILE * narrow / 64) * 64 if max(size) > TILE_FROM_SIDE * narrow else 0
+        step = 4 * self.downscale
+        if tile and max(size) > tile:
+            # tiles overlap by a quarter: unless that is whole latents, the parts do not add up to the picture
+            tile = max(step, tile // step * step)
         vae = self.pipe.vae
         before = vae.use_tiling, vae.tile_sample_min_size, vae.tile_latent_min_size
         if tile:

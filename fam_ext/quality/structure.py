@@ -101,7 +101,9 @@ def objects(picture: Picture, native: Picture) -> dict[str, float | None]:
     ground = ground_of(native)
     if ground is None:
         return {"objects": None, "strays": None}
-    here, there = (_off_ground(one, ground) for one in (picture, native))
+    shrink = SEEN / max(native.shape[:2])  # of the native one: a picture's aspect may differ from it
+    size = tuple(max(1, round(side * shrink)) for side in native.shape[:2])
+    here, there = (_off_ground(downsampled(one, size), ground) for one in (picture, native))
     near = F.max_pool2d(there, 2 * REACH + 1, stride=1, padding=REACH)
     return {
         "objects": float(abs(pieces(here) - pieces(there))),
@@ -131,10 +133,7 @@ def pieces(foreground: Tensor) -> int:
 
 
 def _off_ground(picture: Picture, ground: NDArray[np.float64]) -> Tensor:
-    height, width = picture.shape[:2]
-    shrink = SEEN / max(height, width)
-    small = downsampled(picture, (max(1, round(height * shrink)), max(1, round(width * shrink))))
-    away = np.abs(small - ground).max(axis=2) / 255
+    away = np.abs(picture - ground).max(axis=2) / 255
     return torch.from_numpy((away > OFF_GROUND).astype(np.float32))[None, None]
 
 

@@ -55,6 +55,15 @@ def test_structure_is_measured_at_odd_sizes(side):
     assert structure.kept(np.ascontiguousarray(enlarged(native)[:-1]), native)["psnr"] > 15
 
 
+@pytest.mark.parametrize(("native", "target"), [((384, 704), (1024, 2048)), ((704, 384), (1920, 1080))])
+def test_a_picture_of_another_aspect_than_its_native_one_is_measured(native, target):
+    """Native sides are multiples of 64: few targets have their aspect exactly."""
+    plain = np.full((*native, 3), (190, 216, 242), np.uint8)
+    plain[100:200, 150:250] = (150, 40, 30)
+    larger = np.asarray(Image.fromarray(plain).resize(target[::-1], Image.Resampling.BICUBIC))
+    assert structure.objects(larger, plain) == {"objects": 0.0, "strays": 0.0}
+
+
 def test_coarse_colour_is_the_shift_of_means_and_not_of_detail():
     shifted = np.clip(ONE.astype(int) + 5, 0, 255).astype(np.uint8)
     assert structure.kept(shifted, ONE)["colour_mean"] == pytest.approx(5, abs=0.1)

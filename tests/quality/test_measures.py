@@ -64,6 +64,24 @@ def test_a_picture_of_another_aspect_than_its_native_one_is_measured(native, tar
     assert structure.objects(larger, plain) == {"objects": 0.0, "strays": 0.0}
 
 
+def test_a_box_is_the_mean_of_what_it_covers():
+    blocks = NOISE.reshape(128, 2, 128, 2, 3).mean(axis=(1, 3))
+    assert np.abs(structure.downsampled(NOISE, (128, 128)) - blocks).max() <= 0.5
+    assert abs((structure.downsampled(NOISE, (128, 128)) - blocks).mean()) < 0.02  # halves round up as often as down
+    row = np.array([[[0], [90], [30]]], np.uint8).repeat(3, axis=2)
+    assert structure.downsampled(row, (1, 2))[0, :, 0].tolist() == [30, 50]  # (0 + 90 / 2) / 1.5
+    assert (structure.downsampled(NOISE, (512, 512)) == NOISE.repeat(2, axis=0).repeat(2, axis=1)).all()
+
+
+@pytest.mark.parametrize("times", [1.25, 1.5])
+def test_a_box_moves_nothing_where_a_side_is_no_multiple(times):
+    smooth = np.asarray(Image.fromarray(NOISE[:96, :96]).resize((384, 384), Image.Resampling.BICUBIC))
+    larger = np.asarray(Image.fromarray(smooth).resize((round(384 * times),) * 2, Image.Resampling.BICUBIC))
+    small = structure.downsampled(larger, (384, 384))
+    left, right = structure.psnr(small[:, 1:], smooth[:, :-1]), structure.psnr(small[:, :-1], smooth[:, 1:])
+    assert left == pytest.approx(right, abs=0.1) and structure.psnr(small, smooth) > 38
+
+
 def test_coarse_colour_is_the_shift_of_means_and_not_of_detail():
     shifted = np.clip(ONE.astype(int) + 5, 0, 255).astype(np.uint8)
     assert structure.kept(shifted, ONE)["colour_mean"] == pytest.approx(5, abs=0.1)

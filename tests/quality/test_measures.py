@@ -118,6 +118,14 @@ def test_an_enlarged_texture_has_twice_the_period_of_the_true_one(period):
     assert detail.period_error(true, picture(np.full((512, 512), 90))) is None
 
 
+@pytest.mark.parametrize("period", [8, 14, 24, 36, 45, 50, 100])
+def test_a_long_period_is_read_short_and_never_beyond_the_longest(period):
+    across = period / np.hypot(1, 0.3)
+    found = detail.texture_period(stripes(period))
+    assert found <= detail.PERIODS[1]
+    assert 0.8 * min(across, detail.PERIODS[1]) <= found <= 1.05 * across
+
+
 def test_an_outline_does_not_hide_a_texture():
     outlined = stripes(14).copy()
     outlined[np.hypot(Y - 256, X - 256) > 200] = 250

@@ -170,6 +170,6 @@ def _estimate(value: float, drawn: Array, n: int) -> Estimate:
     if n < 2:
         return Estimate(value, None, None, n)
     low, high = np.quantile(drawn, MIDDLE)
-    if math.isclose(low, high):  # equal but for rounding
+    if math.isclose(low, high, abs_tol=1e-9):  # equal but for rounding
         return Estimate(value, None, None, n)
     return Estimate(value, float(low), float(high), n)

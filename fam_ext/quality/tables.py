@@ -14,7 +14,8 @@ from fam_ext.quality.store import Made
 
 _ARROWS = {"more": " ↑", "less": " ↓", "": ""}
 _TEX_ARROWS = {"more": r" $\uparrow$", "less": r" $\downarrow$", "": ""}
-_TEX = str.maketrans({"%": r"\%", "&": r"\&", "_": r"\_", "#": r"\#", "$": r"\$", "{": r"\{", "}": r"\}"})
+_TEX = str.maketrans({"%": r"\%", "&": r"\&", "_": r"\_", "#": r"\#", "$": r"\$", "{": r"\{", "}": r"\}",
+                      "~": r"\~{}", "^": r"\^{}", "\\": r"\textbackslash{}"})  # fmt: skip
 
 
 def markdown(tables: Sequence[Table], head: str) -> str:

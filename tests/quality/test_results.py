@@ -1,6 +1,7 @@
 """From rows to tables and plots: n is everywhere, FAM's differences are paired, one picture has no interval."""
 
 import xml.etree.ElementTree as Xml
+from dataclasses import replace
 from itertools import pairwise
 
 import numpy as np
@@ -72,9 +73,10 @@ def test_only_what_every_method_has_is_counted():
 def test_references_that_belong_to_no_case_are_not_paired():
     loose = list(real(5).values())
     text = tables.markdown(tabulated(made(3), (DEMO,), loose), "")
-    assert "Distance to the true pictures (5 of them) (n = 3)" in text
+    assert "Distance to the reference pictures (5 of them) (n = 3)" in text and "true pictures (" not in text
     paired = tables.markdown(tabulated(made(3), (DEMO,), real()), "")
-    assert "(3 of them) (n = 3)" in paired
+    assert "Distance to the true pictures (3 of them) (n = 3)" in paired
+    assert "KD (demo-net), crops" in plot.pareto(tabulated(made(3), (DEMO,), loose))
 
 
 def test_without_fam_there_are_no_differences():
@@ -91,6 +93,11 @@ def test_latex_escapes_and_balances():
     assert r"($n = 4$)" in text and r"\uparrow" in text
     widths = [line.count("&") for line in text.splitlines() if line.endswith(r"\\")]
     assert set(widths) <= {1, 2, 4, 5}
+
+
+def test_a_label_may_have_what_latex_reads_otherwise():
+    every = [(replace(row, label=r"c^2 ~\x"), one) for row, one in made(2, ("direct",))]
+    assert r"c\^{}2 \~{}\textbackslash{}x &" in tables.latex(tabulated(every, (DEMO,), {}), "")
 
 
 def test_csv_has_a_line_a_picture():

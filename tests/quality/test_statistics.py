@@ -131,6 +131,8 @@ def test_a_method_differs_from_itself_by_nothing(distance, paired):
     drawn = statistics.set_distance(distance, sets(8, seed=1), sets(8, seed=2), paired=paired)
     found = statistics.about_difference(drawn, drawn)
     assert (found.value, found.low, found.high, found.n) == (0, None, None, 8)
+    same = statistics.about(statistics.set_distance(distance, sets(8), sets(8), paired=True))
+    assert same.value == pytest.approx(0, abs=1e-9) and same.low is None
 
 
 def test_a_picture_is_drawn_together_with_its_truth():

@@ -54,7 +54,8 @@ GROUPS: dict[str, tuple[Column, ...]] = {
         Column("peak_memory", "peak memory, GiB", 2, "less"),
     ),
 }
-SETS = "Distance to the true pictures"
+SETS = "Distance to the {} pictures"
+"""For "true", or for "reference"."""
 
 
 def set_columns(extractors: tuple[Extractor, ...]) -> tuple[Column, ...]:

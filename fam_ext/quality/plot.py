@@ -38,8 +38,8 @@ class Point:
 
 
 def pareto(tables: Sequence[Table]) -> str:
-    """Return the picture. The quality is the kernel distance of crops to true pictures, or PSNR to the native picture
-    where there are none. The line joins the methods that no other beats in both."""
+    """Return the picture. The quality is the kernel distance of crops to true or reference pictures, or PSNR to the
+    native picture where there are none. The line joins the methods that no other beats in both."""
     panels = [panel for size in dict.fromkeys(table.size for table in tables) if (panel := _panel_of(tables, size))]
     height = HEIGHT * max(1, len(panels))
     parts = [
@@ -67,7 +67,7 @@ def _panel_of(tables: Sequence[Table], size: Size) -> tuple[str, Column, list[Po
     own = [table for table in tables if table.size == size]
     times = {method: cells[0].value for table in own if table.columns[0].key == "seconds"
              for method, cells in table.rows.items()}  # fmt: skip
-    ranked = [table for table in own if table.title.startswith(SETS)] + own
+    ranked = [table for table in own if table.title.startswith(SETS.partition("{")[0])] + own
     table = ranked[0]
     index = next((i for i, column in enumerate(table.columns) if column.key.endswith("crops kernel")), 0)
     points = [

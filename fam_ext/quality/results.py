@@ -64,7 +64,8 @@ def tables(made: Sequence[tuple[Row, Made]], extractors: tuple[Extractor, ...], 
             columns = set_columns(extractors)
             cells = [_set_cells(column, ordered, real, paired=paired) for column in columns]
             rows = {method: [each[method] for each in cells] for method in ordered}
-            found.append(Table(f"{SETS} ({len(real)} of them)", size, len(cases), columns, rows))
+            title = f"{SETS.format('true' if paired else 'reference')} ({len(real)} of them)"
+            found.append(Table(title, size, len(cases), columns, rows))
     return found
 
 

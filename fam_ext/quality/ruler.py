@@ -15,7 +15,7 @@ from fam_ext.quality.protocol import Case, fingerprint, load, truth_file
 from fam_ext.quality.seams import seams
 from fam_ext.quality.structure import Picture, kept
 
-VERSION = 3
+VERSION = 4
 """Raised when a measure changes: pictures are kept and measured again."""
 
 

@@ -1,4 +1,4 @@
-"""The tables as Markdown, LaTeX and CSV. No number without its n; no interval for fewer than two pictures."""
+"""The tables as Markdown, LaTeX and CSV. No number without its n; no interval where pictures do not differ."""
 
 from __future__ import annotations
 

@@ -199,7 +199,7 @@ def test_sizes_of_another_aspect(model, tmp_path):
 def test_references_are_held_against_in_the_place_of_true_pictures(model, tmp_path):
     truths(tmp_path / "real", count=3)
     assert run(*options(model, tmp_path / "out", "--references", tmp_path / "real" / "128x128", methods="fam")) == 0
-    assert "Distance to the true pictures (3 of them) (n = 2)" in (tmp_path / "out" / "table.md").read_text()
+    assert "Distance to the reference pictures (3 of them) (n = 2)" in (tmp_path / "out" / "table.md").read_text()
 
 
 @pytest.mark.parametrize(

@@ -55,6 +55,33 @@ def test_structure_is_measured_at_odd_sizes(side):
     assert structure.kept(np.ascontiguousarray(enlarged(native)[:-1]), native)["psnr"] > 15
 
 
+@pytest.mark.parametrize(("native", "target"), [((384, 704), (1024, 2048)), ((704, 384), (1920, 1080))])
+def test_a_picture_of_another_aspect_than_its_native_one_is_measured(native, target):
+    """Native sides are multiples of 64: few targets have their aspect exactly."""
+    plain = np.full((*native, 3), (190, 216, 242), np.uint8)
+    plain[100:200, 150:250] = (150, 40, 30)
+    larger = np.asarray(Image.fromarray(plain).resize(target[::-1], Image.Resampling.BICUBIC))
+    assert structure.objects(larger, plain) == {"objects": 0.0, "strays": 0.0}
+
+
+def test_a_box_is_the_mean_of_what_it_covers():
+    blocks = NOISE.reshape(128, 2, 128, 2, 3).mean(axis=(1, 3))
+    assert np.abs(structure.downsampled(NOISE, (128, 128)) - blocks).max() <= 0.5
+    assert abs((structure.downsampled(NOISE, (128, 128)) - blocks).mean()) < 0.02  # halves round up as often as down
+    row = np.array([[[0], [90], [30]]], np.uint8).repeat(3, axis=2)
+    assert structure.downsampled(row, (1, 2))[0, :, 0].tolist() == [30, 50]  # (0 + 90 / 2) / 1.5
+    assert (structure.downsampled(NOISE, (512, 512)) == NOISE.repeat(2, axis=0).repeat(2, axis=1)).all()
+
+
+@pytest.mark.parametrize("times", [1.25, 1.5])
+def test_a_box_moves_nothing_where_a_side_is_no_multiple(times):
+    smooth = np.asarray(Image.fromarray(NOISE[:96, :96]).resize((384, 384), Image.Resampling.BICUBIC))
+    larger = np.asarray(Image.fromarray(smooth).resize((round(384 * times),) * 2, Image.Resampling.BICUBIC))
+    small = structure.downsampled(larger, (384, 384))
+    left, right = structure.psnr(small[:, 1:], smooth[:, :-1]), structure.psnr(small[:, :-1], smooth[:, 1:])
+    assert left == pytest.approx(right, abs=0.1) and structure.psnr(small, smooth) > 38
+
+
 def test_coarse_colour_is_the_shift_of_means_and_not_of_detail():
     shifted = np.clip(ONE.astype(int) + 5, 0, 255).astype(np.uint8)
     assert structure.kept(shifted, ONE)["colour_mean"] == pytest.approx(5, abs=0.1)
@@ -89,6 +116,14 @@ def test_an_enlarged_texture_has_twice_the_period_of_the_true_one(period):
     assert detail.period_error(enlarged(native), true) == pytest.approx(1, abs=0.25)
     assert detail.period_error(picture(np.full((512, 512), 90)), true) == 1.0
     assert detail.period_error(true, picture(np.full((512, 512), 90))) is None
+
+
+@pytest.mark.parametrize("period", [8, 14, 24, 36, 45, 50, 100])
+def test_a_long_period_is_read_short_and_never_beyond_the_longest(period):
+    across = period / np.hypot(1, 0.3)
+    found = detail.texture_period(stripes(period))
+    assert found <= detail.PERIODS[1]
+    assert 0.8 * min(across, detail.PERIODS[1]) <= found <= 1.05 * across
 
 
 def test_an_outline_does_not_hide_a_texture():

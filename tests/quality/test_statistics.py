@@ -27,6 +27,22 @@ def test_one_picture_has_no_interval_and_none_no_number():
     assert statistics.set_distance(statistics.kernel, sets(1), sets(4), paired=False) is None
 
 
+@pytest.mark.parametrize("value", [0.0, 0.1, 100.0])
+def test_pictures_that_are_all_alike_have_no_interval(value):
+    found = statistics.mean([value] * 7)
+    assert found.value == pytest.approx(value) and (found.low, found.high, found.n) == (None, None, 7)
+    assert statistics.mean([value] * 6 + [value + 1]).low == pytest.approx(value)
+
+
+@pytest.mark.parametrize("paired", [True, False])
+def test_a_draw_of_a_single_picture_has_no_kernel_distance(paired):
+    one, two = sets(3, shift=3.0), sets(3, seed=2)
+    drawn = statistics.draws(3)
+    assert (drawn.max(axis=1) == 3).any()
+    found = statistics.kernel(one, two, drawn, paired=paired)
+    assert len(found) == (drawn.max(axis=1) < 3).sum() and (found > 0).all()
+
+
 def test_a_difference_is_paired():
     hard = RNG.normal(0, 50, 64)
     better = hard + 1 + RNG.normal(0, 0.1, 64)
@@ -114,7 +130,9 @@ def test_a_set_is_nearer_to_its_own_kind_and_the_interval_holds_the_value(distan
 def test_a_method_differs_from_itself_by_nothing(distance, paired):
     drawn = statistics.set_distance(distance, sets(8, seed=1), sets(8, seed=2), paired=paired)
     found = statistics.about_difference(drawn, drawn)
-    assert (found.value, found.low, found.high, found.n) == (0, 0, 0, 8)
+    assert (found.value, found.low, found.high, found.n) == (0, None, None, 8)
+    same = statistics.about(statistics.set_distance(distance, sets(8), sets(8), paired=True))
+    assert same.value == pytest.approx(0, abs=1e-9) and same.low is None
 
 
 def test_a_picture_is_drawn_together_with_its_truth():

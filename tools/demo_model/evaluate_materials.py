@@ -26,7 +26,7 @@ from torch import Tensor
 
 from fam_ext.demo.demo_net import FOLDER, Judge, crops_of, load_demo_net
 from fam_ext.quality.detail import period_error
-from fam_ext.quality.statistics import Array, about, frechet, kernel, mean, set_distance
+from fam_ext.quality.statistics import Array, Estimate, about, frechet, kernel, mean, set_distance
 from fam_ext.quality.structure import downsampled, kept
 
 RESIZE = "resize"
@@ -49,11 +49,13 @@ def enlarged(picture: Tensor, side: int) -> Tensor:
 def with_interval(values: Sequence[float | None], unit: str = "", *, digits: int = 2) -> str:
     """Return "mean (low to high, n N)" of one value a picture, without those that have none."""
     found = mean(values)
-    if found is None:
-        return "n 0"
-    if found.low is None or found.high is None:
-        return f"{found.value:.{digits}f}{unit} (n 1)"
-    return f"{found.value:.{digits}f}{unit} ({found.low:.{digits}f} to {found.high:.{digits}f}, n {found.n})"
+    return "n 0" if found is None else shown(found, unit, digits=digits)
+
+
+def shown(found: Estimate, unit: str = "", *, digits: int = 2) -> str:
+    """Return "value (low to high, n N)"; "value (n N)" where there is no interval."""
+    spread = "" if found.low is None else f"{found.low:.{digits}f} to {found.high:.{digits}f}, "
+    return f"{found.value:.{digits}f}{unit} ({spread}n {found.n})"
 
 
 def beside(pictures: Sequence[Tensor], others: Sequence[Tensor], *, across: int = 8) -> list[Tensor]:
@@ -72,7 +74,7 @@ def distances(pictures: Sequence[Array], others: Sequence[Array]) -> str:
     if found is None:
         return f"n {len(pictures)}"
     apart = kernel(pictures, others, paired=True)[0]
-    return f"{found.value:.2f} ({found.low:.2f} to {found.high:.2f}, n {found.n}); {apart:.4f}"
+    return f"{shown(found)}; {apart:.4f}"
 
 
 def judge_in(folder: Path) -> Judge:

@@ -35,6 +35,8 @@ class Table:
     title: str
     size: Size
     n: int
+    prompts: int
+    """How many the pictures are of."""
     columns: tuple[Column, ...]
     rows: dict[str, list[Cell]]
 
@@ -45,6 +47,8 @@ def tables(made: Sequence[tuple[Row, Made]], extractors: tuple[Extractor, ...], 
     for size in dict.fromkeys(row.case.size for row, _ in made):
         by_method = _by_method([(row, one) for row, one in made if row.case.size == size])
         cases = _shared(by_method.values())
+        prompts = [case.prompt for case in cases]
+        different = len({*prompts})
         ordered = {method: [ones[case] for case in cases] for method, ones in by_method.items()}
         values = {method: [numbers(one) for one in ones] for method, ones in ordered.items()}
         for title, columns in GROUPS.items():
@@ -54,18 +58,18 @@ def tables(made: Sequence[tuple[Row, Made]], extractors: tuple[Extractor, ...], 
                 if any(one.get(column.key) is not None for ones in values.values() for one in ones)
             )
             if held:
-                rows = {method: [_mean_cell(column, method, values) for column in held] for method in values}
-                found.append(Table(title, size, len(cases), held, rows))
+                rows = {method: [_mean_cell(column, method, values, prompts) for column in held] for method in values}
+                found.append(Table(title, size, len(cases), different, held, rows))
         if isinstance(references, Mapping):
             real, paired = [references[case] for case in cases if case in references], True
         else:
             real, paired = references, False
         if real:
             columns = set_columns(extractors)
-            cells = [_set_cells(column, ordered, real, paired=paired) for column in columns]
+            cells = [_set_cells(column, ordered, real, prompts, paired=paired) for column in columns]
             rows = {method: [each[method] for each in cells] for method in ordered}
             title = f"{SETS.format('true' if paired else 'reference')} ({len(real)} of them)"
-            found.append(Table(title, size, len(cases), columns, rows))
+            found.append(Table(title, size, len(cases), different, columns, rows))
     return found
 
 
@@ -87,20 +91,28 @@ def _shared(ones: Iterable[Mapping[Case, Made]]) -> list[Case]:
     return [case for case in every[0] if all(case in one for one in every)]
 
 
-def _mean_cell(column: Column, method: str, values: Mapping[str, Sequence[Mapping[str, float | None]]]) -> Cell:
+def _mean_cell(
+    column: Column, method: str, values: Mapping[str, Sequence[Mapping[str, float | None]]], prompts: Sequence[str]
+) -> Cell:
     own = [one.get(column.key) for one in values[method]]
     if method == FAM or FAM not in values:
-        return Cell(statistics.mean(own))
-    return Cell(statistics.mean(own), statistics.difference(own, [one.get(column.key) for one in values[FAM]]))
+        return Cell(statistics.mean(own, prompts))
+    fam = [one.get(column.key) for one in values[FAM]]
+    return Cell(statistics.mean(own, prompts), statistics.difference(own, fam, prompts))
 
 
 def _set_cells(
-    column: Column, made: Mapping[str, Sequence[Made]], real: Sequence[dict[str, Features]], *, paired: bool
+    column: Column,
+    made: Mapping[str, Sequence[Made]],
+    real: Sequence[dict[str, Features]],
+    prompts: Sequence[str],
+    *,
+    paired: bool,
 ) -> dict[str, Cell]:
     name, _, kind = column.key.rpartition(" ")
     wanted = [one[name].astype(np.float64) for one in real]
     drawn = {
-        method: statistics.set_distance(_DISTANCES[kind], _features(ones, name), wanted, paired=paired)
+        method: statistics.set_distance(_DISTANCES[kind], _features(ones, name), wanted, prompts, paired=paired)
         for method, ones in made.items()
     }
     return {

@@ -1,4 +1,7 @@
-"""How sure a number is: a bootstrap by picture, the same draws for every method, so that differences are paired."""
+"""How sure a number is: a bootstrap by prompt, the same draws for every method, so that differences are paired.
+
+Pictures of one prompt are alike, so they are drawn together; where all are of one prompt, each for itself.
+"""
 
 from __future__ import annotations
 
@@ -28,22 +31,33 @@ class Estimate:
     n: int
 
 
-def draws(n: int, *, count: int = DRAWS, seed: int = 0) -> Array:
-    """Return (count, n): how often each of `n` pictures is in each of `count` draws of n with replacement."""
-    return np.random.default_rng([seed, n]).multinomial(n, np.full(n, 1 / n), size=count).astype(np.float64)
+def draws(prompts: Sequence[object], *, count: int = DRAWS, seed: int = 0) -> Array:
+    """Return (count, n): how often each of n pictures, of these `prompts`, is in each of `count` draws. A draw takes as
+    many prompts as there are, with replacement, and all pictures of each."""
+    names = list(dict.fromkeys(prompts))
+    places = [names.index(prompt) for prompt in prompts] if len(names) > 1 else list(range(len(prompts)))
+    n = max(places) + 1
+    drawn = np.random.default_rng([seed, n]).multinomial(n, np.full(n, 1 / n), size=count)
+    return drawn[:, places].astype(np.float64)
 
 
-def mean(values: Sequence[float | None]) -> Estimate | None:
-    """Return the mean of one value a picture; those without one are left out. None where none has one."""
-    given = np.asarray([value for value in values if value is not None], np.float64)
-    if not len(given):
+def mean(values: Sequence[float | None], prompts: Sequence[object] | None = None) -> Estimate | None:
+    """Return the mean of one value a picture; those without one are left out. None where none has one. Without
+    `prompts` each picture is of its own."""
+    every = range(len(values)) if prompts is None else prompts
+    held = [(value, prompt) for value, prompt in zip(values, every, strict=True) if value is not None]
+    if not held:
         return None
-    return _estimate(float(given.mean()), draws(len(given)) @ given / len(given), len(given))
+    given, counts = np.asarray([value for value, _ in held], np.float64), draws([prompt for _, prompt in held])
+    return _estimate(float(given.mean()), counts @ given / counts.sum(axis=1), len(given))
 
 
-def difference(values: Sequence[float | None], others: Sequence[float | None]) -> Estimate | None:
-    """Return the mean of `values` less `others`, picture by picture; both in the same order."""
-    return mean([None if one is None or two is None else one - two for one, two in zip(values, others, strict=True)])
+def difference(
+    values: Sequence[float | None], others: Sequence[float | None], prompts: Sequence[object] | None = None
+) -> Estimate | None:
+    """Return the mean of `values` less `others`, picture by picture; all in the same order."""
+    apart = [None if one is None or two is None else one - two for one, two in zip(values, others, strict=True)]
+    return mean(apart, prompts)
 
 
 class Distance(Protocol):
@@ -70,9 +84,14 @@ class Drawn:
 
 
 def set_distance(
-    distance: Distance, pictures: Sequence[Array], references: Sequence[Array], *, paired: bool
+    distance: Distance,
+    pictures: Sequence[Array],
+    references: Sequence[Array],
+    prompts: Sequence[object] | None = None,
+    *,
+    paired: bool,
 ) -> Drawn | None:
-    """Return a distance of two sets; None where one has no two pictures.
+    """Return a distance of two sets; None where one has no two pictures. `prompts` are of `pictures`.
 
     References that are not paired stay in each draw. A draw holds a picture twice, which alone moves a distance: the
     interval (`about`) is that of the draws about their own mean, laid about the value.
@@ -80,7 +99,8 @@ def set_distance(
     if min(len(pictures), len(references)) < 2:
         return None
     value = float(distance(pictures, references, paired=paired)[0])
-    return Drawn(value, distance(pictures, references, draws(len(pictures)), paired=paired), len(pictures))
+    counts = draws(range(len(pictures)) if prompts is None else prompts)
+    return Drawn(value, distance(pictures, references, counts, paired=paired), len(pictures))
 
 
 def about(drawn: Drawn | None) -> Estimate | None:

@@ -25,7 +25,7 @@ def markdown(tables: Sequence[Table], head: str) -> str:
     """Return the tables in Markdown under a `head` that says what ran on what."""
     parts = [head, ""]
     for table in tables:
-        parts += [f"## {shown(table.size)}: {table.title} (n = {table.n})", ""]
+        parts += [f"## {shown(table.size)}: {table.title} (n = {table.n}{_prompts(table)})", ""]
         for caption, rows in _shapes(table):
             parts += [caption, ""] if caption else []
             parts.append("| method | " + " | ".join(f"{c.title}{_ARROWS[c.better]}" for c in table.columns) + " |")
@@ -41,7 +41,9 @@ def latex(tables: Sequence[Table], head: str) -> str:
     for table in tables:
         for caption, rows in _shapes(table):
             titles = [c.title.translate(_TEX) + _TEX_ARROWS[c.better] for c in table.columns]
-            words = f"{shown(table.size)}: {table.title} ($n = {table.n}$)".translate(_TEX).replace(r"\$", "$")
+            words = f"{shown(table.size)}: {table.title} ($n = {table.n}${_prompts(table)})".translate(_TEX).replace(
+                r"\$", "$"
+            )
             note = f" {caption.translate(_TEX)}" if caption else ""
             parts += [r"\begin{table}", rf"\caption{{{words}.{note}}}", rf"\begin{{tabular}}{{l{'r' * len(titles)}}}"]
             parts += [r"\hline", " & ".join(["method", *titles]) + r" \\", r"\hline"]
@@ -62,6 +64,11 @@ def as_csv(made: Sequence[tuple[Row, Made]]) -> str:
         cells = ["" if (value := values.get(key)) is None else f"{value:.6g}" for key in keys]
         writer.writerow([row.label, shown(row.case.size), row.case.prompt, row.case.seed, row.file, *cells])
     return file.getvalue()
+
+
+def _prompts(table: Table) -> str:
+    """Return of how many prompts a table's pictures are, which its intervals draw; "" where they draw pictures."""
+    return f", {table.prompts} prompts" if 1 < table.prompts < table.n else ""
 
 
 def _shapes(table: Table) -> Iterator[tuple[str, list[tuple[str, list[str]]]]]:

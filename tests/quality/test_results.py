@@ -80,6 +80,14 @@ def test_references_that_belong_to_no_case_are_not_paired():
     assert "KD (demo-net), crops" in plot.pareto(tabulated(made(3), (DEMO,), loose))
 
 
+def test_of_how_many_prompts_pictures_are_is_said():
+    every = made(6)
+    two = [(replace(row, case=replace(row.case, prompt=f"a cat {row.case.seed % 2}")), one) for row, one in every]
+    assert "(n = 6, 2 prompts)" in tables.markdown(tabulated(two, (DEMO,), {}), "")
+    assert "($n = 6$, 2 prompts)" in tables.latex(tabulated(two, (DEMO,), {}), "")
+    assert "prompts" not in tables.markdown(tabulated(every, (DEMO,), {}), "")
+
+
 def test_without_fam_there_are_no_differences():
     text = tables.markdown(tabulated(made(3, ("direct", "tiled")), (DEMO,), {}), "")
     assert "Less FAM" not in text and "Distance" not in text

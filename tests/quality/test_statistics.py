@@ -37,7 +37,7 @@ def test_pictures_that_are_all_alike_have_no_interval(value):
 @pytest.mark.parametrize("paired", [True, False])
 def test_a_draw_of_a_single_picture_has_no_kernel_distance(paired):
     one, two = sets(3, shift=3.0), sets(3, seed=2)
-    drawn = statistics.draws(3)
+    drawn = statistics.draws(range(3))
     assert (drawn.max(axis=1) == 3).any()
     found = statistics.kernel(one, two, drawn, paired=paired)
     assert len(found) == (drawn.max(axis=1) < 3).sum() and (found > 0).all()
@@ -54,9 +54,31 @@ def test_a_difference_is_paired():
 
 
 def test_the_same_draws_every_time():
-    assert (statistics.draws(9) == statistics.draws(9)).all()
-    assert (statistics.draws(9).sum(axis=1) == 9).all()
-    assert statistics.draws(9).shape == (statistics.DRAWS, 9)
+    assert (statistics.draws(range(9)) == statistics.draws(range(9))).all()
+    assert (statistics.draws(range(9)).sum(axis=1) == 9).all()
+    assert statistics.draws(range(9)).shape == (statistics.DRAWS, 9)
+
+
+def test_pictures_of_one_prompt_are_drawn_together():
+    counts = statistics.draws(["a", "b", "a", "c"])
+    assert (counts[:, 0] == counts[:, 2]).all() and (counts[:, [0, 1, 3]].sum(axis=1) == 3).all()
+    assert (statistics.draws(["a"] * 9) == statistics.draws(range(9))).all()
+    # three alike of each of 20 prompts say no more than one of each
+    each, prompts = RNG.normal(10, 2, 20), [number for number in range(20) for _ in range(3)]
+    found, once = statistics.mean(list(each.repeat(3)), prompts), statistics.mean(list(each))
+    assert (found.low, found.high) == pytest.approx((once.low, once.high)) and (found.n, once.n) == (60, 20)
+    uneven = statistics.mean([1.0, 1.0, 1.0, None, 4.0], ["a", "a", "a", "b", "b"])
+    assert (uneven.value, uneven.low, uneven.high, uneven.n) == (1.75, 1.0, 4.0, 4)
+
+
+@pytest.mark.parametrize("distance", [statistics.frechet, statistics.kernel])
+def test_a_distance_of_alike_pictures_is_no_surer_than_of_one_each(distance):
+    each, true = sets(12, shift=0.5), sets(12, seed=2)
+    once = statistics.about(statistics.set_distance(distance, each, true, paired=False))
+    prompts = [number for number in range(12) for _ in range(3)]
+    thrice = statistics.set_distance(distance, [one for one in each for _ in range(3)], true, prompts, paired=False)
+    found = statistics.about(thrice)
+    assert found.high - found.low > 0.85 * (once.high - once.low)
 
 
 def test_the_frechet_distance_is_that_of_two_normal_distributions():

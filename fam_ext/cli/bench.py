@@ -193,7 +193,7 @@ def _measure(host: Any, folder: Path, rows: list[Row], ruler: Any, real: list[Pa
     request = rows[0].request
     head = (
         f"{host.name} ({host.weights_hash()[:8]}), {request.sampler} {request.steps} steps, CFG {request.cfg_scale:g}; "
-        f"{ruler.crops} crops of {ruler.crop} px a picture; 95 % bootstrap intervals by picture; "
+        f"{ruler.crops} crops of {ruler.crop} px a picture; 95 % bootstrap intervals by prompt; "
         f"{setting.machine(host)}{'' if upscaler is None else f', upscaler {upscaler.name}'}; fam-hires {__version__}"
     )
     for path in write_results(folder, found, made, head):

@@ -37,7 +37,7 @@ GROUPS: dict[str, tuple[Column, ...]] = {
         Column("period", "period, px", 1),
         Column("period_error", "off the true period, octaves", 2, "less"),
         Column("spread", "unlike from part to part, dB", 2),
-        Column("spread_beyond", "beyond the true picture's, dB", 2, "less"),
+        Column("spread_beyond", "beyond the true picture's, dB, 0 is best", 2),
     ),
     "Detail, with the structure it cost": (
         Column("psnr", "PSNR, dB", 1, "more"),

@@ -188,6 +188,16 @@ def test_stages_run_one_after_the_other_each_from_the_one_before(monkeypatch):
     assert torch.equal(second.noise, seeded_noise((3, 16, 12), [3], salt=4))
 
 
+def test_every_stage_has_the_native_runs_record_and_knows_the_network(monkeypatch):
+    method, host = Cascade(FamConfig()), Small()
+    host.is_sdxl = True
+    monkeypatch.setattr(Entry, "load", lambda entry: lambda config: method)
+    native = hires.generate_native(host, size=(64, 64), sampling=hires.Sampling(seed=3))
+    hires.upscale(host, native, size=(256, 192), sampling=hires.Sampling(seed=3))
+    assert [pictures.record for pictures in method.begun] == [native.record] * 2
+    assert all(pictures.is_sdxl for pictures in method.begun)
+
+
 def test_a_method_that_needs_what_the_host_has_not_is_refused_before_anything_runs(monkeypatch):
     host = Small()
     host.gives = STANDALONE - {"sampler state"}
@@ -231,6 +241,7 @@ def test_a_stage_of_pixels_is_enlarged_by_the_host_and_sharpened():
     assert soft.getpixel((5, 60)) == sharp.getpixel((5, 60)) == (100, 100, 100)
     (low, high), (lower, higher) = soft.getextrema()[0], sharp.getextrema()[0]
     assert lower < low - 3 and higher > high + 3, "an edge has more contrast"
+    assert soft.getpixel((51, 60)) == sharp.getpixel((51, 60)), "3 px beside it nothing changes"
 
 
 def test_a_picture_serves_a_whole_batch():

@@ -16,7 +16,7 @@ from fam_ext.options.renderer import RendererChoice
 from fam_ext.quality.protocol import Size, shown
 from fam_ext.weights import weights_hash
 
-CODE = ("core", "hosts", "methods", "samplers", "hires.py", "recipe.py", "upscalers.py")
+CODE = ("core", "hosts", "methods", "samplers", "hires.py", "recipe.py", "standalone.py", "upscalers.py")
 """What of fam_ext draws pictures."""
 
 

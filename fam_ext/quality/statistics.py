@@ -34,8 +34,8 @@ class Estimate:
 def draws(prompts: Sequence[object], *, count: int = DRAWS, seed: int = 0) -> Array:
     """Return (count, n): how often each of n pictures, of these `prompts`, is in each of `count` draws. A draw takes as
     many prompts as there are, with replacement, and all pictures of each."""
-    names = list(dict.fromkeys(prompts))
-    places = [names.index(prompt) for prompt in prompts] if len(names) > 1 else list(range(len(prompts)))
+    place = {prompt: number for number, prompt in enumerate(dict.fromkeys(prompts))}
+    places = [place[prompt] for prompt in prompts] if len(place) > 1 else list(range(len(prompts)))
     n = max(places) + 1
     drawn = np.random.default_rng([seed, n]).multinomial(n, np.full(n, 1 / n), size=count)
     return drawn[:, places].astype(np.float64)

@@ -107,6 +107,7 @@ def test_a_finer_map_is_opened_by_more():
 
 
 def test_accdiffusions_words_are_where_the_native_runs_steps_saw_them_all_together():
+    assert AccDiffusion(FamConfig()).wants_record
     record, words = NativeRecord(), FourWords()
     for rho in (0.9, 0.5, 0.1):
         record.add(torch.full((1, 4, 8, 8), 2 * rho), NoiseLevel(1000 * rho, 2.0 * rho, 2.0 * (1 - rho**2) ** 0.5))

@@ -4,6 +4,7 @@ import contextlib
 import errno
 import json
 import os
+import re
 import shutil
 import sqlite3
 import time
@@ -120,6 +121,12 @@ def test_a_run_makes_rows_pictures_tables_and_a_rerun_makes_none(model, tmp_path
     assert made == ["fam"] * 2 and len(kept(out)) == 10
     assert "CFG 3" in (out / "table.md").read_text() and "direct" not in (out / "table.md").read_text()
     assert len((out / "results.csv").read_text().splitlines()) == 3
+
+    # and so are those of other code
+    monkeypatch.setattr(setting, "code_hash", lambda: "mended")
+    with counted(monkeypatch) as made:
+        assert run(*options(model, out, "--cfg-scale", 3, methods="fam")) == 0
+    assert made == ["fam"] * 2
 
 
 def test_every_method_begins_from_the_same_native_picture_and_its_record(model, tmp_path, monkeypatch):
@@ -309,6 +316,19 @@ def test_weights_that_measure_are_known_by_what_they_hold(tmp_path):
     after = setting.measuring_weights(str(file), str(tmp_path / "clip"))
     assert len(before) == 2 and before[0] == after[0] and before[1] != after[1]
     assert setting.measuring_weights(None, None) == []
+
+
+def test_code_that_draws_imports_none_that_is_not_in_the_hash():
+    """Beside what reads settings and weights, whose values are in the rows' fingerprints themselves."""
+    home = Path(fam_ext.__file__).parent
+    files = [path for part in setting.CODE for path in (sorted((home / part).rglob("*.py")) or [home / part])]
+    lines = re.findall(
+        r"^ *(?:from fam_ext\.(\w+)|from fam_ext import (.+)$)", "\n".join(map(Path.read_text, files)), re.M
+    )
+    imported = {name.strip() for module, names in lines for name in (module or names).split(",")}
+    drawing = {Path(part).stem for part in setting.CODE}
+    assert drawing <= imported | {"standalone"}  # the regular expression finds them
+    assert imported - drawing == {"errors", "jobs", "options", "weights"}
 
 
 def test_a_mended_method_has_other_rows(tmp_path, monkeypatch):

@@ -88,6 +88,22 @@ def test_of_how_many_prompts_pictures_are_is_said():
     assert "prompts" not in tables.markdown(tabulated(every, (DEMO,), {}), "")
 
 
+def test_intervals_and_differences_draw_prompts():
+    def of_two_prompts(row, one):
+        prompt = row.case.seed % 2
+        values = {**one.measured.values, "psnr": 10.0 * prompt if row.label == "direct" else 30.0 * prompt}
+        measured = replace(one.measured, values=values)
+        return replace(row, case=replace(row.case, prompt=f"a cat {prompt}")), replace(one, measured=measured)
+
+    (table,) = (
+        each for each in tabulated([of_two_prompts(*each) for each in made(40)], (DEMO,), {}) if "kept" in each.title
+    )
+    own, apart = table.rows["direct"][0].value, table.rows["direct"][0].less_fam
+    # two prompts are two: a quarter of the draws has the one alone, as many the other; 40 pictures would say 3.5 to 6.5
+    assert (own.value, own.low, own.high) == (5.0, 0.0, 10.0)
+    assert (apart.value, apart.low, apart.high) == (-10.0, -20.0, 0.0)
+
+
 def test_without_fam_there_are_no_differences():
     text = tables.markdown(tabulated(made(3, ("direct", "tiled")), (DEMO,), {}), "")
     assert "Less FAM" not in text and "Distance" not in text

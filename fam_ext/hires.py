@@ -29,7 +29,7 @@ VARIED = 0.5
 """A latent with a value this far from its channel's median holds more than one colour."""
 MIN_NATIVE_SIDE = 16
 MIN_TARGET_SIDE = 64
-NATIVE_SALT, TARGET_SALT, REPLAY_SALT, STAGE_SALT = 0, 1, 2, 3
+NATIVE_SALT, TARGET_SALT, REPLAY_SALT, STAGE_SALT = 0, 1, 2, 10
 
 
 @dataclass(frozen=True)
@@ -257,14 +257,14 @@ def to_image(pixels: Tensor) -> Image.Image:
 
 
 def native_size(host: Host, target_size: Size) -> Size:
-    """Return the native (height, width) for a target's aspect ratio: the trained area, sides in multiples of 64
-    (multiples of 8 where the trained side is small)."""
+    """Return the native (height, width) for a target's aspect ratio: about the trained area, the short side in
+    multiples of 64 (of 8 where the trained side is small), the long one in multiples of 8, so that the target does not
+    stretch it."""
     step = 64 if host.native_side >= 512 else GRID
-    aspect = (target_size[0] / target_size[1]) ** 0.5
-    height, width = (
-        max(step, round(side / step) * step) for side in (host.native_side * aspect, host.native_side / aspect)
-    )
-    return height, width
+    near, far = sorted(target_size)
+    short = max(step, round(host.native_side * (near / far) ** 0.5 / step) * step)
+    long = round(short * far / near / GRID) * GRID
+    return (short, long) if target_size[0] == near else (long, short)
 
 
 def _encoded(host: Host, image: Image.Image, *, tile: int | None) -> Native:

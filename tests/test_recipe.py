@@ -16,6 +16,7 @@ from fam_ext.methods.base import Method, Pass, Stage
 from fam_ext.methods.capabilities import STANDALONE
 from fam_ext.methods.catalog import METHODS, Entry
 from fam_ext.options.table import CONFIG_FIELDS
+from fam_ext.samplers import noise
 
 STEPS = 10
 PICTURE = Image.radial_gradient("L").convert("RGB").resize((64, 64))
@@ -111,7 +112,8 @@ def test_a_native_run_begins_from_its_own_noise_at_its_size():
     native = hires.generate_native(host, size=(64, 96), sampling=hires.Sampling(seed=3))
     assert torch.equal(host.last.begins, seeded_noise((3, 8, 12), [3], salt=0) * host.last.levels[0].scale)
     assert native.image.size == (96, 64) and native.latent.shape == (1, 3, 8, 12)
-    assert len({hires.NATIVE_SALT, hires.TARGET_SALT, hires.REPLAY_SALT}) == 3
+    stages = [hires.TARGET_SALT + hires.STAGE_SALT * stage for stage in range(8)]
+    assert len({hires.NATIVE_SALT, hires.REPLAY_SALT, noise.SALT, *stages}) == 11
 
 
 def test_the_smallest_target_is_64_px_a_side():
@@ -185,7 +187,7 @@ def test_stages_run_one_after_the_other_each_from_the_one_before(monkeypatch):
     # the salts are in every picture that was made
     assert torch.equal(second.native_noise, seeded_noise((3, 16, 12), [3], salt=2))
     assert torch.equal(first.noise, seeded_noise((3, 16, 12), [3], salt=1))
-    assert torch.equal(second.noise, seeded_noise((3, 16, 12), [3], salt=4))
+    assert torch.equal(second.noise, seeded_noise((3, 16, 12), [3], salt=hires.TARGET_SALT + hires.STAGE_SALT))
 
 
 def test_every_stage_has_the_native_runs_record_and_knows_the_network(monkeypatch):

@@ -1,5 +1,7 @@
 """The recipe on toy models of the three layouts: sizes, seeds, records, late starts, errors."""
 
+from types import SimpleNamespace
+
 import numpy as np
 import pytest
 import torch
@@ -194,6 +196,28 @@ def test_native_size_keeps_area_and_aspect(sd_host):
     assert hires.native_size(sd_host, (128, 128)) == (64, 64)
     height, width = hires.native_size(sd_host, (128, 512))
     assert (height, width) == (32, 128)
+
+
+@pytest.mark.parametrize(
+    ("side", "target", "native"),
+    [
+        (512, (1024, 1536), (448, 672)),
+        (512, (1536, 1024), (672, 448)),
+        (512, (1024, 2048), (384, 768)),
+        (1024, (2048, 4096), (704, 1408)),
+        (1024, (2048, 2048), (1024, 1024)),
+        (768, (2048, 4096), (512, 1024)),
+    ],
+)
+def test_no_target_stretches_its_native_picture(side, target, native):
+    assert hires.native_size(SimpleNamespace(native_side=side), target) == native
+
+
+def test_a_native_size_is_of_the_targets_aspect():
+    for width in range(512, 4097, 8):
+        height_native, width_native = hires.native_size(SimpleNamespace(native_side=512), (1024, width))
+        assert width_native / height_native == pytest.approx(width / 1024, rel=0.02)
+        assert height_native % 8 == width_native % 8 == 0
 
 
 def test_native_generation_is_the_pipelines_own(sd_host):

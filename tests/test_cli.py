@@ -16,7 +16,7 @@ from fam_ext.core.config import FamConfig
 from fam_ext.jobs import run as engine
 from fam_ext.jobs.events import Summary
 from fam_ext.jobs.journal.store import POISON
-from fam_ext.jobs.renderers import RendererSpec
+from fam_ext.jobs.renderers import RendererSpec, kept_renderer
 from fam_ext.metadata.infotext import parse
 from fam_ext.metadata.pictures import read_header
 from fam_ext.options.presets import BUILTIN
@@ -238,6 +238,17 @@ def test_offload_reaches_the_renderer(tmp_path: Path, capsys, monkeypatch, offlo
     run(capsys, "upscale", tmp_path / "in", "-o", tmp_path / "out", *words)
     assert seen[0]["offload"] == offload
     json.dumps(seen[0])  # a journal keeps it
+
+
+def test_the_settings_of_a_single_file_reach_the_renderer(tmp_path: Path, capsys, monkeypatch) -> None:
+    make_folder(tmp_path / "in", 1)
+    seen = []
+    monkeypatch.setattr("fam_ext.cli.upscale.run_job", lambda options, spec, **k: seen.append(spec) or Summary())
+    monkeypatch.chdir(tmp_path)
+    run(capsys, "upscale", "in", "-o", "out", "--model", "x.safetensors", "--model-config", "settings")
+    assert seen[0].arguments["config"] == str(tmp_path / "settings")
+    kept = kept_renderer({"name": seen[0].name, "arguments": json.loads(json.dumps(seen[0].arguments))})
+    assert kept.arguments == seen[0].arguments
 
 
 def test_an_unknown_offload_is_wrong_usage(tmp_path: Path, capsys) -> None:

@@ -11,7 +11,7 @@ from typing import TYPE_CHECKING, Annotated, Any
 import typer
 
 from fam_ext import __version__
-from fam_ext.cli.making import RENDERER, ModelConfig, load_host, load_upscaler, picture_words, steps_bar
+from fam_ext.cli.making import RENDERER, load_host, load_upscaler, picture_words, steps_bar
 from fam_ext.cli.options import parse_dials, parse_size, takes
 from fam_ext.cli.progress import clock
 from fam_ext.cli.upscale import renderer_of
@@ -49,7 +49,6 @@ _MADE = [
 @bench_app.command("cost")
 @takes(RENDERER)
 def bench_cost(
-    model_config: ModelConfig = None,
     scales: Annotated[str, typer.Option(help="Comma-separated.")] = "2,3",
     steps: Annotated[int, typer.Option(help="Sampler steps timed per method.")] = 4,
     repeats: Annotated[int, typer.Option(help="Rounds; methods take turns, the median counts.")] = 3,
@@ -65,7 +64,7 @@ def bench_cost(
             f"--scales is {scales!r}, --steps {steps} and --repeats {repeats}; give one scale or more, 1 to "
             f"{MOST_STEPS} steps, and at least one round"
         )
-    host = load_host(renderer_of(said), model_config)
+    host = load_host(renderer_of(said))
     for line in cost_table(host, factors, steps=steps, repeats=repeats):
         say(line)
 
@@ -119,7 +118,6 @@ def bench_quality(
         str | None, typer.Option(help="torch-fidelity's Inception weights, for FID and KID; extra: fidelity.")
     ] = None,
     clip: Annotated[str | None, typer.Option(help="Folder of a CLIP model (transformers), for the CLIP score.")] = None,
-    model_config: ModelConfig = None,
     *,
     said: dict[str, Any],
 ) -> None:
@@ -152,7 +150,7 @@ def bench_quality(
 
     renderer = renderer_of(said)
     upscaler = load_upscaler(renderer)
-    host = load_host(renderer, model_config)
+    host = load_host(renderer)
     # what the model or the sampler cannot do is said before anything runs
     host.sampler(first.sampler, first.schedule, first.steps, seeds=[seed], spacing=first.timestep_spacing)
     for rival in rivals:

@@ -15,7 +15,6 @@ from fam_ext.cli.making import (
     PRESET,
     RENDERER,
     SIZES,
-    ModelConfig,
     load_host,
     load_upscaler,
     picture_words,
@@ -67,7 +66,6 @@ def compare(
     prompts: Annotated[
         str | None, typer.Option(help="A text file with a prompt on each line: pictures made from these.")
     ] = None,
-    model_config: ModelConfig = None,
     *,
     said: dict[str, Any],
 ) -> None:
@@ -90,9 +88,9 @@ def compare(
             raise UsageError(
                 "a page of methods resumes in a folder of its own; give a folder as --out, without --overwrite"
             )
-        _compare_on_page(inputs, output or "compare", methods, scales, prompts, model_config, said)
+        _compare_on_page(inputs, output or "compare", methods, scales, prompts, said)
     elif len(inputs) == 2:
-        if said or methods or model_config:
+        if said or methods:
             raise UsageError(
                 "AFTER is given, so nothing is made; give --scales or a folder as --out for a page of methods, or "
                 "leave out AFTER, or the options of a making"
@@ -113,7 +111,7 @@ def compare(
                 f"--out is {shown(output)}, and a sheet of one picture is a PNG; name a .png file, or a folder for a "
                 "page"
             )
-        _compare_on_sheet(inputs[0], output or "compare.png", methods, model_config, said, overwrite=overwrite)
+        _compare_on_sheet(inputs[0], output or "compare.png", methods, said, overwrite=overwrite)
 
 
 def _compare_on_page(
@@ -122,7 +120,6 @@ def _compare_on_page(
     methods: str | None,
     scales: str | None,
     prompts: str | None,
-    model_config: str | None,
     said: dict[str, Any],
 ) -> None:
     from fam_ext.comparison.page import MOST_BYTES, write_page
@@ -161,7 +158,7 @@ def _compare_on_page(
     from fam_ext.comparison.run import Workshop, check_missing, make
 
     upscaler = load_upscaler(renderer)
-    shop = Workshop(load_host(renderer, model_config), upscaler, renderer.identity, steps_bar, say, infotext_of)
+    shop = Workshop(load_host(renderer), upscaler, renderer.identity, steps_bar, say, infotext_of)
     check_missing(shop, plan, results)
     folder_at(output)
     with held(folder):
@@ -185,7 +182,6 @@ def _compare_on_sheet(
     picture: str,
     output: str,
     methods: str | None,
-    model_config: str | None,
     said: dict[str, Any],
     *,
     overwrite: bool,
@@ -211,7 +207,7 @@ def _compare_on_sheet(
     from fam_ext import standalone
 
     upscaler = load_upscaler(renderer)
-    host = load_host(renderer, model_config)
+    host = load_host(renderer)
     height, width = planned.request.size
     cells = [Cell(native, f"{native.width}x{native.height}"), Cell(native.resize((width, height)), "bicubic")]
     for name in names:

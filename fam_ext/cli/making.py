@@ -8,9 +8,7 @@ from __future__ import annotations
 import sys
 from collections.abc import Iterator
 from contextlib import contextmanager
-from typing import Annotated, Any
-
-import typer
+from typing import Any
 
 from fam_ext.core.config import FamConfig
 from fam_ext.jobs.contract import Progress
@@ -19,11 +17,6 @@ from fam_ext.options.renderer import RendererChoice
 from fam_ext.options.request import HiresRequest
 from fam_ext.options.resolve import options_at
 from fam_ext.terminal import plain
-
-ModelConfig = Annotated[
-    str | None,
-    typer.Option(help="Diffusers folder of the same architecture, for a .safetensors file where no hub is reached."),
-]
 
 _AT_CLI = options_at(CLI)
 RENDERER = [spec for spec in _AT_CLI if spec in options_of(RendererChoice)]
@@ -37,12 +30,12 @@ def picture_words(said: dict[str, Any]) -> dict[str, Any]:
     return {name: value for name, value in said.items() if name not in {spec.name for spec in RENDERER}}
 
 
-def load_host(renderer: RendererChoice, config: str | None) -> Any:  # noqa: ANN401  # a host: torch is imported here
+def load_host(renderer: RendererChoice) -> Any:  # noqa: ANN401  # a host: torch is imported here
     from fam_ext import standalone
 
     arguments = renderer.arguments
     del arguments["upscaler"]
-    return standalone.load_pipeline(arguments.pop("model"), **arguments, config=config)
+    return standalone.load_pipeline(arguments.pop("model"), **arguments)
 
 
 def load_upscaler(renderer: RendererChoice) -> Any:  # noqa: ANN401  # an Upscaler, or None: torch is imported here

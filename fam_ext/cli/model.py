@@ -13,7 +13,7 @@ from typing import Annotated, Any
 
 import typer
 
-from fam_ext.cli.making import MADE, PRESET, RENDERER, SIZES, ModelConfig, load_host, picture_words, steps_bar
+from fam_ext.cli.making import MADE, PRESET, RENDERER, SIZES, load_host, picture_words, steps_bar
 from fam_ext.cli.options import takes
 from fam_ext.cli.upscale import renderer_of
 from fam_ext.cli.written import folder_at, infotext_of, write_new
@@ -33,7 +33,6 @@ def generate(
     output: Annotated[str, typer.Option("--output", "-o", help="Folder for the pictures; made if needed.")] = "out",
     count: Annotated[int, typer.Option(help="How many pictures, with seeds counting up.")] = 1,
     keep_native: Annotated[bool, typer.Option("--keep-native", help="Write the native picture too.")] = False,
-    model_config: ModelConfig = None,
     *,
     said: dict[str, Any],
 ) -> None:
@@ -53,7 +52,7 @@ def generate(
 
     if renderer.model is None and (note := note_on(prompt)):
         say(note, err=True)
-    host = load_host(renderer, model_config)
+    host = load_host(renderer)
     side = round(host.native_side * job.size.scale / 8) * 8
     first = request_for(Infotext(), job.size.size or (side, side), job.picture)[0]
     for number in range(count):

@@ -106,8 +106,7 @@ def job_of(
 def renderer_of(said: dict[str, Any]) -> RendererChoice:
     """Return the standalone renderer that the options ask for, paths in full."""
     given = {name: said[name] for name in _RENDERER if name in said and name != "name"}
-    if "model" in given:
-        given["model"] = _full(given["model"])
+    given |= {name: _full(given[name]) for name in ("model", "model_config") if name in given}
     if given.get("upscaler", LANCZOS) != LANCZOS:
         given["upscaler"] = _full(given["upscaler"])
     given["loras"] = tuple(_full(entry) for entry in given.get("loras", ()))

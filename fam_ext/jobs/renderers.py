@@ -14,7 +14,7 @@ RENDERERS: Mapping[str, str] = {"standalone": "fam_ext.standalone:load_renderer"
 """Name in a journal -> "module:function". A journal may be a stranger's: nothing that it names is ever imported."""
 IN_HOST = "webui"
 """Name in a journal for a renderer that lives in its host's process and that no other can build."""
-_ARGUMENTS = frozenset(("model", "device", "dtype", "loras", "offload", "clip_l_skip", "upscaler"))
+_ARGUMENTS = frozenset(("model", "device", "dtype", "loras", "config", "offload", "clip_l_skip", "upscaler"))
 
 
 @dataclass(frozen=True)

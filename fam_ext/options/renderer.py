@@ -43,6 +43,14 @@ class RendererChoice(Checked):
         flags=("--model", "-m"),
         optional=True,
     )
+    model_config: str | None = _model(
+        None,
+        "path",
+        "Model settings",
+        "Diffusers folder of the same architecture, for a .safetensors file where no hub is reached.",
+        decides="pixels",
+        optional=True,
+    )
     loras: tuple[str, ...] = _model(
         (), "paths", "LoRAs", "LoRA file, or FILE:WEIGHT (repeatable).", decides="pixels", flags=("--lora",)
     )
@@ -92,6 +100,7 @@ class RendererChoice(Checked):
         if self.name == STANDALONE:
             marks = ["clip_l_skip"] if self.sdxl_clip_l_skip else []
             marks += [f"upscaler {self.upscaler}"] if self.upscaler != LANCZOS else []
+            marks += [f"settings of {self.model_config}"] if self.model_config is not None else []
             return json.dumps([self.model, self.weighted_loras, *marks])
         return f"webui upscaler {self.upscaler}" if self.name == WEBUI else self.name
 
@@ -101,6 +110,7 @@ class RendererChoice(Checked):
         loras = [list(entry) for entry in self.weighted_loras]
         return {
             "model": self.model,
+            "config": self.model_config,
             "device": self.device,
             "dtype": self.dtype,
             "loras": loras,

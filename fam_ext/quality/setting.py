@@ -43,6 +43,7 @@ def surroundings(host: DiffusersHost, renderer: RendererChoice) -> dict[str, obj
         "version": __version__,
         "code": code_hash(),
         "model": host.weights_hash(),
+        "model_config": renderer.model_config,
         "loras": [[weights_hash(Path(file)), weight] for file, weight in renderer.weighted_loras],
         "upscaler": None if upscaler is None else weights_hash(Path(upscaler)),
         "clip_l_skip": renderer.sdxl_clip_l_skip,

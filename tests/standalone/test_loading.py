@@ -80,6 +80,35 @@ def test_a_single_file_of_sdxl_layout_is_the_same_model(tmp_path, folders):
     assert weights.architecture(file) == "SDXL"
     single = standalone.load_pipeline(file, config=folders["SDXL"])
     assert torch.allclose(latent_of(single), latent_of(standalone.load_pipeline(folders["SDXL"])), atol=1e-4)
+    assert standalone.load_renderer(str(file), config=str(folders["SDXL"])).host.is_sdxl
+    with pytest.raises(UnsupportedModelError, match=r"nowhere has no model_index.json; give --model-config"):
+        standalone.load_pipeline(file, config=tmp_path / "nowhere")
+
+
+@pytest.mark.parametrize(
+    "gone",
+    ["first_stage_model", "first_stage_model.encoder", "conditioner.embedders.0", "conditioner.embedders.1.model.ln"],
+)
+def test_a_single_file_that_lacks_a_part_is_one_sentence(tmp_path, folders, gone):
+    file = tmp_path / "xl.safetensors"
+    state = sdxl_state_dict(toys.sdxl_pipeline())
+    save_file({key: value for key, value in state.items() if not key.startswith(gone)}, file)
+    with pytest.raises(UnsupportedModelError, match=r"xl.safetensors lacks some of its networks \("):
+        standalone.load_pipeline(file, config=folders["SDXL"])
+
+
+@pytest.mark.parametrize(("bias", "prediction", "side"), [(0.0, "epsilon", 512), (-2.0, "v_prediction", 768)])
+def test_an_sd2_file_is_asked_what_it_predicts(tmp_path, monkeypatch, bias, prediction, side):
+    from diffusers import StableDiffusionPipeline
+
+    pipe = toys.sd_pipeline()
+    pipe.unet.conv_out.bias.data.fill_(bias)
+    monkeypatch.setattr(StableDiffusionPipeline, "from_single_file", lambda file, **options: pipe)
+    file = tmp_path / "sd2.safetensors"
+    save_file({"cond_stage_model.model.transformer.resblocks.0.attn.in_proj_weight": torch.zeros(1)}, file)
+    host = standalone.load_pipeline(file, device="cpu")
+    assert host.prediction == pipe.scheduler.config.prediction_type == prediction
+    assert pipe.unet.config.sample_size * 8 == side
 
 
 @pytest.mark.parametrize("scheduler", ["DDIMScheduler", "PNDMScheduler"])  # SDXL's base has Euler's, SD1.5's PNDM
@@ -163,6 +192,12 @@ def test_a_lora_changes_the_picture_by_its_weight(tmp_path, folders):
         standalone.load_pipeline(folders["SDXL"], loras=[(lora, 1.0)])
     with pytest.raises(UnsupportedModelError, match=r"not a \.safetensors file"):
         standalone.load_pipeline(folders["SD1.5"], loras=[("nowhere.pt", 1.0)])
+    layer = "transformer.transformer_blocks.0.attn.to_q.lora"  # Flux's and SD3's in diffusers' names
+    save_file(
+        {f"{layer}_A.weight": torch.ones(2, 32), f"{layer}_B.weight": torch.ones(32, 2)}, tmp_path / "f.safetensors"
+    )
+    with pytest.raises(UnsupportedModelError, match=r"LoRA f.safetensors does not fit the model"):
+        standalone.load_pipeline(folders["SD1.5"], loras=[(str(tmp_path / "f.safetensors"), 1.0)])
 
 
 @pytest.mark.parametrize(

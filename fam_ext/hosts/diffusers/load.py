@@ -73,6 +73,7 @@ def _weights_in(folder: Path) -> list[str]:
 
 
 def _from_file(file: Path, dtype: torch.dtype, config: str | os.PathLike[str] | None) -> Any:  # noqa: ANN401
+    from diffusers.loaders.single_file_utils import SingleFileComponentError
     from diffusers.pipelines.stable_diffusion.pipeline_stable_diffusion import StableDiffusionPipeline
     from diffusers.pipelines.stable_diffusion_xl.pipeline_stable_diffusion_xl import StableDiffusionXLPipeline
 
@@ -86,18 +87,47 @@ def _from_file(file: Path, dtype: torch.dtype, config: str | os.PathLike[str] | 
     pipeline = StableDiffusionXLPipeline if kind == "SDXL" else StableDiffusionPipeline
     options: dict[str, Any] = {"dtype": dtype}
     if config is not None:
+        if not Path(config, "model_index.json").is_file():
+            raise UnsupportedModelError(f"{config} has no model_index.json; give --model-config a diffusers folder")
         options |= {"config": str(config), "local_files_only": True}
     if kind != "SDXL":
         options |= {"safety_checker": None}
     try:
         pipe = pipeline.from_single_file(str(file), **options)
+    except (SingleFileComponentError, ValueError, NotImplementedError) as error:
+        raise _lacking(file, (str(error).strip() or type(error).__name__).splitlines()[0][:200]) from error
     except OSError as error:
         raise UnsupportedModelError(
             f"{file.name} is {kind}, whose settings and tokenizer could not be fetched; go online once, or give a"
             " diffusers folder of the same architecture with --model-config"
         ) from error
+    for name, part in pipe.components.items():
+        if isinstance(part, torch.nn.Module) and any(weight.is_meta for weight in part.parameters()):
+            raise _lacking(file, f"{name} is not whole")
+    if kind == "SD2.1" and config is None:
+        _settle_sd2(pipe)
     pipe.scheduler.register_to_config(**marked_training(file))  # its class may not know them; only settings are read
     return pipe
+
+
+def _lacking(file: Path, reason: str) -> UnsupportedModelError:
+    return UnsupportedModelError(
+        f"{file.name} lacks some of its networks ({reason}); give a checkpoint that holds VAE and text encoders, or a"
+        " diffusers folder"
+    )
+
+
+@torch.inference_mode()
+def _settle_sd2(pipe: Any) -> None:  # noqa: ANN401
+    """Set what the keys of an SD2 checkpoint do not tell: v-prediction at 768 px, or epsilon at 512. Asks the network
+    as the WebUI does: of a constant latent at the noisiest timestep, one that predicts v answers far below it."""
+    unet = pipe.unet
+    latent = torch.full((1, unet.config.in_channels, 8, 8), 0.5, dtype=unet.dtype)
+    words = torch.full((1, 2, unet.config.cross_attention_dim), 0.5, dtype=unet.dtype)
+    answer = unet(latent, 999, encoder_hidden_states=words).sample
+    predicts_v = float(answer.float().mean()) - 0.5 < -1
+    pipe.scheduler.register_to_config(prediction_type="v_prediction" if predicts_v else "epsilon")
+    unet.register_to_config(sample_size=96 if predicts_v else 64)
 
 
 def _check_network(pipe: Any, name: str) -> None:  # noqa: ANN401
@@ -120,6 +150,8 @@ def _add_lora(pipe: Any, file: str, weight: float) -> None:  # noqa: ANN401
     name = "".join(letter if letter.isalnum() else "_" for letter in path.stem)
     try:
         pipe.load_lora_weights(str(path.parent), weight_name=path.name, adapter_name=name, local_files_only=True)
+        if not any(name in names for names in pipe.get_list_adapters().values()):
+            raise ValueError("none of its layers are the model's")
         pipe.fuse_lora(lora_scale=weight, adapter_names=[name])
         pipe.unload_lora_weights()
     except (ValueError, KeyError, RuntimeError) as error:

@@ -18,7 +18,7 @@ from fam_ext.core.schedule import Size
 from fam_ext.errors import OutOfMemoryError, UnsupportedModelError, UsageError, is_out_of_memory
 from fam_ext.hosts.diffusers.host import OFFLOADS, DiffusersHost
 from fam_ext.hosts.diffusers.load import pick_device, pick_dtype, quiet_libraries, read_pipeline
-from fam_ext.hosts.diffusers.prompts import split_extra_networks
+from fam_ext.hosts.diffusers.prompts import settle, split_extra_networks
 from fam_ext.hosts.memory import peak_memory, watch_memory
 from fam_ext.jobs.contract import Progress, Ran, Rendered
 from fam_ext.methods.base import Method
@@ -110,6 +110,7 @@ class DiffusersRenderer:
         device: str | None = None,
         dtype: str | None = None,
         loras: Sequence[tuple[str, float]] = (),
+        config: str | os.PathLike[str] | None = None,
         offload: str = "none",
         clip_l_skip: bool = False,
         upscaler: str | None = None,
@@ -118,6 +119,7 @@ class DiffusersRenderer:
             "device": device,
             "dtype": dtype,
             "loras": loras,
+            "config": config,
             "offload": offload,
             "clip_l_skip": clip_l_skip,
         }
@@ -203,13 +205,21 @@ def load_renderer(
     device: str | None = None,
     dtype: str | None = None,
     loras: Sequence[tuple[str, float]] = (),
+    config: str | os.PathLike[str] | None = None,
     offload: str = "none",
     clip_l_skip: bool = False,
     upscaler: str | None = None,
 ) -> DiffusersRenderer:
     """Return a renderer on `model` (see `load_pipeline`) and `upscaler` (see `upscalers.load`), loaded when needed."""
     return DiffusersRenderer(
-        model, device=device, dtype=dtype, loras=loras, offload=offload, clip_l_skip=clip_l_skip, upscaler=upscaler
+        model,
+        device=device,
+        dtype=dtype,
+        loras=loras,
+        config=config,
+        offload=offload,
+        clip_l_skip=clip_l_skip,
+        upscaler=upscaler,
     )
 
 
@@ -250,10 +260,10 @@ def generate(
 
 
 def request_sampling(request: HiresRequest) -> hires.Sampling:
-    """Return the sampling part of `request`; <lora:...> tags, which a WebUI resolves, are left out."""
+    """Return the sampling part of `request`: without <lora:...> tags, which a WebUI resolves, and schedules settled."""
     return hires.Sampling(
-        prompt=split_extra_networks(request.prompt)[0],
-        negative_prompt=split_extra_networks(request.negative_prompt)[0],
+        prompt=settle(split_extra_networks(request.prompt)[0])[0],
+        negative_prompt=settle(split_extra_networks(request.negative_prompt)[0])[0],
         seed=request.seed,
         steps=request.steps,
         sampler=request.sampler,
@@ -265,7 +275,8 @@ def request_sampling(request: HiresRequest) -> hires.Sampling:
 
 
 def what_was_left_out(request: HiresRequest, host: DiffusersHost) -> tuple[str, ...]:
-    """Return a sentence for each part of the prompts that `host` did not see: <lora:...> tags, words past its limit."""
+    """Return a sentence for each part of the prompts that `host` did not see, or saw otherwise: <lora:...> tags,
+    schedules, words past its limit."""
     prompt, tags = split_extra_networks(request.prompt)
     notes: list[str] = []
     if request.vae not in (None, *OWN_VAE):
@@ -274,8 +285,10 @@ def what_was_left_out(request: HiresRequest, host: DiffusersHost) -> tuple[str, 
         names = [f"{kind} {name[:MAX_NOTED_NAME]}" for kind, name, _ in tags[:MAX_NOTED_TAGS]]
         more = f" and {len(tags) - MAX_NOTED_TAGS} more" if len(tags) > MAX_NOTED_TAGS else ""
         notes.append(f"left out of the prompt: {', '.join(names)}{more}; give the files with --lora")
-    for text in (prompt, split_extra_networks(request.negative_prompt)[0]):
-        note = host.cut_note(text)
+    for name, text in (("prompt", prompt), ("negative prompt", split_extra_networks(request.negative_prompt)[0])):
+        drawn, changed = settle(text)
+        notes += [f"in the {name}, {' and '.join(changed)}"] if changed else []
+        note = host.cut_note(drawn)
         if note is not None:
             notes.append(note)
     return tuple(notes)

@@ -101,3 +101,17 @@ def test_offloaded_a_model_makes_the_same_picture(offload):
         pictures.append(np.asarray(hires.upscale(host, native, size=(96, 96), sampling=sampling).image))
     assert np.array_equal(*pictures)
     assert pictures[0].std() > 0
+
+
+def test_each_offloaded_network_makes_room_for_the_next():
+    """Text encoders, UNet, VAE: in no other order does the UNet leave a small card before the VAE decodes."""
+    pytest.importorskip("accelerate")
+    from fam_ext.hosts.diffusers.host import DiffusersHost
+    from tests.hosts import toys
+
+    for pipe in (toys.sd_pipeline(), toys.sdxl_pipeline()):
+        DiffusersHost(pipe, name="toy", device=torch.device("cpu"), dtype=torch.float32, offload="model")
+        networks = [getattr(pipe, name, None) for name in ("text_encoder", "text_encoder_2", "unet", "vae")]
+        there = [network for network in networks if network is not None]
+        for before, network in zip([there[-1], *there], there, strict=False):
+            assert network._hf_hook.prev_module_hook.model is before

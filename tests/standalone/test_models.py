@@ -205,6 +205,16 @@ def test_what_the_network_was_not_shown_is_a_note_of_the_picture(tmp_path, sd_ho
     assert params["FAM schedule"] == "Karras" and params["FAM clip skip"] == "2"
 
 
+def test_a_prompts_schedules_are_drawn_as_their_ends_and_said(sd_host):
+    request = HiresRequest(size=(96, 96), prompt="a [cat:dog:0.5]", negative_prompt="bad AND [x|y]", seed=1, steps=2)
+    assert standalone.request_sampling(request).prompt == "a dog"
+    assert standalone.request_sampling(request).negative_prompt == "bad, x, y"
+    assert standalone.what_was_left_out(request, sd_host) == (
+        "in the prompt, [from:to:when] is drawn as its second text",
+        "in the negative prompt, [a|b] is drawn as all of its texts and AND is drawn as a comma",
+    )
+
+
 @pytest.mark.parametrize(("asked", "written"), [("Automatic", "Karras"), ("Uniform", None), ("Karras", None)])
 def test_a_schedule_of_the_pictures_own_text_that_did_not_run_is_corrected(tmp_path, sd_host, asked, written):
     info, text = PngInfo(), f"a cat\nSteps: 2, Sampler: DPM++ 2M, Schedule type: {asked}, CFG scale: 7, Seed: 1"

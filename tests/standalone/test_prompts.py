@@ -15,10 +15,13 @@ from fam_ext.hosts.diffusers.prompts import (
     cut_note,
     encode_prompt,
     parse_emphasis,
+    settle,
     split_extra_networks,
     tokenize,
 )
 from tests.hosts import toys
+
+CPU = torch.device("cpu")
 
 
 @pytest.mark.parametrize(
@@ -71,10 +74,10 @@ def test_chunks_of_any_length_and_weights():
 def test_states_are_the_encoders_own_and_weights_change_them_but_not_their_mean():
     pipe = toys.sd_pipeline()
     with torch.no_grad():
-        plain, _ = encode_prompt("a red cat", pipe.tokenizer, pipe.text_encoder, chunks=1)
+        plain, _ = encode_prompt("a red cat", pipe.tokenizer, pipe.text_encoder, chunks=1, device=CPU)
         own = pipe.encode_prompt("a red cat", "cpu", 1, False)[0]
-        weighted, _ = encode_prompt("a (red:1.6) cat", pipe.tokenizer, pipe.text_encoder, chunks=2)
-        skipped, _ = encode_prompt("a red cat", pipe.tokenizer, pipe.text_encoder, chunks=1, clip_skip=2)
+        weighted, _ = encode_prompt("a (red:1.6) cat", pipe.tokenizer, pipe.text_encoder, chunks=2, device=CPU)
+        skipped, _ = encode_prompt("a red cat", pipe.tokenizer, pipe.text_encoder, chunks=1, device=CPU, clip_skip=2)
         ids = torch.tensor(tokenize("a red cat", pipe.tokenizer)[0])
         states = pipe.text_encoder(ids, output_hidden_states=True).hidden_states
         own_skipped = pipe.text_encoder.final_layer_norm(states[-2])
@@ -84,13 +87,16 @@ def test_states_are_the_encoders_own_and_weights_change_them_but_not_their_mean(
 
 
 @pytest.mark.slow
-@pytest.mark.parametrize("piece", ["(a", "[a", "(a)", "<a:b", "<a:", "(", ":1", "(a:1)[", "BREAK "])
+@pytest.mark.parametrize(
+    "piece", ["(a", "[a", "(a)", "<a:b", "<a:", "(", ":1", "(a:1)[", "BREAK ", "[a:", "[a:b:0.5]", "[a|"]
+)
 def test_hostile_prompts_take_linear_time_and_a_stated_number_of_chunks(piece):
     tokenizer = toys.tokenizer()
     prompt = piece * (300_000 // len(piece))
     began = time.process_time()
     split_extra_networks(prompt)
     parse_emphasis(prompt)
+    settle(prompt)
     chunks, weights = tokenize(prompt, tokenizer)
     assert time.process_time() - began < 10  # 5 minutes once
     assert len(chunks) == len(weights) <= MAX_CHUNKS
@@ -102,4 +108,39 @@ def test_hostile_prompts_take_linear_time_and_a_stated_number_of_chunks(piece):
 def test_clip_skip_above_the_layers_is_one_sentence():
     pipe = toys.sd_pipeline()
     with pytest.raises(PictureError, match="clip skip is 9; the model's text encoder has 3 layers, choose 1 to 3"):
-        encode_prompt("a", pipe.tokenizer, pipe.text_encoder, chunks=1, clip_skip=9)
+        encode_prompt("a", pipe.tokenizer, pipe.text_encoder, chunks=1, device=CPU, clip_skip=9)
+
+
+LATER, TURNS, ADDED = (
+    "[from:to:when] is drawn as its second text",
+    "[a|b] is drawn as all of its texts",
+    "AND is drawn as a comma",
+)
+
+
+@pytest.mark.parametrize(
+    ("prompt", "drawn", "changed"),
+    [
+        ("a [cat:dog:0.5] here", "a dog here", [LATER]),
+        ("[(cat:1.2):dog:10] [fur:0.3]", "dog fur", [LATER]),
+        ("a[ big::8] cat", "a cat", [LATER]),
+        ("[x:[y:z:5]:0.7]", "z", [LATER]),
+        ("[red|blue] [[a:b:0.3]|c]", "red, blue b, c", [TURNS, LATER]),
+        ("a wood AND a river :1.2", "a wood, (a river:1.2)", [ADDED]),
+        *((text, text, []) for text in ("[less] (x:1.2)", r"\[a:b:0.5\]", "[a:b:0.5", "a]b", "[a:b]", "5 | 6: SAND")),
+    ],
+)
+def test_schedules_are_settled_and_said(prompt, drawn, changed):
+    assert settle(prompt) == (drawn, changed)
+
+
+@pytest.mark.slow
+def test_an_offloaded_text_encoder_gets_and_gives_where_it_runs():
+    """On "meta", which stands for a card: accelerate moves no arguments where the weights are there already."""
+    accelerate = pytest.importorskip("accelerate")
+    pipe, card = toys.sd_pipeline(), torch.device("meta")
+    accelerate.cpu_offload_with_hook(pipe.text_encoder, card)
+    with torch.inference_mode():
+        for text in ("bad", "a (cat:1.2)"):
+            states, _ = encode_prompt(text, pipe.tokenizer, pipe.text_encoder, chunks=1, device=card)
+            assert states.device == card

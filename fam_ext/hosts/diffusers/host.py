@@ -250,10 +250,10 @@ class DiffusersHost:
         texts = [(p.negative, p.clip_skip if skips else None) for p in prompts] if use_uncond else []
         negatives = len(texts)
         texts += [(p.positive, p.clip_skip if skips else None) for p in prompts]
+        encode = functools.partial(encode_prompt, chunks=chunks, device=self.device)
         if not self.is_sdxl:
             states = [
-                encode_prompt(text, self.pipe.tokenizer, self.pipe.text_encoder, chunks=chunks, clip_skip=skip)[0]
-                for text, skip in texts
+                encode(text, self.pipe.tokenizer, self.pipe.text_encoder, clip_skip=skip)[0] for text, skip in texts
             ]
             return torch.cat(states).to(self.dtype), None
         rows: list[Tensor] = []
@@ -262,12 +262,8 @@ class DiffusersHost:
         for index, (text, skip) in enumerate(texts):
             if self.clip_l_skip and skip is None:
                 skip = 1  # what the WebUI's setting takes without a word: CLIP-L's last layer
-            first, _ = encode_prompt(
-                text, self.pipe.tokenizer, self.pipe.text_encoder, chunks=chunks, clip_skip=skip, penultimate=True
-            )
-            second, pool = encode_prompt(
-                text, self.pipe.tokenizer_2, self.pipe.text_encoder_2, chunks=chunks, penultimate=True
-            )
+            first, _ = encode(text, self.pipe.tokenizer, self.pipe.text_encoder, clip_skip=skip, penultimate=True)
+            second, pool = encode(text, self.pipe.tokenizer_2, self.pipe.text_encoder_2, penultimate=True)
             keep = 0 if force_zeros and index < negatives and not text else 1
             rows.append(torch.cat([first, second], dim=-1) * keep)
             pooled.append(pool * keep)
@@ -283,11 +279,15 @@ def _offload(pipe: Any, device: torch.device, offload: str) -> None:  # noqa: AN
         return
     import accelerate
 
-    networks = [part for part in pipe.components.values() if isinstance(part, torch.nn.Module)]
+    # in the order in which they run: text encoders, UNet, VAE
+    parts = [getattr(pipe, name, None) for name in pipe.model_cpu_offload_seq.split("->")]
+    networks = [part for part in parts if part is not None]
     if offload == "sequential":
         for network in networks:
             accelerate.cpu_offload(network, device, offload_buffers=True)
     elif offload == "model":
-        previous = None
+        hooks: list[Any] = []
         for network in networks:
-            _, previous = accelerate.cpu_offload_with_hook(network, device, prev_module_hook=previous)
+            before = hooks[-1] if hooks else None
+            hooks.append(accelerate.cpu_offload_with_hook(network, device, prev_module_hook=before)[1])
+        hooks[0].hook.prev_module_hook = hooks[-1]  # the VAE of one picture makes room for the next one's words

@@ -102,6 +102,76 @@ def split_extra_networks(prompt: str) -> tuple[str, list[tuple[str, str, float]]
     return _EXTRA_NETWORK.sub("", prompt), tags
 
 
+def settle(prompt: str) -> tuple[str, list[str]]:
+    """Return `prompt` with the WebUI's schedules as this host draws them, and what was changed, a few words each.
+
+    [from:to:when] and [to:when] become `to`, as the WebUI's second pass begins where `when` is of the first;
+    [a|b], which takes turns, and AND, which adds predictions up, become all of their words. Time is linear in the
+    prompt but for the depth of its brackets.
+    """
+    frames = [_Bracket()]
+    changed: dict[str, None] = {}
+    for match in _SCHEDULE_TOKEN.finditer(prompt[:_MAX_CHARACTERS]):
+        token = match.group(0)
+        if token == "[":
+            frames.append(_Bracket())
+        elif token == "]" and len(frames) > 1:
+            text, change = frames.pop().closed()
+            frames[-1].parts[-1].append(text)
+            changed |= {change: None} if change else {}
+        else:
+            frames[-1].take(token)
+    text = "[".join(frame.text() for frame in frames) + prompt[_MAX_CHARACTERS:]
+    if _AND.search(text):
+        changed[_AND_CHANGE] = None
+        text = ", ".join(_weighted_part(part) for part in _AND.split(text))
+    return text, list(changed)
+
+
+_SCHEDULE_TOKEN = re.compile(r"\\.|[\[\]():|]|[^\\\[\]():|]+|\\", re.DOTALL)
+_AND = re.compile(r"\bAND\b")
+_AND_CHANGE = "AND is drawn as a comma"
+_PART = re.compile(r"(.*):\s*([+-]?(?:\d+\.?\d*|\.\d+))", re.DOTALL)
+
+
+def _weighted_part(part: str) -> str:
+    match = _PART.fullmatch(part.strip())
+    return part.strip() if match is None else f"({match[1].strip()}:{match[2]})"
+
+
+class _Bracket:
+    """What stands between [ and ], or in no bracket at all: its parts, and the marks : and | between them."""
+
+    def __init__(self) -> None:
+        self.parts: list[list[str]] = [[]]
+        self.marks: list[str] = []
+        self._depth = 0
+
+    def take(self, token: str) -> None:
+        if token in (":", "|") and not self._depth:  # within (...) a colon is an emphasis'
+            self.marks.append(token)
+            self.parts.append([])
+            return
+        self._depth = max(0, self._depth + {"(": 1, ")": -1}.get(token, 0))
+        self.parts[-1].append(token)
+
+    def text(self) -> str:
+        texts = ["".join(part) for part in self.parts]
+        return texts[0] + "".join(mark + text for mark, text in zip(self.marks, texts[1:], strict=True))
+
+    def closed(self) -> tuple[str, str | None]:
+        texts = ["".join(part).strip() for part in self.parts]
+        if self.marks in ([":"], [":", ":"]) and _is_number(texts[-1]):
+            return texts[-2], "[from:to:when] is drawn as its second text"
+        if "|" in self.marks and ":" not in self.marks:
+            return ", ".join(text for text in texts if text), "[a|b] is drawn as all of its texts"
+        return f"[{self.text()}]", None
+
+
+def _is_number(text: str) -> bool:
+    return re.fullmatch(r"\d{1,9}\.?\d{0,9}|\.\d{1,9}", text) is not None
+
+
 def _number(text: str) -> float:
     try:
         return float(text)
@@ -157,15 +227,16 @@ def encode_prompt(
     text_encoder: Any,  # noqa: ANN401
     *,
     chunks: int,
+    device: torch.device,
     clip_skip: int | None = None,
     penultimate: bool = False,
 ) -> tuple[Tensor, Tensor]:
     """Return the token states (1, 77 * chunks, width) and the pooled state (1, width) of the first chunk.
 
-    `chunks` pads with empty chunks. `clip_skip` n takes the n-th layer from the end (1: the last), then the final norm,
-    as the WebUI does; `penultimate` is SDXL's: without the final norm, and the last but one layer unless `clip_skip`
-    says another. Weighted states keep the mean of the plain ones. Raises `PictureError` for a `clip_skip` above the
-    layers.
+    `chunks` pads with empty chunks. `device` is where `text_encoder` runs: offloaded, its weights lie elsewhere.
+    `clip_skip` n takes the n-th layer from the end (1: the last), then the final norm, as the WebUI does; `penultimate`
+    is SDXL's: without the final norm, and the last but one layer unless `clip_skip` says another. Weighted states keep
+    the mean of the plain ones. Raises `PictureError` for a `clip_skip` above the layers.
     """
     layers = text_encoder.config.num_hidden_layers
     if clip_skip is not None and clip_skip > layers:
@@ -176,9 +247,6 @@ def encode_prompt(
     empty_tokens, empty_weights = tokenize("", tokenizer)
     tokens += empty_tokens * (chunks - len(tokens))
     weights += empty_weights * (chunks - len(weights))
-    device = next(text_encoder.parameters()).device
-    if hasattr(text_encoder, "_hf_hook"):  # offloaded: accelerate's hook takes the tokens where they are needed
-        device = torch.device("cpu")
     output = text_encoder(torch.tensor(tokens, device=device), output_hidden_states=True)
     if penultimate:
         states = output.hidden_states[-2 if clip_skip is None else -clip_skip]
@@ -187,8 +255,8 @@ def encode_prompt(
     else:
         final_norm = getattr(text_encoder, "text_model", text_encoder).final_layer_norm
         states = final_norm(output.hidden_states[-clip_skip])
-    factors = torch.tensor(weights, device=device, dtype=states.dtype)[..., None]
-    if bool((factors != 1).any()):
+    if any(weight != 1 for chunk in weights for weight in chunk):
+        factors = torch.tensor(weights, device=states.device, dtype=states.dtype)[..., None]
         mean = states.float().mean()
         states = states * factors
         states = states * (mean / states.float().mean()).to(states.dtype)

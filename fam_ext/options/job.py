@@ -158,7 +158,7 @@ def _stored_renderer(values: Mapping[str, Any]) -> RendererChoice:
             return RendererChoice(WEBUI, upscaler=kept.removeprefix("webui upscaler "))
         if values.get("standalone") is True and kept:
             model, loras = json.loads(kept)
-            return RendererChoice(STANDALONE, model, tuple(f"{file}:{weight}" for file, weight in loras))
+            return RendererChoice(STANDALONE, model=model, loras=tuple(f"{file}:{weight}" for file, weight in loras))
         return RendererChoice(STANDALONE if values.get("standalone") is True else kept)
     given: dict[str, Any] = {name: tuple(value) if isinstance(value, list) else value for name, value in kept.items()}
     return RendererChoice(**given)

@@ -290,3 +290,15 @@ def test_outputs_of_earlier_versions_are_still_known(tmp_path: Path, words: dict
     job = resolve.job({**words, **places}, preset_of=STORE.get, renderer=RendererChoice(STANDALONE))
     (planned,) = (plan_file(candidate, job) for candidate in walk(job.places))
     assert planned.settings_hash(job) == known
+
+
+@pytest.mark.parametrize(
+    ("kept", "renderer"),
+    [
+        (json.dumps(["m", [["a.safetensors", 0.5]]]), RendererChoice("standalone", "m", loras=("a.safetensors:0.5",))),
+        ("", RendererChoice("standalone")),
+    ],
+)
+def test_a_job_kept_before_the_options_table_names_its_renderer(kept: str, renderer: RendererChoice) -> None:
+    job = Job.of(("in",), "out")
+    assert Job.from_json({**job.to_json(), "standalone": True, "renderer": kept}).renderer == renderer

@@ -135,9 +135,12 @@ def _setting_pairs(line: str) -> list[tuple[str, str]] | None:
     """Return the pairs of a settings line, None for any other: a known key, followed by others."""
     if ":" not in line:
         return None
-    if _BARS.search(line) is not None and _BARS.split(line, 1)[0].strip().casefold().startswith(_KNOWN):
-        parts = (part.partition(":") for part in _BARS.split(line))
-        pairs = [(key.strip(), unquote(value.strip())) for key, _, value in parts]
+    first = _BARS.split(line, 1)[0]
+    if first != line and "," not in first and first.strip().casefold().startswith(_KNOWN):
+        # ours stand behind a comma, and may hold any text
+        ours = next((start for start, key, _ in tokens(line) if key in MARKERS), len(line))
+        parts = (part.partition(":") for part in _BARS.split(line[:ours]))
+        pairs = [(key.strip(), unquote(value.strip(" ,"))) for key, _, value in parts] + pairs_of(line[ours:])
     else:
         pairs = pairs_of(line)
     for index, (key, value) in enumerate(pairs):

@@ -292,6 +292,16 @@ def test_our_line_below_leaves_the_words_as_they_are(name: str) -> None:
     made = parse(add(TEXTS[name], to_fields(FamConfig()), settings=settings))
     found = parse(TEXTS[name])
     assert (made.prompt, made.negative_prompt) == (found.prompt, found.negative_prompt)
+    assert "FAM version" in made.params
+
+
+def test_our_keys_behind_settings_between_bars() -> None:
+    text = "a barn\nSteps: 21 | Seed: 777 | Sampler: Euler a | Operations: txt2img, Hires: none, VAE: none"
+    made = add(text, {"FAM version": "1", "FAM prompt": "x | Seed: 9"})
+    assert made.startswith(f"{text}, FAM version")
+    found = parse(made).params
+    assert (found["Steps"], found["Seed"], found["FAM version"]) == ("21", "777", "1")
+    assert found["FAM prompt"] == "x | Seed: 9"
 
 
 def test_settings_above_a_whole_line_are_told_by_their_values() -> None:

@@ -198,6 +198,48 @@ def test_comfy_graphs(name: str) -> None:
     assert of(png(("prompt", json.dumps(GRAPHS[name])))) == RIGHT
 
 
+BRANCHES = api(
+    n10=sampler(seed=1, positive=["11", 0]),
+    n11=node("CLIPTextEncode", text="a dog"),
+    n12=node("VAEDecode", samples=["3", 0]),
+    n13=node("VAEDecode", samples=["10", 0]),
+    n14=node("SaveImage", filename_prefix="%date:yyyy%/barn", images=["12", 0]),
+    n15=node("SaveImage", filename_prefix="dog", images=["13", 0]),
+    n16=node("SaveImage", filename_prefix="loaded", images=["17", 0]),
+    n17=node("LoadImage", image="x.png"),
+)
+
+
+@pytest.mark.parametrize(
+    ("name", "prompt", "seed"),
+    [
+        ("barn_00001_.png", PROMPT, 777),
+        ("dog_00012_.png", "a dog", 1),
+        ("dog_hi_00001_.png", None, None),
+        ("renamed.png", None, None),
+    ],
+)
+def test_of_several_saved_pictures_the_file_s_name_tells_which_it_is(tmp_path, name, prompt, seed) -> None:
+    (tmp_path / name).write_bytes(png(("prompt", json.dumps(BRANCHES))))
+    found = read_header(tmp_path / name).reading
+    assert (found.prompt, found.seed, found.negative, found.steps) == (prompt, seed, NEGATIVE, 21)
+    assert (prompt is None) == ("saves 2 pictures" in " ".join(found.notes))
+    assert prompt is not None or "prompt, seed not taken" in found.notes[0]
+
+
+def test_a_saved_picture_that_no_sampler_made_has_no_settings(tmp_path) -> None:
+    (tmp_path / "loaded_00001_.png").write_bytes(png(("prompt", json.dumps(BRANCHES))))
+    assert read_header(tmp_path / "loaded_00001_.png").reading is None
+
+
+def test_saved_pictures_of_one_prompt_and_a_filled_prefix(tmp_path) -> None:
+    graph = {**BRANCHES, "10": sampler(seed=777)}
+    assert of(png(("prompt", json.dumps(graph)))) == RIGHT
+    graph = {**BRANCHES, "15": node("SaveImage", filename_prefix="dog_%KSampler.seed%", images=["13", 0])}
+    (tmp_path / "dog_1_00001_.png").write_bytes(png(("prompt", json.dumps(graph))))
+    assert read_header(tmp_path / "dog_1_00001_.png").reading.prompt == "a dog"
+
+
 def test_a_guider_without_a_negative_has_no_guidance() -> None:
     graph = dict(GRAPHS["custom sampling"]) | {"32": node("BasicGuider", model=["4", 0], conditioning=["6", 0])}
     assert of(png(("prompt", json.dumps(graph)))) == (PROMPT, "", 777, 21, "Euler a", 1.0)

@@ -3,15 +3,18 @@
 from __future__ import annotations
 
 import re
+from dataclasses import replace
 from typing import cast
 
 from fam_ext.metadata.containers import Texts
 from fam_ext.metadata.programs.base import Settings, base_name, named, real, seed, whole
 from fam_ext.metadata.programs.comfyui.graph import Graph, Node, class_of, far, inputs_of, links, piped, plain
-from fam_ext.metadata.programs.comfyui.samplers import first_sampler
+from fam_ext.metadata.programs.comfyui.samplers import first_samplers
 from fam_ext.metadata.programs.comfyui.texts import prompt_of
 from fam_ext.metadata.programs.comfyui.workflow import MAX_NODES, from_workflow
 from fam_ext.samplers import names
+
+_OWN = ("prompt", "negative", "seed", "steps", "sampler", "schedule", "cfg", "model", "vae", "clip_skip", "loras")
 
 
 def read(texts: Texts) -> Settings | None:
@@ -23,16 +26,27 @@ def read(texts: Texts) -> Settings | None:
             value = cast("Node", inner)
         if not 0 < len(value) <= MAX_NODES:
             continue
-        found = _read(Graph(from_workflow(value) if isinstance(value.get("nodes"), list) else value), key)
-        if found is not None:
-            return found
+        nodes = from_workflow(value) if isinstance(value.get("nodes"), list) else value
+        samplers = first_samplers(Graph(nodes), texts.file)
+        found = [read for sampler in samplers if (read := _read(Graph(nodes), sampler, key)) is not None]
+        if found:
+            return _shared(found)
     return None
 
 
-def _read(graph: Graph, place: str) -> Settings | None:
-    sampler = first_sampler(graph)
-    if sampler is None:
-        return None
+def _shared(found: list[Settings]) -> Settings:
+    """Return what is so of every picture that the graph saves: which of them the file is can't be told."""
+    values = {name: {getattr(settings, name) for settings in found} for name in _OWN}
+    differ = [name for name, told in values.items() if len(told) > 1]
+    if not differ:
+        return found[0]
+    note = f"the graph saves {len(found)} pictures, and the file's name does not tell which this is: "
+    note += f"{', '.join(differ)} not taken"
+    notes = dict.fromkeys(note for settings in found for note in settings.notes)
+    return replace(found[0], **{name: () if name == "loras" else None for name in differ}, notes=(note, *notes))
+
+
+def _read(graph: Graph, sampler: str, place: str) -> Settings | None:
     inputs = piped(graph, inputs_of(graph.nodes[sampler]))
     guider_link = graph.node(inputs.get("guider"))
     guider = inputs_of(guider_link[1]) if guider_link is not None else inputs

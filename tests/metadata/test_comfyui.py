@@ -78,6 +78,21 @@ GRAPHS = {
         n8=node("Context (rgthree)", base_ctx=["9", 0]),
         n9=node("Context (rgthree)", model=["4", 0], positive=["6", 0], negative=["7", 0]),
     ),
+    "contexts that say one thing each": api(
+        n3=sampler(positive=["8", 4], negative=["8", 5], seed=["8", 8], model=["8", 1]),
+        n8=node("Context (rgthree)", base_ctx=["9", 0], positive=["6", 0]),
+        n9=node("Context (rgthree)", base_ctx=["10", 0], model=["4", 0], seed=["11", 0]),
+        n10=node("Context (rgthree)", positive=["7", 0], negative=["7", 0], seed=5, clip=["4", 1]),
+        n11=node("Seed (rgthree)", seed=777),
+    ),
+    "contexts that are merged": api(
+        n3=sampler(positive=["8", 4], negative=["8", 5], sampler_name=["8", 13], steps=["8", 9], latent_image=["8", 6]),
+        n8=node("Context Merge Big (rgthree)", ctx_01=["9", 0], ctx_02=["10", 0], ctx_03=["12", 0]),
+        n9=node("Context Big (rgthree)", positive=["7", 0], negative=["7", 0], steps=3, sampler="euler", cfg=1),
+        n10=node("Context Big (rgthree)", positive=["6", 0], steps=21, sampler="euler_ancestral", latent=["5", 0]),
+        n12=node("Context Switch (rgthree)", ctx_02=["9", 0], ctx_01=["13", 0]),
+        n13=node("Context (rgthree)", model=["4", 0]),
+    ),
     "a sampler fed by a pipe": api(
         n3=node("easy kSampler", pipe=["8", 0]),
         n8=node("easy preSampling", pipe=["9", 0], **SAMPLING),
@@ -286,6 +301,24 @@ def test_no_text_is_better_than_a_wrong_one(kind: str) -> None:
 def test_a_number_never_comes_from_another_setting() -> None:
     graph = api(n3=sampler(cfg=["9", 0]), n9=node("SomebodysSeed", seed=9))
     assert read_header(png(("prompt", json.dumps(graph)))).reading.cfg is None
+
+
+def test_a_number_that_is_linked_and_not_found_is_said() -> None:
+    context = node("Context (rgthree)", model=["4", 0], positive=["6", 0])
+    graph = api(n3=sampler(seed=["9", 8], cfg=["10", 0], negative=["9", 5]), n9=context, n10=node("Nobodys", first=1))
+    found = read_header(png(("prompt", json.dumps(graph)))).reading
+    assert (found.prompt, found.negative, found.seed, found.cfg) == (PROMPT, None, None, None)
+    assert "seed not taken: it is not known what node Context (rgthree) brings" in found.notes
+    assert "cfg not taken: it is not known what node Nobodys brings" in found.notes
+    assert "negative prompt not taken: node Context (rgthree) holds none" in found.notes
+
+
+def test_contexts_in_a_circle_hold_nothing() -> None:
+    graph = api(n3=sampler(positive=["8", 4], seed=["8", 8]))
+    graph |= {"8": node("Context Merge (rgthree)", ctx_01=["9", 0], ctx_02=["8", 0])}
+    graph |= {"9": node("Context (rgthree)", base_ctx=["8", 0])}
+    found = read_header(png(("prompt", json.dumps(graph)))).reading
+    assert (found.prompt, found.seed, len(found.notes)) == (None, None, 2)
 
 
 def test_a_sampler_that_tells_nothing_is_none_and_a_placeholder_is_empty() -> None:

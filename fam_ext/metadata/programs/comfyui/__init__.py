@@ -8,7 +8,19 @@ from typing import cast
 
 from fam_ext.metadata.containers import Texts
 from fam_ext.metadata.programs.base import Settings, base_name, named, real, seed, whole
-from fam_ext.metadata.programs.comfyui.graph import Graph, Node, class_of, far, inputs_of, links, piped, plain
+from fam_ext.metadata.programs.comfyui.graph import (
+    Graph,
+    Node,
+    carried,
+    class_of,
+    far,
+    followed,
+    inputs_of,
+    is_context,
+    links,
+    piped,
+    plain,
+)
 from fam_ext.metadata.programs.comfyui.samplers import first_samplers
 from fam_ext.metadata.programs.comfyui.texts import prompt_of
 from fam_ext.metadata.programs.comfyui.workflow import MAX_NODES, from_workflow
@@ -56,7 +68,7 @@ def _read(graph: Graph, sampler: str, place: str) -> Settings | None:
         value = inputs.get(name)
         if name in ("noise", "sampler", "sigmas"):
             return far(graph, value, inner)
-        return plain(graph, value, (name, *inner))
+        return _told(graph, name, value, (name, *inner))
 
     number, wrapped = seed(of("noise_seed", "seed") if "noise_seed" in inputs else of("seed", "noise_seed"))
     if number is None and "noise" in inputs:
@@ -93,7 +105,7 @@ def _read(graph: Graph, sampler: str, place: str) -> Settings | None:
         whole(steps, 100_000),
         own,
         plan,
-        real(plain(graph, cfg, ("cfg", "value", "float"))),
+        real(_told(graph, "cfg", cfg, ("cfg",))),
         model=model,
         vae=vae,
         clip_skip=clip_skip,
@@ -103,11 +115,22 @@ def _read(graph: Graph, sampler: str, place: str) -> Settings | None:
     )
 
 
+def _told(graph: Graph, setting: str, value: object, names: tuple[str, ...]) -> object:
+    """Return a setting's value; None, and a note where a link was followed without finding it."""
+    found, stopped = followed(graph, value, names)
+    if found is None and stopped is not None:
+        graph.notes.append(f"{setting} not taken: it is not known what node {stopped[:60] or '?'} brings")
+    return found
+
+
 def _model(graph: Graph, link: object) -> tuple[str | None, str | None, int | None, tuple[str, ...]]:
     visited: set[str] = set()
     loras: list[str] = []
     while (found := graph.node(link)) is not None and found[0] not in visited:
         visited.add(found[0])
+        if is_context(found[1]):
+            link = carried(graph, found[1], "model")
+            continue
         inputs = inputs_of(found[1])
         loras += _loras(inputs)
         for name in ("ckpt_name", "unet_name", "model_name", "base_ckpt_name"):

@@ -70,21 +70,56 @@ def piped(graph: Graph, inputs: Node) -> Node:
     return inputs
 
 
+def is_context(node: object) -> bool:
+    """Return whether a node is one of rgthree's, which pass on what they and the contexts before them were given."""
+    kind = class_of(node)
+    return "Context" in kind and "rgthree" in kind
+
+
+def carried(graph: Graph, node: Node, name: str, visited: set[str] | None = None) -> object:
+    """Return what a context passes on under a name: its own, else its base's, of merged ones the last's."""
+    visited = set() if visited is None else visited
+    inputs = inputs_of(node)
+    if inputs.get(name) is not None:
+        return inputs[name]
+    before = sorted(key for key in inputs if key.startswith("ctx_"))
+    # a switch takes the first that is there
+    before = before[:1] if "Switch" in class_of(node) else before[::-1]
+    for key in ("base_ctx", *before):
+        found = graph.node(inputs.get(key))
+        if found is not None and found[0] not in visited and len(visited) < MAX_DEPTH:
+            visited.add(found[0])
+            value = carried(graph, found[1], name, visited) if is_context(found[1]) else None
+            if value is not None:
+                return value
+    return None
+
+
 def plain(graph: Graph, value: object, names: tuple[str, ...]) -> object:
     """Return a number or word, also where primitive nodes bring it."""
+    return followed(graph, value, names)[0]
+
+
+def followed(graph: Graph, value: object, names: tuple[str, ...]) -> tuple[object, str | None]:
+    """Return what `plain` does, and where it is None the class of the node that ended the search."""
     visited: set[str] = set()
+    kind = ""
     for _ in range(MAX_DEPTH):
         if not isinstance(value, list):
-            return value
+            return value, kind if value is None and visited else None
         found = graph.node(cast("object", value))
         if found is None or found[0] in visited:
-            return None
+            break
         visited.add(found[0])
-        inputs = inputs_of(found[1])
+        kind, inputs = class_of(found[1]), inputs_of(found[1])
+        if is_context(found[1]):  # sampler_name comes as "sampler"
+            held = (carried(graph, found[1], key) for name in names for key in (name, name.removesuffix("_name")))
+            value = next((one for one in held if one is not None), None)
+            continue
         name = next((name for name in (*names, *_PRIMITIVE) if name in inputs), None)
         behind = links(inputs)
         value = inputs[name] if name is not None else behind[0] if len(behind) == 1 else None
-    return None
+    return None, kind
 
 
 def far(graph: Graph, value: object, names: tuple[str, ...]) -> object:

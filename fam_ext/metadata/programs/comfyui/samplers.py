@@ -5,7 +5,7 @@ from __future__ import annotations
 import itertools
 import re
 
-from fam_ext.metadata.programs.comfyui.graph import Graph, class_of, inputs_of, links, pipe_of
+from fam_ext.metadata.programs.comfyui.graph import Graph, class_of, inputs_of, is_context, links, pipe_of
 
 _MAX_SAMPLERS = 12
 _MAX_OUTPUTS, _MAX_BRANCHES = 32, 8
@@ -65,6 +65,8 @@ def _is_sampler(node: object) -> bool:
         return True
     if pipe_of(inputs) is not None and "ksampler" in class_of(node).casefold():
         return True
+    if is_context(node):
+        return False  # it may hold all that a sampler does
     pair = isinstance(inputs.get("positive"), list)
     return pair and ("steps" in inputs or "sigmas" in inputs or "KSampler" in class_of(node))
 

@@ -8,7 +8,17 @@ from __future__ import annotations
 import re
 
 from fam_ext.metadata.programs.base import own_prompt
-from fam_ext.metadata.programs.comfyui.graph import MAX_DEPTH, Graph, Node, class_of, inputs_of, links, plain
+from fam_ext.metadata.programs.comfyui.graph import (
+    MAX_DEPTH,
+    Graph,
+    Node,
+    carried,
+    class_of,
+    inputs_of,
+    is_context,
+    links,
+    plain,
+)
 
 _MAX_CHARS = 200_000
 _PASSING = ("conditioning", "CONDITIONING", "cond", "conditioning_to", "clip_regions")
@@ -85,6 +95,11 @@ def _node_text(graph: Graph, node: Node, slot: int, role: str, depth: int) -> st
         return ""
     if _STYLED.search(kind):
         raise _StoppedError(f"node {kind[:60]} adds a style's words")
+    if is_context(node):
+        held = carried(graph, node, role)
+        if held is None:
+            raise _StoppedError(f"node {kind[:60]} holds none")
+        return _text(graph, held, role, depth)
     if "positive" in inputs and "negative" in inputs:
         # conditioning comes out as it went in, by slot; a loader with both texts is asked for its role
         both = isinstance(inputs["positive"], list) and isinstance(inputs["negative"], list)

@@ -287,6 +287,15 @@ CHANGED = {
     "Wildcard Processor": {"prompt": "a {red|blue} barn", "seed": 3},
     "easy wildcards": {"text": "a __colour__ barn", "seed": 3},
     "NobodysNode": {"first": "a", "second": "b"},
+    "easy promptLine": {"prompt": "a barn\na house", "start_index": 1, "max_rows": 1},
+    "easy prompt": {"text": "a barn", "prefix": "photo of", "subject": "girl"},
+    "Text Parse Noodle Soup Prompts": {"text": "a barn", "mode": "Wildcards", "noodle_key": "__"},
+    "CLIPTextEncode (NSP)": {"text": "a barn", "mode": "Wildcards", "noodle_key": "__"},
+    "Superprompt": {"instruction_prompt": "Expand", "prompt": "a barn"},
+    "PromptExpansion": {"text": "a barn", "seed": 3},
+    "PromptUpsampler": {"prompt": "a barn"},
+    "Somebodys Prompts": {"text": "a {red|blue} barn", "seed": 3},
+    "ImpactWildcardProcessor": {"wildcard_text": "a __colour__ barn", "populated_text": "", "mode": "populate"},
 }
 
 
@@ -319,6 +328,39 @@ def test_contexts_in_a_circle_hold_nothing() -> None:
     graph |= {"9": node("Context (rgthree)", base_ctx=["8", 0])}
     found = read_header(png(("prompt", json.dumps(graph)))).reading
     assert (found.prompt, found.seed, len(found.notes)) == (None, None, 2)
+
+
+CALCULATED = {
+    "MathExpression|pysssss": {"expression": "a/2", "a": ["10", 0]},
+    "ComfyMathExpression": {"expression": "a/2", "values.a": ["10", 0]},
+    "SimpleMath+": {"value": "a/2", "a": ["10", 0]},
+    "easy mathInt": {"a": ["10", 0], "b": 10, "operation": "add"},
+    "CR Integer Multiple": {"integer": ["10", 0], "multiple": 2},
+    "Half of it": {"any": ["10", 0], "times": 0.5},
+    "Number Operation": {"number": ["10", 0], "by": 2},
+}
+
+
+@pytest.mark.parametrize("kind", CALCULATED)
+def test_a_number_that_a_node_calculates_is_not_taken(kind: str) -> None:
+    graph = api(n3=sampler(steps=["9", 0]), n9=node(kind, **CALCULATED[kind]), n10=node("PrimitiveInt", value=50))
+    found = read_header(png(("prompt", json.dumps(graph)))).reading
+    assert (found.prompt, found.steps) == (PROMPT, None)
+    assert f"node {kind}" in found.notes[0]
+
+
+def test_steps_that_a_scheduler_is_given_by_a_calculation_are_not_taken() -> None:
+    scheduler = node("BasicScheduler", scheduler="normal", steps=["36", 0], model=["4", 0])
+    graph = dict(GRAPHS["custom sampling"]) | {"34": scheduler, "36": node("easy mathInt", a=20, b=1, operation="add")}
+    found = read_header(png(("prompt", json.dumps(graph)))).reading
+    assert (found.prompt, found.steps, found.schedule) == (PROMPT, None, "Normal")
+    assert "steps not taken: it is not known what node easy mathInt brings" in found.notes
+
+
+@pytest.mark.parametrize("kind", ["CLIPTextEncode", "CLIPTextEncodeSDXL", "PrimitiveStringMultiline"])
+def test_a_text_that_only_looks_like_a_template_is_taken(kind: str) -> None:
+    graph = api(n6=node("CLIPTextEncode", text=["9", 0]), n9=node(kind, text="a __sign__ {a|b}"))
+    assert read_header(png(("prompt", json.dumps(graph)))).reading.prompt == "a __sign__ {a|b}"
 
 
 def test_a_sampler_that_tells_nothing_is_none_and_a_placeholder_is_empty() -> None:

@@ -67,7 +67,7 @@ def _read(graph: Graph, sampler: str, place: str) -> Settings | None:
         """Return a setting from the sampler itself, or from the node that brings it."""
         value = inputs.get(name)
         if name in ("noise", "sampler", "sigmas"):
-            return far(graph, value, inner)
+            return _told(graph, inner[0], far(graph, value, inner), inner)
         return _told(graph, name, value, (name, *inner))
 
     number, wrapped = seed(of("noise_seed", "seed") if "noise_seed" in inputs else of("seed", "noise_seed"))

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import re
 from dataclasses import dataclass, field
 from typing import Any, cast
 
@@ -11,6 +12,9 @@ MAX_DEPTH = 200
 _PIPES = ("pipe", "basic_pipe", "base_basic_pipe", "sdxl_tuple", "sdxl_pipe")
 # what primitive nodes call their one value; "" is Reroute's input
 _PRIMITIVE = ("value", "Value", "int", "float", "Number", "number", "INT", "FLOAT", "string", "String", "")
+
+# what comes out is not what went in
+_CALCULATING = re.compile(r"math|expression|calc|operation|multipl|random ?number|increment", re.IGNORECASE)
 
 
 @dataclass
@@ -116,21 +120,25 @@ def followed(graph: Graph, value: object, names: tuple[str, ...]) -> tuple[objec
             held = (carried(graph, found[1], key) for name in names for key in (name, name.removesuffix("_name")))
             value = next((one for one in held if one is not None), None)
             continue
+        if _CALCULATING.search(kind) is not None:
+            break
         name = next((name for name in (*names, *_PRIMITIVE) if name in inputs), None)
         behind = links(inputs)
-        value = inputs[name] if name is not None else behind[0] if len(behind) == 1 else None
+        # one link and nothing else is passed on, by whatever node
+        value = inputs[name] if name is not None else behind[0] if len(behind) == len(inputs) == 1 else None
     return None, kind
 
 
 def far(graph: Graph, value: object, names: tuple[str, ...]) -> object:
-    """Return the first of `names` on the nodes behind a link (a scheduler behind nodes that split its sigmas)."""
+    """Return the first of `names` on the nodes behind a link, a link itself where it is one (a scheduler's steps behind
+    nodes that split its sigmas)."""
     visited: set[str] = set()
     while (found := graph.node(value)) is not None and found[0] not in visited:
         visited.add(found[0])
         inputs = inputs_of(found[1])
         for name in names:
             if name in inputs:
-                return plain(graph, inputs[name], names)
+                return inputs[name]
         behind = links(inputs, "model")
         value = behind[0] if len(behind) == 1 else None
     return None

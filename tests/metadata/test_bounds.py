@@ -56,6 +56,14 @@ SHAPES = {
         ),
     ),
     "long chain": ("prompt", json.dumps(api(**{f"n{n}": node("X", text=[str(n + 1), 0]) for n in range(6, 8000)}))),
+    "brackets of NovelAI": (
+        "Comment",
+        '{"uc": "", "sampler": "", "request_type": "", "prompt": "' + "{}" * 400_000 + '"}',
+    ),
+    "tags of SwarmUI": (
+        "parameters",
+        '{"sui_image_params": {"prompt": "' + "<base:" * 200_000 + "<break>" * 90_000 + '"}}',
+    ),
     "dashes": ("Dream", '"' + "[" * 1_000_000 + '"' + " -s" * 1_000_000),
     "negatives": ("parameters", "Negative prompt:" * 300_000),
 }

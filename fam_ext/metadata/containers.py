@@ -67,6 +67,9 @@ class Text:
 class Texts(tuple[Text, ...]):
     """The texts of one file, in their order."""
 
+    file: str = ""
+    """The file's name, "" where it is not known: ComfyUI tells the pictures of one graph apart by it."""
+
     def get(self, *keys: str, place: str | None = None) -> str | None:
         """Return the text of the first key that is there; of equal keys the last."""
         for key in keys:
@@ -91,9 +94,10 @@ def collect(
     comment: bytes | None,
     *,
     hidden: str | None = None,
+    file: str = "",
 ) -> Texts:
     """Return every text of a file from its parts: PNG's (keyword, value) pairs, EXIF, XMP, JPEG's comment, and the one
-    `hidden` in its pixels, which stands for an EXIF comment."""
+    `hidden` in its pixels, which stands for an EXIF comment. `file` is its name."""
     rows = list(chunks)
     found = [Text("PNG", key, value) for key, value in rows if key != "XML:com.adobe.xmp"]
     profiles = {key.rpartition(" ")[2].casefold(): value for key, value in rows if key.startswith(_PROFILE)}
@@ -109,7 +113,9 @@ def collect(
         found.append(Text("pixels", "UserComment", hidden))
     told = (text for text in found if text.value.strip() and len(text.value) <= MAX_TEXT)
     found = list(itertools.islice(told, MAX_READ))
-    return Texts([*found, *(inner for text in found for inner in _unpacked(text))])
+    texts = Texts([*found, *(inner for text in found for inner in _unpacked(text))])
+    texts.file = file
+    return texts
 
 
 def _profile(text: str) -> bytes | None:

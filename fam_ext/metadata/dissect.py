@@ -44,6 +44,13 @@ _LINE_KEYS = frozenset(
         *("distilled guidance", "rng", "ensd", "eta", "latent upscaler steps", "controlnet filter", "created date"),
     )
 )
+# of those the ones whose value tells a setting from a prompt's words
+_TELLING: Mapping[str, re.Pattern[str]] = {
+    **dict.fromkeys(("steps", "seed", "cfg scale", "guidance scale", "width", "height", "clip skip"), _NUMBER),
+    **dict.fromkeys(("denoising strength", "prompt strength", "lora strength", "upscale by", "ensd", "eta"), _NUMBER),
+    **dict.fromkeys(("model hash", "vae hash"), re.compile(r"[0-9a-f]{6,64}", re.IGNORECASE)),
+    **{"size": re.compile(r"\d{1,6} ?x ?\d{1,6}"), "version": re.compile(r"\S{0,40}\d\S{0,40}")},
+}
 
 OTHER_KEY = "Upscaled by"
 """Marks what we added to a picture that one of the comparison methods made: it is not labelled FAM."""
@@ -128,9 +135,12 @@ def _setting_pairs(line: str) -> list[tuple[str, str]] | None:
     """Return the pairs of a settings line, None for any other: a known key, followed by others."""
     if ":" not in line:
         return None
-    if _BARS.search(line) is not None and _BARS.split(line, 1)[0].strip().casefold().startswith(_KNOWN):
-        parts = (part.partition(":") for part in _BARS.split(line))
-        pairs = [(key.strip(), unquote(value.strip())) for key, _, value in parts]
+    first = _BARS.split(line, 1)[0]
+    if first != line and "," not in first and first.strip().casefold().startswith(_KNOWN):
+        # ours stand behind a comma, and may hold any text
+        ours = next((start for start, key, _ in tokens(line) if key in MARKERS), len(line))
+        parts = (part.partition(":") for part in _BARS.split(line[:ours]))
+        pairs = [(key.strip(), unquote(value.strip(" ,"))) for key, _, value in parts] + pairs_of(line[ours:])
     else:
         pairs = pairs_of(line)
     for index, (key, value) in enumerate(pairs):
@@ -171,7 +181,9 @@ def dissect(text: str) -> tuple[Infotext, tuple[str, ...], bool]:
     params: list[tuple[str, str]] = []
     trailing: tuple[str, ...] = ()
     if blocks:
-        start, _, _ = blocks[0]
+        # words that look like settings stand above a whole line of them; ours are below what was there
+        whole = (block for block in blocks if _is_whole(block[2]) and not _is_ours(block[2]))
+        start, _, _ = next(whole, blocks[0])
         before = _cut_inline(lines[start])[0]
         first = [*lines[:start], before] if before else lines[:start]
         _, end, params = blocks[-1]
@@ -186,23 +198,46 @@ def _blocks(lines: list[str]) -> list[tuple[int, int, list[tuple[str, str]]]]:
     """Return (first line, line after the last, pairs) of every block of settings.
 
     A block is one settings line, with the lines of known keys directly around it, or at least three lines of one known
-    key each.
+    key each. Above a line that says all that a sampler needs, a line is a setting only where its values show it: any
+    words may be a model's name, and the last words of a prompt.
     """
     blocks: list[tuple[int, int, list[tuple[str, str]]]] = []
-    start, pairs, strong, known = 0, list[tuple[str, str]](), False, False
+    start, rows = 0, list[list[tuple[str, str]]]()
+    strong, known, whole = False, False, False
     for index, line in enumerate([*lines, ""]):
         own = _setting_pairs(line)
         added = _key_line(line, inside=known) if own is None else _cut_inline(line)[1] or own
+        listed = known and sum(map(len, rows[:MIN_PAIRS])) >= MIN_PAIRS
         if added:
-            start = start if pairs else index
-            pairs += added
+            if own is not None and _is_whole(added) and not whole:
+                whole = True
+                if not _is_ours(added) or not (strong or listed):  # ours stand below whatever was there
+                    rows = [*itertools.takewhile(lambda row, line=added: _is_told(row, line), reversed(rows))][::-1]
+                    start = index - len(rows)
+            start = start if rows else index
+            rows.append(added)
             strong = strong or own is not None
             known = known or any(key.casefold() in _KNOWN and _fits(key, value) for key, value in added)
             continue
-        if strong or (known and len(pairs) >= MIN_PAIRS):
-            blocks.append((start, index, pairs))
-        pairs, strong, known = [], False, False
+        if strong or listed:
+            blocks.append((start, index, [*itertools.chain.from_iterable(rows)]))
+        rows, strong, known, whole = [], False, False, False
     return blocks
+
+
+def _is_whole(pairs: list[tuple[str, str]]) -> bool:
+    return {"steps", "sampler"} <= {key.casefold() for key, _ in pairs}
+
+
+def _is_ours(pairs: list[tuple[str, str]]) -> bool:
+    return any(key in MARKERS for key, _ in pairs)
+
+
+def _is_told(row: list[tuple[str, str]], settings: list[tuple[str, str]]) -> bool:
+    """Return whether a line of known keys adds to the settings below it: its values are a program's, its keys new."""
+    named = {key.casefold(): value for key, value in row}
+    fits = [_TELLING[key].fullmatch(value) is not None for key, value in named.items() if key in _TELLING]
+    return bool(fits) and all(fits) and named.keys().isdisjoint(key.casefold() for key, _ in settings)
 
 
 def _cut_inline(line: str) -> tuple[str, list[tuple[str, str]] | None]:

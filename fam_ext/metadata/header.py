@@ -48,6 +48,8 @@ class Header:
     dpi: tuple[float, float] | None = None
     comment: bytes | None = None
     """JPEG's own comment segment."""
+    name: str = ""
+    """The file's name, "" where only its bytes were read."""
     hidden: str | None = None
     """The text in the pixels' lowest bits; looked for where no other says how the picture was made."""
 
@@ -55,7 +57,7 @@ class Header:
     def places(self) -> containers.Texts:
         """Every text of the file with its place."""
         chunks = ((t.key, t.value) for t in self.texts)
-        return containers.collect(chunks, self.exif, self.xmp, self.comment, hidden=self.hidden)
+        return containers.collect(chunks, self.exif, self.xmp, self.comment, hidden=self.hidden, file=self.name)
 
     @functools.cached_property
     def reading(self) -> programs.Settings | None:

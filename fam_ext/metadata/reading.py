@@ -37,7 +37,8 @@ def read_header(
             header = _with_hidden(_read_header(file := io.BytesIO(source)), file)
         else:
             with open(source, "rb", buffering=32768) as file:
-                header = _with_hidden(_read_header(file), file)
+                header = dataclasses.replace(_read_header(file), name=Path(source).name)
+                header = _with_hidden(header, file)
     except PictureError:
         raise
     except OSError as error:

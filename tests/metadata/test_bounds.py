@@ -47,7 +47,23 @@ SHAPES = {
         "prompt",
         json.dumps({str(n): sampler(latent_image=[str(n + 1), 0], a=[str(n + 2), 0]) for n in range(9_000)}),
     ),
+    "many saved": (
+        "prompt",
+        json.dumps(
+            {str(n): node("SaveImage", images=["4500", 0]) for n in range(4_500)}
+            | {str(n): node("VAEDecode", samples=[str(n + 1), 0]) for n in range(4_500, 9_000)}
+            | api(n9000=sampler())
+        ),
+    ),
     "long chain": ("prompt", json.dumps(api(**{f"n{n}": node("X", text=[str(n + 1), 0]) for n in range(6, 8000)}))),
+    "brackets of NovelAI": (
+        "Comment",
+        '{"uc": "", "sampler": "", "request_type": "", "prompt": "' + "{}" * 400_000 + '"}',
+    ),
+    "tags of SwarmUI": (
+        "parameters",
+        '{"sui_image_params": {"prompt": "' + "<base:" * 200_000 + "<break>" * 90_000 + '"}}',
+    ),
     "dashes": ("Dream", '"' + "[" * 1_000_000 + '"' + " -s" * 1_000_000),
     "negatives": ("parameters", "Negative prompt:" * 300_000),
 }

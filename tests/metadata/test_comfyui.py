@@ -78,6 +78,21 @@ GRAPHS = {
         n8=node("Context (rgthree)", base_ctx=["9", 0]),
         n9=node("Context (rgthree)", model=["4", 0], positive=["6", 0], negative=["7", 0]),
     ),
+    "contexts that say one thing each": api(
+        n3=sampler(positive=["8", 4], negative=["8", 5], seed=["8", 8], model=["8", 1]),
+        n8=node("Context (rgthree)", base_ctx=["9", 0], positive=["6", 0]),
+        n9=node("Context (rgthree)", base_ctx=["10", 0], model=["4", 0], seed=["11", 0]),
+        n10=node("Context (rgthree)", positive=["7", 0], negative=["7", 0], seed=5, clip=["4", 1]),
+        n11=node("Seed (rgthree)", seed=777),
+    ),
+    "contexts that are merged": api(
+        n3=sampler(positive=["8", 4], negative=["8", 5], sampler_name=["8", 13], steps=["8", 9], latent_image=["8", 6]),
+        n8=node("Context Merge Big (rgthree)", ctx_01=["9", 0], ctx_02=["10", 0], ctx_03=["12", 0]),
+        n9=node("Context Big (rgthree)", positive=["7", 0], negative=["7", 0], steps=3, sampler="euler", cfg=1),
+        n10=node("Context Big (rgthree)", positive=["6", 0], steps=21, sampler="euler_ancestral", latent=["5", 0]),
+        n12=node("Context Switch (rgthree)", ctx_02=["9", 0], ctx_01=["13", 0]),
+        n13=node("Context (rgthree)", model=["4", 0]),
+    ),
     "a sampler fed by a pipe": api(
         n3=node("easy kSampler", pipe=["8", 0]),
         n8=node("easy preSampling", pipe=["9", 0], **SAMPLING),
@@ -198,6 +213,48 @@ def test_comfy_graphs(name: str) -> None:
     assert of(png(("prompt", json.dumps(GRAPHS[name])))) == RIGHT
 
 
+BRANCHES = api(
+    n10=sampler(seed=1, positive=["11", 0]),
+    n11=node("CLIPTextEncode", text="a dog"),
+    n12=node("VAEDecode", samples=["3", 0]),
+    n13=node("VAEDecode", samples=["10", 0]),
+    n14=node("SaveImage", filename_prefix="%date:yyyy%/barn", images=["12", 0]),
+    n15=node("SaveImage", filename_prefix="dog", images=["13", 0]),
+    n16=node("SaveImage", filename_prefix="loaded", images=["17", 0]),
+    n17=node("LoadImage", image="x.png"),
+)
+
+
+@pytest.mark.parametrize(
+    ("name", "prompt", "seed"),
+    [
+        ("barn_00001_.png", PROMPT, 777),
+        ("dog_00012_.png", "a dog", 1),
+        ("dog_hi_00001_.png", None, None),
+        ("renamed.png", None, None),
+    ],
+)
+def test_of_several_saved_pictures_the_file_s_name_tells_which_it_is(tmp_path, name, prompt, seed) -> None:
+    (tmp_path / name).write_bytes(png(("prompt", json.dumps(BRANCHES))))
+    found = read_header(tmp_path / name).reading
+    assert (found.prompt, found.seed, found.negative, found.steps) == (prompt, seed, NEGATIVE, 21)
+    assert (prompt is None) == ("saves 2 pictures" in " ".join(found.notes))
+    assert prompt is not None or "prompt, seed not taken" in found.notes[0]
+
+
+def test_a_saved_picture_that_no_sampler_made_has_no_settings(tmp_path) -> None:
+    (tmp_path / "loaded_00001_.png").write_bytes(png(("prompt", json.dumps(BRANCHES))))
+    assert read_header(tmp_path / "loaded_00001_.png").reading is None
+
+
+def test_saved_pictures_of_one_prompt_and_a_filled_prefix(tmp_path) -> None:
+    graph = {**BRANCHES, "10": sampler(seed=777)}
+    assert of(png(("prompt", json.dumps(graph)))) == RIGHT
+    graph = {**BRANCHES, "15": node("SaveImage", filename_prefix="dog_%KSampler.seed%", images=["13", 0])}
+    (tmp_path / "dog_1_00001_.png").write_bytes(png(("prompt", json.dumps(graph))))
+    assert read_header(tmp_path / "dog_1_00001_.png").reading.prompt == "a dog"
+
+
 def test_a_guider_without_a_negative_has_no_guidance() -> None:
     graph = dict(GRAPHS["custom sampling"]) | {"32": node("BasicGuider", model=["4", 0], conditioning=["6", 0])}
     assert of(png(("prompt", json.dumps(graph)))) == (PROMPT, "", 777, 21, "Euler a", 1.0)
@@ -230,6 +287,15 @@ CHANGED = {
     "Wildcard Processor": {"prompt": "a {red|blue} barn", "seed": 3},
     "easy wildcards": {"text": "a __colour__ barn", "seed": 3},
     "NobodysNode": {"first": "a", "second": "b"},
+    "easy promptLine": {"prompt": "a barn\na house", "start_index": 1, "max_rows": 1},
+    "easy prompt": {"text": "a barn", "prefix": "photo of", "subject": "girl"},
+    "Text Parse Noodle Soup Prompts": {"text": "a barn", "mode": "Wildcards", "noodle_key": "__"},
+    "CLIPTextEncode (NSP)": {"text": "a barn", "mode": "Wildcards", "noodle_key": "__"},
+    "Superprompt": {"instruction_prompt": "Expand", "prompt": "a barn"},
+    "PromptExpansion": {"text": "a barn", "seed": 3},
+    "PromptUpsampler": {"prompt": "a barn"},
+    "Somebodys Prompts": {"text": "a {red|blue} barn", "seed": 3},
+    "ImpactWildcardProcessor": {"wildcard_text": "a __colour__ barn", "populated_text": "", "mode": "populate"},
 }
 
 
@@ -244,6 +310,57 @@ def test_no_text_is_better_than_a_wrong_one(kind: str) -> None:
 def test_a_number_never_comes_from_another_setting() -> None:
     graph = api(n3=sampler(cfg=["9", 0]), n9=node("SomebodysSeed", seed=9))
     assert read_header(png(("prompt", json.dumps(graph)))).reading.cfg is None
+
+
+def test_a_number_that_is_linked_and_not_found_is_said() -> None:
+    context = node("Context (rgthree)", model=["4", 0], positive=["6", 0])
+    graph = api(n3=sampler(seed=["9", 8], cfg=["10", 0], negative=["9", 5]), n9=context, n10=node("Nobodys", first=1))
+    found = read_header(png(("prompt", json.dumps(graph)))).reading
+    assert (found.prompt, found.negative, found.seed, found.cfg) == (PROMPT, None, None, None)
+    assert "seed not taken: it is not known what node Context (rgthree) brings" in found.notes
+    assert "cfg not taken: it is not known what node Nobodys brings" in found.notes
+    assert "negative prompt not taken: node Context (rgthree) holds none" in found.notes
+
+
+def test_contexts_in_a_circle_hold_nothing() -> None:
+    graph = api(n3=sampler(positive=["8", 4], seed=["8", 8]))
+    graph |= {"8": node("Context Merge (rgthree)", ctx_01=["9", 0], ctx_02=["8", 0])}
+    graph |= {"9": node("Context (rgthree)", base_ctx=["8", 0])}
+    found = read_header(png(("prompt", json.dumps(graph)))).reading
+    assert (found.prompt, found.seed, len(found.notes)) == (None, None, 2)
+
+
+CALCULATED = {
+    "MathExpression|pysssss": {"expression": "a/2", "a": ["10", 0]},
+    "ComfyMathExpression": {"expression": "a/2", "values.a": ["10", 0]},
+    "SimpleMath+": {"value": "a/2", "a": ["10", 0]},
+    "easy mathInt": {"a": ["10", 0], "b": 10, "operation": "add"},
+    "CR Integer Multiple": {"integer": ["10", 0], "multiple": 2},
+    "Half of it": {"any": ["10", 0], "times": 0.5},
+    "Number Operation": {"number": ["10", 0], "by": 2},
+}
+
+
+@pytest.mark.parametrize("kind", CALCULATED)
+def test_a_number_that_a_node_calculates_is_not_taken(kind: str) -> None:
+    graph = api(n3=sampler(steps=["9", 0]), n9=node(kind, **CALCULATED[kind]), n10=node("PrimitiveInt", value=50))
+    found = read_header(png(("prompt", json.dumps(graph)))).reading
+    assert (found.prompt, found.steps) == (PROMPT, None)
+    assert f"node {kind}" in found.notes[0]
+
+
+def test_steps_that_a_scheduler_is_given_by_a_calculation_are_not_taken() -> None:
+    scheduler = node("BasicScheduler", scheduler="normal", steps=["36", 0], model=["4", 0])
+    graph = dict(GRAPHS["custom sampling"]) | {"34": scheduler, "36": node("easy mathInt", a=20, b=1, operation="add")}
+    found = read_header(png(("prompt", json.dumps(graph)))).reading
+    assert (found.prompt, found.steps, found.schedule) == (PROMPT, None, "Normal")
+    assert "steps not taken: it is not known what node easy mathInt brings" in found.notes
+
+
+@pytest.mark.parametrize("kind", ["CLIPTextEncode", "CLIPTextEncodeSDXL", "PrimitiveStringMultiline"])
+def test_a_text_that_only_looks_like_a_template_is_taken(kind: str) -> None:
+    graph = api(n6=node("CLIPTextEncode", text=["9", 0]), n9=node(kind, text="a __sign__ {a|b}"))
+    assert read_header(png(("prompt", json.dumps(graph)))).reading.prompt == "a __sign__ {a|b}"
 
 
 def test_a_sampler_that_tells_nothing_is_none_and_a_placeholder_is_empty() -> None:

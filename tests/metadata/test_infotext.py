@@ -266,6 +266,50 @@ def test_prose_with_colons_is_a_prompt(prose: str) -> None:
     assert parse(prose).params == {}
 
 
+@pytest.mark.parametrize(
+    "words",
+    [
+        "Model: Kate Moss",
+        "Version: two, Width: wide",
+        "Size: big\nModel: a girl",
+        "Size: 640x480",
+        "Seed: 5\nNegative prompt: fog",
+        "Parser: none\nSeed: of a flower",
+        "Seed: 5, Style: baroque, Mood: dark",
+        "Seed: 5, Style: baroque, Mood: dark\nNegative prompt: fog",
+    ],
+)
+def test_the_last_words_above_a_whole_settings_line_stay_words(words: str) -> None:
+    found = parse(f"a product photo\n{words}\n{LINE}")
+    prompt, _, negative = words.partition("\nNegative prompt: ")
+    assert (found.prompt, found.negative_prompt) == (f"a product photo\n{prompt}", negative)
+    assert found.params == parse(LINE).params
+
+
+@pytest.mark.parametrize("name", TEXTS)
+def test_our_line_below_leaves_the_words_as_they_are(name: str) -> None:
+    settings = {"Steps": "30", "Sampler": "DDIM", "Seed": "1"}
+    made = parse(add(TEXTS[name], to_fields(FamConfig()), settings=settings))
+    found = parse(TEXTS[name])
+    assert (made.prompt, made.negative_prompt) == (found.prompt, found.negative_prompt)
+    assert "FAM version" in made.params
+
+
+def test_our_keys_behind_settings_between_bars() -> None:
+    text = "a barn\nSteps: 21 | Seed: 777 | Sampler: Euler a | Operations: txt2img, Hires: none, VAE: none"
+    made = add(text, {"FAM version": "1", "FAM prompt": "x | Seed: 9"})
+    assert made.startswith(f"{text}, FAM version")
+    found = parse(made).params
+    assert (found["Steps"], found["Seed"], found["FAM version"]) == ("21", "777", "1")
+    assert found["FAM prompt"] == "x | Seed: 9"
+
+
+def test_settings_above_a_whole_line_are_told_by_their_values() -> None:
+    found = parse(f"a red barn\nVersion: v1.5, Model hash: 0123abcd\nClip skip: 2\n{LINE}")
+    assert found.prompt == "a red barn"
+    assert (found.params["Version"], found.params["Model hash"], found.params["Clip skip"]) == ("v1.5", "0123abcd", "2")
+
+
 @pytest.mark.parametrize("line", ["Sampler: Euler, Seed: 5, CFG scale: 7", "Steps: 20.5, Sampler: Euler, Seed: 5"])
 def test_our_own_steps_begin_no_settings(line: str) -> None:
     made = add(f"a cat\n{line}", {"FAM version": "1", "FAM steps": "30", "FAM sampler": "DDIM"})

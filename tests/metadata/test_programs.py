@@ -228,6 +228,67 @@ def test_a_style_prompt_of_its_own_is_said() -> None:
     assert found.prompt == PROMPT and "style prompt" in found.notes[0]
 
 
+@pytest.mark.parametrize(
+    ("given", "prompt", "left_out"),
+    [
+        (
+            f"{PROMPT} <segment:face,0.6,0.5//cid=11> detailed face",
+            PROMPT,
+            "<segment:face,0.6,0.5//cid=11> detailed face",
+        ),
+        (f"{PROMPT}<refiner//cid=1>fine fur", PROMPT, "<refiner//cid=1>fine fur"),
+        (f"{PROMPT} <video> it walks <videoswap> on", PROMPT, "<video> it walks"),
+        (
+            "a red barn,<region:0,0,1,0.5> a cat <region:end//cid=12> evening <clear:sky>",
+            PROMPT,
+            "<region:0,0,1,0.5> a cat",
+        ),
+        ("a red barn, <base> evening <object:0,0,1,1> a dog", PROMPT, "<object:0,0,1,1> a dog"),
+        ("a red barn<break>evening", "a red barn BREAK evening", None),
+        ("a barn <lora:red:0.5> <3 <based>", "a barn <lora:red:0.5> <3 <based>", None),
+    ],
+)
+@pytest.mark.parametrize("key", ["prompt", "negativeprompt"])
+def test_swarmui_s_sections_are_no_words_of_the_main_prompt(given, prompt, left_out, key: str) -> None:
+    values = SWARM["sui_image_params"] | {key: given}
+    found = read_header(png(("parameters", json.dumps({"sui_image_params": values})))).reading
+    assert (found.prompt if key == "prompt" else found.negative) == prompt
+    assert (left_out is None and found.notes == ()) or left_out in found.notes[0]
+
+
+@pytest.mark.parametrize(
+    ("given", "prompt"),
+    [
+        ("a {red} barn, {{evening}}, [fog]", "a (red:1.05) barn, (evening:1.1025), (fog:0.9524)"),
+        ("1.5::a red barn, ::evening, -1::fog::", "(a red barn,:1.5) evening, (fog:-1)"),
+        ("{a 2::red:: barn} [{x}]", "(a:1.05) (red:2.1) (barn:1.05) x"),
+        ("1.2::red 0.5::barn:: :3, 1::a 2::b::", "(red:1.2) (barn:0.5) :3, a (b:2)"),
+        (r"barn (farm), silo \(red\)", r"barn \(farm\), silo \(red\)"),
+        (PROMPT, PROMPT),
+    ],
+)
+def test_novelai_s_emphasis_is_written_as_the_webui_s(given: str, prompt: str) -> None:
+    rows = ("Software", "NovelAI"), ("Comment", json.dumps(NOVEL | {"prompt": given, "uc": given}))
+    found = read_header(png(*rows)).reading
+    assert (found.prompt, found.negative, found.notes) == (prompt, prompt, ())
+
+
+@pytest.mark.parametrize("given", ["a {red barn", "red] barn", "{red] barn}", "a :: barn", "{1.5::red}::", "{" * 9999])
+def test_novelai_s_unbalanced_emphasis_stays_with_a_note(given: str) -> None:
+    rows = ("Software", "NovelAI"), ("Comment", json.dumps(NOVEL | {"prompt": given, "uc": "fog"}))
+    found = read_header(png(*rows)).reading
+    assert (found.prompt, found.negative) == (given, "fog")
+    assert "not balanced" in found.notes[0]
+
+
+@pytest.mark.parametrize("given", ["a red++ barn", "(a red barn)1.2", "(red barn)-", '("a", "b").blend(1, 2)'])
+def test_invokeai_s_weights_are_said(given: str) -> None:
+    found = read_header(png(("invokeai_metadata", json.dumps(INVOKE | {"negative_prompt": given})))).reading
+    assert found.negative == given and "InvokeAI's weights" in found.notes[0]
+    plain = read_header(png(("invokeai_metadata", json.dumps(INVOKE | {"positive_prompt": "a sci-fi (t-shirt), 1+1"}))))
+    assert plain.reading.notes == ()
+
+
 def test_midjourney_and_breadboard() -> None:
     job = "Job ID: 01234567-89ab-cdef-0123-456789abcdef"
     found = read_header(png(("Description", f"{PROMPT} --ar 3:2 --v 5 {job}"))).reading

@@ -30,9 +30,10 @@ from fam_ext.metadata.programs.base import Settings
 log = logging.getLogger(__name__)
 
 Read = Callable[[Texts], "Settings | None"]
-# the order says which text counts: our own and the WebUI's settings line first (Draw Things writes an
-# imitation of it beside its own JSON), guesses by common names last
+# the order says which text counts: what we wrote first, whatever it was made from, then the WebUI's settings line
+# (Draw Things writes an imitation of it beside its own JSON), guesses by common names last
 READERS: tuple[tuple[str, Read], ...] = (
+    ("FAM Hires", webui.read_ours),
     ("Draw Things", drawthings.read),
     ("infotext", webui.read),
     ("SwarmUI", swarmui.read),
@@ -53,7 +54,7 @@ READERS: tuple[tuple[str, Read], ...] = (
 def read(texts: Texts) -> Settings | None:
     """Return the settings of the program that wrote them, None when no text says any. Never raises.
 
-    A text with settings and a prompt beats one without the one or the other, wherever it stands.
+    A text with our own line beats all; else one with settings and a prompt one without, wherever it stands.
     """
     best: tuple[int, Settings] | None = None
     for name, reader in READERS:
@@ -68,7 +69,7 @@ def read(texts: Texts) -> Settings | None:
         rank = 2 * made + bool(found.prompt)
         if best is None or rank > best[0]:
             best = rank, found
-        if rank == 3:
+        if rank == 3 or reader is webui.read_ours:  # what ran is a record, also where it had no prompt
             break
     return best[1] if best is not None else None
 

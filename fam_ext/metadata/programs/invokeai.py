@@ -12,6 +12,8 @@ from fam_ext.metadata.programs.base import Settings, first, from_values, inner, 
 _MAX_EDGES = 30
 _HELD = ("prompt", "value", "item", "seed", "collection")
 """Where a node keeps what it passes on: an encoder its prompt, a primitive its value, a collector its item."""
+# x++, (x)1.2, (a, b).and(): the WebUI has other words for them
+_WEIGHTED = re.compile(r"\w\+{1,20}(?=[\s,.)]|$)|\)[+\-]|\)\d|\)\.[a-z]{1,10}\(")
 _FIELDS = {
     **{"positive_prompt": "positive_conditioning", "negative_prompt": "negative_conditioning", "seed": "noise"},
     **{"steps": "steps", "cfg_scale": "cfg_scale", "scheduler": "scheduler"},
@@ -74,6 +76,10 @@ def _from_graph(graph: Mapping[str, Any]) -> dict[str, Any] | None:
 def _core(place: str, values: Mapping[str, Any]) -> Settings:
     style = text(values.get("positive_style_prompt"))
     apart = style and style != text(values.get("positive_prompt"))
+    words = (text(values.get(key)) or "" for key in ("positive_prompt", "negative_prompt"))
+    notes = ("the style prompt is not used",) if apart else ()
+    if any(_WEIGHTED.search(part) for part in words):
+        notes += ("InvokeAI's weights (x++, (x)1.2) are not the WebUI's: they are drawn as they stand",)
     model = inner(values.get("model"))
     return from_values(
         "InvokeAI",
@@ -86,7 +92,7 @@ def _core(place: str, values: Mapping[str, Any]) -> Settings:
         model=first(model, "name", "model_name"),
         vae=first(inner(values.get("vae")), "name", "model_name"),
         clip_skip=values.get("clip_skip"),
-        notes=("the style prompt is not used",) if apart else (),
+        notes=notes,
     )
 
 

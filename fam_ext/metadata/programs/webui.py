@@ -29,13 +29,19 @@ _KEYS = (
 )
 
 
+def read_ours(texts: Texts) -> Settings | None:
+    """Return the settings of a text with our own line, None when we did not make the file."""
+    found = read(texts) if any(map(_is_marked, texts)) else None
+    return None if found is None or found.params.keys().isdisjoint(MARKERS) else found
+
+
 def read(texts: Texts) -> Settings | None:
     """Return the settings of the last text that has a settings line, else those of a `parameters` without one."""
     last = {(item.place, item.key): item for item in texts}  # of equal keys the last
     ordered = [item for key in _KEYS for item in last.values() if item.key == key]
     ordered += [item for item in last.values() if item.key not in _KEYS]
     # what we wrote counts before what we found: a JPEG's comment stays beside our EXIF comment
-    ordered.sort(key=lambda item: not any(f"{key}: " in item.value for key in MARKERS))
+    ordered.sort(key=lambda item: not _is_marked(item))
     plain: Settings | None = None
     for item in ordered:
         if item.is_json:
@@ -47,6 +53,10 @@ def read(texts: Texts) -> Settings | None:
         if plain is None and known and item.key in _KEYS:
             plain = from_infotext(item, found, ())
     return plain
+
+
+def _is_marked(item: Text) -> bool:
+    return any(f"{key}: " in item.value for key in MARKERS)
 
 
 def from_infotext(item: Text, found: Infotext, trailing: tuple[str, ...]) -> Settings:

@@ -3,15 +3,30 @@
 from __future__ import annotations
 
 import re
+from dataclasses import replace
 from typing import cast
 
 from fam_ext.metadata.containers import Texts
 from fam_ext.metadata.programs.base import Settings, base_name, named, real, seed, whole
-from fam_ext.metadata.programs.comfyui.graph import Graph, Node, class_of, far, inputs_of, links, piped, plain
-from fam_ext.metadata.programs.comfyui.samplers import first_sampler
+from fam_ext.metadata.programs.comfyui.graph import (
+    Graph,
+    Node,
+    carried,
+    class_of,
+    far,
+    followed,
+    inputs_of,
+    is_context,
+    links,
+    piped,
+    plain,
+)
+from fam_ext.metadata.programs.comfyui.samplers import first_samplers
 from fam_ext.metadata.programs.comfyui.texts import prompt_of
 from fam_ext.metadata.programs.comfyui.workflow import MAX_NODES, from_workflow
 from fam_ext.samplers import names
+
+_OWN = ("prompt", "negative", "seed", "steps", "sampler", "schedule", "cfg", "model", "vae", "clip_skip", "loras")
 
 
 def read(texts: Texts) -> Settings | None:
@@ -23,16 +38,27 @@ def read(texts: Texts) -> Settings | None:
             value = cast("Node", inner)
         if not 0 < len(value) <= MAX_NODES:
             continue
-        found = _read(Graph(from_workflow(value) if isinstance(value.get("nodes"), list) else value), key)
-        if found is not None:
-            return found
+        nodes = from_workflow(value) if isinstance(value.get("nodes"), list) else value
+        samplers = first_samplers(Graph(nodes), texts.file)
+        found = [read for sampler in samplers if (read := _read(Graph(nodes), sampler, key)) is not None]
+        if found:
+            return _shared(found)
     return None
 
 
-def _read(graph: Graph, place: str) -> Settings | None:
-    sampler = first_sampler(graph)
-    if sampler is None:
-        return None
+def _shared(found: list[Settings]) -> Settings:
+    """Return what is so of every picture that the graph saves: which of them the file is can't be told."""
+    values = {name: {getattr(settings, name) for settings in found} for name in _OWN}
+    differ = [name for name, told in values.items() if len(told) > 1]
+    if not differ:
+        return found[0]
+    note = f"the graph saves {len(found)} pictures, and the file's name does not tell which this is: "
+    note += f"{', '.join(differ)} not taken"
+    notes = dict.fromkeys(note for settings in found for note in settings.notes)
+    return replace(found[0], **{name: () if name == "loras" else None for name in differ}, notes=(note, *notes))
+
+
+def _read(graph: Graph, sampler: str, place: str) -> Settings | None:
     inputs = piped(graph, inputs_of(graph.nodes[sampler]))
     guider_link = graph.node(inputs.get("guider"))
     guider = inputs_of(guider_link[1]) if guider_link is not None else inputs
@@ -41,8 +67,8 @@ def _read(graph: Graph, place: str) -> Settings | None:
         """Return a setting from the sampler itself, or from the node that brings it."""
         value = inputs.get(name)
         if name in ("noise", "sampler", "sigmas"):
-            return far(graph, value, inner)
-        return plain(graph, value, (name, *inner))
+            return _told(graph, inner[0], far(graph, value, inner), inner)
+        return _told(graph, name, value, (name, *inner))
 
     number, wrapped = seed(of("noise_seed", "seed") if "noise_seed" in inputs else of("seed", "noise_seed"))
     if number is None and "noise" in inputs:
@@ -79,7 +105,7 @@ def _read(graph: Graph, place: str) -> Settings | None:
         whole(steps, 100_000),
         own,
         plan,
-        real(plain(graph, cfg, ("cfg", "value", "float"))),
+        real(_told(graph, "cfg", cfg, ("cfg",))),
         model=model,
         vae=vae,
         clip_skip=clip_skip,
@@ -89,11 +115,22 @@ def _read(graph: Graph, place: str) -> Settings | None:
     )
 
 
+def _told(graph: Graph, setting: str, value: object, names: tuple[str, ...]) -> object:
+    """Return a setting's value; None, and a note where a link was followed without finding it."""
+    found, stopped = followed(graph, value, names)
+    if found is None and stopped is not None:
+        graph.notes.append(f"{setting} not taken: it is not known what node {stopped[:60] or '?'} brings")
+    return found
+
+
 def _model(graph: Graph, link: object) -> tuple[str | None, str | None, int | None, tuple[str, ...]]:
     visited: set[str] = set()
     loras: list[str] = []
     while (found := graph.node(link)) is not None and found[0] not in visited:
         visited.add(found[0])
+        if is_context(found[1]):
+            link = carried(graph, found[1], "model")
+            continue
         inputs = inputs_of(found[1])
         loras += _loras(inputs)
         for name in ("ckpt_name", "unet_name", "model_name", "base_ckpt_name"):

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import re
 from dataclasses import dataclass, field
 from typing import Any, cast
 
@@ -11,6 +12,9 @@ MAX_DEPTH = 200
 _PIPES = ("pipe", "basic_pipe", "base_basic_pipe", "sdxl_tuple", "sdxl_pipe")
 # what primitive nodes call their one value; "" is Reroute's input
 _PRIMITIVE = ("value", "Value", "int", "float", "Number", "number", "INT", "FLOAT", "string", "String", "")
+
+# what comes out is not what went in
+_CALCULATING = re.compile(r"math|expression|calc|operation|multipl|random ?number|increment", re.IGNORECASE)
 
 
 @dataclass
@@ -70,32 +74,71 @@ def piped(graph: Graph, inputs: Node) -> Node:
     return inputs
 
 
-def plain(graph: Graph, value: object, names: tuple[str, ...]) -> object:
-    """Return a number or word, also where primitive nodes bring it."""
-    visited: set[str] = set()
-    for _ in range(MAX_DEPTH):
-        if not isinstance(value, list):
-            return value
-        found = graph.node(cast("object", value))
-        if found is None or found[0] in visited:
-            return None
-        visited.add(found[0])
-        inputs = inputs_of(found[1])
-        name = next((name for name in (*names, *_PRIMITIVE) if name in inputs), None)
-        behind = links(inputs)
-        value = inputs[name] if name is not None else behind[0] if len(behind) == 1 else None
+def is_context(node: object) -> bool:
+    """Return whether a node is one of rgthree's, which pass on what they and the contexts before them were given."""
+    kind = class_of(node)
+    return "Context" in kind and "rgthree" in kind
+
+
+def carried(graph: Graph, node: Node, name: str, visited: set[str] | None = None) -> object:
+    """Return what a context passes on under a name: its own, else its base's, of merged ones the last's."""
+    visited = set() if visited is None else visited
+    inputs = inputs_of(node)
+    if inputs.get(name) is not None:
+        return inputs[name]
+    before = sorted(key for key in inputs if key.startswith("ctx_"))
+    # a switch takes the first that is there
+    before = before[:1] if "Switch" in class_of(node) else before[::-1]
+    for key in ("base_ctx", *before):
+        found = graph.node(inputs.get(key))
+        if found is not None and found[0] not in visited and len(visited) < MAX_DEPTH:
+            visited.add(found[0])
+            value = carried(graph, found[1], name, visited) if is_context(found[1]) else None
+            if value is not None:
+                return value
     return None
 
 
+def plain(graph: Graph, value: object, names: tuple[str, ...]) -> object:
+    """Return a number or word, also where primitive nodes bring it."""
+    return followed(graph, value, names)[0]
+
+
+def followed(graph: Graph, value: object, names: tuple[str, ...]) -> tuple[object, str | None]:
+    """Return what `plain` does, and where it is None the class of the node that ended the search."""
+    visited: set[str] = set()
+    kind = ""
+    for _ in range(MAX_DEPTH):
+        if not isinstance(value, list):
+            return value, kind if value is None and visited else None
+        found = graph.node(cast("object", value))
+        if found is None or found[0] in visited:
+            break
+        visited.add(found[0])
+        kind, inputs = class_of(found[1]), inputs_of(found[1])
+        if is_context(found[1]):  # sampler_name comes as "sampler"
+            held = (carried(graph, found[1], key) for name in names for key in (name, name.removesuffix("_name")))
+            value = next((one for one in held if one is not None), None)
+            continue
+        if _CALCULATING.search(kind) is not None:
+            break
+        name = next((name for name in (*names, *_PRIMITIVE) if name in inputs), None)
+        behind = links(inputs)
+        # one link and nothing else is passed on, by whatever node
+        value = inputs[name] if name is not None else behind[0] if len(behind) == len(inputs) == 1 else None
+    return None, kind
+
+
 def far(graph: Graph, value: object, names: tuple[str, ...]) -> object:
-    """Return the first of `names` on the nodes behind a link (a scheduler behind nodes that split its sigmas)."""
+    """Return the first of `names` on the nodes behind a link, a link itself where it is one (a scheduler's steps behind
+    nodes that split its sigmas)."""
     visited: set[str] = set()
     while (found := graph.node(value)) is not None and found[0] not in visited:
         visited.add(found[0])
         inputs = inputs_of(found[1])
         for name in names:
             if name in inputs:
-                return plain(graph, inputs[name], names)
+                return inputs[name]
         behind = links(inputs, "model")
         value = behind[0] if len(behind) == 1 else None
     return None

@@ -8,7 +8,17 @@ from __future__ import annotations
 import re
 
 from fam_ext.metadata.programs.base import own_prompt
-from fam_ext.metadata.programs.comfyui.graph import MAX_DEPTH, Graph, Node, class_of, inputs_of, links, plain
+from fam_ext.metadata.programs.comfyui.graph import (
+    MAX_DEPTH,
+    Graph,
+    Node,
+    carried,
+    class_of,
+    inputs_of,
+    is_context,
+    links,
+    plain,
+)
 
 _MAX_CHARS = 200_000
 _PASSING = ("conditioning", "CONDITIONING", "cond", "conditioning_to", "clip_regions")
@@ -17,9 +27,12 @@ _COMBINED = re.compile(r"conditioning_?\d*|conditioning_(to|from)|cond_?\d+")
 _CHANGING = re.compile(
     r"translat|replace|regex|random|llm|gpt|ollama|gemini|openai|claude|florence|qwen.{0,4}vl|joy|caption|tagger"
     r"|interrog|generat|llava|vlm|vision|chat|split|substring|trim|case|enhanc|magic|lucky|jinja|onebutton"
-    r"|loader from file|loadtext|load text|load line",
+    r"|loader from file|loadtext|load text|load line|promptline|easy prompt$|superprompt|expan|upsampl|rewrit"
+    r"|shuffle|remove|noodle|\(nsp\)",
     re.IGNORECASE,
 )
+# these take a text word for word; others may draw from what looks like a template
+_WORD_FOR_WORD = re.compile(r"cliptextencode|^primitive|^string|^text|^cr (prompt )?text|^show ?text", re.IGNORECASE)
 _STYLED = re.compile(r"styler|styles ?selector", re.IGNORECASE)
 # nodes whose outputs do not begin with positive and negative: who follows them knows which text it wants
 _BUNDLE = re.compile(r"^eff|pipe|context|ctx|\bbus\b|loader", re.IGNORECASE)
@@ -85,6 +98,11 @@ def _node_text(graph: Graph, node: Node, slot: int, role: str, depth: int) -> st
         return ""
     if _STYLED.search(kind):
         raise _StoppedError(f"node {kind[:60]} adds a style's words")
+    if is_context(node):
+        held = carried(graph, node, role)
+        if held is None:
+            raise _StoppedError(f"node {kind[:60]} holds none")
+        return _text(graph, held, role, depth)
     if "positive" in inputs and "negative" in inputs:
         # conditioning comes out as it went in, by slot; a loader with both texts is asked for its role
         both = isinstance(inputs["positive"], list) and isinstance(inputs["negative"], list)
@@ -129,6 +147,8 @@ def _node_text(graph: Graph, node: Node, slot: int, role: str, depth: int) -> st
         parts = [follow(name) for name in joined]
         clean = inputs.get("clean_whitespace") == "true"
         return delimiter.replace("\\n", "\n").join(part.strip() if clean else part for part in parts if part)
+    if inputs.get("populated_text") == "" and any(inputs.get(name) for name in ("text", "wildcard_text")):
+        raise _StoppedError(f"node {kind[:60]} has not kept the words that it drew")
     for name in _TEXT_NAMES:
         if isinstance(inputs.get(name), str | list) and not (name in ("any", "input") and len(inputs) > 1):
             return _drawn(kind, follow(name), populated=name == "populated_text")
@@ -144,7 +164,7 @@ def _node_text(graph: Graph, node: Node, slot: int, role: str, depth: int) -> st
 
 def _drawn(kind: str, made: str, *, populated: bool) -> str:
     """Return the text unless the node still draws from it. Raises `_StoppedError`."""
-    if not populated and _TEMPLATE.search(made) is not None and "wildcard" in kind.casefold():
+    if not populated and _TEMPLATE.search(made) is not None and _WORD_FOR_WORD.search(kind) is None:
         raise _StoppedError(f"node {kind[:60]} draws the words at random")
     return made
 

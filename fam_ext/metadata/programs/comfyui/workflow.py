@@ -18,6 +18,7 @@ _WIDGETS: Mapping[str, tuple[str, ...]] = {
     ),
     "SamplerCustom": ("add_noise", "noise_seed", "", "cfg"),
     "CLIPTextEncode": ("text",),
+    "SaveImage": ("filename_prefix",),
     "CLIPTextEncodeFlux": ("clip_l", "t5xxl", "guidance"),
     "CheckpointLoaderSimple": ("ckpt_name",),
     "CheckpointLoader": ("config_name", "ckpt_name"),

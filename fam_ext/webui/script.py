@@ -120,7 +120,7 @@ class FamHiresScript(scripts.Script):
     def postprocess(self, p: Any, processed: Any, *fam_args: Any) -> None:  # noqa: ANN401
         with stopping(p):
             session_done(p)
-        go_on(p)
+        go_on(p, processed)
 
 
 def session_done(p: Any) -> None:  # noqa: ANN401

@@ -154,26 +154,39 @@ def _check_steps(name: str, value: int, *, least: int) -> None:
         raise ConfigError(f"{name} is {value}; choose at least {least}")
 
 
-def _dial(session: Session, key: str) -> Callable[..., str | None]:
-    def say(p: Any, iteration: int = 0, **locals_of_infotext: Any) -> str | None:  # noqa: ANN401
-        config = session.acted_in(iteration) if p is session.p else None  # others share the values' dict
-        return None if config is None else to_fields(config).get(key)
+def _said(session: Session, value: Callable[[int], str | None]) -> Callable[..., str | None]:
+    """Return a value of the infotext: `value` of the iteration whose picture it is written for, None for others' p."""
+
+    def say(
+        p: Any,  # noqa: ANN401
+        iteration: int = 0,
+        all_seeds: Any = None,  # noqa: ANN401
+        use_main_prompt: bool = False,
+        **locals_of_infotext: Any,  # noqa: ANN401
+    ) -> str | None:
+        if p is not session.p:  # a copy, which shares the values' dict
+            return None
+        # with a batch's own seeds the WebUI means that batch and says no iteration; a grid's are the first picture's
+        is_batch = all_seeds is not None and all_seeds is p.seeds and not use_main_prompt
+        return value(p.iteration if is_batch else iteration)
 
     return say
+
+
+def _dial(session: Session, key: str) -> Callable[..., str | None]:
+    def acted(iteration: int) -> str | None:
+        config = session.acted_in(iteration)
+        return None if config is None else to_fields(config).get(key)
+
+    return _said(session, acted)
 
 
 def _said_if_ran(session: Session, value: Callable[[], str | None]) -> Callable[..., str | None]:
-    def say(p: Any, iteration: int = 0, **locals_of_infotext: Any) -> str | None:  # noqa: ANN401
-        return value() if p is session.p and session.ran_in(iteration) else None
-
-    return say
+    return _said(session, lambda iteration: value() if session.ran_in(iteration) else None)
 
 
 def _said_after_a_pass(session: Session, value: str) -> Callable[..., str | None]:
-    def say(iteration: int = 0, **locals_of_infotext: Any) -> str | None:  # noqa: ANN401
-        return value if iteration in session.reports else None
-
-    return say
+    return _said(session, lambda iteration: value if iteration in session.reports else None)
 
 
 # --- txt2img

@@ -19,7 +19,7 @@ from fam_ext.hosts.ldm.sampler import recorded_sampler
 from fam_ext.metadata.infotext import to_fields
 from fam_ext.methods.catalog import FAM, reads
 from fam_ext.options.request import REQUEST
-from fam_ext.recipe import Source, to_images
+from fam_ext.recipe import GRID, Source, to_images
 from fam_ext.webui.answers import answering
 from fam_ext.webui.decoding import check_pictures, decoded_at_once
 from fam_ext.webui.kept import with_own_random_state
@@ -198,13 +198,13 @@ def _hires_pass(session: Session) -> Callable[[Any], Any]:
             p = session.p
             if shared.state.interrupted:
                 return previous(samples, decoded_samples, *args, **kwargs)
-            pixels = None if decoded_samples is None else (decoded_samples.float() + 1) / 2
+            pictures = [] if decoded_samples is None else to_images((decoded_samples.float() + 1) / 2)
             if decoded_samples is not None and (samples is None or _model_changed(p)):
                 latent, record = encode((decoded_samples + 1) / 2), None
             else:
                 latent, record = samples.detach().clone(), session.record
-            session.source = Source([] if pixels is None else to_images(pixels), latent, record)
-            with own_upscaler(p, session.config.upsample, session.source.images):
+            session.source = _under_target(p, Source(pictures, latent, record))
+            with own_upscaler(p, session.config.upsample, pictures):
                 result = _with_upscaler_watched(session, host_upscaler(p))(previous)(
                     samples, decoded_samples, *args, **kwargs
                 )
@@ -215,6 +215,34 @@ def _hires_pass(session: Session) -> Callable[[Any], Any]:
         return sample_hr_pass
 
     return make
+
+
+def _under_target(p: Any, whole: Source) -> Source:  # noqa: ANN401
+    """Return the part of the native run that lies under the target: the WebUI crops what it has enlarged where Hires.
+    fix asks for another shape."""
+    latent, record = whole.latent, whole.record
+    if latent is None or not (p.truncate_x or p.truncate_y):
+        return whole
+    height, width = latent.shape[-2:]
+    rows, columns = _kept(height, p.hr_upscale_to_y, p.truncate_y), _kept(width, p.hr_upscale_to_x, p.truncate_x)
+    if record is not None:
+        steps, record = record.steps(), NativeRecord()
+        for level, state in steps:
+            record.add(state[..., rows, columns], level)
+    right, bottom = GRID * (width - columns.stop), GRID * (height - rows.stop)
+    pictures = [
+        picture.crop((GRID * columns.start, GRID * rows.start, picture.width - right, picture.height - bottom))
+        for picture in whole.images
+    ]
+    return Source(pictures, latent[..., rows, columns], record)
+
+
+def _kept(native: int, enlarged: int, truncated: int) -> slice:
+    """Return what is left of a native side of latent pixels, to the nearest one, where the WebUI cuts off `truncated`
+    of those of its side of `enlarged` px."""
+    share = native / (enlarged // GRID)
+    start, stop = round(truncated // 2 * share), native - round((truncated + 1) // 2 * share)
+    return slice(start, max(start + 1, stop))
 
 
 def _model_changed(p: Any) -> bool:  # noqa: ANN401

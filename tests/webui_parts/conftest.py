@@ -46,6 +46,8 @@ class Processing:
 class Txt2Img(Processing):
     enable_hr = True
     firstpass_image = None
+    hr_checkpoint_info = None
+    hr_upscaler = "Latent"
 
 
 class Img2Img(Processing):
@@ -67,6 +69,7 @@ def webui():
         )
         shared.state = SimpleNamespace(interrupted=False, skipped=False)
         shared.opts = SimpleNamespace(fam_default_preset="balanced", use_old_hires_fix_width_height=False)
+        shared.latent_upscale_modes, shared.sd_upscalers = {"Latent": {}}, []
         shared.cmd_opts = SimpleNamespace(no_prompt_history=False)
         processing.StableDiffusionProcessing = Processing
         processing.StableDiffusionProcessingTxt2Img = Txt2Img

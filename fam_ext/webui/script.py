@@ -88,7 +88,8 @@ class FamHiresScript(scripts.Script):
 
     def before_process(self, p: Any, *fam_args: Any) -> None:  # noqa: ANN401
         # the WebUI drops a checkpoint that it has not, and takes its own instead
-        setattr(p, _MODEL_ATTRIBUTE, p.override_settings.get("sd_model_checkpoint"))
+        model = p.override_settings.get("sd_model_checkpoint")
+        setattr(p, _MODEL_ATTRIBUTE, getattr(model, "name", model))  # img2img's Batch gives the checkpoint itself
 
     def process(self, p: Any, *fam_args: Any) -> None:  # noqa: ANN401
         with stopping(p):

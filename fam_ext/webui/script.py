@@ -25,6 +25,7 @@ from fam_ext.webui.answers import go_on, stopping
 from fam_ext.webui.arguments import XYZ_ATTRIBUTE, read_arguments
 from fam_ext.webui.generation import PRESET_KEY, before_sampling, begin
 from fam_ext.webui.known import checkpoint
+from fam_ext.webui.last import write_last
 from fam_ext.webui.nested import is_nested
 from fam_ext.webui.session import close, session_of
 
@@ -121,6 +122,7 @@ class FamHiresScript(scripts.Script):
     def postprocess(self, p: Any, processed: Any, *fam_args: Any) -> None:  # noqa: ANN401
         with stopping(p):
             session_done(p)
+            write_last(p, processed)
         go_on(p, processed)
 
 

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Iterable
-from contextlib import ExitStack
 from typing import Any
 
 from modules import images, sd_schedulers, shared
@@ -14,14 +13,14 @@ from fam_ext.core.config import FamConfig
 from fam_ext.core.guide import NativeRecord
 from fam_ext.core.schedule import Size
 from fam_ext.errors import ConfigError, RenderError, UsageError
-from fam_ext.hosts.base import replaced
+from fam_ext.hosts.base import replace_once, replaced
 from fam_ext.hosts.ldm.sampler import recorded_sampler
 from fam_ext.metadata.infotext import to_fields
 from fam_ext.methods.catalog import FAM, reads
 from fam_ext.options.request import REQUEST
 from fam_ext.recipe import GRID, Source, to_images
 from fam_ext.webui.answers import answering
-from fam_ext.webui.decoding import check_pictures, decoded_at_once
+from fam_ext.webui.decoding import check_pictures, decoding_checked
 from fam_ext.webui.kept import with_own_random_state
 from fam_ext.webui.known import check_known, check_method, check_model, checkpoint, schedules, upscalers
 from fam_ext.webui.missing import FALLBACK_UPSCALER, missing_networks, missing_vae, watched_upscaler
@@ -60,7 +59,7 @@ def begin(p: Any, config: FamConfig, *, method: str = FAM, preset: str | None = 
         session.undo.enter_context(replaced(p, "sample_hr_pass", _hires_pass(session)))
     else:
         _take_native_pictures(session)
-        session.undo.enter_context(replaced(p, "sample", decoded_at_once(p, lambda: session.latents)))
+        session.undo.enter_context(replaced(p, "sample", decoding_checked(session)))
         session.undo.enter_context(replaced(p, "init", with_own_random_state(lambda: p.all_seeds[0])))
         session.undo.enter_context(replaced(p, "init", _with_upscaler_watched(session, host_upscaler(p))))
     session.undo.enter_context(replaced(p, "sample", with_own_random_state(lambda: p.seeds[0])))
@@ -302,25 +301,9 @@ def before_sampling(p: Any) -> None:  # noqa: ANN401
         note(session, missing_networks((p.hr_extra_network_data if p.is_hr_pass else p.extra_network_data) or {}))
     if isinstance(p, StableDiffusionProcessingTxt2Img) and not p.is_hr_pass:
         session.record = NativeRecord()
-        _once(p.sampler, "sample", lambda previous: _recorded(session, previous))
+        replace_once(p.sampler, "sample", lambda previous: _recorded(session, previous))
     else:
-        _once(p.sampler, "sample_img2img", lambda previous: steered(session, previous))
-
-
-def _once(sampler: Any, name: str, make: Callable[[Any], Any]) -> None:  # noqa: ANN401
-    """Replace a method of the sampler for its next call only; it is put back before that call begins."""
-    hook = ExitStack()
-
-    def wrap(previous: Callable[..., Any]) -> Callable[..., Any]:
-        guided = make(previous)
-
-        def once(*args: Any, **kwargs: Any) -> Any:  # noqa: ANN401
-            hook.close()
-            return guided(*args, **kwargs)
-
-        return once
-
-    hook.enter_context(replaced(sampler, name, wrap))
+        replace_once(p.sampler, "sample_img2img", lambda previous: steered(session, previous))
 
 
 def _recorded(session: Session, previous: Callable[..., Any]) -> Callable[..., Any]:

@@ -75,6 +75,7 @@ def webui():
         processing.StableDiffusionProcessingTxt2Img = Txt2Img
         processing.StableDiffusionProcessingImg2Img = Img2Img
         processing.DecodedSamples = Decoded
+        processing.decode_latent_batch = lambda model, batch: Decoded()
         scripts.Script = object
         fastapi.HTTPException = Exception
         importlib.import_module("modules.paths_internal").data_path = "nowhere"

@@ -47,7 +47,7 @@ def steered(session: Session, previous: Callable[..., Any]) -> Callable[..., Any
         steps: int | None = None,
         image_conditioning: Any = None,  # noqa: ANN401
     ) -> Any:  # noqa: ANN401
-        check_model(p.sd_model, session.config)  # once more: the hires checkpoint may be another
+        check_model(p.sd_model, session.config, sampling=True)  # once more: the hires checkpoint may be another
         source = session.source
         if source.latent is None and not source.images:
             raise ConfigError("FAM has no native picture in this pass; use the hires pass of txt2img, or img2img")

@@ -80,10 +80,13 @@ def webui():
         fastapi.HTTPException = Exception
         importlib.import_module("modules.paths_internal").data_path = "nowhere"
 
+        unets = importlib.import_module("modules.sd_unet")
+        unets.current_unet, unets.get_unet_option = None, lambda: None
+
         def part(name):
             return importlib.import_module(f"fam_ext.webui.{name}")
 
-        part.shared, part.processing = shared, processing
+        part.shared, part.processing, part.unets = shared, processing, unets
         yield part
     finally:
         sys.meta_path.remove(finder)

@@ -21,7 +21,7 @@ def test_a_pass_that_ended_before_the_network_was_called_is_not_fam_s(webui, mon
     p = Txt2Img(steps=5, sd_model=None, sampler=SimpleNamespace(model_wrap_cfg=SimpleNamespace(step=calls)))
     session = webui("session").open_session(p, FamConfig(am=False), MagicMock())
     session.source = Source(latent=latent)
-    monkeypatch.setattr(part, "check_model", lambda model, config: None)
+    monkeypatch.setattr(part, "check_model", lambda *asked, **named: None)
     passes = []
     setattr(p, webui("session").PASSES_ATTRIBUTE, passes)
     part.steered(session, MagicMock())(p, latent, latent, None, None)

@@ -363,3 +363,19 @@ def test_a_folders_result_is_sent_whole_with_its_own_infotext(page, tmp_path):
     for tab, shown in sent.items():
         assert page.eval_on_selector(shown, "node => node.naturalWidth") == 640, tab
     assert page.input_value("#img2img_prompt textarea") == "a red leaf"
+
+
+def test_tabs_are_found_whatever_the_page_s_language(page, tmp_path, native_picture):
+    native_picture.save(tmp_path / "in.png")
+    page.open_tab()
+    page.set_input_files("#fam_hires_image input[type=file]", str(tmp_path / "in.png"))
+    page.settle()
+    page.open_folds()
+    page.fill("#fam_hires_steps input[type=number]", 3)
+    page.click("#fam_hires_generate")
+    page.evaluate("gradioApp().querySelectorAll('#tabs > .tab-nav > button').forEach((one) => one.textContent += '!')")
+    page.click("#fam_hires_send_to_pnginfo")
+    page.wait_for_selector("#tab_pnginfo :text('FAM version')")
+    assert page.is_visible("#tab_pnginfo") and not page.is_visible("#tab_fam_hires")
+    page.evaluate("switch_to_fam_hires()")
+    assert page.is_visible("#tab_fam_hires")

@@ -3,4 +3,5 @@
 import launch
 
 if not launch.is_installed("piexif"):
-    launch.run_pip("install piexif>=1.1.3", "piexif for FAM Hires")
+    # a shell reads it: without the quotes > would write a file
+    launch.run_pip('install "piexif>=1.1.3"', "piexif for FAM Hires")

@@ -9,17 +9,19 @@ function fam_hires_element(id) {
     return fam_hires_root().querySelector(`#fam_hires_${id}`);
 }
 
-function fam_hires_switch_to(name) {
-    const tab = Array.from(fam_hires_root().querySelectorAll('#tabs > div > button')).find(
-        (button) => button.textContent.trim() === name,
-    );
+// by the place of its panel: a tab's button has no id, and its words are those of the page's language
+function fam_hires_switch_to(panel) {
+    const panels = Array.from(fam_hires_root().querySelectorAll('#tabs > .tabitem'));
+    const tab = fam_hires_root().querySelectorAll('#tabs > .tab-nav > button')[
+        panels.findIndex((one) => one.id === panel)
+    ];
     if (tab) {
         tab.click();
     }
 }
 
 function switch_to_fam_hires() {
-    fam_hires_switch_to('FAM Hires');
+    fam_hires_switch_to('tab_fam_hires');
     return Array.from(arguments);
 }
 
@@ -36,7 +38,7 @@ function fam_hires_send_on(sent, button) {
 }
 
 function fam_hires_to_png_info(gallery, said) {
-    fam_hires_switch_to('PNG Info');
+    fam_hires_switch_to('tab_pnginfo');
     return fam_hires_chosen(gallery, said);
 }
 

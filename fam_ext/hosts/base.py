@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import logging
 from collections.abc import Callable, Generator
-from contextlib import AbstractContextManager, contextmanager
+from contextlib import AbstractContextManager, ExitStack, contextmanager
 from dataclasses import dataclass
 from typing import Any, Protocol
 
@@ -57,6 +57,24 @@ def replaced(owner: Any, name: str, make: Callable[[Any], Any]) -> Generator[Non
             setattr(owner, name, previous)
         else:
             delattr(owner, name)
+
+
+def replace_once(owner: Any, name: str, make: Callable[[Any], Any]) -> Callable[[], None]:  # noqa: ANN401
+    """Replace an attribute, as `replaced` does, for its next call only: it is put back before that call begins, or by
+    the function that is returned."""
+    hook = ExitStack()
+
+    def wrap(previous: Callable[..., Any]) -> Callable[..., Any]:
+        ours = make(previous)
+
+        def once(*args: Any, **kwargs: Any) -> Any:  # noqa: ANN401
+            hook.close()
+            return ours(*args, **kwargs)
+
+        return once
+
+    hook.enter_context(replaced(owner, name, wrap))
+    return hook.close
 
 
 class Sampler(Protocol):

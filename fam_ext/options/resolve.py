@@ -7,6 +7,7 @@ then the default.
 from __future__ import annotations
 
 import dataclasses
+import os
 import secrets
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass
@@ -39,6 +40,7 @@ from fam_ext.options.renderer import RendererChoice
 from fam_ext.options.request import OWN, REQUEST, HiresRequest
 
 RANDOM_SEED = -1
+_SEPARATORS = "/\\" if os.name == "nt" else "/"
 SAMPLING = ("sampler", "schedule", "steps", "cfg_scale", "seed")
 """Settings that `own_settings` speaks of."""
 _KINDS_OF_FORMAT = {"jpg": "jpeg", "jpe": "jpeg", "jfif": "jpeg", "tif": "tiff"}
@@ -287,18 +289,24 @@ def _word_rule(given: Mapping[str, Any], name: str) -> str:
 
 def _places(given: Mapping[str, Any]) -> dict[str, Any]:
     places: dict[str, Any] = {}
-    if source := given.get("input", "").strip():  # pasted into a page
+    if source := pasted(given.get("input", "")):
         places["inputs"] = (expanded("input", source),)
     elif "inputs" not in given:
         raise UsageError("input is empty; give the folder to read")
     else:
         places["inputs"] = tuple(expanded("input", path) for path in given["inputs"])
-    output = given.get("output", "").strip()
-    places["output"] = expanded("output", output) if output else f"{places['inputs'][0].rstrip('/')}-fam"
+    output = pasted(given.get("output", ""))
+    places["output"] = expanded("output", output) if output else f"{places['inputs'][0].rstrip(_SEPARATORS)}-fam"
     if given.get("pattern"):
         parts = tuple(part.strip() for part in given["pattern"].split(",") if part.strip())
         places["include"] = (*given.get("include", ()), *parts)
     return places
+
+
+def pasted(path: str) -> str:
+    """Return a path as it was meant: Windows' *Copy as path* puts it between quotes."""
+    path = path.strip()
+    return path[1:-1].strip() if len(path) > 1 and path[0] == path[-1] == '"' else path
 
 
 def expanded(name: str, folder: str) -> str:

@@ -10,18 +10,19 @@ from typing import Any
 import gradio as gr
 import torch
 from fastapi import HTTPException
-from modules import shared
+from modules import images, shared
 from modules.processing import DecodedSamples
 
 from fam_ext.errors import ConfigError, FamError, UnsupportedModelError, UnsupportedSamplerError, UsageError
 from fam_ext.hosts.base import replaced
 from fam_ext.ui.accordion import TITLE
+from fam_ext.webui.nested import is_in_batch
 from fam_ext.webui.session import PROGRESS_ATTRIBUTE, Session, session_of
 
 logger = logging.getLogger(__name__)
 
 PLOT = "x/y/z plot"
-_ENDED_CELL = "_fam_ended_cell"
+_ENDED = "_fam_ended"
 
 
 @contextmanager
@@ -79,16 +80,34 @@ def say(p: Any, error: Exception) -> None:  # noqa: ANN401
     logger.warning("%s", error)
     p.comment(str(error))
     shared.state.interrupted = True
-    if _is_cell(p):
-        setattr(p, _ENDED_CELL, True)
-        if not p.is_api:  # the plot shows the comments of its first cell alone
-            gr.Warning(f"{TITLE}: {error}")
+    setattr(p, _ENDED, True)
+    if _is_one_of_many(p) and not p.is_api:  # the page shows the comments of the first alone
+        gr.Warning(f"{TITLE}: {error}")
 
 
-def go_on(p: Any) -> None:  # noqa: ANN401
-    """Let a plot go on with its next cell after one that `say` has ended; to be called when the cell is over."""
-    if p.__dict__.pop(_ENDED_CELL, False):
+def go_on(p: Any, processed: Any) -> None:  # noqa: ANN401
+    """Leave the page in order after a generation that `say` has ended; to be called when it is over.
+
+    A plot goes on with its next cell, img2img's Batch with its next file. The gallery's ✨ puts what was made in the
+    place of its picture: that itself.
+    """
+    if not p.__dict__.pop(_ENDED, False):
+        return
+    if _is_one_of_many(p):
         shared.state.interrupted = False
+    if processed.images or _is_cell(p):
+        return
+    if is_in_batch():
+        processed.infotexts = []  # the WebUI writes one also where no picture is: it would be the next file's
+    elif getattr(p, "txt2img_upscale", False):
+        own, _ = images.read_info_from_image(p.firstpass_image)
+        processed.images = [p.firstpass_image]
+        processed.info = own or processed.info
+        processed.infotexts = [processed.info]
+
+
+def _is_one_of_many(p: Any) -> bool:  # noqa: ANN401
+    return _is_cell(p) or is_in_batch()
 
 
 def _is_cell(p: Any) -> bool:  # noqa: ANN401

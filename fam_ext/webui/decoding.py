@@ -5,11 +5,13 @@ from __future__ import annotations
 from collections.abc import Callable
 from typing import Any
 
-from modules import devices, shared
-from modules.processing import decode_latent_batch
+from modules import processing, shared
 from torch import Tensor
 
 from fam_ext.hires import check_decoded
+from fam_ext.hosts.base import replace_once
+from fam_ext.webui.answers import answering
+from fam_ext.webui.session import Session
 
 
 def check_pictures(decoded: Any, latents: Tensor | None) -> None:  # noqa: ANN401
@@ -23,20 +25,26 @@ def check_pictures(decoded: Any, latents: Tensor | None) -> None:  # noqa: ANN40
         check_decoded((picture[None].float().cpu() + 1) / 2, latent[None].cpu())
 
 
-def decoded_at_once(p: Any, latents_of: Callable[[], Tensor | None]) -> Callable[[Any], Any]:  # noqa: ANN401
-    """Return a wrapper of p.sample that decodes as the WebUI does right after it, where an error can still end the
-    generation, and checks."""
+def decoding_checked(session: Session) -> Callable[[Any], Any]:
+    """Return a wrapper of p.sample after which the WebUI's own decoding is checked, where an error can still end the
+    generation: what p.sample returns stays a latent, which other scripts look at."""
+    p = session.p
+
+    def checked(previous: Callable[..., Any]) -> Callable[..., Any]:
+        def decode_latent_batch(model: Any, batch: Tensor, *args: Any, **kwargs: Any) -> Any:  # noqa: ANN401
+            decoded = previous(model, batch, *args, **kwargs)
+            check_pictures(decoded, batch)
+            return decoded
+
+        return answering(p)(decode_latent_batch)
 
     def make(previous: Callable[..., Any]) -> Callable[..., Any]:
         def sample(*args: Any, **kwargs: Any) -> Any:  # noqa: ANN401
             samples = previous(*args, **kwargs)
-            if getattr(samples, "already_decoded", False) or latents_of() is None or shared.state.interrupted:
-                return samples
-            if shared.opts.sd_vae_decode_method != "Full":
-                p.extra_generation_params["VAE Decoder"] = shared.opts.sd_vae_decode_method
-            decoded = decode_latent_batch(p.sd_model, samples, target_device=devices.cpu, check_for_nans=True)
-            check_pictures(decoded, samples)
-            return decoded
+            is_decoded = getattr(samples, "already_decoded", False)
+            if not is_decoded and session.latents is not None and not shared.state.interrupted:
+                session.undo.callback(replace_once(processing, "decode_latent_batch", checked))
+            return samples
 
         return sample
 

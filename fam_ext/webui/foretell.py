@@ -4,9 +4,11 @@ from __future__ import annotations
 
 from typing import Any
 
-from modules import sd_models, sd_samplers
+from modules import sd_models, sd_samplers, shared
+from modules.processing import old_hires_fix_first_pass_dimensions
 
 from fam_ext.core.config import FamConfig
+from fam_ext.core.schedule import Size
 from fam_ext.errors import FamError
 from fam_ext.methods.catalog import FAM
 from fam_ext.ui.foretell import BEFORE, Hires, foretold, hires_target
@@ -46,8 +48,7 @@ def _bind(tab: str) -> None:
         found = None
         if not is_img2img:
             on, upscaler, scale, x, y, width, height, hires_sampler = hires
-            native = (int(height), int(width))
-            found = Hires(on, upscaler, native, hires_target(native, scale=scale, width=int(x), height=int(y)))
+            found = Hires(on, upscaler, *_sizes((int(height), int(width)), scale=scale, width=int(x), height=int(y)))
             sampler = hires_sampler if hires_sampler in sd_samplers.all_samplers_map else sampler
         problem = _problem(sampler, am=am)
         return foretold(found, start=start, own_upsampling=upsample != "auto", problem=problem)
@@ -56,6 +57,15 @@ def _bind(tab: str) -> None:
     button.click(say, inputs=inputs, outputs=[hint], show_progress=False, api_name=False, queue=False)
     for component in inputs:  # a slider changes many times while it is drawn, and by a preset or a paste too
         component.change(None, _js=f"() => fam_hires_say_soon('{tab}')", inputs=[], outputs=[])
+
+
+def _sizes(asked: Size, **hires: Any) -> tuple[Size, Size]:  # noqa: ANN401
+    """Return the native and the target (height, width) where the page asks for `asked`, and Hires. fix as in
+    `hires_target`: by the WebUI's old setting the page's size is the target."""
+    if not shared.opts.use_old_hires_fix_width_height:
+        return asked, hires_target(asked, **hires)
+    width, height = old_hires_fix_first_pass_dimensions(asked[1], asked[0])
+    return (height, width), asked
 
 
 def _problem(sampler: str, *, am: bool) -> str:

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Iterable
-from contextlib import ExitStack
 from typing import Any
 
 from modules import images, sd_schedulers, shared
@@ -14,14 +13,14 @@ from fam_ext.core.config import FamConfig
 from fam_ext.core.guide import NativeRecord
 from fam_ext.core.schedule import Size
 from fam_ext.errors import ConfigError, RenderError, UsageError
-from fam_ext.hosts.base import replaced
+from fam_ext.hosts.base import replace_once, replaced
 from fam_ext.hosts.ldm.sampler import recorded_sampler
 from fam_ext.metadata.infotext import to_fields
 from fam_ext.methods.catalog import FAM, reads
 from fam_ext.options.request import REQUEST
-from fam_ext.recipe import Source, to_images
+from fam_ext.recipe import GRID, Source, to_images
 from fam_ext.webui.answers import answering
-from fam_ext.webui.decoding import check_pictures, decoded_at_once
+from fam_ext.webui.decoding import check_pictures, decoding_checked
 from fam_ext.webui.kept import with_own_random_state
 from fam_ext.webui.known import check_known, check_method, check_model, checkpoint, schedules, upscalers
 from fam_ext.webui.missing import FALLBACK_UPSCALER, missing_networks, missing_vae, watched_upscaler
@@ -60,7 +59,7 @@ def begin(p: Any, config: FamConfig, *, method: str = FAM, preset: str | None = 
         session.undo.enter_context(replaced(p, "sample_hr_pass", _hires_pass(session)))
     else:
         _take_native_pictures(session)
-        session.undo.enter_context(replaced(p, "sample", decoded_at_once(p, lambda: session.latents)))
+        session.undo.enter_context(replaced(p, "sample", decoding_checked(session)))
         session.undo.enter_context(replaced(p, "init", with_own_random_state(lambda: p.all_seeds[0])))
         session.undo.enter_context(replaced(p, "init", _with_upscaler_watched(session, host_upscaler(p))))
     session.undo.enter_context(replaced(p, "sample", with_own_random_state(lambda: p.seeds[0])))
@@ -154,26 +153,39 @@ def _check_steps(name: str, value: int, *, least: int) -> None:
         raise ConfigError(f"{name} is {value}; choose at least {least}")
 
 
-def _dial(session: Session, key: str) -> Callable[..., str | None]:
-    def say(p: Any, iteration: int = 0, **locals_of_infotext: Any) -> str | None:  # noqa: ANN401
-        config = session.acted_in(iteration) if p is session.p else None  # others share the values' dict
-        return None if config is None else to_fields(config).get(key)
+def _said(session: Session, value: Callable[[int], str | None]) -> Callable[..., str | None]:
+    """Return a value of the infotext: `value` of the iteration whose picture it is written for, None for others' p."""
+
+    def say(
+        p: Any,  # noqa: ANN401
+        iteration: int = 0,
+        all_seeds: Any = None,  # noqa: ANN401
+        use_main_prompt: bool = False,
+        **locals_of_infotext: Any,  # noqa: ANN401
+    ) -> str | None:
+        if p is not session.p:  # a copy, which shares the values' dict
+            return None
+        # with a batch's own seeds the WebUI means that batch and says no iteration; a grid's are the first picture's
+        is_batch = all_seeds is not None and all_seeds is p.seeds and not use_main_prompt
+        return value(p.iteration if is_batch else iteration)
 
     return say
+
+
+def _dial(session: Session, key: str) -> Callable[..., str | None]:
+    def acted(iteration: int) -> str | None:
+        config = session.acted_in(iteration)
+        return None if config is None else to_fields(config).get(key)
+
+    return _said(session, acted)
 
 
 def _said_if_ran(session: Session, value: Callable[[], str | None]) -> Callable[..., str | None]:
-    def say(p: Any, iteration: int = 0, **locals_of_infotext: Any) -> str | None:  # noqa: ANN401
-        return value() if p is session.p and session.ran_in(iteration) else None
-
-    return say
+    return _said(session, lambda iteration: value() if session.ran_in(iteration) else None)
 
 
 def _said_after_a_pass(session: Session, value: str) -> Callable[..., str | None]:
-    def say(iteration: int = 0, **locals_of_infotext: Any) -> str | None:  # noqa: ANN401
-        return value if iteration in session.reports else None
-
-    return say
+    return _said(session, lambda iteration: value if iteration in session.reports else None)
 
 
 # --- txt2img
@@ -185,13 +197,13 @@ def _hires_pass(session: Session) -> Callable[[Any], Any]:
             p = session.p
             if shared.state.interrupted:
                 return previous(samples, decoded_samples, *args, **kwargs)
-            pixels = None if decoded_samples is None else (decoded_samples.float() + 1) / 2
+            pictures = [] if decoded_samples is None else to_images((decoded_samples.float() + 1) / 2)
             if decoded_samples is not None and (samples is None or _model_changed(p)):
                 latent, record = encode((decoded_samples + 1) / 2), None
             else:
                 latent, record = samples.detach().clone(), session.record
-            session.source = Source([] if pixels is None else to_images(pixels), latent, record)
-            with own_upscaler(p, session.config.upsample, session.source.images):
+            session.source = _under_target(p, Source(pictures, latent, record))
+            with own_upscaler(p, session.config.upsample, pictures):
                 result = _with_upscaler_watched(session, host_upscaler(p))(previous)(
                     samples, decoded_samples, *args, **kwargs
                 )
@@ -202,6 +214,34 @@ def _hires_pass(session: Session) -> Callable[[Any], Any]:
         return sample_hr_pass
 
     return make
+
+
+def _under_target(p: Any, whole: Source) -> Source:  # noqa: ANN401
+    """Return the part of the native run that lies under the target: the WebUI crops what it has enlarged where Hires.
+    fix asks for another shape."""
+    latent, record = whole.latent, whole.record
+    if latent is None or not (p.truncate_x or p.truncate_y):
+        return whole
+    height, width = latent.shape[-2:]
+    rows, columns = _kept(height, p.hr_upscale_to_y, p.truncate_y), _kept(width, p.hr_upscale_to_x, p.truncate_x)
+    if record is not None:
+        steps, record = record.steps(), NativeRecord()
+        for level, state in steps:
+            record.add(state[..., rows, columns], level)
+    right, bottom = GRID * (width - columns.stop), GRID * (height - rows.stop)
+    pictures = [
+        picture.crop((GRID * columns.start, GRID * rows.start, picture.width - right, picture.height - bottom))
+        for picture in whole.images
+    ]
+    return Source(pictures, latent[..., rows, columns], record)
+
+
+def _kept(native: int, enlarged: int, truncated: int) -> slice:
+    """Return what is left of a native side of latent pixels, to the nearest one, where the WebUI cuts off `truncated`
+    of those of its side of `enlarged` px."""
+    share = native / (enlarged // GRID)
+    start, stop = round(truncated // 2 * share), native - round((truncated + 1) // 2 * share)
+    return slice(start, max(start + 1, stop))
 
 
 def _model_changed(p: Any) -> bool:  # noqa: ANN401
@@ -261,25 +301,9 @@ def before_sampling(p: Any) -> None:  # noqa: ANN401
         note(session, missing_networks((p.hr_extra_network_data if p.is_hr_pass else p.extra_network_data) or {}))
     if isinstance(p, StableDiffusionProcessingTxt2Img) and not p.is_hr_pass:
         session.record = NativeRecord()
-        _once(p.sampler, "sample", lambda previous: _recorded(session, previous))
+        replace_once(p.sampler, "sample", lambda previous: _recorded(session, previous))
     else:
-        _once(p.sampler, "sample_img2img", lambda previous: steered(session, previous))
-
-
-def _once(sampler: Any, name: str, make: Callable[[Any], Any]) -> None:  # noqa: ANN401
-    """Replace a method of the sampler for its next call only; it is put back before that call begins."""
-    hook = ExitStack()
-
-    def wrap(previous: Callable[..., Any]) -> Callable[..., Any]:
-        guided = make(previous)
-
-        def once(*args: Any, **kwargs: Any) -> Any:  # noqa: ANN401
-            hook.close()
-            return guided(*args, **kwargs)
-
-        return once
-
-    hook.enter_context(replaced(sampler, name, wrap))
+        replace_once(p.sampler, "sample_img2img", lambda previous: steered(session, previous))
 
 
 def _recorded(session: Session, previous: Callable[..., Any]) -> Callable[..., Any]:

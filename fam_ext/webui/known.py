@@ -53,14 +53,18 @@ def check_method(name: str, sampler: str, model: Any) -> Entry:  # noqa: ANN401
     return entry
 
 
-def check_model(model: Any, config: FamConfig) -> None:  # noqa: ANN401
-    """Raise a `FamError` where FAM cannot steer the loaded model as `config` asks."""
+def check_model(model: Any, config: FamConfig, *, sampling: bool = False) -> None:  # noqa: ANN401
+    """Raise a `FamError` where FAM cannot steer the loaded model as `config` asks.
+
+    The WebUI puts the SD Unet of its settings in place as a generation begins: before `sampling` those count.
+    """
     from modules import sd_unet
 
     name = getattr(getattr(model, "sd_checkpoint_info", None), "name_for_extra", type(model).__name__)
     if getattr(model, "is_sd3", False) or not hasattr(getattr(model, "model", None), "diffusion_model"):
         raise UnsupportedModelError(f"FAM cannot steer checkpoint {name}; choose an SD1.5, SD2.1 or SDXL checkpoint")
-    if config.am and config.attention > 0 and sd_unet.current_unet is not None:
+    unet = sd_unet.current_unet if sampling else sd_unet.get_unet_option()
+    if config.am and config.attention > 0 and unet is not None:
         raise UnsupportedModelError(
             "Attention Modulation cannot reach into the SD Unet that is active; set SD Unet to None, or untick it"
         )

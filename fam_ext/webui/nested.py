@@ -1,9 +1,13 @@
-"""Generations inside a generation, as extensions make them for faces and details: FAM is the outer one's alone."""
+"""Where a generation stands: inside another, as extensions make them for faces and details, or in a batch.
+
+FAM is the outer generation's alone.
+"""
 
 from __future__ import annotations
 
 import sys
-from collections.abc import Callable
+from collections.abc import Callable, Generator
+from types import FrameType
 from typing import Any
 
 from modules.processing import StableDiffusionProcessing
@@ -13,11 +17,20 @@ _LOOP = "process_images_inner"
 
 def is_nested() -> bool:
     """Return whether the WebUI's loop that calls us runs inside another one of its kind."""
-    frame, loops = sys._getframe(1), 0
+    return sum(frame.f_code.co_name == _LOOP for frame in _callers()) > 1
+
+
+def is_in_batch() -> bool:
+    """Return whether img2img's Batch calls us, which goes from file to file."""
+    place = ("modules.img2img", "process_batch")
+    return any((frame.f_globals.get("__name__"), frame.f_code.co_name) == place for frame in _callers())
+
+
+def _callers() -> Generator[FrameType, None, None]:
+    frame = sys._getframe(1)
     while frame is not None:
-        loops += frame.f_code.co_name == _LOOP
+        yield frame
         frame = frame.f_back
-    return loops > 1
 
 
 def not_for_copies(p: Any, name: str) -> Callable[[Callable[..., Any]], Callable[..., Any]]:  # noqa: ANN401

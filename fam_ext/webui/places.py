@@ -9,6 +9,7 @@ from modules.paths_internal import data_path
 
 from fam_ext.errors import UsageError
 from fam_ext.options.job import Job
+from fam_ext.options.resolve import pasted
 
 _OUTPUT_OPTIONS = (
     "outdir_samples",
@@ -75,7 +76,7 @@ def check_places(options: Job) -> Job:
 
 def default_output(source: str) -> str:
     """Return the output folder for an input folder by the settings page's rule; "" means beside the input."""
-    name = Path(source.strip()).name
+    name = Path(pasted(source)).name
     if getattr(shared.opts, "fam_output_rule", BESIDE) == BESIDE or not name:
         return ""
     roots = output_roots()

@@ -225,7 +225,8 @@ def _whole_latents(image: Image.Image) -> Image.Image:
 
 
 def _overrides(request: HiresRequest) -> dict[str, Any]:
-    overrides: dict[str, Any] = {"save_images_before_highres_fix": False}
+    # with the old setting the WebUI would choose a native size of its own
+    overrides: dict[str, Any] = {"save_images_before_highres_fix": False, "use_old_hires_fix_width_height": False}
     if request.model is not None:
         overrides["sd_model_checkpoint"] = checkpoint(request.model)
     # always, for the WebUI keeps the last picture's loaded where none is named

@@ -25,6 +25,7 @@ from fam_ext.webui.answers import go_on, stopping
 from fam_ext.webui.arguments import XYZ_ATTRIBUTE, read_arguments
 from fam_ext.webui.generation import PRESET_KEY, before_sampling, begin
 from fam_ext.webui.known import checkpoint
+from fam_ext.webui.last import write_last
 from fam_ext.webui.nested import is_nested
 from fam_ext.webui.session import close, session_of
 
@@ -88,7 +89,8 @@ class FamHiresScript(scripts.Script):
 
     def before_process(self, p: Any, *fam_args: Any) -> None:  # noqa: ANN401
         # the WebUI drops a checkpoint that it has not, and takes its own instead
-        setattr(p, _MODEL_ATTRIBUTE, p.override_settings.get("sd_model_checkpoint"))
+        model = p.override_settings.get("sd_model_checkpoint")
+        setattr(p, _MODEL_ATTRIBUTE, getattr(model, "name", model))  # img2img's Batch gives the checkpoint itself
 
     def process(self, p: Any, *fam_args: Any) -> None:  # noqa: ANN401
         with stopping(p):
@@ -120,7 +122,8 @@ class FamHiresScript(scripts.Script):
     def postprocess(self, p: Any, processed: Any, *fam_args: Any) -> None:  # noqa: ANN401
         with stopping(p):
             session_done(p)
-        go_on(p)
+            write_last(p, processed)
+        go_on(p, processed)
 
 
 def session_done(p: Any) -> None:  # noqa: ANN401

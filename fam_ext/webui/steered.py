@@ -14,6 +14,7 @@ from modules.hypernetworks import hypernetwork
 from modules.processing import StableDiffusionProcessingTxt2Img
 from torch import Tensor
 
+from fam_ext.core.guide import GuideReport
 from fam_ext.core.schedule import Size
 from fam_ext.errors import ConfigError
 from fam_ext.hosts.base import replaced
@@ -46,7 +47,7 @@ def steered(session: Session, previous: Callable[..., Any]) -> Callable[..., Any
         steps: int | None = None,
         image_conditioning: Any = None,  # noqa: ANN401
     ) -> Any:  # noqa: ANN401
-        check_model(p.sd_model, session.config)  # once more: the hires checkpoint may be another
+        check_model(p.sd_model, session.config, sampling=True)  # once more: the hires checkpoint may be another
         source = session.source
         if source.latent is None and not source.images:
             raise ConfigError("FAM has no native picture in this pass; use the hires pass of txt2img, or img2img")
@@ -61,7 +62,8 @@ def steered(session: Session, previous: Callable[..., Any]) -> Callable[..., Any
         studio = _Studio(p, x, noise, steps=steps or p.steps, sample=sample)
         size = (GRID * x.shape[-2], GRID * x.shape[-1])
         enlarged = enlarge(studio, session.method, source, size=size)
-        report = session.reports[p.iteration] = enlarged.report
+        # where the WebUI stops before the network is called, FM has changed a state that nothing was made of
+        report = session.reports[p.iteration] = enlarged.report if p.sampler.model_wrap_cfg.step else GuideReport()
         getattr(p, PASSES_ATTRIBUTE, []).append((report, enlarged.steps))
         samples = enlarged.made.latent
         assert samples is not None and source.latent is not None, "no stage of pixels is offered here"

@@ -145,6 +145,18 @@ def test_a_pasted_path_may_have_spaces_around_it() -> None:
     assert (job.places.inputs, job.places.output) == (("/in",), "/out")
 
 
+def test_a_path_that_windows_copied_is_between_quotes() -> None:
+    job = resolve.job({"input": ' "/my pictures" ', "output": '"/out"'}, preset_of=STORE.get)
+    assert (job.places.inputs, job.places.output) == (("/my pictures",), "/out")
+    assert resolve.pasted('"') == '"' and resolve.pasted('"a" b') == '"a" b'
+
+
+@pytest.mark.parametrize(("separators", "folder"), [("/", "/in/"), ("/\\", "C:\\in\\")])
+def test_the_default_output_lies_beside_a_folder_that_ends_in_a_separator(monkeypatch, separators, folder) -> None:
+    monkeypatch.setattr(resolve, "_SEPARATORS", separators)
+    assert resolve.job({"input": folder}, preset_of=STORE.get).places.output == f"{folder[:-1]}-fam"
+
+
 def test_a_negative_prompt_follows_the_prompts_rule_or_its_own() -> None:
     words = {"negative_prompt": "fog", "prompt": "best", "prompt_rule": "prefix"}
     assert by_python(words).picture.rules["negative_prompt"] == Rule("prefix", "fog")

@@ -50,3 +50,16 @@ def test_a_picture_that_is_none_is_an_error_and_not_saved(server, tab, vae, faul
     # nothing stays behind
     plain = server.generate(override_settings={"sd_vae": "good.safetensors"})
     assert plain.status == 200 and not plain.fam
+
+
+def test_soft_inpainting_sees_the_latent_that_fam_made(server):
+    """The WebUI's own script makes its masks from it, and fails on a picture that is decoded already."""
+    picture, mask = Image.effect_noise((64, 64), 80).convert("RGB"), Image.new("L", (64, 64), 0)
+    mask.paste(255, (0, 0, 32, 64))
+    fields = {"init_images": [encoded(picture)], "mask": encoded(mask), "width": 128, "height": 128}
+    fields |= {"override_settings": {"sd_vae": "good.safetensors"}}
+    others = {"soft inpainting": {"args": [True, 1, 0.5, 4, 0, 0.5, 2]}}
+    before = len(server.log())
+    made = server.generate(FAM, tab="img2img", inpaint_full_res=False, others=others, **fields)
+    assert made.fam and "Soft inpainting enabled: True" in made.infotexts[0], made.error
+    assert "Error" not in server.log()[before:], server.log()[before:]

@@ -72,6 +72,19 @@ def test_a_folder_of_eight_with_one_broken(server, folder):
     assert (other["done"], other["done_before"], other["kept"], other["failed"]) == (0, 0, 7, 1)
 
 
+def test_the_webui_s_old_setting_of_sizes_changes_no_file_s(server, folder):
+    setting = "use_old_hires_fix_width_height"
+    server.ask("/sdapi/v1/options", {setting: True})
+    try:
+        state = wait(server, server.ask(f"{ROUTE}/jobs", {"input": str(folder), "scale": 2})[1]["id"])
+        assert (state["done"], state["failed"]) == (7, 1), state
+        assert server.ask("/sdapi/v1/options")[1][setting]
+    finally:
+        server.ask("/sdapi/v1/options", {setting: False})
+    with Image.open(folder.parent / "in-fam" / "3.png") as result:
+        assert result.size == (128, 128)
+
+
 def test_a_job_stops_now_and_goes_on_later(server, folder):
     body = {"input": str(folder), "output": str(folder.parent / "out"), "steps": 12, "own_settings": False}
     job = server.ask(f"{ROUTE}/jobs", body)[1]["id"]

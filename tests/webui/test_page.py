@@ -363,3 +363,63 @@ def test_a_folders_result_is_sent_whole_with_its_own_infotext(page, tmp_path):
     for tab, shown in sent.items():
         assert page.eval_on_selector(shown, "node => node.naturalWidth") == 640, tab
     assert page.input_value("#img2img_prompt textarea") == "a red leaf"
+
+
+def test_the_gallery_keeps_a_picture_that_could_not_be_enlarged(page):
+    page.small()
+    infotext, _ = page.generate()
+    page.click("#txt2img_fam_hires > .label-wrap")
+    page.fill("#txt2img_fam_hires_cutoff input", 900)
+    page.click("#txt2img_upscale")
+    assert page.inner_text("#html_log_txt2img").startswith("cutoff is 900")
+    assert page.locator("#txt2img_gallery .grid-container img").count() == 1
+    assert page.inner_text("#html_info_txt2img") == infotext
+    # and may still be
+    page.fill("#txt2img_fam_hires_cutoff input", 32)
+    page.click("#txt2img_upscale")
+    assert "FAM version" in page.inner_text("#html_info_txt2img")
+
+
+def test_the_last_generation_brings_fam_back(page):
+    page.small()
+    page.click("#txt2img_hr-visible-checkbox")
+    page.click("#txt2img_fam_hires > .label-wrap")
+    page.fill("#txt2img_fam_hires_cutoff input", 24)
+    assert "FAM cutoff: 24" in page.generate()[0]
+    page.fill("#txt2img_prompt textarea", "")
+    page.fill("#txt2img_fam_hires_cutoff input", 12)
+    page.click("#paste")
+    assert page.input_value("#txt2img_prompt textarea") == "a red apple"
+    assert page.is_checked("#txt2img_fam_hires-visible-checkbox")
+    assert page.input_value("#txt2img_fam_hires_cutoff input") == "24"
+
+
+def test_img2img_s_batch_goes_on_past_a_file_that_is_refused(page, tmp_path, native_picture):
+    for name, size in (("0", (64, 64)), ("1", (256, 256)), ("2", (72, 64))):
+        native_picture.resize(size).save(tmp_path / f"{name}.png")
+    page.click("#tabs > .tab-nav > button:has-text('img2img')")
+    page.click("#mode_img2img button:has-text('Batch')")
+    page.click("#img2img_batch_source button:has-text('From directory')")
+    page.fill("#img2img_batch_input_dir textarea", tmp_path)
+    for name, value in (("width", 128), ("height", 128), ("steps", 4)):
+        page.fill(f"#img2img_{name} input[type=number]", value)
+    page.click("#img2img_fam_hires > .label-wrap")
+    page.click("#img2img_generate")
+    assert page.locator("#img2img_gallery .grid-container img").count() == 2
+    assert "the input picture is 256 x 256" in page.inner_text(".toast-body")
+
+
+def test_tabs_are_found_whatever_the_page_s_language(page, tmp_path, native_picture):
+    native_picture.save(tmp_path / "in.png")
+    page.open_tab()
+    page.set_input_files("#fam_hires_image input[type=file]", str(tmp_path / "in.png"))
+    page.settle()
+    page.open_folds()
+    page.fill("#fam_hires_steps input[type=number]", 3)
+    page.click("#fam_hires_generate")
+    page.evaluate("gradioApp().querySelectorAll('#tabs > .tab-nav > button').forEach((one) => one.textContent += '!')")
+    page.click("#fam_hires_send_to_pnginfo")
+    page.wait_for_selector("#tab_pnginfo :text('FAM version')")
+    assert page.is_visible("#tab_pnginfo") and not page.is_visible("#tab_fam_hires")
+    page.evaluate("switch_to_fam_hires()")
+    assert page.is_visible("#tab_fam_hires")

@@ -203,7 +203,7 @@ def _check_any(options: Job) -> None:
 def _note_unreadable(batch: Batch) -> None:
     """Add the files that failed before they were begun: their headers could not be read."""
     with Journal(batch.options.places.output, memory=True) as journal:
-        for item in journal.items(state="failed", limit=MAX_ROWS):
+        for item in journal.items(state="failed", limit=MAX_ROWS, planned=True):
             batch.rows.setdefault(item.key, Row(item.key, "failed", item.error or "", program=item.program or ""))
 
 

@@ -118,14 +118,14 @@ def test_an_earlier_journal_is_migrated_and_a_later_one_refused(tmp_path: Path) 
     path = tmp_path / "out" / ".fam-hires" / "journal.sqlite3"
     database = sqlite3.connect(path)
     database.execute("DROP INDEX items_queue")
-    for column in ("base_text", "program", "at_risk", "deaths", "ran"):
+    for column in ("base_text", "program", "at_risk", "deaths", "ran", "plan"):
         database.execute(f"ALTER TABLE items DROP COLUMN {column}")
     database.execute("UPDATE meta SET value = '1' WHERE name = 'schema_version'")
     database.commit()
     database.close()
     assert run_job(options(source, tmp_path / "out"), Fast).done_before == 2
     database = sqlite3.connect(path)
-    assert database.execute("SELECT value FROM meta WHERE name = 'schema_version'").fetchone() == ("5",)
+    assert database.execute("SELECT value FROM meta WHERE name = 'schema_version'").fetchone() == ("6",)
     database.execute("UPDATE meta SET value = '99' WHERE name = 'schema_version'")
     database.commit()
     database.close()
@@ -146,7 +146,7 @@ def test_a_stored_journal_is_migrated(tmp_path: Path, version: int) -> None:
         database.commit()
         database.close()
     with Journal(tmp_path) as journal:
-        assert journal.get("schema_version") == 5
+        assert journal.get("schema_version") == 6
         assert journal.counts() == {"pending": 0, "running": 0, "saving": 0, "done": 3, "failed": 2, "skipped": 0}
         assert [item.deaths for item in journal.items()] == [0] * 5
         done = [report.row(item) for item in journal.items(state="done")]
@@ -156,7 +156,7 @@ def test_a_stored_journal_is_migrated(tmp_path: Path, version: int) -> None:
         item = journal.claim()
         assert item is not None and (item.key, item.attempts) == ("bad.png", 1)
         plan = journal._db.execute(
-            "EXPLAIN QUERY PLAN SELECT id FROM items WHERE state = 'pending' AND deaths = 0 "
+            "EXPLAIN QUERY PLAN SELECT id FROM items WHERE state = 'pending' AND plan = 0 AND deaths = 0 "
             "ORDER BY deaths, model_rank, size_rank, id LIMIT 1"
         ).fetchone()
         assert "items_queue" in plan[3]  # no sort of a hundred thousand rows a picture

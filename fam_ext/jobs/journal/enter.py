@@ -6,7 +6,6 @@ import functools
 import json
 import logging
 import os
-import sqlite3
 import time
 from collections.abc import Callable, Iterator, Sequence
 from itertools import islice
@@ -43,13 +42,16 @@ class Entry(Store):
         on_count: Callable[[PlanCounts], None] = lambda counts: None,
         cancelled: Callable[[], bool] = lambda: False,
     ) -> PlanCounts:
-        """Enter the candidates and return what was found. Files done with the same content and settings stay done."""
+        """Enter the candidates and return what was found. Files done with the same content and settings stay done; what
+        only earlier plans met is left as it is."""
         counts = PlanCounts()
         ranks = _Ranks()
         self._numbers.clear()
         fingerprint = options.fingerprint
         with self._transaction() as db:
             self._set("planning", True)
+            self._plan += 1
+            self._set("plan", self._plan)
             # a folder that could not be read is looked at anew
             db.execute("DELETE FROM items WHERE state = 'failed' AND request IS NULL AND key LIKE '%/'")
             # keys are unique within a walk: an empty journal of our own need not be asked for each
@@ -110,10 +112,7 @@ class Entry(Store):
         )
         if row is not None and unchanged and candidate.problem is None and self._stands(row):
             counts.done_before += row[5] == "done"
-            if from_db(row[9]) == candidate.path:
-                return lambda: None
-            moved = ("UPDATE items SET source = ? WHERE id = ?", (to_db(candidate.path), row[0]))
-            return lambda: _run(self._db, *moved)
+            return self._met(row, source=to_db(candidate.path))
         planned = plan_file(candidate, options, index=index)
         settings_hash = planned.settings_hash(options)
         if row is not None and row[5] == "done" and row[6] is not None and planned.problem is None:
@@ -121,30 +120,45 @@ class Entry(Store):
             equal = row[7] == settings_hash and row[8] is not None and row[8] == file_hash(Path(candidate.path))
             if there and equal:
                 counts.done_before += 1
-                marks = (candidate.size, candidate.mtime_ns, candidate.sidecar_mark, fingerprint)
-                seen = (
-                    "UPDATE items SET source = ?, size = ?, mtime_ns = ?, sidecar = ?, fingerprint = ? WHERE id = ?",
-                    (to_db(candidate.path), *marks, row[0]),
+                return self._met(
+                    row,
+                    source=to_db(candidate.path),
+                    size=candidate.size,
+                    mtime_ns=candidate.mtime_ns,
+                    sidecar=candidate.sidecar_mark,
+                    fingerprint=fingerprint,
                 )
-                return lambda: _run(self._db, *seen)
             if there and not options.output.overwrite:
                 counts.kept += 1
                 counts.kept_keys.add(candidate.key)
-                return lambda: None
+                return self._met(row)
 
         def write() -> None:
             if row is not None:
                 state = self._db.execute("SELECT state FROM items WHERE id = ?", (row[0],)).fetchone()
                 if state is not None and state[0] in ("running", "saving"):
-                    return  # a joined process works on it
+                    return self._met(row)()  # a joined process works on it
             self._write(candidate, planned, settings_hash, fingerprint, options, ranks, counts, row)
+
+        return write
+
+    def _met(self, row: Sequence[Any], **values: Any) -> Callable[[], None]:  # noqa: ANN401  # of its columns
+        """Return what writes that this plan met a row, which else stays as it is but for `values`."""
+        values["plan"] = self._plan
+        names = ", ".join(f"{name} = ?" for name in values)
+        statement = f"UPDATE items SET {names} WHERE id = ?", (*values.values(), row[0])
+
+        def write() -> None:
+            self._db.execute(*statement)
 
         return write
 
     def _spare_sources(self, counts: PlanCounts) -> None:
         """Fail what would replace a source, by whatever name the source is reached."""
         with self._transaction() as db:
-            rows = db.execute("SELECT id, output FROM items WHERE state = 'pending'").fetchall()
+            rows = db.execute(
+                "SELECT id, output FROM items WHERE state = 'pending' AND plan = ?", (self._plan,)
+            ).fetchall()
             for item_id, output in rows:
                 if self.is_source(self._below(from_db(output))):
                     db.execute(
@@ -238,6 +252,7 @@ class Entry(Store):
             "owner": None,
             "program": planned.program,
             "ran": None,
+            "plan": self._plan,
         }
         if row is None:
             self._db.execute(insert_statement(tuple(values)), tuple(values.values()))
@@ -285,7 +300,3 @@ class _Ranks:
 @functools.lru_cache(maxsize=4)
 def insert_statement(names: tuple[str, ...]) -> str:
     return f"INSERT INTO items ({', '.join(names)}) VALUES ({', '.join('?' * len(names))})"
-
-
-def _run(db: sqlite3.Connection, statement: str, values: tuple[Any, ...]) -> None:
-    db.execute(statement, values)

@@ -88,7 +88,10 @@ def load(item: Item, options: Job) -> Loaded:
 
 
 def load_bytes(data: bytes, item: Item, options: Job) -> Loaded:
-    """Return the picture decoded from its file's bytes. Raises `PictureError`, one sentence."""
+    """Return the picture decoded from its file's bytes. Raises `PictureError`, one sentence: also where its output has
+    come to exist since the plan, and would be drawn in vain."""
+    if not options.output.overwrite and os.path.lexists(Path(options.places.output, item.output)):
+        raise PictureError(EXISTS)
     picture = pictures.decode(data, max_pixels=options.places.max_input_pixels, first_frame=options.places.first_frame)
     if item.native != (0, 0) and picture.header.size != item.native:
         raise PictureError("the file changed after it was planned; run the command again")

@@ -5,9 +5,12 @@ from typing import Any
 
 import pytest
 
+from fam_ext.errors import OutputError
 from fam_ext.jobs.batches import Batches
 from fam_ext.jobs.events import Control, Event, Summary
 from fam_ext.jobs.journal import Journal
+from fam_ext.jobs.journal.enter import EXISTS
+from fam_ext.jobs.journal.rows import Item
 from fam_ext.jobs.plan import plan_file
 from fam_ext.jobs.preview import previews
 from fam_ext.jobs.run import retry_failed, run_job
@@ -139,3 +142,48 @@ def test_a_journal_whose_plan_has_no_number_resumes(tmp_path: Path, plan: Job, n
     with Journal(tmp_path / "out") as journal:
         journal._db.execute("UPDATE meta SET value = ? WHERE name = 'plan'", (number,))
     assert run_job(plan, Fast).done == 4
+
+
+def test_a_file_that_waited_to_replace_its_output_is_not_drawn_in_vain(tmp_path: Path) -> None:
+    job = options(make_folder(tmp_path / "in", 5), tmp_path / "out")
+    run_job(job, Fast)
+    larger = job.replace(scale=3)
+    assert interrupted(larger.replace(overwrite=True)).pending == 3
+    before = outputs(tmp_path / "out")
+    for _ in range(2):
+        summary, prompts = drawn(larger)
+        assert (prompts, outputs(tmp_path / "out")) == ([], before)
+        assert (summary.done_before, summary.skipped, summary.failed, summary.exit_code) == (2, 3, 0, 0)
+    summary, prompts = drawn(larger.replace(overwrite=True))
+    assert (len(prompts), summary.done, summary.done_before) == (3, 3, 2)
+
+
+@pytest.mark.parametrize("run", [RunRule(), RunRule(workers=1)])
+def test_an_output_that_comes_after_the_plan_stays_and_nothing_is_drawn(tmp_path: Path, run: RunRule) -> None:
+    job = options(make_folder(tmp_path / "in", 2), tmp_path / "out")
+
+    def listen(event: Event) -> None:
+        if event.kind == "planned":
+            (tmp_path / "out" / "picture 0.png").write_bytes(b"mine")
+        assert event.kind != "step" or event.key == "picture 1.png"
+        lines.extend([event.message] * (event.kind == "failed"))
+
+    lines: list[str] = []
+    summary = run_job(job, SPEC, run=run, on_event=listen)
+    assert (summary.done, summary.failed, lines) == (1, 1, [EXISTS])
+    assert (tmp_path / "out" / "picture 0.png").read_bytes() == b"mine"
+
+
+def test_a_picture_that_stands_but_could_not_be_journalled_is_done(tmp_path: Path, monkeypatch) -> None:
+    job = options(make_folder(tmp_path / "in", 3), tmp_path / "out")
+
+    def full(self: Journal, item: Item) -> None:
+        raise OutputError("the disk is full")
+
+    with monkeypatch.context() as patch:
+        patch.setattr(Journal, "done", full)
+        assert run_job(job, Fast).stopped == "the disk is full"
+    there = len(outputs(tmp_path / "out"))
+    summary, prompts = drawn(job)
+    assert 0 < there == summary.done_before
+    assert (len(prompts), summary.skipped, summary.exit_code) == (3 - there, 0, 0)

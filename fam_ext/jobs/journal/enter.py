@@ -110,7 +110,7 @@ class Entry(Store):
             candidate.sidecar_mark,
             fingerprint,
         )
-        if row is not None and unchanged and candidate.problem is None and self._stands(row):
+        if row is not None and unchanged and candidate.problem is None and self._stands(row, options):
             counts.done_before += row[5] == "done"
             return self._met(row, source=to_db(candidate.path))
         planned = plan_file(candidate, options, index=index)
@@ -180,14 +180,17 @@ class Entry(Store):
             self._sources = frozenset(one for (source,) in rows for one in identities(from_db(source)))
         return not self._sources.isdisjoint(found)
 
-    def _stands(self, row: Sequence[Any]) -> bool:
-        """Return whether an unchanged row needs nothing: done and still there, or waiting for its turn."""
+    def _stands(self, row: Sequence[Any], options: Job) -> bool:
+        """Return whether an unchanged row needs nothing: done and still there, or waiting for its turn. One that waited
+        to replace its output, and may no longer, is planned anew."""
         state, output, written = row[5], row[6], row[10]
         if state == "done":
             try:
                 return os.stat(self._below(from_db(output))).st_size == written
             except OSError:
                 return False
+        if state == "pending" and not options.output.overwrite and output is not None:
+            return not os.path.lexists(self._below(from_db(output)))
         return state in ("pending", "running", "saving") or row[11] >= MAX_DEATHS
 
     def _write(

@@ -42,11 +42,12 @@ class Queue(Entry):
         return item_of(row)
 
     def release(self, item: Item) -> None:
-        """Put a claimed file back into the queue, as if it had not been touched."""
+        """Put a claimed file back into the queue, as if it had not been touched. One that is being saved may stand in
+        its place already: `recover` looks."""
         with self._transaction() as db:
             db.execute(
                 "UPDATE items SET state = 'pending', attempts = MAX(0, attempts - 1), at_risk = 0, owner = NULL "
-                "WHERE id = ?",
+                "WHERE id = ? AND state = 'running'",
                 (item.id,),
             )
 

@@ -61,6 +61,8 @@ class Event:
 
     kind: str
     key: str = ""
+    source: str = ""
+    """The file itself."""
     output: str = ""
     message: str = ""
     step: int = 0

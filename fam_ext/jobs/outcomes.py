@@ -92,6 +92,7 @@ class Outcomes:
             event = Event(
                 kind,
                 key=item.key if item is not None else "",
+                source=item.source if item is not None else "",
                 output=item.output if item is not None else "",
                 program=(item.program or "") if item is not None else "",
                 done=self._done,

@@ -117,7 +117,8 @@ def test_an_earlier_journal_is_migrated_and_a_later_one_refused(tmp_path: Path) 
     run_job(options(source, tmp_path / "out"), Fast)
     path = tmp_path / "out" / ".fam-hires" / "journal.sqlite3"
     database = sqlite3.connect(path)
-    database.execute("DROP INDEX items_queue")
+    for index in ("items_queue", "items_source"):
+        database.execute(f"DROP INDEX {index}")
     for column in ("base_text", "program", "at_risk", "deaths", "ran", "plan"):
         database.execute(f"ALTER TABLE items DROP COLUMN {column}")
     database.execute("UPDATE meta SET value = '1' WHERE name = 'schema_version'")

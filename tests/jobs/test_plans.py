@@ -1,5 +1,8 @@
 """One output folder, several commands: each makes the files that it names, and no others."""
 
+import os
+import shutil
+import sys
 from pathlib import Path
 from typing import Any
 
@@ -187,3 +190,87 @@ def test_a_picture_that_stands_but_could_not_be_journalled_is_done(tmp_path: Pat
     summary, prompts = drawn(job)
     assert 0 < there == summary.done_before
     assert (len(prompts), summary.skipped, summary.exit_code) == (3 - there, 0, 0)
+
+
+def several(output: Path, *inputs: Path, **more: Any) -> Job:
+    return Job.of(tuple(map(str, inputs)), str(output), **more)
+
+
+def test_a_folder_is_known_beside_another(tmp_path: Path) -> None:
+    one, two = make_folder(tmp_path / "one", 3), tmp_path / "two"
+    make_picture(two / "other.png", "other", 9)
+    out = tmp_path / "out"
+    interrupted(options(one, out))
+    summary, prompts = drawn(several(out, one, two))
+    assert (sorted(prompts), summary.done_before) == (["other", "picture 2"], 2)
+    assert sorted(outputs(out)) == [*NAMES[:3], "two/other.png"]
+    for again in (options(one, out), options(two, out), several(out, two, one), several(out, two / "other.png")):
+        assert drawn(again)[1] == []
+    summary, prompts = drawn(several(out, one, two, scale=3))
+    assert (prompts, summary.kept) == ([], 4)
+    summary, prompts = drawn(several(out, one, two, scale=3, overwrite=True))
+    assert (len(prompts), sorted(outputs(out))) == (4, [*NAMES[:3], "two/other.png"])
+
+
+@pytest.mark.skipif(sys.platform == "win32", reason="links")
+def test_a_file_that_is_named_twice_or_beside_its_folder_comes_once(tmp_path: Path) -> None:
+    source = make_folder(tmp_path / "in", 3)
+    first = source / "picture 0.png"
+    (tmp_path / "way").symlink_to(source)
+    for inputs in ((first, first, source), (source, first), (first, tmp_path / "way" / first.name, tmp_path / "way")):
+        files = list(walk(several(tmp_path / "out", *inputs).places))
+        assert sorted(Path(file.path).name for file in files) == NAMES[:3]
+        assert "picture 0.png" in [file.key for file in files]
+    os.link(first, tmp_path / "hard.png")  # another file to who named it
+    assert len(list(walk(several(tmp_path / "out", first, tmp_path / "hard.png").places))) == 2
+
+
+@pytest.mark.parametrize("more", [{}, {"overwrite": True}])
+def test_files_of_one_name_in_several_folders_are_all_made_in_any_order(tmp_path: Path, more: dict[str, Any]) -> None:
+    files = [tmp_path / f"day {day}" / "ComfyUI_00001_.png" for day in range(4)]
+    for day, file in enumerate(files):
+        make_picture(file, f"day {day}", day)
+        os.utime(file, (1_700_000_000, 1_700_000_000))  # as unpacked: of one size too
+    assert len({file.stat().st_size for file in files}) == 1
+    out = tmp_path / "out"
+    seen = []
+    for inputs in ((1,), (0, 1), (3, 2, 0, 1), (2,), (0, 1, 2, 3)):
+        seen.append(sorted(drawn(several(out, *(files[day] for day in inputs), **more))[1]))
+    assert seen == [["day 1"], ["day 0"], ["day 2", "day 3"], [], []]
+    assert len(outputs(out)) == 4
+    assert b"day 1" in (out / "ComfyUI_00001_.png").read_bytes()
+    for day in (0, 2):  # the same by their folders, which name them as the first one
+        assert drawn(options(tmp_path / f"day {day}", out, **more))[1] == []
+
+
+def test_a_folder_that_has_moved_is_known_by_its_names(tmp_path: Path) -> None:
+    source, out = make_folder(tmp_path / "in", 3), tmp_path / "out"
+    interrupted(options(source, out))
+    moved = source.rename(tmp_path / "moved")
+    assert drawn(options(moved, out))[1] == ["picture 2"]
+    make_picture(moved / "picture 0.png", "painted over", 7)
+    moved = moved.rename(tmp_path / "moved again")
+    summary, prompts = drawn(options(moved, out))
+    assert (prompts, summary.kept) == ([], 1)
+    summary, prompts = drawn(options(moved, out, overwrite=True))
+    assert (prompts, sorted(outputs(out))) == (["painted over"], NAMES[:3])
+
+
+def test_a_copy_of_a_folder_is_made_already(tmp_path: Path) -> None:
+    source, out = make_folder(tmp_path / "in", 2), tmp_path / "out"
+    run_job(options(source, out), Fast)
+    shutil.copytree(source, tmp_path / "copy", copy_function=shutil.copyfile)
+    assert drawn(options(tmp_path / "copy", out))[1] == []
+
+
+def test_a_page_shows_the_file_that_it_made(tmp_path: Path) -> None:
+    for day in (0, 1):
+        make_picture(tmp_path / f"day {day}" / "a.png", f"day {day}", day)
+    out = tmp_path / "out"
+    run_job(options(tmp_path / "day 0", out), Fast)
+    batch = Batches(lambda _: Fast()).start(options(tmp_path / "day 1", out))
+    assert batch.thread is not None
+    batch.thread.join()
+    (row,) = batch.to_json()["rows"]
+    assert batch.source(row) == tmp_path / "day 1" / "a.png"
+    assert batch.result(row) == out / "a-2.png" and batch.result(row).is_file()

@@ -48,6 +48,7 @@ CREATE TABLE items (
     plan INTEGER NOT NULL DEFAULT 0
 );
 CREATE INDEX items_queue ON items (state, plan, deaths, model_rank, size_rank, id);
+CREATE INDEX items_source ON items (source);
 """
 
 
@@ -75,10 +76,11 @@ def _to_version_5(connection: sqlite3.Connection) -> None:
 
 
 def _to_version_6(connection: sqlite3.Connection) -> None:
-    """Version 5 did not say which plan had met a file last."""
+    """Version 5 did not say which plan had met a file last, and found a file by its key alone."""
     connection.execute("ALTER TABLE items ADD COLUMN plan INTEGER NOT NULL DEFAULT 0")
     connection.execute("DROP INDEX IF EXISTS items_queue")
     connection.execute("CREATE INDEX items_queue ON items (state, plan, deaths, model_rank, size_rank, id)")
+    connection.execute("CREATE INDEX items_source ON items (source)")
 
 
 MIGRATIONS: Mapping[int, Callable[[sqlite3.Connection], None]] = {

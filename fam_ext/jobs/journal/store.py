@@ -56,7 +56,7 @@ class Store:
         self.places: set[Path] = set()
         """Folders below the output that were checked and made in this run."""
         self._sources: frozenset[tuple[int, int]] | None = None
-        self._plan = 0
+        self._plan: int = 0
         """The plan whose files are worked on and counted; those that only earlier plans met wait for theirs."""
         self._main_lock: FileLock | None = None
         self._owner_lock: FileLock | None = None

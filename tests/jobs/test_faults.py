@@ -48,6 +48,60 @@ def test_a_full_or_read_only_disk_stops_before_the_next_picture(tmp_path: Path, 
     assert run_job(options(source, tmp_path / "out"), Fast).done == 28
 
 
+def test_an_output_that_may_not_be_written_fails_alone(tmp_path: Path, monkeypatch) -> None:
+    source = make_folder(tmp_path / "in", 4)
+    real = os.replace
+
+    def held(first: str | Path, second: str | Path) -> None:
+        if str(second).endswith("picture 1.png"):
+            raise PermissionError(errno.EACCES, os.strerror(errno.EACCES))
+        real(first, second)
+
+    with monkeypatch.context() as patch:
+        patch.setattr(os, "replace", held)
+        for done in (3, 0):
+            summary = run_job(options(source, tmp_path / "out"), Fast)
+            assert (summary.done, summary.failed, summary.pending, summary.stopped) == (done, 1, 0, None)
+    assert "(Permission denied); close what has it open" in str(errors(tmp_path / "out")["picture 1.png"])
+    assert strays(tmp_path / "out") == [] and len(outputs(tmp_path / "out")) == 3
+    assert run_job(options(source, tmp_path / "out"), Fast).done == 1
+
+
+@pytest.mark.parametrize("code", [errno.EACCES, errno.EPERM])
+def test_an_output_folder_that_may_not_be_written_ends_the_job_once(tmp_path: Path, monkeypatch, code: int) -> None:
+    source = make_folder(tmp_path / "in", 20)
+    real = os.replace
+
+    def forbidden(first: str | Path, second: str | Path) -> None:
+        if Path(second).suffix == ".png" or Path(second).name.startswith(".fam-"):
+            raise OSError(code, os.strerror(code))
+        real(first, second)
+
+    monkeypatch.setattr(os, "replace", forbidden)
+    renderer = Fast(seconds=0.02)
+    summary = run_job(options(source, tmp_path / "out"), lambda: renderer)
+    assert (summary.done, summary.failed, summary.pending) == (0, 0, 20) and len(renderer.seen) < 15
+    assert "out cannot be written (" in str(summary.stopped)
+    assert strays(tmp_path / "out") == [] and outputs(tmp_path / "out") == {}
+
+
+def test_a_picture_whose_times_cannot_be_kept_is_made(tmp_path: Path, monkeypatch) -> None:
+    source = make_folder(tmp_path / "in", 2)
+    real = os.utime
+
+    def forbidden(path: Path, **times: tuple[int, int]) -> None:
+        (source / "picture 1.png").unlink(missing_ok=True)
+        raise PermissionError(errno.EPERM, os.strerror(errno.EPERM))
+
+    monkeypatch.setattr(os, "utime", forbidden)
+    summary = run_job(options(source, tmp_path / "out", keep_times=True), Fast)
+    monkeypatch.setattr(os, "utime", real)
+    assert (summary.done, summary.failed) == (2, 0)
+    with Journal(tmp_path / "out") as journal:
+        notes = [note for item in journal.items() for note in item.notes]
+    assert "the times were not kept (Operation not permitted)" in notes and len(notes) == 2
+
+
 def test_an_error_on_rename_fails_that_file_alone(tmp_path: Path, monkeypatch) -> None:
     source = make_folder(tmp_path / "in", 3)
     real = os.replace

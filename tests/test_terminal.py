@@ -2,6 +2,8 @@
 
 import json
 import logging
+import os
+import subprocess
 import sys
 from pathlib import Path
 
@@ -79,3 +81,28 @@ def test_a_bar_shows_a_prompt_as_it_is(capsys, monkeypatch):
     with steps_bar("a [red] castle [/b]\x1b[31m by fam") as bar:
         bar.step(1, 2)
     assert "a [red] castle [/b]\\x1b[31m by fam" in capsys.readouterr().out
+
+
+def test_any_name_is_printed_in_a_code_page(tmp_path: Path) -> None:
+    """As on Windows with `> log.txt`, whose code page lacks most names."""
+    made = tmp_path / "猫 é \U0001f600.png"
+    make_picture(made, made.stem)
+    plan = ["upscale", tmp_path, "-o", tmp_path.parent / "out", "--dry-run"]
+    for command, code in (
+        (["inspect", made], 0),
+        (["inspect", made, "--json"], 0),
+        (plan, 0),
+        ([*plan, "--plan-format", "csv"], 0),
+        (["inspect", tmp_path / "猫.png"], 2),
+    ):
+        ended = subprocess.run(
+            [sys.executable, "-m", "fam_ext.cli", *map(str, command)],
+            env={**os.environ, "PYTHONIOENCODING": "cp1252"},
+            capture_output=True,
+            check=False,
+        )
+        out, err = ended.stdout.decode("cp1252"), ended.stderr.decode("cp1252")
+        assert (ended.returncode, err.count("\n")) == (code, code // 2), err
+        assert "\\u732b" in out + err
+        if "--json" in command:
+            assert json.loads(out)["file"] == made.name

@@ -2,13 +2,13 @@
 
 from __future__ import annotations
 
-import json
 import os
 from pathlib import Path
 from typing import Annotated, Any
 
 import typer
 
+from fam_ext import terminal
 from fam_ext.errors import FamError, UsageError
 from fam_ext.jobs.plan import plan_file
 from fam_ext.jobs.walk import shown, walk
@@ -32,7 +32,7 @@ def inspect(
         raise UsageError(f"{shown(file)} is not a file; name one picture")
     values = describe(path, preset)
     if as_json:
-        typer.echo(json.dumps(values, ensure_ascii=False))
+        terminal.say(terminal.as_json(values))
         return
     typer.echo(f"{values['file']}: {values['error'] or values['format']}")
     for text in values["texts"]:

@@ -323,6 +323,16 @@ def test_presets_are_listed_saved_and_shared(tmp_path: Path, capsys) -> None:
     assert "mine" not in run(capsys, "presets", "list")[1]
 
 
+def test_a_random_seed_resumes(tmp_path: Path, capsys) -> None:
+    make_folder(tmp_path / "in", 2)
+    words = ("upscale", tmp_path / "in", "-o", tmp_path / "out", "--seed", "-1")
+    first = planned(capsys, *words[1:])
+    assert "2 done in" in run(capsys, *words)[1]
+    assert [row["seed"] for row in planned(capsys, *words[1:])] == [row["seed"] for row in first]
+    for more in ((), ("--overwrite",)):
+        assert "0 done, 2 done before in" in run(capsys, *words, *more)[1]
+
+
 def test_an_exported_preset_replaces_a_file_only_when_told(tmp_path: Path, capsys) -> None:
     file = tmp_path / "notes.json"
     file.write_text("mine")

@@ -139,7 +139,7 @@ class Outcomes:
         unusable, poisoned = self.journal.hopeless()
         return Summary(
             done=self._done,
-            done_before=self._done_before,
+            done_before=self._done_before - self._kept,
             kept=self._kept,
             failed=counts["failed"],
             unusable=unusable,

@@ -8,6 +8,7 @@ import sys
 from pathlib import Path
 
 import pytest
+from PIL import Image
 
 from fam_ext import terminal
 from fam_ext.cli import progress
@@ -53,6 +54,18 @@ def test_a_plan_prints_no_control_character(tmp_path: Path, capsys, table: str) 
     assert (code, safe(out + err)) == (0, True)
     if table == "json":
         assert next(json.loads(line)["prompt"] for line in out.splitlines()) == f"cat {ESC}"
+
+
+@pytest.mark.skipif(sys.platform == "win32", reason="names that Windows cannot hold")
+@pytest.mark.parametrize("more", [(), ("--json",)])
+def test_inspect_prints_no_control_character(tmp_path: Path, capsys, more: tuple[str, ...]) -> None:
+    Image.new("RGB", (64, 64)).save(tmp_path / f"a{ESC}.png")
+    (tmp_path / f"a{ESC}.txt").write_text(f"cat {ESC}")
+    make_picture(tmp_path / f"b{ESC}.png", f"cat {ESC}", Sampler=f"Euler {ESC}")
+    (tmp_path / f"c{ESC}.png").write_bytes(b"no picture")
+    for name in "abc":
+        code, out, err = run(capsys, "inspect", tmp_path / f"{name}{ESC}.png", *more)
+        assert (code, safe(out + err)) == (0, True), name
 
 
 def test_an_error_prints_no_control_character(tmp_path: Path, capsys) -> None:

@@ -34,17 +34,18 @@ def inspect(
     if as_json:
         terminal.say(terminal.as_json(values))
         return
-    typer.echo(f"{values['file']}: {values['error'] or values['format']}")
+    terminal.say(f"{values['file']}: {values['error'] or values['format']}")
     for text in values["texts"]:
-        typer.echo(f"  {shown(text['place'])} {shown(text['key'])}: {text['characters']} characters")
-    typer.echo(f"found: {values['program'] or 'no settings'}" + (f" in {values['where']}" if values["where"] else ""))
+        terminal.say(f"  {shown(text['place'])} {shown(text['key'])}: {text['characters']} characters")
+    where = f" in {shown(values['where'])}" if values["where"] else ""
+    terminal.say(f"found: {values['program'] or 'no settings'}{where}")
     for heading, rows in (("", values["found"]), ("would run:", values["runs"])):
         if heading:
-            typer.echo(heading)
+            terminal.say(heading)
         for name, value in rows.items():
-            typer.echo(f"  {name}: {shown(value)}")
+            terminal.say(f"  {name}: {shown(value)}")
     for note in values["notes"]:
-        typer.echo(f"note: {shown(note)}")
+        terminal.say(f"note: {shown(note)}")
 
 
 def describe(path: Path, preset: str) -> dict[str, Any]:

@@ -188,7 +188,7 @@ def test_an_earlier_journal_is_migrated_and_a_later_one_refused(tmp_path: Path) 
         run_job(options(source, tmp_path / "out"), Fast)
 
 
-@pytest.mark.parametrize("version", [1, 2, 3, 4])
+@pytest.mark.parametrize("version", [1, 2, 3, 4, 5])
 def test_a_stored_journal_is_migrated(tmp_path: Path, version: int) -> None:
     state = tmp_path / ".fam-hires"
     state.mkdir()

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 import logging
+import sys
 
 import typer
 
@@ -21,9 +22,18 @@ def say(text: str, *, err: bool = False) -> None:
 
 
 def as_json(values: object, *, indent: int | None = None) -> str:
-    """Return JSON that prints on any terminal: in ASCII where a text holds what a terminal would obey."""
+    """Return JSON that prints on any terminal: in ASCII where a text holds what a terminal would obey, or what stdout's
+    encoding lacks."""
     text = json.dumps(values, ensure_ascii=False, indent=indent)
-    return text if plain(text) == text else json.dumps(values, indent=indent)
+    return text if plain(text) == text and _can_print(text) else json.dumps(values, indent=indent)
+
+
+def _can_print(text: str) -> bool:
+    try:
+        text.encode(sys.stdout.encoding or "utf-8")
+    except UnicodeEncodeError:
+        return False
+    return True
 
 
 class PlainFormatter(logging.Formatter):

@@ -334,6 +334,29 @@ def test_presets_are_listed_saved_and_shared(tmp_path: Path, capsys) -> None:
     assert "mine" not in run(capsys, "presets", "list")[1]
 
 
+def test_a_random_seed_resumes(tmp_path: Path, capsys) -> None:
+    make_folder(tmp_path / "in", 2)
+    words = ("upscale", tmp_path / "in", "-o", tmp_path / "out", "--seed", "-1")
+    first = planned(capsys, *words[1:])
+    assert "2 done in" in run(capsys, *words)[1]
+    assert [row["seed"] for row in planned(capsys, *words[1:])] == [row["seed"] for row in first]
+    for more in ((), ("--overwrite",)):
+        assert "0 done, 2 done before in" in run(capsys, *words, *more)[1]
+
+
+def test_an_exported_preset_replaces_a_file_only_when_told(tmp_path: Path, capsys) -> None:
+    file = tmp_path / "notes.json"
+    file.write_text("mine")
+    code, out, err = run(capsys, "presets", "export", "balanced", file)
+    assert (code, out, err) == (2, "", f"error: {file} exists; choose another file, or replace it\n")
+    assert (file.read_text(), [path.name for path in tmp_path.iterdir()]) == ("mine", ["notes.json"])
+    assert run(capsys, "presets", "export", "balanced", file, "--replace")[0] == 0
+    assert json.loads(file.read_text())["name"] == "balanced"
+    (tmp_path / "folder.json").mkdir()
+    code, _, err = run(capsys, "presets", "export", "balanced", tmp_path / "folder.json", "--replace")
+    assert (code, err.count("\n")) == (2, 1) and not list(tmp_path.glob(".preset-*"))
+
+
 @pytest.mark.slow
 @pytest.mark.skipif(sys.platform == "win32", reason="signals")
 def test_ctrl_c_finishes_nothing_half_way(tmp_path: Path) -> None:

@@ -2,10 +2,13 @@
 
 import json
 import logging
+import os
+import subprocess
 import sys
 from pathlib import Path
 
 import pytest
+from PIL import Image
 
 from fam_ext import terminal
 from fam_ext.cli import progress
@@ -53,6 +56,18 @@ def test_a_plan_prints_no_control_character(tmp_path: Path, capsys, table: str) 
         assert next(json.loads(line)["prompt"] for line in out.splitlines()) == f"cat {ESC}"
 
 
+@pytest.mark.skipif(sys.platform == "win32", reason="names that Windows cannot hold")
+@pytest.mark.parametrize("more", [(), ("--json",)])
+def test_inspect_prints_no_control_character(tmp_path: Path, capsys, more: tuple[str, ...]) -> None:
+    Image.new("RGB", (64, 64)).save(tmp_path / f"a{ESC}.png")
+    (tmp_path / f"a{ESC}.txt").write_text(f"cat {ESC}")
+    make_picture(tmp_path / f"b{ESC}.png", f"cat {ESC}", Sampler=f"Euler {ESC}")
+    (tmp_path / f"c{ESC}.png").write_bytes(b"no picture")
+    for name in "abc":
+        code, out, err = run(capsys, "inspect", tmp_path / f"{name}{ESC}.png", *more)
+        assert (code, safe(out + err)) == (0, True), name
+
+
 def test_an_error_prints_no_control_character(tmp_path: Path, capsys) -> None:
     for words in (("upscale", f"gone{ESC}", "-o", tmp_path / "o"), ("presets", "show", ESC), ("report", ESC)):
         code, out, err = run(capsys, *words)
@@ -79,3 +94,28 @@ def test_a_bar_shows_a_prompt_as_it_is(capsys, monkeypatch):
     with steps_bar("a [red] castle [/b]\x1b[31m by fam") as bar:
         bar.step(1, 2)
     assert "a [red] castle [/b]\\x1b[31m by fam" in capsys.readouterr().out
+
+
+def test_any_name_is_printed_in_a_code_page(tmp_path: Path) -> None:
+    """As on Windows with `> log.txt`, whose code page lacks most names."""
+    made = tmp_path / "猫 é \U0001f600.png"
+    make_picture(made, made.stem)
+    plan = ["upscale", tmp_path, "-o", tmp_path.parent / "out", "--dry-run"]
+    for command, code in (
+        (["inspect", made], 0),
+        (["inspect", made, "--json"], 0),
+        (plan, 0),
+        ([*plan, "--plan-format", "csv"], 0),
+        (["inspect", tmp_path / "猫.png"], 2),
+    ):
+        ended = subprocess.run(
+            [sys.executable, "-m", "fam_ext.cli", *map(str, command)],
+            env={**os.environ, "PYTHONIOENCODING": "cp1252"},
+            capture_output=True,
+            check=False,
+        )
+        out, err = ended.stdout.decode("cp1252"), ended.stderr.decode("cp1252")
+        assert (ended.returncode, err.count("\n")) == (code, code // 2), err
+        assert "\\u732b" in out + err
+        if "--json" in command:
+            assert json.loads(out)["file"] == made.name

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import atexit
 import contextlib
+import io
 import logging
 import os
 import signal
@@ -73,6 +74,9 @@ def main(arguments: Sequence[str] | None = None) -> None:
     began = time.monotonic()
     if sys.stdout is None:  # closed by who started us
         sys.stdout = open(os.devnull, "w", encoding="utf-8")  # noqa: SIM115  # for as long as the process lives
+    for stream in (sys.stdout, sys.stderr):
+        if isinstance(stream, io.TextIOWrapper):  # a log file in Windows' code page lacks most names
+            stream.reconfigure(errors="backslashreplace")
     try:
         with handling(interrupted):
             app(args=list(arguments) if arguments is not None else None)

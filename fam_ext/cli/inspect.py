@@ -2,13 +2,13 @@
 
 from __future__ import annotations
 
-import json
 import os
 from pathlib import Path
 from typing import Annotated, Any
 
 import typer
 
+from fam_ext import terminal
 from fam_ext.errors import FamError, UsageError
 from fam_ext.jobs.plan import plan_file
 from fam_ext.jobs.walk import shown, walk
@@ -32,19 +32,20 @@ def inspect(
         raise UsageError(f"{shown(file)} is not a file; name one picture")
     values = describe(path, preset)
     if as_json:
-        typer.echo(json.dumps(values, ensure_ascii=False))
+        terminal.say(terminal.as_json(values))
         return
-    typer.echo(f"{values['file']}: {values['error'] or values['format']}")
+    terminal.say(f"{values['file']}: {values['error'] or values['format']}")
     for text in values["texts"]:
-        typer.echo(f"  {shown(text['place'])} {shown(text['key'])}: {text['characters']} characters")
-    typer.echo(f"found: {values['program'] or 'no settings'}" + (f" in {values['where']}" if values["where"] else ""))
+        terminal.say(f"  {shown(text['place'])} {shown(text['key'])}: {text['characters']} characters")
+    where = f" in {shown(values['where'])}" if values["where"] else ""
+    terminal.say(f"found: {values['program'] or 'no settings'}{where}")
     for heading, rows in (("", values["found"]), ("would run:", values["runs"])):
         if heading:
-            typer.echo(heading)
+            terminal.say(heading)
         for name, value in rows.items():
-            typer.echo(f"  {name}: {shown(value)}")
+            terminal.say(f"  {name}: {shown(value)}")
     for note in values["notes"]:
-        typer.echo(f"note: {shown(note)}")
+        terminal.say(f"note: {shown(note)}")
 
 
 def describe(path: Path, preset: str) -> dict[str, Any]:

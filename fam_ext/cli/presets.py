@@ -31,9 +31,13 @@ def presets_show(name: str) -> None:
 
 
 @presets_app.command("export")
-def presets_export(name: str, file: Path) -> None:
+def presets_export(
+    name: str,
+    file: Path,
+    replace: Annotated[bool, typer.Option("--replace", help="Replace the file where it exists.")] = False,
+) -> None:
     """Write a preset to a JSON file."""
-    preset_store.write(preset_store.PresetStore().get(name), file)
+    preset_store.write(preset_store.PresetStore().get(name), file, replace=replace)
     say(str(file))
 
 

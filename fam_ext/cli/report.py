@@ -23,7 +23,7 @@ def report(output: Annotated[str, typer.Argument(help="Output folder of an earli
     with Journal(output) as journal:
         for path in reports.write_all(journal):
             say(str(path))
-        say(", ".join(f"{number} {state}" for state, number in journal.counts().items() if number))
+        say(", ".join(f"{number} {state}" for state, number in journal.counts(whole=True).items() if number))
 
 
 @takes(spec for spec in options_of(RunRule) if spec.name in ("workers", "retries", "timeout"))

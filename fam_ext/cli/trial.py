@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import secrets
 from pathlib import Path
 from typing import Annotated, Any
 
@@ -17,7 +16,7 @@ from fam_ext.jobs.renderers import RendererSpec
 from fam_ext.jobs.trial import Forecast, Trial
 from fam_ext.metadata import pictures
 from fam_ext.options.field import CLI
-from fam_ext.options.resolve import RANDOM_SEED, options_at
+from fam_ext.options.resolve import options_at
 from fam_ext.terminal import say
 
 _SIDE = 384
@@ -38,8 +37,6 @@ def try_presets(
     """Make the smallest, the largest and the busiest of a folder's pictures with several presets, side by side, and say
     what the whole folder would take with each."""
     names = [name.strip() for name in presets.split(",") if name.strip()]
-    if said.get("seed") == RANDOM_SEED:  # one for all, or the presets could not be compared
-        said["seed"] = secrets.randbelow(1 << 32)
     jobs = {name: job_of(inputs, output, {**said, "preset": name}, rules={}, dials={})[0] for name in names}
     trial = Trial(jobs)
     with watched(progress) as (control, listen, finish):

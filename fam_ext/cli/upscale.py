@@ -132,15 +132,15 @@ def print_plan(options: Job, plan_format: TableFormat) -> None:
         if plan_format is TableFormat.csv:
             writer = csv.writer(sys.stdout)
             writer.writerow(_plan_row(None, history))
-            for item in journal.items():
+            for item in journal.items(planned=True):
                 values = _plan_row(item, history).values()
                 writer.writerow([plain(value) if isinstance(value, str) else value for value in values])
             return
         if plan_format is TableFormat.json:
-            for item in journal.items():
+            for item in journal.items(planned=True):
                 say(as_json(_plan_row(item, history)))
             return
-        for item in journal.items():
+        for item in journal.items(planned=True):
             row = _plan_row(item, history)
             say(
                 f"{row['state']:8} {row['source']}  {row['native']} -> {row['target']}  {row['output']}  "

@@ -44,6 +44,7 @@ class Row:
     seconds: float | None = None
     output: str = ""
     program: str = ""
+    source: str = ""
 
 
 @dataclass
@@ -86,10 +87,7 @@ class Batch:
 
     def source(self, row: Mapping[str, Any]) -> Path:
         """Return the file that a row is of."""
-        if self.trial is not None:
-            return self.trial.source(row["key"]) or Path()
-        source = Path(self.options.places.inputs[0])
-        return source / row["key"] if source.is_dir() else source
+        return Path(row["source"])
 
     def result(self, row: Mapping[str, Any]) -> Path:
         """Return the file that a finished row was made into."""
@@ -203,8 +201,9 @@ def _check_any(options: Job) -> None:
 def _note_unreadable(batch: Batch) -> None:
     """Add the files that failed before they were begun: their headers could not be read."""
     with Journal(batch.options.places.output, memory=True) as journal:
-        for item in journal.items(state="failed", limit=MAX_ROWS):
-            batch.rows.setdefault(item.key, Row(item.key, "failed", item.error or "", program=item.program or ""))
+        for item in journal.items(state="failed", limit=MAX_ROWS, planned=True):
+            row = Row(item.key, "failed", item.error or "", program=item.program or "", source=item.source)
+            batch.rows.setdefault(item.key, row)
 
 
 def _note(batch: Batch, event: Event) -> None:
@@ -213,12 +212,20 @@ def _note(batch: Batch, event: Event) -> None:
         batch.step = event.step, event.steps
     elif event.kind == "started":
         batch.current, batch.step = event.key, (0, event.steps)
-        batch.rows[event.key] = Row(event.key, "running", output=event.output, program=event.program)
+        batch.rows[event.key] = Row(
+            event.key, "running", output=event.output, program=event.program, source=event.source
+        )
     elif event.kind in _ENDED:
         message = event.message or "; ".join(event.notes)
         batch.rows.pop(event.key, None)  # the newest last
         batch.rows[event.key] = Row(
-            event.key, _ENDED[event.kind], message, event.seconds or None, event.output, event.program
+            event.key,
+            _ENDED[event.kind],
+            message,
+            event.seconds or None,
+            event.output,
+            event.program,
+            event.source,
         )
     elif event.kind == "ended":
         batch.current = ""

@@ -61,6 +61,8 @@ class Event:
 
     kind: str
     key: str = ""
+    source: str = ""
+    """The file itself."""
     output: str = ""
     message: str = ""
     step: int = 0
@@ -86,7 +88,8 @@ Listener = Callable[[Event], None]
 
 @dataclass(frozen=True)
 class Summary:
-    """How a job ended. `done` counts this run, `done_before` earlier ones; `stopped` says why it ended early."""
+    """How a job ended. `done` counts this run, `done_before` earlier ones with the same settings, `kept` those with
+    others; `stopped` says why it ended early."""
 
     done: int = 0
     done_before: int = 0

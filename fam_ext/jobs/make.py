@@ -88,7 +88,10 @@ def load(item: Item, options: Job) -> Loaded:
 
 
 def load_bytes(data: bytes, item: Item, options: Job) -> Loaded:
-    """Return the picture decoded from its file's bytes. Raises `PictureError`, one sentence."""
+    """Return the picture decoded from its file's bytes. Raises `PictureError`, one sentence: also where its output has
+    come to exist since the plan, and would be drawn in vain."""
+    if not options.output.overwrite and os.path.lexists(Path(options.places.output, item.output)):
+        raise PictureError(EXISTS)
     picture = pictures.decode(data, max_pixels=options.places.max_input_pixels, first_frame=options.places.first_frame)
     if item.native != (0, 0) and picture.header.size != item.native:
         raise PictureError("the file changed after it was planned; run the command again")
@@ -293,29 +296,39 @@ def write(journal: Journal, item: Item, packed: Packed, options: Job) -> None:
         if options.output.overwrite and journal.is_source(target):
             raise PictureError(IS_SOURCE)
         _write_synced(temporary, packed.data)
-        if options.output.keep_times:
-            status = os.stat(item.source)
-            os.utime(temporary, ns=(status.st_atime_ns, status.st_mtime_ns))
+        notes = (*packed.notes, *(_keep_times(item.source, temporary) if options.output.keep_times else ()))
         journal.saving(
             item,
             output_hash=output_hash,
             size=len(packed.data),
             content_hash=packed.content_hash,
-            notes=packed.notes,
+            notes=notes,
             ran=packed.ran,
         )
         os.replace(temporary, target)
     except OSError as error:
         _drop(temporary)
-        if stops_the_job(error):
+        if stops_the_job(error, journal.output, temporary):
             raise OutputError(output_sentence(journal.output, error)) from None
         reason = error.strerror or type(error).__name__
-        raise PictureError(f"the output cannot be written ({reason}); check the disk of the output folder") from None
+        forbidden = isinstance(error, PermissionError)
+        what = "close what has it open, or change its folder's permissions" if forbidden else "check the disk"
+        raise PictureError(f"the output cannot be written ({reason}); {what}") from None
     except FamError:
         _drop(temporary)
         raise
     sync_folder(target.parent)
     journal.done(item)
+
+
+def _keep_times(source: str, path: Path) -> tuple[str, ...]:
+    """Give a file its source's times; where that cannot be, return a note: the picture counts, not its time."""
+    try:
+        status = os.stat(source)
+        os.utime(path, ns=(status.st_atime_ns, status.st_mtime_ns))
+    except OSError as error:
+        return (f"the times were not kept ({error.strerror or type(error).__name__})",)
+    return ()
 
 
 def _write_synced(path: Path, data: bytes) -> None:

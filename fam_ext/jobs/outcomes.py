@@ -92,6 +92,7 @@ class Outcomes:
             event = Event(
                 kind,
                 key=item.key if item is not None else "",
+                source=item.source if item is not None else "",
                 output=item.output if item is not None else "",
                 program=(item.program or "") if item is not None else "",
                 done=self._done,
@@ -138,7 +139,7 @@ class Outcomes:
         unusable, poisoned = self.journal.hopeless()
         return Summary(
             done=self._done,
-            done_before=self._done_before,
+            done_before=self._done_before - self._kept,
             kept=self._kept,
             failed=counts["failed"],
             unusable=unusable,

@@ -129,7 +129,7 @@ def previews(options: Job) -> Iterator[Preview]:
                 output=item.output,
                 outcome="kept: made with other settings" if item.key in found.kept_keys else _outcome(item),
             )
-            for item in journal.items(limit=MAX_LISTED)
+            for item in journal.items(limit=MAX_LISTED, planned=True)
         )
         totals = Totals(
             files=sum(counts.values()),
@@ -137,7 +137,11 @@ def previews(options: Job) -> Iterator[Preview]:
             done=counts["done"] - found.kept,
             kept=found.kept,
             changes=tuple(
-                changes((item.request, asked.get(item.key)) for item in journal.items() if item.key in found.kept_keys)
+                changes(
+                    (item.request, asked.get(item.key))
+                    for item in journal.items(planned=True)
+                    if item.key in found.kept_keys
+                )
             ),
             skipped=counts["skipped"],
             unreadable=counts["failed"],

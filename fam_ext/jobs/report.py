@@ -197,7 +197,7 @@ def _cell(value: Any) -> Any:  # noqa: ANN401
 
 def write_json(journal: Journal, items: Items, file: IO[str]) -> None:
     """Write {"version", "counts", "files": [...]}, streamed: memory stays small whatever the folder's size."""
-    head = {"version": __version__, "output": shown(journal.output), "counts": journal.counts()}
+    head = {"version": __version__, "output": shown(journal.output), "counts": journal.counts(whole=True)}
     text = json.dumps(head, indent=1, ensure_ascii=False)
     file.write(text[: text.rindex("}")].rstrip() + ',\n "files": [')
     for number, item in enumerate(items()):
@@ -210,7 +210,7 @@ def write_html(journal: Journal, items: Items, file: IO[str], thumbnails: int) -
 
     Failures come first; beyond MAX_HTML_ROWS rows the page points to report.csv.
     """
-    counts = journal.counts()
+    counts = journal.counts(whole=True)
     total = sum(counts.values())
     file.write(_HEAD.replace("{version}", html.escape(__version__)).replace("{script}", _script_hash()))
     file.write(f"<h1>FAM Hires report</h1><p>{html.escape(shown(journal.output))}</p><p class='tabs'>")

@@ -53,6 +53,7 @@ def run_job(
             # what is shared is the other process's job, with its options
             while journal.get("planning", False) and journal.others_at_work() and not control.stopping:
                 time.sleep(_POLL_SECONDS)
+            journal.follow()
             if journal.get("options") is not None:
                 options = stored_options(journal)
         else:
@@ -78,7 +79,8 @@ def retry_failed(
     control: Control | None = None,
     on_event: Listener = lambda event: None,
 ) -> Summary:
-    """Run the failed files of an output folder again, with the settings kept in its journal; and what is pending.
+    """Run the failed files of an output folder again, with the settings kept in its journal; and what of its last job
+    is pending.
 
     A file whose header could not be read is not planned here: run the job's own command for that.
     """
@@ -166,7 +168,7 @@ class _Job:
 
     def _tell_failed(self) -> None:
         """Say which files no run will take: those bad at planning, and those that ended the process twice."""
-        for item in self._journal.items(state="failed"):
+        for item in self._journal.items(state="failed", planned=True):
             if (item.request is None or item.deaths >= MAX_DEATHS) and item.id not in self._told:
                 self._told.add(item.id)
                 self._outcomes.emit("failed", item, message=item.error or "")

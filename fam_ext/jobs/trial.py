@@ -112,14 +112,6 @@ class Trial:
         on_event(_counted(Event("ended", message=summary.stopped or ""), ended, len(self.columns) * len(self.files)))
         return summary
 
-    def source(self, key: str) -> Path | None:
-        """Return the file that a row of the trial's job is of; None where there is none."""
-        for column in self.columns:
-            for chosen in self.files:
-                if row_key(column.preset, chosen.planned.candidate.key) == key:
-                    return Path(chosen.planned.candidate.path)
-        return None
-
     def cells(self, column: Column) -> list[Cell]:
         """Return how a column's files stand, in the order of `files`."""
         place = Path(column.job.places.output)

@@ -131,7 +131,8 @@ def _identity(status: os.stat_result) -> Identity | None:
 
 
 def walk(places: Places, left_out: Counter[str] | None = None) -> Iterator[Candidate]:
-    """Yield the job's files in natural order; a folder that cannot be read yields one candidate with a problem.
+    """Yield the job's files in natural order; a folder that cannot be read yields one candidate with a problem. A file
+    that is an input itself is no part of its folder, and comes once.
 
     The same folders give the same files each time, whatever an earlier run wrote. Hidden files and folders (a name
     that begins with a dot) and other systems' droppings are left out, unless named as an input; `left_out` counts
@@ -140,12 +141,15 @@ def walk(places: Places, left_out: Counter[str] | None = None) -> Iterator[Candi
     walker = _Walk(places, Counter() if left_out is None else left_out)
     several = len(places.inputs) > 1
     labels: dict[str, int] = {}
-    for entry in places.inputs:
-        path = Path(entry)
-        if path.is_dir():
+    inputs = [(path, None if path.is_dir() else _place(path)) for path in map(Path, places.inputs)]
+    walker.named.update(place for _, place in inputs if place is not None)
+    given: set[str] = set()
+    for path, place in inputs:
+        if place is None:
             label = _label(os.path.basename(os.path.realpath(path)) or "root", labels) if several else ""
             yield from walker.folder(path, label)
-        else:
+        elif place not in given:
+            given.add(place)
             yield walker.single(path, _label(path.name, labels))
 
 
@@ -154,14 +158,25 @@ def _label(name: str, labels: dict[str, int]) -> str:
 
     `labels` holds those that are taken, each with the last number that was given to its name.
     """
-    stem, dot, suffix = name.rpartition(".")
     label, number = name, labels.get(name, 1)
     while label in labels:
         number += 1
-        label = f"{stem}-{number}.{suffix}" if dot else f"{name}-{number}"
+        label = numbered(name, number)
     labels[name] = number
     labels.setdefault(label, 1)
     return label
+
+
+def numbered(key: str, number: int) -> str:
+    """Return a key with a number before its suffix: sub/a-2.png."""
+    folder, slash, name = key.rpartition("/")
+    stem, dot, suffix = name.rpartition(".")
+    return folder + slash + (f"{stem}-{number}.{suffix}" if dot else f"{name}-{number}")
+
+
+def _place(path: Path) -> str:
+    """Return where a file lies, by one name whichever way leads to its folder; a link to a file has its own."""
+    return os.path.normcase(os.path.join(os.path.realpath(path.parent), path.name))
 
 
 def is_allowed(path: str | Path, places: Places) -> bool:
@@ -205,6 +220,8 @@ class _Walk:
         self.places = places
         self.left_out = left_out
         self.seen: set[Identity] = set()
+        self.named: set[str] = set()
+        """Places of the files that are inputs themselves."""
 
     def single(self, path: Path, key: str) -> Candidate:
         try:
@@ -244,10 +261,13 @@ class _Walk:
                 yield Candidate(f"{label}/" if label else "./", str(place), problem=_os_sentence("folder", error))
                 continue
             names = {entry.name for entry in entries}
+            real = os.path.realpath(place) if self.named else ""
             entries.sort(key=lambda entry: natural_key(entry.name))
             inner: list[tuple[Path, str]] = []
             for entry in entries:
                 key = f"{label}/{entry.name}" if label else entry.name
+                if self.named and os.path.normcase(os.path.join(real, entry.name)) in self.named:
+                    continue
                 is_picture = pictures.format_of(entry.name) is not None
                 if entry.name.startswith("."):
                     self.left_out[HIDDEN] += is_picture

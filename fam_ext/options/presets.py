@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import contextlib
 import dataclasses
 import json
 import os
@@ -154,7 +155,7 @@ class PresetStore:
         path = self.file(preset.name)
         if (taken := self.taken(preset.name)) is not None and not (replace and taken == preset.name):
             raise ConfigError(f"preset {taken!r} exists; choose another name, or replace it")
-        write(preset, path)
+        write(preset, path, replace=replace)
         return path
 
     def taken(self, name: str) -> str | None:
@@ -207,22 +208,26 @@ def read(path: Path) -> Preset:
     return Preset.from_json(loaded)
 
 
-def write(preset: Preset, path: Path) -> None:
-    """Write the preset as JSON: a temporary file, then a rename. Raises `ConfigError`, one sentence."""
+def write(preset: Preset, path: Path, *, replace: bool = False) -> None:
+    """Write the preset as JSON: a temporary file, then a rename. Raises `ConfigError`, one sentence: where the file
+    exists, unless it is to be replaced, and where it cannot be written."""
+    if not replace and os.path.lexists(path):
+        raise ConfigError(f"{path} exists; choose another file, or replace it")
     text = json.dumps(preset.to_json(), indent=2, ensure_ascii=False) + "\n"
     try:
         path.parent.mkdir(parents=True, exist_ok=True)
         # not tempfile's: its files can be read by their maker alone
         temporary = path.with_name(f".preset-{secrets.token_hex(8)}")
-        with open(temporary, "x", encoding="utf-8") as file:
-            try:
+        try:
+            with open(temporary, "x", encoding="utf-8") as file:
                 file.write(text)
                 file.flush()
                 os.fsync(file.fileno())
-            except OSError:
+            os.replace(temporary, path)
+        except OSError:
+            with contextlib.suppress(OSError):
                 os.unlink(temporary)
-                raise
-        os.replace(temporary, path)
+            raise
     except OSError as error:
         raise ConfigError(f"{path} cannot be written ({error.strerror}); choose another place") from None
 

@@ -82,7 +82,7 @@ class HiresRequest(Checked):
         0,
         "int",
         "Seed",
-        "Equal seeds give equal pictures.",
+        "Equal seeds give equal pictures. -1 is a random one; a folder's job has the same in each run into one output.",
         "FAM seed",
         low=0,
         high=MAX_SEED,

@@ -7,6 +7,7 @@ then the default.
 from __future__ import annotations
 
 import dataclasses
+import hashlib
 import os
 import secrets
 from collections.abc import Callable, Mapping
@@ -256,7 +257,7 @@ def _settings(
     settings = {name: value for name, value in preset.settings.items() if name in REQUEST}
     settings |= {name: given[name] for name in _SPOKEN_SETTINGS if name in given and name not in OWN}
     if given.get("seed") == RANDOM_SEED:
-        given = {**given, "seed": secrets.randbelow(1 << 32)}
+        given = {**given, "seed": _thrown_seed(given)}
     resolved: dict[str, Rule] = {}
     own = given.get("own_settings")
     for name in OWN:
@@ -280,6 +281,15 @@ def _settings(
         known = resolved.get(name)
         resolved[name] = Rule(kind, None if known is None else known.value)
     return settings, resolved
+
+
+def _thrown_seed(given: Mapping[str, Any]) -> int:
+    """Return a seed for -1: of an output folder's name, so that the same words resume and a new folder is a new throw;
+    by chance where no folder is read or written."""
+    if not given.get("input") and not given.get("output"):
+        return secrets.randbelow(1 << 32)
+    name = Path(_places(given)["output"]).name.casefold()
+    return int.from_bytes(hashlib.sha256(name.encode("utf-8", "surrogatepass")).digest()[:4], "big")
 
 
 def _word_rule(given: Mapping[str, Any], name: str) -> str:

@@ -41,7 +41,7 @@ def picture_request(
     """Return the request for one picture of `native` (height, width) px. Raises `ConfigError`, `UsageError` or
     `PictureError`, one sentence."""
     # as a folder's file, but for the settings, which are the page's: what the picture has was taken into them
-    options = resolve.job({**words, "input": "picture", "own_settings": False}, preset_of=store.get)
+    options = resolve.job({**words, "inputs": ("picture",), "own_settings": False}, preset_of=store.get)
     target, reason = target_size(native, options.size)
     check_native(native, target)
     if reason is not None:

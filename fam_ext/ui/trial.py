@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import secrets
 from collections.abc import Iterator, Sequence
 from typing import Any
 
@@ -11,7 +10,6 @@ import gradio as gr
 from fam_ext.errors import FamError, UsageError
 from fam_ext.jobs.trial import MOST_PRESETS, Trial
 from fam_ext.options.presets import CUSTOM
-from fam_ext.options.resolve import RANDOM_SEED
 from fam_ext.ui.dials import dial_values
 from fam_ext.ui.folder import Folder
 from fam_ext.ui.host import TAB_ID, TabHost
@@ -58,8 +56,6 @@ def bind_trial(host: TabHost, folder: Folder, parts: dict[str, Any], button: Any
 
     def begin(presets: list[str], rest: tuple[Any, ...]) -> None:
         values = dict(zip(folder.names, rest[: len(folder.names)], strict=True))
-        if values["seed"] == RANDOM_SEED:  # one for all, or the presets could not be compared
-            values["seed"] = secrets.randbelow(1 << 32)
         said, jobs = {}, {}
         for preset in presets:
             said[preset] = page_with(preset, values, list(rest[len(folder.names) :]))

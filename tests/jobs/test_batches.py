@@ -81,7 +81,9 @@ def test_one_runs_at_a_time_and_its_renderer_is_closed(tmp_path: Path) -> None:
     while first.current != "picture 0.png":
         assert time.monotonic() < deadline
         time.sleep(0.005)
-    assert first.to_json()["rows"] == [vars(Row("picture 0.png", "running", output="picture 0.png", program="A1111"))]
+    row = Row("picture 0.png", "running", output="picture 0.png", program="A1111")
+    row.source = str(tmp_path / "in" / "picture 0.png")
+    assert first.to_json()["rows"] == [vars(row)]
     with pytest.raises(UsageError, match=f"job {first.id} is running"):
         batches.start(options)
     first.control.cancel()

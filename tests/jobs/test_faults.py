@@ -48,6 +48,60 @@ def test_a_full_or_read_only_disk_stops_before_the_next_picture(tmp_path: Path, 
     assert run_job(options(source, tmp_path / "out"), Fast).done == 28
 
 
+def test_an_output_that_may_not_be_written_fails_alone(tmp_path: Path, monkeypatch) -> None:
+    source = make_folder(tmp_path / "in", 4)
+    real = os.replace
+
+    def held(first: str | Path, second: str | Path) -> None:
+        if str(second).endswith("picture 1.png"):
+            raise PermissionError(errno.EACCES, os.strerror(errno.EACCES))
+        real(first, second)
+
+    with monkeypatch.context() as patch:
+        patch.setattr(os, "replace", held)
+        for done in (3, 0):
+            summary = run_job(options(source, tmp_path / "out"), Fast)
+            assert (summary.done, summary.failed, summary.pending, summary.stopped) == (done, 1, 0, None)
+    assert "(Permission denied); close what has it open" in str(errors(tmp_path / "out")["picture 1.png"])
+    assert strays(tmp_path / "out") == [] and len(outputs(tmp_path / "out")) == 3
+    assert run_job(options(source, tmp_path / "out"), Fast).done == 1
+
+
+@pytest.mark.parametrize("code", [errno.EACCES, errno.EPERM])
+def test_an_output_folder_that_may_not_be_written_ends_the_job_once(tmp_path: Path, monkeypatch, code: int) -> None:
+    source = make_folder(tmp_path / "in", 20)
+    real = os.replace
+
+    def forbidden(first: str | Path, second: str | Path) -> None:
+        if Path(second).suffix == ".png" or Path(second).name.startswith(".fam-"):
+            raise OSError(code, os.strerror(code))
+        real(first, second)
+
+    monkeypatch.setattr(os, "replace", forbidden)
+    renderer = Fast(seconds=0.02)
+    summary = run_job(options(source, tmp_path / "out"), lambda: renderer)
+    assert (summary.done, summary.failed, summary.pending) == (0, 0, 20) and len(renderer.seen) < 15
+    assert "out cannot be written (" in str(summary.stopped)
+    assert strays(tmp_path / "out") == [] and outputs(tmp_path / "out") == {}
+
+
+def test_a_picture_whose_times_cannot_be_kept_is_made(tmp_path: Path, monkeypatch) -> None:
+    source = make_folder(tmp_path / "in", 2)
+    real = os.utime
+
+    def forbidden(path: Path, **times: tuple[int, int]) -> None:
+        (source / "picture 1.png").unlink(missing_ok=True)
+        raise PermissionError(errno.EPERM, os.strerror(errno.EPERM))
+
+    monkeypatch.setattr(os, "utime", forbidden)
+    summary = run_job(options(source, tmp_path / "out", keep_times=True), Fast)
+    monkeypatch.setattr(os, "utime", real)
+    assert (summary.done, summary.failed) == (2, 0)
+    with Journal(tmp_path / "out") as journal:
+        notes = [note for item in journal.items() for note in item.notes]
+    assert "the times were not kept (Operation not permitted)" in notes and len(notes) == 2
+
+
 def test_an_error_on_rename_fails_that_file_alone(tmp_path: Path, monkeypatch) -> None:
     source = make_folder(tmp_path / "in", 3)
     real = os.replace
@@ -117,15 +171,16 @@ def test_an_earlier_journal_is_migrated_and_a_later_one_refused(tmp_path: Path) 
     run_job(options(source, tmp_path / "out"), Fast)
     path = tmp_path / "out" / ".fam-hires" / "journal.sqlite3"
     database = sqlite3.connect(path)
-    database.execute("DROP INDEX items_queue")
-    for column in ("base_text", "program", "at_risk", "deaths", "ran"):
+    for index in ("items_queue", "items_source"):
+        database.execute(f"DROP INDEX {index}")
+    for column in ("base_text", "program", "at_risk", "deaths", "ran", "plan"):
         database.execute(f"ALTER TABLE items DROP COLUMN {column}")
     database.execute("UPDATE meta SET value = '1' WHERE name = 'schema_version'")
     database.commit()
     database.close()
     assert run_job(options(source, tmp_path / "out"), Fast).done_before == 2
     database = sqlite3.connect(path)
-    assert database.execute("SELECT value FROM meta WHERE name = 'schema_version'").fetchone() == ("5",)
+    assert database.execute("SELECT value FROM meta WHERE name = 'schema_version'").fetchone() == ("6",)
     database.execute("UPDATE meta SET value = '99' WHERE name = 'schema_version'")
     database.commit()
     database.close()
@@ -133,7 +188,7 @@ def test_an_earlier_journal_is_migrated_and_a_later_one_refused(tmp_path: Path) 
         run_job(options(source, tmp_path / "out"), Fast)
 
 
-@pytest.mark.parametrize("version", [1, 2, 3, 4])
+@pytest.mark.parametrize("version", [1, 2, 3, 4, 5])
 def test_a_stored_journal_is_migrated(tmp_path: Path, version: int) -> None:
     state = tmp_path / ".fam-hires"
     state.mkdir()
@@ -146,7 +201,7 @@ def test_a_stored_journal_is_migrated(tmp_path: Path, version: int) -> None:
         database.commit()
         database.close()
     with Journal(tmp_path) as journal:
-        assert journal.get("schema_version") == 5
+        assert journal.get("schema_version") == 6
         assert journal.counts() == {"pending": 0, "running": 0, "saving": 0, "done": 3, "failed": 2, "skipped": 0}
         assert [item.deaths for item in journal.items()] == [0] * 5
         done = [report.row(item) for item in journal.items(state="done")]
@@ -156,7 +211,7 @@ def test_a_stored_journal_is_migrated(tmp_path: Path, version: int) -> None:
         item = journal.claim()
         assert item is not None and (item.key, item.attempts) == ("bad.png", 1)
         plan = journal._db.execute(
-            "EXPLAIN QUERY PLAN SELECT id FROM items WHERE state = 'pending' AND deaths = 0 "
+            "EXPLAIN QUERY PLAN SELECT id FROM items WHERE state = 'pending' AND plan = 0 AND deaths = 0 "
             "ORDER BY deaths, model_rank, size_rank, id LIMIT 1"
         ).fetchone()
         assert "items_queue" in plan[3]  # no sort of a hundred thousand rows a picture

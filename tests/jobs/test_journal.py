@@ -251,14 +251,17 @@ def test_each_fault_of_the_database_has_its_words(text: str, says: str) -> None:
         (errno.ENOSPC, "the disk of out is full; ", True),
         (errno.EDQUOT, "the disk of out is full; ", True),
         (errno.EROFS, "out cannot be written (Read-only file system); choose", True),
+        (errno.EACCES, "out cannot be written (Permission denied); choose", False),
+        (errno.EPERM, "out cannot be written (Operation not permitted); choose", False),
         (errno.EIO, "out cannot be written (Input/output error); choose", False),
         (None, "out cannot be written (OSError); choose", False),
     ],
 )
-def test_each_fault_of_the_disk_has_its_words(code: int | None, says: str, stops: bool) -> None:
+def test_each_fault_of_the_disk_has_its_words(tmp_path: Path, code: int | None, says: str, stops: bool) -> None:
     error = OSError() if code is None else OSError(code, os.strerror(code))
     assert output_sentence(Path("out"), error).startswith(says)
-    assert stops_the_job(error) == stops
+    assert stops_the_job(error, tmp_path, tmp_path / "temporary") == stops
+    assert list(tmp_path.iterdir()) == []
 
 
 def test_a_large_plan_is_told_in_parts_and_ends_when_it_is_cancelled(tmp_path: Path) -> None:

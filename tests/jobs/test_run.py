@@ -74,7 +74,7 @@ def test_other_settings_keep_the_outputs_unless_overwrite(tmp_path: Path) -> Non
     run_job(options(source, tmp_path / "out"), Fast)
     first = outputs(tmp_path / "out")
     summary = run_job(options(source, tmp_path / "out", scale=3), Fast)
-    assert (summary.done, summary.kept, summary.exit_code) == (0, 2, 0)
+    assert (summary.done, summary.done_before, summary.kept, summary.exit_code) == (0, 0, 2, 0)
     assert outputs(tmp_path / "out") == first
     summary = run_job(options(source, tmp_path / "out", scale=3, overwrite=True), Fast)
     assert summary.done == 2

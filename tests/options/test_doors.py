@@ -168,9 +168,22 @@ def test_a_pages_box_is_width_by_height_and_its_upscaler_the_renderers() -> None
     assert (job.size.size, job.renderer.upscaler) == ((512, 640), "Latent")
 
 
-def test_seed_minus_one_is_one_random_seed_for_the_job() -> None:
-    seeds = {by_python({"seed": -1}).picture.rules["seed"].value for _ in range(4)}
-    assert len(seeds) == 4 and all(0 <= seed < 2**32 for seed in seeds)
+def thrown(**words: object) -> int:
+    job = resolve.job({"seed": -1, **words}, preset_of=PresetStore().get)
+    return job.picture.rules["seed"].value
+
+
+def test_seed_minus_one_is_one_seed_for_the_job_and_another_for_another_output() -> None:
+    same = [
+        {"inputs": ("/in",), "output": "/far/out"},
+        {"input": "/other", "output": "out"},
+        {"input": "Out", "output": "OUT"},
+    ]
+    seeds = [thrown(**words) for words in same * 2]
+    seeds += [thrown(input="/a/in"), thrown(input="in", output=""), thrown(inputs=("x",), output="/b/in-fam/")]
+    assert [seeds.index(seed) for seed in seeds] == [0] * 6 + [6] * 3
+    assert all(0 <= seed < 2**32 for seed in seeds)
+    assert len({thrown(inputs=("text",)) for _ in range(4)}) == 4  # no folder to resume in
 
 
 def test_a_vae_that_is_said_is_for_every_file() -> None:

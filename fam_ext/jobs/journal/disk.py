@@ -12,7 +12,7 @@ from pathlib import Path
 
 log = logging.getLogger(__name__)
 
-_FULL = (errno.ENOSPC, errno.EDQUOT, errno.EROFS, errno.EACCES, errno.EPERM)
+_FULL = (errno.ENOSPC, errno.EDQUOT, errno.EROFS)
 
 
 def file_hash(path: Path) -> str | None:
@@ -69,9 +69,23 @@ def output_sentence(place: Path, error: OSError) -> str:
     return f"{place} cannot be written ({reason}); choose another output folder or change its permissions"
 
 
-def stops_the_job(error: OSError) -> bool:
-    """Return whether a write error will hit every further picture too (full, read-only, forbidden)."""
-    return error.errno in _FULL
+def stops_the_job(error: OSError, output: Path, temporary: Path) -> bool:
+    """Return whether a write error will hit every further picture too: the disk is full or read-only, or a file that
+    goes a picture's way, from `temporary` into the output folder, is forbidden as well. A single name may be forbidden
+    by itself: a folder's rights, a file that a viewer holds open."""
+    if not isinstance(error, PermissionError):
+        return error.errno in _FULL
+    probe = output / f".fam-{temporary.name}"
+    try:
+        temporary.parent.mkdir(parents=True, exist_ok=True)  # as `write` makes it
+        temporary.touch()
+        os.replace(temporary, probe)
+    except OSError:
+        return True
+    finally:
+        for path in (temporary, probe):
+            unlink(path)
+    return False
 
 
 def db_sentence(path: Path, error: sqlite3.Error) -> str:

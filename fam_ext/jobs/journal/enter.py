@@ -2,11 +2,12 @@
 
 from __future__ import annotations
 
+import dataclasses
 import functools
+import itertools
 import json
 import logging
 import os
-import sqlite3
 import time
 from collections.abc import Callable, Iterator, Sequence
 from itertools import islice
@@ -18,7 +19,7 @@ from fam_ext.jobs.journal.rows import PlanCounts, from_db, to_db
 from fam_ext.jobs.journal.store import MAX_DEATHS, Store
 from fam_ext.jobs.names import alternatives, fold
 from fam_ext.jobs.plan import Planned
-from fam_ext.jobs.walk import Candidate
+from fam_ext.jobs.walk import Candidate, numbered
 from fam_ext.options.job import Job
 from fam_ext.options.request import HiresRequest
 
@@ -29,6 +30,10 @@ _BATCH_SECONDS = 0.5
 EXISTS = "the output exists already; --overwrite replaces it"
 IS_OWN_SOURCE = "the output would replace its own source; choose another output folder or name pattern"
 IS_SOURCE = "the output would replace a source of the job; choose another output folder or name pattern"
+
+_ROW = (
+    "id, size, mtime_ns, sidecar, fingerprint, state, output, settings_hash, content_hash, source, bytes, deaths, key"
+)
 
 
 class Entry(Store):
@@ -43,13 +48,16 @@ class Entry(Store):
         on_count: Callable[[PlanCounts], None] = lambda counts: None,
         cancelled: Callable[[], bool] = lambda: False,
     ) -> PlanCounts:
-        """Enter the candidates and return what was found. Files done with the same content and settings stay done."""
+        """Enter the candidates and return what was found. Files done with the same content and settings stay done; what
+        only earlier plans met is left as it is."""
         counts = PlanCounts()
         ranks = _Ranks()
         self._numbers.clear()
         fingerprint = options.fingerprint
         with self._transaction() as db:
             self._set("planning", True)
+            self._plan += 1
+            self._set("plan", self._plan)
             # a folder that could not be read is looked at anew
             db.execute("DELETE FROM items WHERE state = 'failed' AND request IS NULL AND key LIKE '%/'")
             # keys are unique within a walk: an empty journal of our own need not be asked for each
@@ -95,25 +103,18 @@ class Entry(Store):
         fresh: bool,
     ) -> Callable[[], None]:
         """Look at one file, and return what is to be written about it."""
-        row: Sequence[Any] | None = None
-        if not fresh:
-            row = self._db.execute(
-                "SELECT id, size, mtime_ns, sidecar, fingerprint, state, output, settings_hash, content_hash, source, "
-                "bytes, deaths FROM items WHERE key = ?",
-                (to_db(candidate.key),),
-            ).fetchone()
+        row = None if fresh else self._row_of(candidate, fingerprint)
+        if row is not None and from_db(row[12]) != candidate.key:
+            candidate = dataclasses.replace(candidate, key=from_db(row[12]))
         unchanged = row is not None and tuple(row[1:5]) == (
             candidate.size,
             candidate.mtime_ns,
             candidate.sidecar_mark,
             fingerprint,
         )
-        if row is not None and unchanged and candidate.problem is None and self._stands(row):
+        if row is not None and unchanged and candidate.problem is None and self._stands(row, options):
             counts.done_before += row[5] == "done"
-            if from_db(row[9]) == candidate.path:
-                return lambda: None
-            moved = ("UPDATE items SET source = ? WHERE id = ?", (to_db(candidate.path), row[0]))
-            return lambda: _run(self._db, *moved)
+            return self._met(row, candidate)
         planned = plan_file(candidate, options, index=index)
         settings_hash = planned.settings_hash(options)
         if row is not None and row[5] == "done" and row[6] is not None and planned.problem is None:
@@ -121,30 +122,68 @@ class Entry(Store):
             equal = row[7] == settings_hash and row[8] is not None and row[8] == file_hash(Path(candidate.path))
             if there and equal:
                 counts.done_before += 1
-                marks = (candidate.size, candidate.mtime_ns, candidate.sidecar_mark, fingerprint)
-                seen = (
-                    "UPDATE items SET source = ?, size = ?, mtime_ns = ?, sidecar = ?, fingerprint = ? WHERE id = ?",
-                    (to_db(candidate.path), *marks, row[0]),
+                return self._met(
+                    row,
+                    candidate,
+                    size=candidate.size,
+                    mtime_ns=candidate.mtime_ns,
+                    sidecar=candidate.sidecar_mark,
+                    fingerprint=fingerprint,
                 )
-                return lambda: _run(self._db, *seen)
             if there and not options.output.overwrite:
                 counts.kept += 1
                 counts.kept_keys.add(candidate.key)
-                return lambda: None
+                return self._met(row, candidate)
 
         def write() -> None:
             if row is not None:
                 state = self._db.execute("SELECT state FROM items WHERE id = ?", (row[0],)).fetchone()
                 if state is not None and state[0] in ("running", "saving"):
-                    return  # a joined process works on it
+                    return self._met(row, candidate)()  # a joined process works on it
             self._write(candidate, planned, settings_hash, fingerprint, options, ranks, counts, row)
+
+        return write
+
+    def _row_of(self, candidate: Candidate, fingerprint: str) -> Sequence[Any] | None:
+        """Return the row of a file. It is known by its path, whatever a command names beside it, else by its key: then
+        it has moved, or is a copy; None too where that key is another file's."""
+        path, key = to_db(candidate.path), to_db(candidate.key)
+        row = self._db.execute(
+            f"SELECT {_ROW} FROM items WHERE source = ? "
+            "ORDER BY (state = 'done' AND fingerprint = ?) DESC, key = ? DESC LIMIT 1",
+            (path, fingerprint, key),
+        ).fetchone()
+        if row is None:
+            row = self._db.execute(f"SELECT {_ROW} FROM items WHERE key = ?", (key,)).fetchone()
+            if row is not None and _is_anothers(row, candidate):
+                return None
+        return row
+
+    def _free_key(self, key: str) -> str:
+        """Return a key, or the first numbered form of it that no row has."""
+        keys = itertools.chain((key,), (numbered(key, number) for number in itertools.count(2)))
+        taken = "SELECT 1 FROM items WHERE key = ?"
+        return next(one for one in keys if self._db.execute(taken, (to_db(one),)).fetchone() is None)
+
+    def _met(self, row: Sequence[Any], candidate: Candidate, **values: Any) -> Callable[[], None]:  # noqa: ANN401
+        """Return what writes that this plan met a row, which else stays as it is but for `values` of its columns."""
+        values["plan"] = self._plan
+        if from_db(row[9]) != candidate.path:
+            values["source"] = to_db(candidate.path)
+        names = ", ".join(f"{name} = ?" for name in values)
+        statement = f"UPDATE items SET {names} WHERE id = ?", (*values.values(), row[0])
+
+        def write() -> None:
+            self._db.execute(*statement)
 
         return write
 
     def _spare_sources(self, counts: PlanCounts) -> None:
         """Fail what would replace a source, by whatever name the source is reached."""
         with self._transaction() as db:
-            rows = db.execute("SELECT id, output FROM items WHERE state = 'pending'").fetchall()
+            rows = db.execute(
+                "SELECT id, output FROM items WHERE state = 'pending' AND plan = ?", (self._plan,)
+            ).fetchall()
             for item_id, output in rows:
                 if self.is_source(self._below(from_db(output))):
                     db.execute(
@@ -166,14 +205,17 @@ class Entry(Store):
             self._sources = frozenset(one for (source,) in rows for one in identities(from_db(source)))
         return not self._sources.isdisjoint(found)
 
-    def _stands(self, row: Sequence[Any]) -> bool:
-        """Return whether an unchanged row needs nothing: done and still there, or waiting for its turn."""
+    def _stands(self, row: Sequence[Any], options: Job) -> bool:
+        """Return whether an unchanged row needs nothing: done and still there, or waiting for its turn. One that waited
+        to replace its output, and may no longer, is planned anew."""
         state, output, written = row[5], row[6], row[10]
         if state == "done":
             try:
                 return os.stat(self._below(from_db(output))).st_size == written
             except OSError:
                 return False
+        if state == "pending" and not options.output.overwrite and output is not None:
+            return not os.path.lexists(self._below(from_db(output)))
         return state in ("pending", "running", "saving") or row[11] >= MAX_DEATHS
 
     def _write(
@@ -206,7 +248,7 @@ class Entry(Store):
         model_rank, size_rank = ranks.of(request) if request is not None else (0, 0)
         claimed = state == "pending" and output is not None
         values: dict[str, Any] = {
-            "key": to_db(candidate.key),
+            "key": to_db(self._free_key(candidate.key)) if row is None else row[12],
             "source": to_db(candidate.path),
             "size": candidate.size,
             "mtime_ns": candidate.mtime_ns,
@@ -238,6 +280,7 @@ class Entry(Store):
             "owner": None,
             "program": planned.program,
             "ran": None,
+            "plan": self._plan,
         }
         if row is None:
             self._db.execute(insert_statement(tuple(values)), tuple(values.values()))
@@ -266,6 +309,16 @@ class Entry(Store):
         return None, "no free name was found; choose another name pattern"
 
 
+def _is_anothers(row: Sequence[Any], candidate: Candidate) -> bool:
+    """Return whether a row is of another file that is still there, and differs from the candidate."""
+    source = from_db(row[9])
+    if not os.path.lexists(source) or same_file(source, candidate.path):
+        return False
+    if row[8] is not None:  # pictures of one size may have one time too: unpacked together
+        return row[8] != file_hash(Path(candidate.path))
+    return tuple(row[1:3]) != (candidate.size, candidate.mtime_ns)
+
+
 class _Ranks:
     """Gives files of one model, and of one size within it, neighbouring places; first come, first ranked."""
 
@@ -285,7 +338,3 @@ class _Ranks:
 @functools.lru_cache(maxsize=4)
 def insert_statement(names: tuple[str, ...]) -> str:
     return f"INSERT INTO items ({', '.join(names)}) VALUES ({', '.join('?' * len(names))})"
-
-
-def _run(db: sqlite3.Connection, statement: str, values: tuple[Any, ...]) -> None:
-    db.execute(statement, values)

@@ -29,8 +29,9 @@ class Queue(Entry):
         """
         with self._transaction() as db:
             row = db.execute(
-                f"SELECT {COLUMNS} FROM items WHERE state = 'pending' AND deaths {'>' if suspect else '='} 0 "
-                "ORDER BY deaths, model_rank, size_rank, id LIMIT 1"
+                f"SELECT {COLUMNS} FROM items WHERE state = 'pending' AND plan = ? "
+                f"AND deaths {'>' if suspect else '='} 0 ORDER BY deaths, model_rank, size_rank, id LIMIT 1",
+                (self._plan,),
             ).fetchone()
             if row is None:
                 return None
@@ -41,11 +42,12 @@ class Queue(Entry):
         return item_of(row)
 
     def release(self, item: Item) -> None:
-        """Put a claimed file back into the queue, as if it had not been touched."""
+        """Put a claimed file back into the queue, as if it had not been touched. One that is being saved may stand in
+        its place already: `recover` looks."""
         with self._transaction() as db:
             db.execute(
                 "UPDATE items SET state = 'pending', attempts = MAX(0, attempts - 1), at_risk = 0, owner = NULL "
-                "WHERE id = ?",
+                "WHERE id = ? AND state = 'running'",
                 (item.id,),
             )
 
@@ -105,45 +107,52 @@ class Queue(Entry):
             db.execute("UPDATE items SET state = 'done', owner = NULL WHERE id = ?", (item.id,))
 
     def retry_failed(self) -> int:
-        """Queue every failed file that has a request again, and return how many. One that ended the process twice gets
-        one try."""
+        """Queue every failed file that has a request again, whichever plan met it, and return how many. One that ended
+        the process twice gets one try."""
         with self._transaction() as db:
             cursor = db.execute(
-                "UPDATE items SET state = 'pending', error = NULL, deaths = MIN(deaths, 1) "
+                "UPDATE items SET state = 'pending', error = NULL, deaths = MIN(deaths, 1), plan = ? "
                 "WHERE state = 'failed' AND request IS NOT NULL "
-                "AND output_fold IS NOT NULL"
+                "AND output_fold IS NOT NULL",
+                (self._plan,),
             )
             return cursor.rowcount
 
-    def counts(self) -> dict[str, int]:
-        """Return the number of files in each state."""
+    def counts(self, *, whole: bool = False) -> dict[str, int]:
+        """Return the number of the plan's files in each state; of the `whole` journal's, whichever plan met them."""
         with self._mutex:
-            rows = self._db.execute("SELECT state, COUNT(*) FROM items GROUP BY state").fetchall()
+            rows = self._db.execute(
+                "SELECT state, COUNT(*) FROM items WHERE plan = ? OR ? GROUP BY state", (self._plan, whole)
+            ).fetchall()
         return {state: 0 for state in STATES} | dict(rows)
 
     def hopeless(self) -> tuple[int, int]:
-        """Return how many of the failed files no try can help, and how many ended the process MAX_DEATHS times."""
+        """Return how many of the plan's failed files no try can help, and how many ended the process too often."""
         with self._mutex:
             row = self._db.execute(
                 "SELECT SUM(request IS NULL), SUM(request IS NOT NULL AND deaths >= ?) FROM items "
-                "WHERE state = 'failed'",
-                (MAX_DEATHS,),
+                "WHERE state = 'failed' AND plan = ?",
+                (MAX_DEATHS, self._plan),
             ).fetchone()
         return int(row[0] or 0), int(row[1] or 0)
 
     def wordless(self) -> tuple[int, int]:
-        """Return how many of the pending files have no prompt, and how many are pending."""
+        """Return how many of the plan's pending files have no prompt, and how many are pending."""
         with self._mutex:
             row = self._db.execute(
                 # a quotation mark within a JSON text is escaped: this is the field and nothing else
-                """SELECT SUM(request LIKE '%"prompt": ""%'), COUNT(*) FROM items WHERE state = 'pending'"""
+                """SELECT SUM(request LIKE '%"prompt": ""%'), COUNT(*) FROM items """
+                "WHERE state = 'pending' AND plan = ?",
+                (self._plan,),
             ).fetchone()
         return int(row[0] or 0), int(row[1])
 
     def pending_pixels(self) -> int:
-        """Return the target pixels still to be made."""
+        """Return the target pixels of the plan still to be made."""
         with self._mutex:
-            row = self._db.execute("SELECT SUM(pixels) FROM items WHERE state IN ('pending', 'running')").fetchone()
+            row = self._db.execute(
+                "SELECT SUM(pixels) FROM items WHERE state IN ('pending', 'running') AND plan = ?", (self._plan,)
+            ).fetchone()
         return int(row[0] or 0)
 
     def others_at_work(self) -> bool:
@@ -156,12 +165,15 @@ class Queue(Entry):
             ).fetchall()
         return any(self._alive(owner) for (owner,) in rows)
 
-    def items(self, *, state: str | None = None, limit: int | None = None) -> Iterator[Item]:
-        """Yield rows in order, few at a time."""
+    def items(self, *, state: str | None = None, limit: int | None = None, planned: bool = False) -> Iterator[Item]:
+        """Yield rows in order, few at a time; with `planned` those of the plan alone."""
         last = -1
         yielded = 0
         while True:
             where, values = "id > ?", [last]
+            if planned:
+                where += " AND plan = ?"
+                values.append(self._plan)
             if state is not None:
                 where += " AND state = ?"
                 values.append(state)  # type: ignore[arg-type]  # SQLite takes both

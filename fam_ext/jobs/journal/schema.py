@@ -6,7 +6,7 @@ import sqlite3
 from collections.abc import Callable, Mapping
 from typing import Any
 
-SCHEMA_VERSION = 5
+SCHEMA_VERSION = 6
 
 SCHEMA = """
 CREATE TABLE meta (name TEXT PRIMARY KEY, value TEXT NOT NULL) WITHOUT ROWID;
@@ -44,9 +44,11 @@ CREATE TABLE items (
     finished REAL,
     owner TEXT,
     program TEXT,
-    ran TEXT
+    ran TEXT,
+    plan INTEGER NOT NULL DEFAULT 0
 );
-CREATE INDEX items_queue ON items (state, deaths, model_rank, size_rank, id);
+CREATE INDEX items_queue ON items (state, plan, deaths, model_rank, size_rank, id);
+CREATE INDEX items_source ON items (source);
 """
 
 
@@ -73,11 +75,20 @@ def _to_version_5(connection: sqlite3.Connection) -> None:
     connection.execute("ALTER TABLE items ADD COLUMN ran TEXT")
 
 
+def _to_version_6(connection: sqlite3.Connection) -> None:
+    """Version 5 did not say which plan had met a file last, and found a file by its key alone."""
+    connection.execute("ALTER TABLE items ADD COLUMN plan INTEGER NOT NULL DEFAULT 0")
+    connection.execute("DROP INDEX IF EXISTS items_queue")
+    connection.execute("CREATE INDEX items_queue ON items (state, plan, deaths, model_rank, size_rank, id)")
+    connection.execute("CREATE INDEX items_source ON items (source)")
+
+
 MIGRATIONS: Mapping[int, Callable[[sqlite3.Connection], None]] = {
     1: _to_version_2,
     2: _to_version_3,
     3: _to_version_4,
     4: _to_version_5,
+    5: _to_version_6,
 }
 
 

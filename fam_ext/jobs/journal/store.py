@@ -56,12 +56,15 @@ class Store:
         self.places: set[Path] = set()
         """Folders below the output that were checked and made in this run."""
         self._sources: frozenset[tuple[int, int]] | None = None
+        self._plan: int = 0
+        """The plan whose files are worked on and counted; those that only earlier plans met wait for theirs."""
         self._main_lock: FileLock | None = None
         self._owner_lock: FileLock | None = None
         self._memory = memory
         if memory:
             self._db = self._copy_in_memory()
             self._prepare()
+            self.follow()
             return
         try:
             self.folder.mkdir(parents=True, exist_ok=True)
@@ -69,6 +72,7 @@ class Store:
             self._take_locks(join)
             self._db = self._connect(self.path)
             self._prepare()
+            self.follow()
             self.recover()
         except OSError as error:
             self._give_up()
@@ -239,6 +243,11 @@ class Store:
         """Keep a JSON value with the job."""
         with self._transaction():
             self._set(name, value)
+
+    def follow(self) -> None:
+        """Work on the files of the newest plan, which may be another process's."""
+        number = self.get("plan", 0)
+        self._plan = number if isinstance(number, int) and 0 <= number < 1 << 62 else 0
 
     def recover(self) -> int:
         """Return how many files of dead processes were taken back: finished if their picture is whole, failed if it was

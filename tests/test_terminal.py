@@ -3,6 +3,7 @@
 import json
 import logging
 import os
+import re
 import subprocess
 import sys
 from pathlib import Path
@@ -119,3 +120,15 @@ def test_any_name_is_printed_in_a_code_page(tmp_path: Path) -> None:
         assert "\\u732b" in out + err
         if "--json" in command:
             assert json.loads(out)["file"] == made.name
+
+
+def test_nothing_is_printed_but_by_say() -> None:
+    """Else a stranger's name or sentence reaches the terminal as it is."""
+    package = Path(terminal.__file__).parent
+    printing = re.compile(r"(?<![\w.])(typer\.echo|click\.echo|print)\(")
+    found = [
+        path.relative_to(package).as_posix()
+        for path in package.rglob("*.py")
+        if any(printing.search(line) for line in path.read_text(encoding="utf-8").splitlines())
+    ]
+    assert found == ["terminal.py"]

@@ -215,7 +215,7 @@ def _compare_on_sheet(
         with steps_bar(name) as progress:
             made = standalone.render_on(host, native, request, progress, upscaler=upscaler)
         for note in made.ran.notes:
-            typer.echo(f"{name}: {note}", err=True)
+            say(f"{name}: {note}", err=True)
         structure = structure_psnr(made.image, native)
         say(f"{name}: structure {structure:.1f} dB, {made.ran.seconds:.1f} s")
         cells.append(Cell(made.image, f"{structure:.1f} dB, {made.ran.seconds:.1f} s"))

@@ -60,7 +60,7 @@ def generate(
         with steps_bar(f"seed {request.seed}") as progress:
             rendered, native = standalone.generate(host, request, progress=progress)
         for note in rendered.ran.notes:
-            typer.echo(note, err=True)
+            say(note, err=True)
         name = f"{request.seed}-{_slug(prompt)}"
         path = write_new(folder, name, rendered.image, infotext_of(request, rendered.ran))
         say(f"{path} ({request.size[1]}x{request.size[0]}) in {rendered.ran.seconds:.1f} s")

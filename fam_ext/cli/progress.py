@@ -227,7 +227,7 @@ class _LiveView(_PlainView):
             )
         elif event.kind == "planned":
             for note in event.notes:
-                self._console.print(note, markup=False)
+                self._console.print(plain(note), markup=False)
         elif event.kind in ("failed", "retry"):
             self._console.print(plain(f"{event.key}: {event.message}"), markup=False)
 

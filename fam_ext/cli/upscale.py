@@ -153,7 +153,7 @@ def print_plan(options: Job, plan_format: TableFormat) -> None:
             if line:
                 say(line)
         if options.size.max_megapixels is not None:
-            typer.echo(f"no target is larger than {options.size.max_megapixels:g} MP (--max-megapixels)")
+            say(f"no target is larger than {options.size.max_megapixels:g} MP (--max-megapixels)")
 
 
 def _plan_row(item: Item | None, history: tuple[float, float] | None) -> dict[str, Any]:

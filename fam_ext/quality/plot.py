@@ -1,4 +1,4 @@
-"""A Pareto picture in SVG: time against a quality, one panel a size, legible on light and on dark."""
+"""A Pareto picture in SVG: time against a quality, panels for each size, legible on light and on dark."""
 
 from __future__ import annotations
 
@@ -7,7 +7,7 @@ import math
 from collections.abc import Sequence
 from dataclasses import dataclass
 
-from fam_ext.quality.columns import SETS, Column
+from fam_ext.quality.columns import Column
 from fam_ext.quality.protocol import Size, shown
 from fam_ext.quality.results import Table
 from fam_ext.quality.statistics import Estimate
@@ -38,9 +38,9 @@ class Point:
 
 
 def pareto(tables: Sequence[Table]) -> str:
-    """Return the picture. The quality is the kernel distance of crops to true or reference pictures, or PSNR to the
-    native picture where there are none. The line joins the methods that no other beats in both."""
-    panels = [panel for size in dict.fromkeys(table.size for table in tables) if (panel := _panel_of(tables, size))]
+    """Return the picture. The qualities are PSNR to the native picture, and the kernel distance of crops to true or
+    reference pictures where there are any. The line joins the methods that no other beats in both."""
+    panels = [panel for size in dict.fromkeys(table.size for table in tables) for panel in _panels_of(tables, size)]
     height = HEIGHT * max(1, len(panels))
     parts = [
         f'<svg xmlns="http://www.w3.org/2000/svg" viewBox="0 0 {WIDTH} {height}" role="img">',
@@ -63,21 +63,23 @@ def front(points: Sequence[Point], better: str) -> list[Point]:
     return found
 
 
-def _panel_of(tables: Sequence[Table], size: Size) -> tuple[str, Column, list[Point]] | None:
+def _panels_of(tables: Sequence[Table], size: Size) -> list[tuple[str, Column, list[Point]]]:
     own = [table for table in tables if table.size == size]
     times = {method: cells[0].value for table in own if table.columns[0].key == "seconds"
              for method, cells in table.rows.items()}  # fmt: skip
-    ranked = [table for table in own if table.title.startswith(SETS.partition("{")[0])] + own
-    table = ranked[0]
-    index = next((i for i, column in enumerate(table.columns) if column.key.endswith("crops kernel")), 0)
-    points = [
-        Point(method, seconds.value, value)
-        for method, cells in table.rows.items()
-        if (seconds := times.get(method)) is not None and (value := cells[index].value) is not None
-    ]
-    if not points:
-        return None
-    return f"{shown(size)} (n = {table.n})", table.columns[index], points
+    panels: dict[str, tuple[str, Column, list[Point]]] = {}
+    for table in own:
+        for index, column in enumerate(table.columns):
+            if column.key != "psnr" and not column.key.endswith("crops kernel"):
+                continue
+            points = [
+                Point(method, seconds.value, value)
+                for method, cells in table.rows.items()
+                if (seconds := times.get(method)) is not None and (value := cells[index].value) is not None
+            ]
+            if points:
+                panels[column.key] = f"{shown(size)} (n = {table.n})", column, points
+    return list(panels.values())
 
 
 def _panel(title: str, column: Column, points: Sequence[Point]) -> list[str]:

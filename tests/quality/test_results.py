@@ -144,6 +144,7 @@ def test_the_pareto_picture_is_whole_and_names_every_method():
     words = [node.text for node in root.iter("{http://www.w3.org/2000/svg}text")]
     assert {"fam", "direct", "tiled", "time of the pass, s"} <= set(words)
     assert any(word.startswith("128x128 (n = 6): KD (demo-net), crops, lower is better") for word in words)
+    assert any(word.startswith("128x128 (n = 6): PSNR, dB, higher is better") for word in words)
     assert "prefers-color-scheme: dark" in text
     for node in root.iter("{http://www.w3.org/2000/svg}circle"):
         assert plot.LEFT <= float(node.get("cx")) <= plot.WIDTH - plot.RIGHT

@@ -11,9 +11,11 @@ from PIL import Image
 from fam_ext.compare import Cell, contact_sheet, most_textured, structure_psnr
 from fam_ext.errors import RenderError
 from fam_ext.jobs.events import Control, Listener
+from fam_ext.jobs.journal import Journal
+from fam_ext.jobs.plan import plan_file
 from fam_ext.jobs.renderers import RendererSpec
 from fam_ext.jobs.run import run_job
-from fam_ext.jobs.walk import natural_key
+from fam_ext.jobs.walk import natural_key, walk
 from fam_ext.metadata import pictures
 from fam_ext.options import resolve
 from fam_ext.options.job import Job
@@ -74,16 +76,11 @@ def run_demo(
     """
     for method, title in METHODS.items():
         say(f"{title}: {output / method}")
-        summary = run_job(
-            demo_options(output, method, count), RendererSpec(), run=RunRule(), control=control, on_event=listen
-        )
+        options = demo_options(output, method, count)
+        _check_others(options, output)
+        summary = run_job(options, RendererSpec(), run=RunRule(), control=control, on_event=listen)
         if summary.failed or summary.stopped or summary.pending:
             raise RenderError(f"the demo ended early ({summary.stopped or 'see the report'}); run it again to go on")
-        if summary.kept:
-            raise RenderError(
-                f"{output / method} holds {summary.kept} of the demo's pictures made from other samples or settings: "
-                f"delete {output}, or give another folder with --out"
-            )
 
     rows: list[list[Cell | None]] = []
     kept: dict[str, list[float]] = {method: [] for method in METHODS}
@@ -113,6 +110,18 @@ def run_demo(
         for method, title in METHODS.items()
     ]
     return sheet, lines
+
+
+def _check_others(options: Job, output: Path) -> None:
+    """Raise `RenderError` where the pictures of the samples' names were made from others, or with other settings."""
+    with Journal(options.places.output, memory=True) as journal:
+        counts = journal.plan(walk(options.places), options, plan_file)
+        numbered = sum(item.key != Path(item.source).name for item in journal.items(planned=True))
+    if others := counts.kept + numbered:
+        raise RenderError(
+            f"{options.places.output} holds {others} of the demo's pictures made from other samples or settings: "
+            f"delete {output}, or give another folder with --out"
+        )
 
 
 def _row(

@@ -13,7 +13,7 @@ from tests.webui.server import Server, encoded, find_webui
 def pytest_collection_modifyitems(items):
     found = find_webui()
     for item in items:
-        if "tests/webui" in str(item.path).replace("\\", "/"):
+        if "tests/webui/" in str(item.path).replace("\\", "/"):
             item.add_marker(pytest.mark.webui)
             item.add_marker(pytest.mark.slow)
             # each worker starts its own servers, so what needs a browser is one group and the rest another

@@ -9,6 +9,8 @@ from PIL import Image, ImageChops
 from fam_ext.compare import GAP, LABEL_HEIGHT, Cell, contact_sheet, most_textured
 from fam_ext.demo import run as demo
 from fam_ext.errors import RenderError
+from fam_ext.jobs.run import run_job
+from tests.jobs.fakes import Fast, make_folder, make_picture
 
 Y, X = np.mgrid[0:512, 0:512]
 
@@ -121,3 +123,21 @@ def test_a_true_picture_of_another_size_is_refused(ran):
     flat("red").save(ran.truths / "0-a knitted owl.png")
     with pytest.raises(RenderError, match=r"0-a knitted owl\.png is 64x64 and the demo's 512x512: write .* again"):
         demo.run_demo(ran.out, count=2, say=lambda _: None)
+
+
+def test_the_demo_draws_nothing_beside_pictures_of_other_samples(tmp_path, monkeypatch):
+    out = tmp_path / "out"
+    make_folder(tmp_path / "a", 2)
+    monkeypatch.setattr(demo, "samples", lambda: tmp_path / "a")
+    options = demo.demo_options(out, "fam", 2)
+    demo._check_others(options, out)
+    assert not out.exists()
+    assert run_job(options, Fast).done == 2
+    demo._check_others(options, out)
+    make_picture(tmp_path / "a" / "picture 1.png", "a newer one")  # in its place
+    with pytest.raises(RenderError, match="fam holds 1 of the demo's pictures made from other samples or settings"):
+        demo._check_others(options, out)
+    make_picture(tmp_path / "b" / "picture 0.png", "another one")
+    monkeypatch.setattr(demo, "samples", lambda: tmp_path / "b")  # installed elsewhere
+    with pytest.raises(RenderError, match="fam holds 1 of"):
+        demo._check_others(demo.demo_options(out, "fam", 1), out)

@@ -79,7 +79,9 @@ def test_a_live_view_takes_any_name(capsys) -> None:
     with progress._LiveView() as view:
         view.event(Event("step", key="a[/b]\x1b.png", step=1, steps=2, total=1))
         view.event(Event("failed", key="a[/b]\x1b.png", message=ESC, failed=1, total=1))
-    assert ESC not in capsys.readouterr().out
+        view.event(Event("planned", notes=(ESC,), total=1))
+    out = capsys.readouterr().out  # rich itself leaves out the bell, so ESC as a whole never stands there
+    assert "owned" in out and not any(mark in out for mark in ("\x1b]", "\x1b[31m", "\u202e", "\x9b"))
 
 
 def test_json_stays_json() -> None:

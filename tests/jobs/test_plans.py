@@ -274,3 +274,13 @@ def test_a_page_shows_the_file_that_it_made(tmp_path: Path) -> None:
     (row,) = batch.to_json()["rows"]
     assert batch.source(row) == tmp_path / "day 1" / "a.png"
     assert batch.result(row) == out / "a-2.png" and batch.result(row).is_file()
+
+
+def test_a_picture_whose_output_has_come_to_exist_is_not_drawn(tmp_path: Path) -> None:
+    plan, renderer = options(make_folder(tmp_path / "in", 2), tmp_path / "out"), Fast()
+
+    def listen(event: Event) -> None:
+        if event.kind == "planned":
+            make_picture(tmp_path / "out" / NAMES[1], "another's")
+
+    assert (run_job(plan, lambda: renderer, on_event=listen).failed, len(renderer.seen)) == (1, 1)

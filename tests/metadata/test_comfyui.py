@@ -322,6 +322,15 @@ def test_a_number_that_is_linked_and_not_found_is_said() -> None:
     assert "negative prompt not taken: node Context (rgthree) holds none" in found.notes
 
 
+def test_a_switch_passes_on_its_first_context() -> None:
+    graph = api(n3=sampler(seed=["8", 8], positive=["8", 4]))
+    graph |= {"8": node("Context Switch (rgthree)", ctx_02=["10", 0], ctx_01=["9", 0])}
+    graph |= {"9": node("Context (rgthree)", positive=["6", 0], seed=5)}
+    graph |= {"10": node("Context (rgthree)", positive=["7", 0], seed=6)}
+    found = read_header(png(("prompt", json.dumps(graph)))).reading
+    assert (found.prompt, found.seed) == (PROMPT, 5)
+
+
 def test_contexts_in_a_circle_hold_nothing() -> None:
     graph = api(n3=sampler(positive=["8", 4], seed=["8", 8]))
     graph |= {"8": node("Context Merge (rgthree)", ctx_01=["9", 0], ctx_02=["8", 0])}

@@ -122,7 +122,10 @@ def test_a_run_makes_rows_pictures_tables_and_a_rerun_makes_none(model, tmp_path
     assert "CFG 3" in (out / "table.md").read_text() and "direct" not in (out / "table.md").read_text()
     assert len((out / "results.csv").read_text().splitlines()) == 3
 
-    # and so are those of other code
+    # and so are those of a single file's other settings, and of other code
+    with counted(monkeypatch) as made:
+        assert run(*options(model, out, "--cfg-scale", 3, "--model-config", model, methods="fam")) == 0
+    assert made == ["fam"] * 2
     monkeypatch.setattr(setting, "code_hash", lambda: "mended")
     with counted(monkeypatch) as made:
         assert run(*options(model, out, "--cfg-scale", 3, methods="fam")) == 0

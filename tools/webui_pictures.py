@@ -2,8 +2,9 @@
 
     python tools/webui_pictures.py samples     # fam_ext/demo/samples, from tools/demo_model/samples.txt
     python tools/webui_pictures.py page        # docs/webui-*.webp, of those samples
+    python tools/webui_pictures.py try         # of these only the trial's, which takes longest
 
-It needs what tests/webui needs: A1111 in ~/stable-diffusion-webui or FAM_WEBUI_DIR, and for `page` a browser. The
+It needs what tests/webui needs: A1111 in ~/stable-diffusion-webui or FAM_WEBUI_DIR, and for the page a browser. The
 embedded model is the one that is shipped.
 """
 
@@ -85,7 +86,7 @@ def _ask(server: Server, what: str, body: dict[str, object]) -> None:
 
 
 def draw_page(server: Server, browser: object, out: Path) -> None:
-    """Write the four pictures of the page to `out`."""
+    """Write the pictures of the page to `out`, but for the trial's."""
     sources = sorted(samples().iterdir())
     with tempfile.TemporaryDirectory() as place:
         page = Browsed(browser, server)
@@ -109,12 +110,18 @@ def draw_page(server: Server, browser: object, out: Path) -> None:
         page.fill("#fam_hires_folder_input textarea", folder)
         page.start()
         _shot(page, out / "webui-folder.webp")
+        page.close()
 
-        few = Path(place) / "few"
-        few.mkdir()
-        for path in sources[:3]:
-            shutil.copy(path, few)
-        page.fill("#fam_hires_folder_input textarea", few)
+
+def draw_trial(server: Server, browser: object, out: Path) -> None:
+    """Write the picture of a trial of three presets to `out`."""
+    with tempfile.TemporaryDirectory() as place:
+        for path in sorted(samples().iterdir())[:3]:
+            shutil.copy(path, place)
+        page = Browsed(browser, server)
+        page.set_default_timeout(LONGEST)
+        page.open_tab("Batch folder")
+        page.fill("#fam_hires_folder_input textarea", place)
         page.press("#fam_hires_try")
         page.settle(LONGEST / 1000)
         _shot(page, out / "webui-try.webp", "#fam_hires_trial")
@@ -140,7 +147,7 @@ def _shot(page: Browsed, path: Path, *parts: str) -> None:
 
 def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
-    parser.add_argument("what", choices=("samples", "page"))
+    parser.add_argument("what", choices=("samples", "page", "try"))
     parser.add_argument("--out", type=Path, default=ROOT / "docs", help="folder for the pictures of the page")
     options = parser.parse_args()
     with webui() as server:
@@ -148,7 +155,9 @@ def main() -> None:
             draw_samples(server)
         else:
             with chromium() as browser:
-                draw_page(server, browser, options.out)
+                if options.what == "page":
+                    draw_page(server, browser, options.out)
+                draw_trial(server, browser, options.out)
 
 
 if __name__ == "__main__":

@@ -369,6 +369,3 @@ def sentence(error: BaseException) -> str:
     if isinstance(error, FamError):
         return text or type(error).__name__
     return f"{type(error).__name__}: {text[:300]}" if text else type(error).__name__
-
-
-Step = Callable[[int, int], None]

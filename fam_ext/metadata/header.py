@@ -37,7 +37,6 @@ class Header:
     """Upright (height, width) in pixels."""
     orientation: int = 1
     """EXIF orientation of the stored pixels, 1 to 8."""
-    has_alpha: bool = False
     frames: int = 1
     texts: tuple[PngText, ...] = ()
     unread: int = 0

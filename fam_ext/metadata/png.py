@@ -29,7 +29,6 @@ def read(file: BinaryIO) -> Header:
     """Walk the chunks: a text after the pixels is found too, and no pixel is touched."""
     file.seek(len(SIGNATURE))
     size: tuple[int, int] | None = None
-    alpha = False
     frames = 1
     texts: list[PngText] = []
     budget = _MAX_TEXTS
@@ -52,7 +51,7 @@ def read(file: BinaryIO) -> Header:
             raise PictureError(
                 f"the file has more than {_MAX_CHUNKS} PNG chunks beside its pixels; open and save it again"
             )
-        wanted = kind in (*_TEXTS, b"IHDR", b"tRNS", b"eXIf", b"iCCP", b"pHYs", b"acTL")
+        wanted = kind in (*_TEXTS, b"IHDR", b"eXIf", b"iCCP", b"pHYs", b"acTL")
         if not wanted or length > min(_MAX_TEXT, budget):
             unread += kind in _TEXTS
             file.seek(length + 4, io.SEEK_CUR)
@@ -62,11 +61,8 @@ def read(file: BinaryIO) -> Header:
             break
         file.seek(4, io.SEEK_CUR)
         if kind == b"IHDR" and length >= 13:
-            width, height, _depth, colour = struct.unpack_from(">IIBB", data)
+            width, height = struct.unpack_from(">II", data)
             size = (height, width)
-            alpha = colour in (4, 6)
-        elif kind == b"tRNS":
-            alpha = True
         elif kind == b"acTL" and length >= 4:
             frames = struct.unpack_from(">I", data)[0]
         elif kind == b"eXIf":
@@ -93,7 +89,6 @@ def read(file: BinaryIO) -> Header:
         format="PNG",
         size=(size[1], size[0]) if turned >= 5 else size,
         orientation=turned,
-        has_alpha=alpha,
         frames=frames,
         texts=tuple(texts),
         unread=unread,

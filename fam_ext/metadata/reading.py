@@ -99,7 +99,6 @@ def _pillow_header(image: Image.Image) -> Header:
         format=picture_format,
         size=(width, height) if turned >= 5 else (height, width),
         orientation=turned,
-        has_alpha=image.mode in ("RGBA", "LA", "PA", "RGBa", "La") or "transparency" in info,
         frames=frames,
         exif=block,
         icc=icc if isinstance(icc, bytes) and icc else None,

@@ -146,7 +146,6 @@ class Words(Checked):
 
 
 _WORDS: Mapping[str, Option] = {spec.name: spec for spec in options_of(Words)}
-_RULED = ("rules", "rule")
 _SPOKEN_SETTINGS = tuple(name for name in REQUEST if name not in ("size", "model"))
 
 

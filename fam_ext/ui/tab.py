@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import json
 from typing import Any
 
 import gradio as gr
@@ -131,16 +130,3 @@ def _results(host: TabHost) -> dict[str, Any]:
     found["infotext"] = gr.HTML(elem_id=f"html_info_{TAB_ID}", elem_classes=["infotext", FOR_PICTURE])
     found["files"] = gr.HTML(elem_id=f"{TAB_ID}_files", elem_classes=[FOR_FOLDER])
     return found
-
-
-def labels_and_ids(root: Any) -> str:  # noqa: ANN401
-    """Return all labels and elem_ids of the built components as JSON, for the snapshot test."""
-    found = []
-    for block in root.blocks.values():
-        element_id, label = (
-            getattr(block, "elem_id", None),
-            getattr(block, "label", None) or getattr(block, "value", None),
-        )
-        if element_id and element_id.startswith(TAB_ID):
-            found.append([element_id, label if isinstance(label, str) and len(label) < 120 else None])
-    return json.dumps(sorted(found), indent=1)

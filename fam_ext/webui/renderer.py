@@ -9,7 +9,7 @@ from contextlib import closing, contextmanager
 from typing import Any
 
 import modules.scripts
-from modules import call_queue, devices, errors, infotext_utils, sd_samplers, sd_schedulers, shared
+from modules import call_queue, devices, errors, sd_samplers, sd_schedulers, shared
 from modules.processing import Processed, StableDiffusionProcessingTxt2Img, process_images
 from PIL import Image
 
@@ -262,8 +262,3 @@ def _answerable() -> Generator[None, None, None]:
             raise OutOfMemoryError(str(error).split("\n")[0]) from error
         errors.report("FAM Hires: the WebUI failed", exc_info=True)
         raise RenderError(f"{type(error).__name__}: {error}".split("\n")[0]) from error
-
-
-def parameters_of(infotext: str) -> dict[str, Any]:
-    """Return an infotext's parameters as the WebUI reads them."""
-    return infotext_utils.parse_generation_parameters(infotext, [])

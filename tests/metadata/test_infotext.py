@@ -37,10 +37,6 @@ unit = st.floats(0, 1)
 windows = st.tuples(unit, unit).map(lambda pair: (max(pair), min(pair)))
 
 
-def is_site(text: str) -> bool:
-    return bool(text.strip()) and text.isprintable() and text != "False"
-
-
 @st.composite
 def configs(draw):
     reference = draw(st.sampled_from(CHOICES["cutoff_reference"]))

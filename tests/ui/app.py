@@ -16,8 +16,8 @@ from fam_ext.metadata.infotext import Infotext, format_infotext
 from fam_ext.options.presets import PresetStore
 from fam_ext.options.table import FIELDS
 from fam_ext.ui.accordion import build_accordion
-from fam_ext.ui.host import Made, TabHost
-from fam_ext.ui.tab import build_tab, labels_and_ids
+from fam_ext.ui.host import TAB_ID, Made, TabHost
+from fam_ext.ui.tab import build_tab
 
 STYLE = Path(__file__).parents[2] / "style.css"
 SCRIPT = Path(__file__).parents[2] / "javascript" / "fam_hires.js"
@@ -94,6 +94,19 @@ def accordion(folder, is_img2img):
             elem_id=lambda part: f"fam_hires_accordion_{part}",
         )
     return blocks
+
+
+def labels_and_ids(root):
+    """Return all labels and elem_ids of the built components as JSON, for the snapshot test."""
+    found = []
+    for block in root.blocks.values():
+        element_id, label = (
+            getattr(block, "elem_id", None),
+            getattr(block, "label", None) or getattr(block, "value", None),
+        )
+        if element_id and element_id.startswith(TAB_ID):
+            found.append([element_id, label if isinstance(label, str) and len(label) < 120 else None])
+    return json.dumps(sorted(found), indent=1)
 
 
 if __name__ == "__main__":

@@ -16,7 +16,6 @@ from fam_ext.methods.catalog import METHODS
 from tests.webui.conftest import PLAIN, img2img
 from tests.webui.server import Answer, encoded
 
-PAPER = {"preset": "paper"}
 SDXL = {"override_settings": {"sd_model_checkpoint": "tiny-sdxl.safetensors"}}
 LORA = {"up": (128, 4), "down": (4, 128)}
 SD21 = {"override_settings": {"sd_model_checkpoint": "tiny-sd21-v.safetensors"}}

@@ -5,7 +5,7 @@ from __future__ import annotations
 from pathlib import Path
 
 from fam_ext.errors import UsageError
-from fam_ext.jobs.walk import shown
+from fam_ext.escapes import shown
 
 _MOST_BYTES = 1 << 20
 

@@ -8,7 +8,7 @@ import sys
 
 import typer
 
-from fam_ext.jobs.walk import shown
+from fam_ext.escapes import shown
 
 
 def plain(text: str) -> str:

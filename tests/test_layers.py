@@ -17,6 +17,7 @@ EVERYWHERE = {"fam_ext.errors", "fam_ext.__version__"}
 STDLIB = set(sys.stdlib_module_names) | {"__future__"}
 
 JOBS = {
+    "fam_ext.escapes",
     "fam_ext.methods.catalog",
     "fam_ext.methods.capabilities",
     "PIL",
@@ -46,6 +47,7 @@ STANDALONE = {
 ALLOWED: dict[str, set[str]] = {
     "__init__.py": set(),
     "errors.py": set(),
+    "escapes.py": set(),
     # the dials are core's, the names of methods are in a list without torch: both are the standard library's alone
     "options": {"fam_ext.options", "fam_ext.core.config", "fam_ext.methods.catalog"},
     "core": {"torch", "fam_ext.core", "fam_ext.options.field"},
@@ -74,8 +76,8 @@ ALLOWED: dict[str, set[str]] = {
     "weights.py": set(),
     "upscalers.py": {"torch", "numpy", "PIL"},
     "compare.py": {"PIL", "numpy"},
-    "prompt_file.py": {"fam_ext.jobs.walk"},
-    "terminal.py": {"fam_ext.jobs.walk", "typer"},
+    "prompt_file.py": {"fam_ext.escapes"},
+    "terminal.py": {"fam_ext.escapes", "typer"},
     "bench.py": {*HOSTS, "fam_ext.methods", "fam_ext.hires", "fam_ext.recipe"},
     "standalone.py": {
         *(HOSTS | METADATA),

@@ -28,7 +28,7 @@ from pathlib import Path
 
 ROOT = Path(__file__).parents[1]
 EQUIVALENT = ROOT / "tests" / "MUTANTS.md"
-ROOMS = ("core", "methods", "samplers", "hosts", "jobs", "recipe.py", "hires.py")
+ROOMS = ("core", "methods", "samplers", "hosts", "jobs", "escapes.py", "recipe.py", "hires.py")
 LEFT_OUT = ("fam_ext/jobs/bench.py",)
 SLOW = "fam_ext/hosts/diffusers/"
 """Its tests take longer to import diffusers than a unit test may run: of these files those that name them are run, the

@@ -22,7 +22,7 @@ from fam_ext.cli.bench import bench_app
 from fam_ext.cli.presets import presets_app
 from fam_ext.cli.progress import Interrupted, clock, handling, interrupted, silence
 from fam_ext.errors import FamError, OutputError
-from fam_ext.jobs.walk import shown
+from fam_ext.escapes import shown
 from fam_ext.terminal import PlainFormatter, say
 
 app = typer.Typer(

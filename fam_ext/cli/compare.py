@@ -24,8 +24,8 @@ from fam_ext.cli.options import takes
 from fam_ext.cli.upscale import renderer_of
 from fam_ext.cli.written import folder_at, infotext_of, write_new
 from fam_ext.errors import OutputError, UsageError
+from fam_ext.escapes import shown
 from fam_ext.jobs.compare_page import pairs, write_page
-from fam_ext.jobs.walk import shown
 from fam_ext.metadata import pictures
 from fam_ext.methods.catalog import METHODS
 from fam_ext.options import resolve

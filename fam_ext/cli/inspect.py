@@ -10,8 +10,9 @@ import typer
 
 from fam_ext import terminal
 from fam_ext.errors import FamError, UsageError
+from fam_ext.escapes import shown
 from fam_ext.jobs.plan import plan_file
-from fam_ext.jobs.walk import shown, walk
+from fam_ext.jobs.walk import walk
 from fam_ext.metadata import pictures
 from fam_ext.options import presets as preset_store
 from fam_ext.options import resolve

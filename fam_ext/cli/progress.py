@@ -15,8 +15,8 @@ from enum import Enum
 from pathlib import Path
 from typing import Any
 
+from fam_ext.escapes import shown
 from fam_ext.jobs.events import Control, Event, Listener, Summary
-from fam_ext.jobs.walk import shown
 from fam_ext.terminal import plain, say
 
 

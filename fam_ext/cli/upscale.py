@@ -14,9 +14,9 @@ import typer
 from fam_ext.cli.options import parse_dials, parse_rules, takes
 from fam_ext.cli.progress import View, clock, watched
 from fam_ext.errors import ConfigError
+from fam_ext.escapes import shown
 from fam_ext.jobs.renderers import RendererSpec
 from fam_ext.jobs.run import run_job, wordless_line
-from fam_ext.jobs.walk import shown
 from fam_ext.options import resolve
 from fam_ext.options.field import CLI, PANELS, options_of
 from fam_ext.options.job import Job

@@ -14,8 +14,8 @@ from PIL import features
 
 from fam_ext.comparison.results import PAGE, Attention, Results, write_whole
 from fam_ext.errors import PictureError
+from fam_ext.escapes import shown
 from fam_ext.jobs import compare
-from fam_ext.jobs.walk import shown
 from fam_ext.metadata.pictures import MAX_SIDE, decode
 from fam_ext.methods.catalog import METHODS
 

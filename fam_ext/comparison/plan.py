@@ -11,10 +11,11 @@ from dataclasses import dataclass
 from pathlib import Path
 
 from fam_ext.errors import ConfigError, PictureError, UsageError
+from fam_ext.escapes import shown
 from fam_ext.jobs.plan import check_job, plan_file
 from fam_ext.jobs.settings import request_for
 from fam_ext.jobs.size import is_capped, target_size
-from fam_ext.jobs.walk import shown, walk
+from fam_ext.jobs.walk import walk
 from fam_ext.metadata import pictures
 from fam_ext.metadata.infotext import Infotext
 from fam_ext.methods.capabilities import STANDALONE

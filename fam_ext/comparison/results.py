@@ -17,8 +17,8 @@ from typing import Any, cast
 from fam_ext import __version__
 from fam_ext.comparison.spectrum import Spectrum
 from fam_ext.errors import OutputError
+from fam_ext.escapes import shown
 from fam_ext.jobs.lock import FileLock, NoLocksError
-from fam_ext.jobs.walk import shown
 
 NAME = "results.json"
 PAGE = "compare.html"

@@ -23,12 +23,11 @@ from fam_ext.core.config import FamConfig
 from fam_ext.core.guide import NativeRecord
 from fam_ext.core.schedule import NoiseLevel
 from fam_ext.errors import Cancelled, FamError, OutputError
+from fam_ext.escapes import one_line, shown
 from fam_ext.hosts.base import Prompt
 from fam_ext.hosts.diffusers.host import DiffusersHost
 from fam_ext.jobs.contract import Progress, Ran
 from fam_ext.jobs.make import enlarged
-from fam_ext.jobs.plan import one_line
-from fam_ext.jobs.walk import shown
 from fam_ext.metadata import pictures
 from fam_ext.methods.base import Pictures
 from fam_ext.methods.catalog import METHODS, WITHOUT_FAM

@@ -14,8 +14,9 @@ from pathlib import Path
 from PIL import Image
 
 from fam_ext.errors import FamError, OutputError, PictureError, UsageError
+from fam_ext.escapes import shown
 from fam_ext.jobs import compare
-from fam_ext.jobs.walk import natural_key, shown
+from fam_ext.jobs.walk import natural_key
 from fam_ext.metadata.pictures import decode, format_of
 
 MOST_PAIRS = 50

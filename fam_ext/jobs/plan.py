@@ -12,10 +12,11 @@ from dataclasses import dataclass
 from pathlib import Path
 
 from fam_ext.errors import FamError, PictureError, UsageError
+from fam_ext.escapes import one_line, shown
 from fam_ext.jobs.names import output_name
 from fam_ext.jobs.settings import offered, request_for, untaken
 from fam_ext.jobs.size import MIN_SIDE, check_native, check_target, enlarged_note, is_capped, target_size
-from fam_ext.jobs.walk import Candidate, check_places, shown
+from fam_ext.jobs.walk import Candidate, check_places
 from fam_ext.metadata import exif, pictures, programs
 from fam_ext.metadata.infotext import Infotext
 from fam_ext.methods.capabilities import STANDALONE as STANDALONE_GIVES
@@ -91,11 +92,6 @@ def check_job(options: Job) -> None:
     missing = pictures.can_write(options.output.format) if options.output.format is not None else None
     if missing is not None:
         raise UsageError(missing)
-
-
-def one_line(text: str) -> str:
-    """Return a sentence that any terminal and database takes: one line, escapes for what is not printed, bounded."""
-    return shown(" ".join(text.split()))[:290]
 
 
 def _plan_file(candidate: Candidate, options: Job, index: int) -> Planned:

@@ -22,12 +22,12 @@ from PIL import Image
 
 from fam_ext import __version__
 from fam_ext.errors import Cancelled
+from fam_ext.escapes import shown
 from fam_ext.jobs import compare
 from fam_ext.jobs.contract import Ran
 from fam_ext.jobs.journal import Journal
 from fam_ext.jobs.journal.rows import Item
 from fam_ext.jobs.ran_text import dials
-from fam_ext.jobs.walk import shown
 from fam_ext.methods.catalog import reads
 from fam_ext.options.field import options_of
 from fam_ext.options.request import HiresRequest

@@ -10,7 +10,6 @@ import fnmatch
 import os
 import re
 import stat
-import unicodedata
 from collections import Counter
 from collections.abc import Iterator
 from dataclasses import dataclass
@@ -18,6 +17,7 @@ from pathlib import Path
 from typing import Any, Protocol
 
 from fam_ext.errors import PictureError, UsageError
+from fam_ext.escapes import shown
 from fam_ext.metadata import pictures
 
 STATE_FOLDER = ".fam-hires"
@@ -349,16 +349,6 @@ def _is_dir(entry: os.DirEntry[str]) -> bool:
 
 def _is_link(entry: os.DirEntry[str]) -> bool:
     return entry.is_symlink() or getattr(entry, "is_junction", lambda: False)()
-
-
-def shown(name: object) -> str:
-    """Return a name or sentence on one line: control and direction marks are written as escapes."""
-    return "".join(
-        mark
-        if mark.isprintable() and unicodedata.category(mark) not in ("Cf", "Cs")
-        else mark.encode("unicode_escape", "backslashreplace").decode("ascii")
-        for mark in str(name)
-    )
 
 
 def _os_sentence(what: str, error: OSError) -> str:

@@ -8,7 +8,7 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 
 from fam_ext.quality.columns import Column
-from fam_ext.quality.protocol import Size, shown
+from fam_ext.quality.protocol import Size, size_words
 from fam_ext.quality.results import Table
 from fam_ext.quality.statistics import Estimate
 
@@ -78,7 +78,7 @@ def _panels_of(tables: Sequence[Table], size: Size) -> list[tuple[str, Column, l
                 if (seconds := times.get(method)) is not None and (value := cells[index].value) is not None
             ]
             if points:
-                panels[column.key] = f"{shown(size)} (n = {table.n})", column, points
+                panels[column.key] = f"{size_words(size)} (n = {table.n})", column, points
     return list(panels.values())
 
 

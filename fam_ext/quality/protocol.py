@@ -77,7 +77,7 @@ class Row:
     def file(self) -> str:
         """The name of its picture."""
         case = self.case
-        return f"{case.stem}-{self.request.method}-{shown(case.size)}-{self.fingerprint[:8]}.png"
+        return f"{case.stem}-{self.request.method}-{size_words(case.size)}-{self.fingerprint[:8]}.png"
 
 
 def cases(sizes: Sequence[tuple[Size, Size]], prompts: Sequence[str], *, count: int, seed: int) -> list[Case]:
@@ -118,7 +118,7 @@ def fingerprint(*values: object) -> str:
 
 def truth_file(folder: Path, case: Case) -> Path:
     """Return where the true picture of a case lies: FOLDER/1024x1024/7-a-red-teapot.png."""
-    return folder / shown(case.size) / f"{case.stem}.png"
+    return folder / size_words(case.size) / f"{case.stem}.png"
 
 
 def check_truths(folder: Path, every: Sequence[Case]) -> None:
@@ -133,7 +133,7 @@ def check_truths(folder: Path, every: Sequence[Case]) -> None:
                 f"--truth {what} for {case.prompt!r}, seed {case.seed}; put it there, or leave out --truth"
             ) from None
         if (height, width) != case.size:
-            raise UsageError(f"--truth {path} is {width}x{height}; give it at {shown(case.size)} px")
+            raise UsageError(f"--truth {path} is {width}x{height}; give it at {size_words(case.size)} px")
 
 
 def check_crop(crop: int, every: Sequence[Case]) -> None:
@@ -186,6 +186,6 @@ def stem(prompt: str, seed: int) -> str:
     return f"{seed}-{words or 'picture'}"
 
 
-def shown(size: Size) -> str:
+def size_words(size: Size) -> str:
     """Return WIDTHxHEIGHT."""
     return f"{size[1]}x{size[0]}"

@@ -19,7 +19,7 @@ from fam_ext.errors import OutputError
 from fam_ext.hosts.memory import peak_memory, watch_memory
 from fam_ext.jobs.contract import Progress
 from fam_ext.quality.extractors import Features
-from fam_ext.quality.protocol import Case, Row, fingerprint, load, shown, truth_file
+from fam_ext.quality.protocol import Case, Row, fingerprint, load, size_words, truth_file
 from fam_ext.quality.ruler import Ruler
 from fam_ext.quality.store import Made, Store
 from fam_ext.standalone import request_sampling
@@ -62,7 +62,7 @@ class Bench:
             made = self._kept(store, row)
             if made is None:
                 left = (time.monotonic() - began) / done * (todo - done) if done else None
-                label = f"{done + 1} of {todo}: {row.label}, {shown(row.case.size)}, {row.case.stem}"
+                label = f"{done + 1} of {todo}: {row.label}, {size_words(row.case.size)}, {row.case.stem}"
                 made = self._make(row, watch, label, left)
                 done += 1
                 tell(f"{label}: {made.seconds:.1f} s", (time.monotonic() - began) / done * (todo - done))
@@ -116,7 +116,7 @@ class Bench:
         """Return the native picture of a row's case with its recorded run, made once for all methods in turn."""
         path = self._native_path(row)
         if self._native is None or self._native[0] != path.name:
-            with watch(f"native {shown(row.case.native)}, {row.case.stem}", None) as progress:
+            with watch(f"native {size_words(row.case.native)}, {row.case.stem}", None) as progress:
                 native = hires.generate_native(
                     self.host,
                     size=row.case.native,
@@ -137,7 +137,7 @@ def native_file(row: Row) -> str:
     """Return the name of the native picture that a row begins from: the same for every method, size and dial."""
     words = {name: value for name, value in row.request.to_json().items() if name not in ("method", "config", "size")}
     mark = fingerprint(words, row.surroundings)
-    return f"{row.case.stem}-native-{shown(row.case.native)}-{mark[:8]}.png"
+    return f"{row.case.stem}-native-{size_words(row.case.native)}-{mark[:8]}.png"
 
 
 def write_whole(path: Path, image: Image.Image) -> None:

@@ -13,7 +13,7 @@ from fam_ext import __version__, hires
 from fam_ext.errors import UsageError
 from fam_ext.hosts.diffusers.host import DiffusersHost
 from fam_ext.options.renderer import RendererChoice
-from fam_ext.quality.protocol import Size, shown
+from fam_ext.quality.protocol import Size, size_words
 from fam_ext.weights import weights_hash
 
 CODE = ("core", "hosts", "methods", "samplers", "hires.py", "recipe.py", "standalone.py", "upscalers.py")
@@ -30,7 +30,7 @@ def native_and_target(host: DiffusersHost, wanted: float | Size) -> tuple[Size, 
     native = hires.native_size(host, wanted)
     if native[0] > wanted[0] or native[1] > wanted[1]:
         raise UsageError(
-            f"--sizes has {shown(wanted)}; the native picture of that aspect is {shown(native)}, "
+            f"--sizes has {size_words(wanted)}; the native picture of that aspect is {size_words(native)}, "
             "so choose at least that"
         )
     return native, wanted

@@ -7,7 +7,7 @@ import io
 from collections.abc import Iterator, Sequence
 
 from fam_ext.quality.columns import Column
-from fam_ext.quality.protocol import Row, shown
+from fam_ext.quality.protocol import Row, size_words
 from fam_ext.quality.results import Cell, Table, numbers
 from fam_ext.quality.statistics import Estimate
 from fam_ext.quality.store import Made
@@ -25,7 +25,7 @@ def markdown(tables: Sequence[Table], head: str) -> str:
     """Return the tables in Markdown under a `head` that says what ran on what."""
     parts = [head, ""]
     for table in tables:
-        parts += [f"## {shown(table.size)}: {table.title} (n = {table.n}{_prompts(table)})", ""]
+        parts += [f"## {size_words(table.size)}: {table.title} (n = {table.n}{_prompts(table)})", ""]
         for caption, rows in _shapes(table):
             parts += [caption, ""] if caption else []
             parts.append("| method | " + " | ".join(f"{c.title}{_ARROWS[c.better]}" for c in table.columns) + " |")
@@ -41,9 +41,8 @@ def latex(tables: Sequence[Table], head: str) -> str:
     for table in tables:
         for caption, rows in _shapes(table):
             titles = [c.title.translate(_TEX) + _TEX_ARROWS[c.better] for c in table.columns]
-            words = f"{shown(table.size)}: {table.title} ($n = {table.n}${_prompts(table)})".translate(_TEX).replace(
-                r"\$", "$"
-            )
+            words = f"{size_words(table.size)}: {table.title} ($n = {table.n}${_prompts(table)})"
+            words = words.translate(_TEX).replace(r"\$", "$")
             note = f" {caption.translate(_TEX)}" if caption else ""
             parts += [r"\begin{table}", rf"\caption{{{words}.{note}}}", rf"\begin{{tabular}}{{l{'r' * len(titles)}}}"]
             parts += [r"\hline", " & ".join(["method", *titles]) + r" \\", r"\hline"]
@@ -62,7 +61,7 @@ def as_csv(made: Sequence[tuple[Row, Made]]) -> str:
     for row, one in made:
         values = numbers(one)
         cells = ["" if (value := values.get(key)) is None else f"{value:.6g}" for key in keys]
-        writer.writerow([row.label, shown(row.case.size), row.case.prompt, row.case.seed, row.file, *cells])
+        writer.writerow([row.label, size_words(row.case.size), row.case.prompt, row.case.seed, row.file, *cells])
     return file.getvalue()
 
 

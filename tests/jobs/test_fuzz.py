@@ -15,12 +15,12 @@ from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 
 from fam_ext.errors import ConfigError, FamError
+from fam_ext.escapes import one_line, shown
 from fam_ext.hosts.diffusers.prompts import parse_emphasis, split_extra_networks
-from fam_ext.jobs import plan
 from fam_ext.jobs.journal.rows import request_of
 from fam_ext.jobs.names import output_name
 from fam_ext.jobs.renderers import kept_renderer
-from fam_ext.jobs.walk import natural_key, shown
+from fam_ext.jobs.walk import natural_key
 from fam_ext.options.field import API
 from fam_ext.options.job import Job
 from fam_ext.options.parts import Rule
@@ -179,7 +179,7 @@ def test_names(pattern: str, name: str) -> None:
 @given(st.lists(st.text(marks, max_size=200), max_size=3))
 def test_file_names(names: list[str]) -> None:
     for name in sorted(names, key=natural_key):
-        assert shown(name).isprintable() and plan.one_line(name).isprintable()
+        assert shown(name).isprintable() and one_line(name).isprintable()
 
 
 @fuzz

@@ -12,8 +12,9 @@ from pathlib import Path
 import pytest
 from PIL import Image
 
+from fam_ext.escapes import shown
 from fam_ext.jobs.plan import plan_file
-from fam_ext.jobs.walk import NO_FILES, shown, walk
+from fam_ext.jobs.walk import NO_FILES, walk
 from fam_ext.options.renderer import STANDALONE, RendererChoice
 from tests.jobs.fakes import options, outputs, strays
 from tests.jobs.strangers import bad_pictures, good_pictures, other_entries, said

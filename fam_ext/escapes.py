@@ -1,0 +1,20 @@
+"""A stranger's words made safe to print: names of files, texts of pictures, sentences of other libraries."""
+
+from __future__ import annotations
+
+import unicodedata
+
+
+def shown(name: object) -> str:
+    """Return a name or sentence on one line: control and direction marks are written as escapes."""
+    return "".join(
+        mark
+        if mark.isprintable() and unicodedata.category(mark) not in ("Cf", "Cs")
+        else mark.encode("unicode_escape", "backslashreplace").decode("ascii")
+        for mark in str(name)
+    )
+
+
+def one_line(text: str) -> str:
+    """Return a sentence that any terminal and database takes: one line, escapes for what is not printed, bounded."""
+    return shown(" ".join(text.split()))[:290]

@@ -1,7 +1,8 @@
-"""The import table of the architecture: nothing calls upward, no circles, and planning a folder never loads torch.
+"""The import table of docs/architecture.md: nothing calls upward, no circles, and planning a folder never loads torch.
 
-Every file of `fam_ext` has its line, that of its folder or its own; a file of a new folder has none and fails. Names
-in strings count: `importlib.import_module("...")` and "module:function", as in RENDERERS.
+Every file of `fam_ext` has its line there, that of its folder or its own; a file of a new folder has none and fails. A
+line that allows what none of its files imports fails too. Names in strings count: `importlib.import_module("...")` and
+"module:function", as in RENDERERS.
 """
 
 import ast
@@ -16,100 +17,30 @@ PACKAGE = Path(__file__).parent.parent / "fam_ext"
 EVERYWHERE = {"fam_ext.errors", "fam_ext.__version__"}
 STDLIB = set(sys.stdlib_module_names) | {"__future__"}
 
-JOBS = {
-    "fam_ext.escapes",
-    "fam_ext.methods.catalog",
-    "fam_ext.methods.capabilities",
-    "PIL",
-    "fam_ext.jobs",
-    "fam_ext.metadata",
-    "fam_ext.options",
-    "fam_ext.samplers.names",
-    "fam_ext.core.config",
-}
-METADATA = {"PIL", "fam_ext.metadata", "fam_ext.options", "fam_ext.samplers.names", "fam_ext.core.config"}
-HOSTS = {"torch", "fam_ext.core", "fam_ext.hosts", "fam_ext.samplers"}
-HOSTS |= {"fam_ext.methods.base", "fam_ext.methods.capabilities"}
-WEBUI = {"modules", "modules_forge", "backend", "gradio", "fastapi", "torch", "numpy", "PIL"}
-STANDALONE = {
-    "fam_ext.standalone",
-    "fam_ext.bench",
-    "fam_ext.compare",
-    "fam_ext.comparison",
-    "fam_ext.demo",
-    "fam_ext.prompt_file",
-    "fam_ext.quality",
-    "fam_ext.terminal",
-}
+ARCHITECTURE = (PACKAGE.parent / "docs" / "architecture.md").read_text(encoding="utf-8")
 
-# who -> what it may import anywhere in its code: ours by prefix, others by top-level name. The longest name that fits
-# a file counts. What only a function may import (a host's own library, an optional package) is in LAZY
-ALLOWED: dict[str, set[str]] = {
-    "__init__.py": set(),
-    "errors.py": set(),
-    "escapes.py": set(),
-    # the dials are core's, the names of methods are in a list without torch: both are the standard library's alone
-    "options": {"fam_ext.options", "fam_ext.core.config", "fam_ext.methods.catalog"},
-    "core": {"torch", "fam_ext.core", "fam_ext.options.field"},
-    "core/config.py": {"fam_ext.options.field"},
-    "methods": {"torch", "fam_ext.methods", "fam_ext.core", "fam_ext.options.field"},
-    "methods/catalog.py": {"fam_ext.methods.capabilities"},
-    "methods/capabilities.py": set(),
-    "samplers": {"torch", "fam_ext.samplers", "fam_ext.core", "fam_ext.options.field"},
-    "samplers/names.py": {"fam_ext.options.field"},
-    "hosts": HOSTS,
-    "hosts/diffusers/load.py": {"torch", "fam_ext.weights"},
-    "recipe.py": {"torch", "numpy", "PIL", "fam_ext.core", "fam_ext.methods", "fam_ext.hosts.base"},
-    "hires.py": {"torch", "numpy", "PIL", "fam_ext.recipe", "fam_ext.core", "fam_ext.methods", "fam_ext.hosts.base"},
-    "metadata": METADATA,
-    "jobs": JOBS,
-    "jobs/renderers.py": {"fam_ext.jobs.contract", "fam_ext.standalone"},
-    "ui": {
-        *("gradio", "PIL", "fam_ext.ui", "fam_ext.options", "fam_ext.core.config", "fam_ext.metadata"),
-        *("fam_ext.jobs.contract", "fam_ext.jobs.preview", "fam_ext.jobs.settings", "fam_ext.jobs.size"),
-        *("fam_ext.jobs.make", "fam_ext.jobs.compare", "fam_ext.jobs.trial"),
-    },
-    "webui": {
-        *(WEBUI | HOSTS | METADATA | JOBS),
-        *("fam_ext.webui", "fam_ext.ui", "fam_ext.hires", "fam_ext.recipe"),
-    },
-    "weights.py": set(),
-    "upscalers.py": {"torch", "numpy", "PIL"},
-    "compare.py": {"PIL", "numpy"},
-    "prompt_file.py": {"fam_ext.escapes"},
-    "terminal.py": {"fam_ext.escapes", "typer"},
-    "bench.py": {*HOSTS, "fam_ext.methods", "fam_ext.hires", "fam_ext.recipe"},
-    "standalone.py": {
-        *(HOSTS | METADATA),
-        *("fam_ext.hires", "fam_ext.recipe", "fam_ext.weights", "fam_ext.jobs.contract"),
-        *("fam_ext.upscalers", "fam_ext.methods.catalog"),
-    },
-    "comparison": {*JOBS, "fam_ext.comparison"},
-    "comparison/spectrum.py": {"PIL", "numpy"},
-    "comparison/attention.py": {"PIL", "torch", "fam_ext.core", "fam_ext.methods"},
-    "comparison/run.py": {
-        *(JOBS | HOSTS),
-        *("fam_ext.comparison", "fam_ext.compare", "fam_ext.hires", "fam_ext.standalone", "fam_ext.upscalers"),
-    },
-    "quality": {
-        *("torch", "numpy", "PIL", "fam_ext.quality", "fam_ext.methods", "fam_ext.core"),
-        *("fam_ext.hires", "fam_ext.recipe", "fam_ext.standalone", "fam_ext.upscalers", "fam_ext.jobs.contract"),
-        *("fam_ext.hosts", "fam_ext.samplers", "fam_ext.options", "fam_ext.metadata", "fam_ext.weights"),
-    },
-    "demo": {*JOBS, "torch", "fam_ext.demo", "fam_ext.compare", "fam_ext.weights"},
-    "cli": {*JOBS, *STANDALONE, "typer", "fam_ext.cli", "fam_ext.methods.catalog"},
-}
-LAZY: dict[str, set[str]] = {
-    "methods/catalog.py": {"fam_ext.methods"},
-    "samplers": {"torchsde", "scipy"},
-    "hosts": {"accelerate", "diffusers", "modules", "k_diffusion", "backend", "ldm", "sgm", "modules_forge"},
-    "hosts/diffusers/load.py": {"diffusers", "transformers"},
-    "jobs/executors/ray.py": {"ray"},
-    "demo": {"safetensors"},
-    "quality": {"fam_ext.demo", "torch_fidelity", "transformers", "safetensors"},
-    "upscalers.py": {"safetensors", "spandrel"},
-    "cli": {"rich"},
-}
+
+def read_table(text):
+    """Return what each room or file may import anywhere in its code, and what within a function alone: ours by prefix,
+    others by top-level name. The longest name that fits a file counts."""
+    allowed, lazy = {}, {}
+    for line in text.partition("## Rooms")[2].partition("## ")[0].splitlines():
+        if line.startswith("| `"):
+            rooms, _, anywhere, within = (re.findall(r"`([^`]+)`", cell) for cell in line.split("|")[1:-1])
+            for room in rooms:
+                own = {room[:-1]} if room.endswith("/") else set()
+                allowed[room.rstrip("/")] = set(map(whole, own.union(anywhere)))
+                lazy[room.rstrip("/")] = set(map(whole, within))
+    return allowed, lazy
+
+
+def whole(name):
+    """Return a name of the table as Python has it: `core.config` is ours, `torch` is not."""
+    first = PACKAGE / name.partition(".")[0]
+    return f"fam_ext.{name}" if first.exists() or first.with_suffix(".py").exists() else name
+
+
+ALLOWED, LAZY = read_table(ARCHITECTURE)
 IMPORTS_BY_NAME = {"jobs/renderers.py", "metadata/formats.py", "methods/catalog.py"}
 """The files that import what a variable names: each has a known list of its own."""
 WITHOUT_TORCH = (
@@ -178,12 +109,26 @@ def line_of(table, path):
 
 
 def is_allowed(name, allowed):
+    return name.partition(".")[0] in STDLIB or name == "fam_ext" or permission(name, allowed | EVERYWHERE) is not None
+
+
+def permission(name, allowed):
+    """Return the widest of the `allowed` that lets a name through; None where none does."""
     parts = name.split(".")
-    if parts[0] != "fam_ext":
-        return parts[0] in allowed or parts[0] in STDLIB
-    if name == "fam_ext":
-        return True
-    return bool({".".join(parts[:length]) for length in range(1, len(parts) + 1)} & (allowed | EVERYWHERE))
+    widest = (".".join(parts[:length]) for length in range(1, len(parts) + 1))
+    return next((name for name in widest if name in allowed), None)
+
+
+def unused(package):
+    """Return the permissions that no file needs for which their line counts, "line: name" each."""
+    used = set()
+    for path in files(package):
+        line = line_of(ALLOWED, path)
+        for name, loading in imports(package / path).found:
+            found = permission(name, ALLOWED[line]), None if loading else permission(name, LAZY[line])
+            used |= {(line, found[0] or found[1])}
+    given = {(line, name) for table in (ALLOWED, LAZY) for line in table for name in table[line]}
+    return sorted(f"{line}: {name}" for line, name in given - used if name != f"fam_ext.{line}")
 
 
 def problems(package, path):
@@ -192,11 +137,10 @@ def problems(package, path):
     if line is None:
         return [f"{path} has no line in the table of allowed imports"]
     found = imports(package / path)
-    lazy = LAZY.get(line_of(LAZY, path), set())
     said = [
         f"{path} imports {name}" + (" when it is loaded" if loading else "")
         for name, loading in found.found
-        if not is_allowed(name, ALLOWED[line] if loading else ALLOWED[line] | lazy)
+        if not is_allowed(name, ALLOWED[line] if loading else ALLOWED[line] | LAZY[line])
     ]
     said += [f"{path} imports {name}, which is private" for name, _ in found.found if re.search(r"\._[^_]", name)]
     if found.by_variable and path not in IMPORTS_BY_NAME:
@@ -249,6 +193,11 @@ def circles(edges):
 @pytest.mark.parametrize("path", files(PACKAGE))
 def test_nothing_imports_upward(path):
     assert problems(PACKAGE, path) == []
+
+
+def test_the_table_allows_nothing_that_nobody_imports():
+    assert unused(PACKAGE) == []
+    assert [line for line in ALLOWED if not (PACKAGE / line).exists()] == []
 
 
 def test_there_are_no_circles():
@@ -344,12 +293,22 @@ def test_the_guard_sees_what_it_should(tmp_path, name, source, problem):
 def test_the_guard_lets_through_what_it_should(tmp_path):
     made = package(
         tmp_path,
-        hosts__good="def f():\n    import diffusers\n",
+        hosts__good="def f():\n    import accelerate\n",
         jobs__good="from fam_ext import __version__\nfrom fam_ext.errors import FamError\nKEY = 'dc:title'\n",
         jobs__executors__ray="def f():\n    import ray\n",
         jobs__renderers="R = {'x': 'fam_ext.standalone:load'}\n",
     )
     assert [found for path in files(made) for found in problems(made, path)] == []
+
+
+def test_the_guard_sees_what_nobody_imports(tmp_path):
+    made = package(
+        tmp_path,
+        hosts__one="import torch\nimport accelerate\n",  # this one may not be, and shows no need
+        hosts__two="from fam_ext.core import guide\ndef f():\n    from fam_ext.methods.base import Pass\n",
+    )
+    found = {line for line in unused(made) if line.startswith("hosts: ")}
+    assert found == {"hosts: accelerate", "hosts: fam_ext.methods.capabilities", "hosts: fam_ext.samplers"}
 
 
 def test_the_guard_sees_circles(tmp_path):

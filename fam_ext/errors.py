@@ -15,6 +15,10 @@ class UsageError(FamError, ValueError):
     """The command or the request cannot be carried out as it was given (exit code 2)."""
 
 
+class BusyError(UsageError):
+    """Another job is running; the same request may be carried out when that has ended."""
+
+
 class PictureError(FamError):
     """One input picture cannot be read or used; the rest of a folder goes on."""
 

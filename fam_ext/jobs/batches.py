@@ -14,7 +14,7 @@ from functools import partial
 from pathlib import Path
 from typing import Any
 
-from fam_ext.errors import FamError, UsageError
+from fam_ext.errors import BusyError, FamError, UsageError
 from fam_ext.jobs.contract import Renderer
 from fam_ext.jobs.events import Control, Event, Summary
 from fam_ext.jobs.journal import Journal
@@ -126,14 +126,14 @@ class Batches:
         self._mutex = threading.Lock()
 
     def start(self, options: Job, trial: Trial | None = None) -> Batch:
-        """Start a job, or a trial with its `options`, and return it. Raises `UsageError` where one is running, the
-        places cannot be used, or hold no picture."""
+        """Start a job, or a trial with its `options`, and return it. Raises `BusyError` where one is running,
+        `UsageError` where the places cannot be used, or hold no picture."""
         check_job(options)
         _check_any(options)
         with self._mutex:
             running = self.active()
             if running is not None:
-                raise UsageError(f"job {running.id} is running; wait for its end, or stop it")
+                raise BusyError(f"job {running.id} is running; wait for its end, or stop it")
             batch = Batch(secrets.token_hex(8), options, trial=trial)
             self._jobs[batch.id] = batch
             for old in list(self._jobs)[:-_KEPT_JOBS]:

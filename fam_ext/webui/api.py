@@ -12,7 +12,7 @@ from fastapi.security import HTTPBasic, HTTPBasicCredentials
 
 from fam_ext import __version__
 from fam_ext.core.config import FamConfig
-from fam_ext.errors import ConfigError, FamError, UsageError
+from fam_ext.errors import BusyError, ConfigError, FamError, UsageError
 from fam_ext.jobs import report
 from fam_ext.jobs.batches import Batches
 from fam_ext.options import resolve
@@ -152,7 +152,7 @@ def add_routes(
 def _unanswerable(error: FamError) -> HTTPException:
     # what was given may hold what no answer can: lone surrogates
     text = str(error).encode("utf-8", "backslashreplace").decode()
-    return HTTPException(409 if "is running" in text else 422, detail=text)
+    return HTTPException(409 if isinstance(error, BusyError) else 422, detail=text)
 
 
 def _only_json(request: Request) -> None:

@@ -6,7 +6,7 @@ from pathlib import Path
 
 import pytest
 
-from fam_ext.errors import UsageError
+from fam_ext.errors import BusyError, UsageError
 from fam_ext.jobs import batches as module
 from fam_ext.jobs.batches import Batch, Batches, Row
 from fam_ext.jobs.events import Event, Summary
@@ -84,7 +84,7 @@ def test_one_runs_at_a_time_and_its_renderer_is_closed(tmp_path: Path) -> None:
     row = Row("picture 0.png", "running", output="picture 0.png", program="A1111")
     row.source = str(tmp_path / "in" / "picture 0.png")
     assert first.to_json()["rows"] == [vars(row)]
-    with pytest.raises(UsageError, match=f"job {first.id} is running"):
+    with pytest.raises(BusyError, match=f"job {first.id} is running"):
         batches.start(options)
     first.control.cancel()
     go.set()

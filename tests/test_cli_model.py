@@ -6,16 +6,8 @@ from PIL import Image
 from fam_ext import cli
 from fam_ext.jobs.walk import natural_key
 from fam_ext.metadata.infotext import from_fields, parse
-from tests.hosts import toys
 
 pytestmark = pytest.mark.slow  # diffusers' networks take longer to import than a unit file may run
-
-
-@pytest.fixture(scope="module")
-def model(tmp_path_factory):
-    folder = tmp_path_factory.mktemp("toy")
-    toys.sd_pipeline().save_pretrained(folder)
-    return str(folder)
 
 
 def run(*arguments):

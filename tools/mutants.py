@@ -239,17 +239,15 @@ def drawn(count: int, seed: int, sources: dict[str, str]) -> list[Mutant]:
     return chosen[:count]
 
 
-def equivalent(sources: dict[str, str]) -> set[str]:
-    """Return the names of those that tests/MUTANTS.md names ("- name: reason"), and print its lines about these files
-    that name none any more."""
+def equivalent(tree: Path) -> tuple[set[str], list[str]]:
+    """Return the names of those that tests/MUTANTS.md names ("- name: reason"), and its lines that name none of `tree`
+    any more."""
+    lines = [line for line in EQUIVALENT.read_text(encoding="utf-8").splitlines() if line.startswith("- ")]
+    paths = {match[1]: tree / match[1] for line in lines if (match := re.match(r"- `([^`]+)`: ", line))}
+    sources = {file: path.read_text(encoding="utf-8") for file, path in paths.items() if path.is_file()}
     names = {mutant.name for file, source in sources.items() for mutant in mutants(source, file)}
-    lines = EQUIVALENT.read_text(encoding="utf-8").splitlines() if EQUIVALENT.exists() else []
-    of_these = [line for line in lines if line.startswith(tuple(f"- `{file}`: " for file in sources))]
-    named = {name for line in of_these for name in names if line.startswith(f"- {name}: ")}
-    for line in of_these:
-        if not any(line.startswith(f"- {name}: ") for name in named):
-            print(f"no mutant any more: {line}")
-    return named
+    named = {line: next((name for name in names if line.startswith(f"- {name}: ")), None) for line in lines}
+    return {name for name in named.values() if name}, [line for line, name in named.items() if name is None]
 
 
 def main() -> int:
@@ -269,7 +267,10 @@ def main() -> int:
     with Trees(options.jobs) as trees:
         sources = {file: (trees.places[0] / file).read_text(encoding="utf-8") for file in files if file not in LEFT_OUT}
         chosen = drawn(options.count, options.seed, sources)
-        known = equivalent(sources)
+        known, gone = equivalent(trees.places[0])
+        if gone:
+            print(*("no mutant any more, mend tests/MUTANTS.md: " + line for line in gone), sep="\n")
+            return 2
         for file in {tuple(sorted(tests_of(mutant.file, trees.places[0]))): mutant.file for mutant in chosen}.values():
             if trees.kill(None, file) != "survived":
                 print(f"the unit tests of {file} fail as they are; make them pass first")

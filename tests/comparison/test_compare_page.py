@@ -18,13 +18,6 @@ from tests.hosts import toys
 COMMAND = ["--methods", "direct,fam", "--steps", 3, "--device", "cpu"]
 
 
-@pytest.fixture(scope="module")
-def model(tmp_path_factory):
-    folder = tmp_path_factory.mktemp("toy")
-    toys.sd_pipeline().save_pretrained(folder)
-    return str(folder)
-
-
 def run(capsys, *arguments):
     """Return exit code, what was said, and the errors."""
     with pytest.raises(SystemExit) as ended:

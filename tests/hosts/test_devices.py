@@ -75,10 +75,16 @@ def test_every_sampler_and_method_makes_the_cpus_picture_elsewhere(hosts, kind, 
 
 def test_a_picture_from_a_file_is_encoded_there_and_latent_upsampling_stays_there(hosts):
     image = Image.effect_noise((64, 64), 60).convert("RGB")
-    with FakeDevice():
-        for mode in ("auto", "latent_bicubic"):
-            config = FamConfig(upsample=mode)
-            hires.upscale(hosts("SD", DEVICE), image, size=(96, 96), sampling=hires.Sampling(steps=2), config=config)
+
+    def made(device, mode):
+        config, sampling = FamConfig(upsample=mode), hires.Sampling(steps=2)
+        done = hires.upscale(hosts("SD", device), image, size=(96, 96), sampling=sampling, config=config)
+        return np.asarray(done.image, dtype=np.int16)
+
+    for mode in ("auto", "latent_bicubic"):
+        with FakeDevice():
+            there = made(DEVICE, mode)
+        assert np.abs(made(CPU, mode) - there).max() <= 1
 
 
 @pytest.mark.parametrize("kind", PIPES)

@@ -10,7 +10,7 @@ from pathlib import Path
 
 from PIL import Image, PngImagePlugin
 
-from tests.jobs.test_bad_inputs import png_chunk
+from tests.metadata.files import raw_chunk
 
 SIZE = (48, 40)
 MADE = "a cat\nNegative prompt: dark\nSteps: 20, Sampler: Euler a, CFG scale: 6.5, Seed: 5"
@@ -23,14 +23,14 @@ def noise(mode: str, size: tuple[int, int] = SIZE) -> Image.Image:
 def png(bits: int, color: int, channels: int, *chunks: bytes, size: tuple[int, int] = SIZE) -> bytes:
     """Return a PNG of any depth, written by hand: Pillow writes few of them."""
     line = b"\x00" + os.urandom((size[0] * bits * channels + 7) // 8)
-    head = png_chunk(b"IHDR", struct.pack(">IIBBBBB", *size, bits, color, 0, 0, 0))
-    body = png_chunk(b"IDAT", zlib.compress(line * size[1]))
-    return b"\x89PNG\r\n\x1a\n" + head + b"".join(chunks) + body + png_chunk(b"IEND", b"")
+    head = raw_chunk(b"IHDR", struct.pack(">IIBBBBB", *size, bits, color, 0, 0, 0))
+    body = raw_chunk(b"IDAT", zlib.compress(line * size[1]))
+    return b"\x89PNG\r\n\x1a\n" + head + b"".join(chunks) + body + raw_chunk(b"IEND", b"")
 
 
 def text_chunk(text: str | bytes, key: bytes = b"parameters") -> bytes:
     raw = text if isinstance(text, bytes) else text.encode("latin-1")
-    return png_chunk(b"tEXt", key + b"\x00" + raw)
+    return raw_chunk(b"tEXt", key + b"\x00" + raw)
 
 
 def saved(image: Image.Image, picture_format: str, **more) -> bytes:
@@ -66,25 +66,25 @@ def apng(frames: int) -> bytes:
 
 def good_pictures() -> dict[str, bytes]:
     ring = {str(n): {"class_type": "KSampler", "inputs": {"model": [str(n % 3 + 1), 0], "seed": n}} for n in (1, 2, 3)}
-    palette = png_chunk(b"PLTE", bytes(range(12)))
+    palette = raw_chunk(b"PLTE", bytes(range(12)))
     files = {
         "cmyk.jpg": saved(noise("CMYK"), "JPEG"),
         "rgb-48.png": png(16, 2, 3, text_chunk(MADE)),
         "grey-alpha-16.png": png(16, 4, 2),
         "rgba-64.png": png(16, 6, 4),
         "grey-1.png": png(1, 0, 1),
-        "grey-2-key.png": png(2, 0, 1, png_chunk(b"tRNS", b"\x00\x01")),
-        "palette-2-clear.png": png(2, 3, 1, palette, png_chunk(b"tRNS", b"\x00\x80\xff")),
-        "rgb-key.png": png(8, 2, 3, png_chunk(b"tRNS", b"\x00\x01\x00\x02\x00\x03")),
-        "no-density.png": png(8, 2, 3, png_chunk(b"pHYs", b"\x00" * 9), png_chunk(b"gAMA", b"\x00" * 4)),
-        "junk-exif.png": png(8, 2, 3, png_chunk(b"eXIf", b"MM\x00*\xff\xff\xff\xff")),
+        "grey-2-key.png": png(2, 0, 1, raw_chunk(b"tRNS", b"\x00\x01")),
+        "palette-2-clear.png": png(2, 3, 1, palette, raw_chunk(b"tRNS", b"\x00\x80\xff")),
+        "rgb-key.png": png(8, 2, 3, raw_chunk(b"tRNS", b"\x00\x01\x00\x02\x00\x03")),
+        "no-density.png": png(8, 2, 3, raw_chunk(b"pHYs", b"\x00" * 9), raw_chunk(b"gAMA", b"\x00" * 4)),
+        "junk-exif.png": png(8, 2, 3, raw_chunk(b"eXIf", b"MM\x00*\xff\xff\xff\xff")),
         "nul-text.png": png(8, 2, 3, text_chunk(b"a\x00cat\x00\nSteps: 3, Sampler: Euler, CFG scale: 5, Seed: 1")),
-        "text-without-end.png": png(8, 2, 3, png_chunk(b"tEXt", b"parameters")),
+        "text-without-end.png": png(8, 2, 3, raw_chunk(b"tEXt", b"parameters")),
         "long-key.png": png(8, 2, 3, text_chunk("x", b"k" * 200), text_chunk("y", b"")),
-        "zlib-junk.png": png(8, 2, 3, png_chunk(b"zTXt", b"parameters\x00\x00no zlib"), text_chunk(MADE)),
+        "zlib-junk.png": png(8, 2, 3, raw_chunk(b"zTXt", b"parameters\x00\x00no zlib"), text_chunk(MADE)),
         "junk-icc.jpg": saved(noise("RGB"), "JPEG", icc_profile=b"\x00\x00\x02\x0cjunk" * 40),
-        "profile-bomb.png": png(8, 2, 3, png_chunk(b"iCCP", b"x\x00\x00" + zlib.compress(b"\x00" * (90 << 20)))),
-        "junk-iccp.png": png(8, 2, 3, png_chunk(b"iCCP", b"x\x00\x00junk")),
+        "profile-bomb.png": png(8, 2, 3, raw_chunk(b"iCCP", b"x\x00\x00" + zlib.compress(b"\x00" * (90 << 20)))),
+        "junk-iccp.png": png(8, 2, 3, raw_chunk(b"iCCP", b"x\x00\x00junk")),
         "after-the-end.png": png(8, 2, 3) + b"PK\x03\x04" * 1000,
         "after-the-end.jpg": saved(noise("RGB"), "JPEG") + b"\x00" * 5000,
         "grey.jpg": saved(noise("L"), "JPEG", quality=1),

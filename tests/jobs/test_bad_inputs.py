@@ -16,6 +16,7 @@ from fam_ext.jobs.journal import Journal
 from fam_ext.jobs.run import run_job
 from fam_ext.options.parts import RunRule
 from tests.jobs.fakes import Fast, infotext, make_picture, options, outputs, strays
+from tests.metadata.files import raw_chunk
 
 
 def encoded(picture_format: str, size: tuple[int, int] = (32, 32), **more) -> bytes:
@@ -25,14 +26,10 @@ def encoded(picture_format: str, size: tuple[int, int] = (32, 32), **more) -> by
     return buffer.getvalue()
 
 
-def png_chunk(kind: bytes, data: bytes) -> bytes:
-    return struct.pack(">I", len(data)) + kind + data + struct.pack(">I", zlib.crc32(kind + data))
-
-
 def png(width: int, height: int, pixels: bytes | None = None, extra: bytes = b"") -> bytes:
-    head = png_chunk(b"IHDR", struct.pack(">IIBBBBB", width, height, 8, 2, 0, 0, 0))
-    body = png_chunk(b"IDAT", zlib.compress(pixels if pixels is not None else b"\x00" * 100))
-    return b"\x89PNG\r\n\x1a\n" + head + extra + body + png_chunk(b"IEND", b"")
+    head = raw_chunk(b"IHDR", struct.pack(">IIBBBBB", width, height, 8, 2, 0, 0, 0))
+    body = raw_chunk(b"IDAT", zlib.compress(pixels if pixels is not None else b"\x00" * 100))
+    return b"\x89PNG\r\n\x1a\n" + head + extra + body + raw_chunk(b"IEND", b"")
 
 
 def bad_files() -> dict[str, bytes]:
@@ -60,7 +57,7 @@ def bad_files() -> dict[str, bytes]:
         "bomb.png": png(60000, 60000),
         "bomb-idat.png": png(9000, 9000, b"\x00" * (27001 * 900)),
         "text-bomb.png": png(
-            48, 48, extra=png_chunk(b"zTXt", b"parameters\x00\x00" + zlib.compress(b"a" * (80 << 20)))
+            48, 48, extra=raw_chunk(b"zTXt", b"parameters\x00\x00" + zlib.compress(b"a" * (80 << 20)))
         ),
         "zero.png": png(0, 0),
         "nan.tif": encoded("TIFF"),

@@ -16,8 +16,8 @@ from fam_ext.jobs.settings import request_for
 from fam_ext.metadata import exif, pictures
 from fam_ext.metadata.infotext import Infotext, add, format_infotext, parse, undo
 from fam_ext.options.job import Job
-from tests.jobs.test_bad_inputs import png_chunk
 from tests.jobs.test_fuzz import answered, bounded_memory, fuzz, marks  # noqa: F401  # the fixture
+from tests.metadata.files import raw_chunk
 
 SIZE = (16, 16)
 MADE = "a cat\nNegative prompt: dark\nSteps: 20, Sampler: Euler a, CFG scale: 6.5, Seed: 5"
@@ -76,13 +76,13 @@ raw = st.one_of(
         words,
     ),
 )
-chunks = st.lists(st.builds(png_chunk, st.sampled_from(KINDS), raw), max_size=5)
+chunks = st.lists(st.builds(raw_chunk, st.sampled_from(KINDS), raw), max_size=5)
 
 
 def png(extra: list[bytes]) -> bytes:
-    head = png_chunk(b"IHDR", struct.pack(">IIBBBBB", *SIZE, 8, 2, 0, 0, 0))
-    body = png_chunk(b"IDAT", zlib.compress((b"\x00" + bytes(range(48))) * SIZE[1]))
-    return b"\x89PNG\r\n\x1a\n" + head + b"".join(extra) + body + png_chunk(b"IEND", b"")
+    head = raw_chunk(b"IHDR", struct.pack(">IIBBBBB", *SIZE, 8, 2, 0, 0, 0))
+    body = raw_chunk(b"IDAT", zlib.compress((b"\x00" + bytes(range(48))) * SIZE[1]))
+    return b"\x89PNG\r\n\x1a\n" + head + b"".join(extra) + body + raw_chunk(b"IEND", b"")
 
 
 @fuzz

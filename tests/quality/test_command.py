@@ -18,16 +18,8 @@ import fam_ext
 from fam_ext import cli, hires
 from fam_ext.cli.progress import Interrupted
 from fam_ext.quality import protocol, setting, statistics
-from tests.hosts import toys
 
 pytestmark = pytest.mark.slow  # diffusers' networks take longer to import than a unit file may run
-
-
-@pytest.fixture(scope="module")
-def model(tmp_path_factory):
-    folder = tmp_path_factory.mktemp("toy")
-    toys.sd_pipeline().save_pretrained(folder)
-    return str(folder)
 
 
 @pytest.fixture(autouse=True)

@@ -12,7 +12,7 @@ import time
 from collections.abc import Callable, Iterator, Sequence
 from itertools import islice
 from pathlib import Path
-from typing import Any
+from typing import Any, NamedTuple
 
 from fam_ext.jobs.journal.disk import file_hash, identities, same_file
 from fam_ext.jobs.journal.rows import PlanCounts, from_db, to_db
@@ -31,9 +31,33 @@ EXISTS = "the output exists already; --overwrite replaces it"
 IS_OWN_SOURCE = "the output would replace its own source; choose another output folder or name pattern"
 IS_SOURCE = "the output would replace a source of the job; choose another output folder or name pattern"
 
-_ROW = (
-    "id, size, mtime_ns, sidecar, fingerprint, state, output, settings_hash, content_hash, source, bytes, deaths, key"
-)
+
+class _Known(NamedTuple):
+    """A file's row, as earlier plans and runs left it."""
+
+    id: int
+    key: str
+    source: str
+    size: int
+    mtime_ns: int
+    sidecar: str
+    fingerprint: str
+    state: str
+    output: str | None
+    settings_hash: str | None
+    content_hash: str | None
+    bytes: int | None
+    deaths: int
+
+    @classmethod
+    def of(cls, row: Sequence[Any]) -> _Known:
+        """Return the row of _COLUMNS with its names as text."""
+        known = cls(*row)
+        output = None if known.output is None else from_db(known.output)
+        return known._replace(key=from_db(known.key), source=from_db(known.source), output=output)
+
+
+_COLUMNS = ", ".join(_Known._fields)
 
 
 class Entry(Store):
@@ -62,6 +86,15 @@ class Entry(Store):
             db.execute("DELETE FROM items WHERE state = 'failed' AND request IS NULL AND key LIKE '%/'")
             # keys are unique within a walk: an empty journal of our own need not be asked for each
             fresh = self._memory and db.execute("SELECT 1 FROM items LIMIT 1").fetchone() is None
+        decide = functools.partial(
+            self._decide,
+            options=options,
+            fingerprint=fingerprint,
+            plan_file=plan_file,
+            ranks=ranks,
+            counts=counts,
+            fresh=fresh,
+        )
         numbered = enumerate(candidates if options.places.first is None else islice(candidates, options.places.first))
         while batch := list(islice(numbered, _BATCH)):
             looked = 0
@@ -71,9 +104,7 @@ class Entry(Store):
                 until = time.monotonic() + _BATCH_SECONDS
                 while looked < len(batch) and (not decided or time.monotonic() < until):
                     index, candidate = batch[looked]
-                    decided.append(
-                        self._decide(candidate, options, fingerprint, index, plan_file, ranks, counts, fresh)
-                    )
+                    decided.append(decide(candidate, index=index))
                     looked += 1
                 with self._transaction():
                     for write in decided:
@@ -94,9 +125,10 @@ class Entry(Store):
     def _decide(
         self,
         candidate: Candidate,
+        *,
+        index: int,
         options: Job,
         fingerprint: str,
-        index: int,
         plan_file: Callable[..., Planned],
         ranks: _Ranks,
         counts: PlanCounts,
@@ -104,22 +136,23 @@ class Entry(Store):
     ) -> Callable[[], None]:
         """Look at one file, and return what is to be written about it."""
         row = None if fresh else self._row_of(candidate, fingerprint)
-        if row is not None and from_db(row[12]) != candidate.key:
-            candidate = dataclasses.replace(candidate, key=from_db(row[12]))
-        unchanged = row is not None and tuple(row[1:5]) == (
+        if row is not None and row.key != candidate.key:
+            candidate = dataclasses.replace(candidate, key=row.key)
+        unchanged = row is not None and (row.size, row.mtime_ns, row.sidecar, row.fingerprint) == (
             candidate.size,
             candidate.mtime_ns,
             candidate.sidecar_mark,
             fingerprint,
         )
         if row is not None and unchanged and candidate.problem is None and self._stands(row, options):
-            counts.done_before += row[5] == "done"
+            counts.done_before += row.state == "done"
             return self._met(row, candidate)
         planned = plan_file(candidate, options, index=index)
         settings_hash = planned.settings_hash(options)
-        if row is not None and row[5] == "done" and row[6] is not None and planned.problem is None:
-            there = os.path.lexists(self._below(from_db(row[6])))
-            equal = row[7] == settings_hash and row[8] is not None and row[8] == file_hash(Path(candidate.path))
+        if row is not None and row.state == "done" and row.output is not None and planned.problem is None:
+            there = os.path.lexists(self._below(row.output))
+            same_settings = row.settings_hash == settings_hash and row.content_hash is not None
+            equal = same_settings and row.content_hash == file_hash(Path(candidate.path))
             if there and equal:
                 counts.done_before += 1
                 return self._met(
@@ -137,27 +170,36 @@ class Entry(Store):
 
         def write() -> None:
             if row is not None:
-                state = self._db.execute("SELECT state FROM items WHERE id = ?", (row[0],)).fetchone()
+                state = self._db.execute("SELECT state FROM items WHERE id = ?", (row.id,)).fetchone()
                 if state is not None and state[0] in ("running", "saving"):
                     return self._met(row, candidate)()  # a joined process works on it
-            self._write(candidate, planned, settings_hash, fingerprint, options, ranks, counts, row)
+            self._write(
+                candidate,
+                planned,
+                row=row,
+                options=options,
+                settings_hash=settings_hash,
+                fingerprint=fingerprint,
+                ranks=ranks,
+                counts=counts,
+            )
 
         return write
 
-    def _row_of(self, candidate: Candidate, fingerprint: str) -> Sequence[Any] | None:
+    def _row_of(self, candidate: Candidate, fingerprint: str) -> _Known | None:
         """Return the row of a file. It is known by its path, whatever a command names beside it, else by its key: then
         it has moved, or is a copy; None too where that key is another file's."""
         path, key = to_db(candidate.path), to_db(candidate.key)
         row = self._db.execute(
-            f"SELECT {_ROW} FROM items WHERE source = ? "
+            f"SELECT {_COLUMNS} FROM items WHERE source = ? "
             "ORDER BY (state = 'done' AND fingerprint = ?) DESC, key = ? DESC LIMIT 1",
             (path, fingerprint, key),
         ).fetchone()
-        if row is None:
-            row = self._db.execute(f"SELECT {_ROW} FROM items WHERE key = ?", (key,)).fetchone()
-            if row is not None and _is_anothers(row, candidate):
-                return None
-        return row
+        if row is not None:
+            return _Known.of(row)
+        row = self._db.execute(f"SELECT {_COLUMNS} FROM items WHERE key = ?", (key,)).fetchone()
+        known = None if row is None else _Known.of(row)
+        return None if known is None or _is_anothers(known, candidate) else known
 
     def _free_key(self, key: str) -> str:
         """Return a key, or the first numbered form of it that no row has."""
@@ -165,13 +207,13 @@ class Entry(Store):
         taken = "SELECT 1 FROM items WHERE key = ?"
         return next(one for one in keys if self._db.execute(taken, (to_db(one),)).fetchone() is None)
 
-    def _met(self, row: Sequence[Any], candidate: Candidate, **values: Any) -> Callable[[], None]:  # noqa: ANN401
+    def _met(self, row: _Known, candidate: Candidate, **values: Any) -> Callable[[], None]:  # noqa: ANN401
         """Return what writes that this plan met a row, which else stays as it is but for `values` of its columns."""
         values["plan"] = self._plan
-        if from_db(row[9]) != candidate.path:
+        if row.source != candidate.path:
             values["source"] = to_db(candidate.path)
         names = ", ".join(f"{name} = ?" for name in values)
-        statement = f"UPDATE items SET {names} WHERE id = ?", (*values.values(), row[0])
+        statement = f"UPDATE items SET {names} WHERE id = ?", (*values.values(), row.id)
 
         def write() -> None:
             self._db.execute(*statement)
@@ -205,29 +247,29 @@ class Entry(Store):
             self._sources = frozenset(one for (source,) in rows for one in identities(from_db(source)))
         return not self._sources.isdisjoint(found)
 
-    def _stands(self, row: Sequence[Any], options: Job) -> bool:
+    def _stands(self, row: _Known, options: Job) -> bool:
         """Return whether an unchanged row needs nothing: done and still there, or waiting for its turn. One that waited
         to replace its output, and may no longer, is planned anew."""
-        state, output, written = row[5], row[6], row[10]
-        if state == "done":
+        if row.state == "done":
             try:
-                return os.stat(self._below(from_db(output))).st_size == written
+                return row.output is not None and os.stat(self._below(row.output)).st_size == row.bytes
             except OSError:
                 return False
-        if state == "pending" and not options.output.overwrite and output is not None:
-            return not os.path.lexists(self._below(from_db(output)))
-        return state in ("pending", "running", "saving") or row[11] >= MAX_DEATHS
+        if row.state == "pending" and not options.output.overwrite and row.output is not None:
+            return not os.path.lexists(self._below(row.output))
+        return row.state in ("pending", "running", "saving") or row.deaths >= MAX_DEATHS
 
     def _write(
         self,
         candidate: Candidate,
         planned: Planned,
+        *,
+        row: _Known | None,
+        options: Job,
         settings_hash: str,
         fingerprint: str,
-        options: Job,
         ranks: _Ranks,
         counts: PlanCounts,
-        row: Sequence[Any] | None,
     ) -> None:
         state, error = "pending", None
         output: str | None = None
@@ -236,7 +278,7 @@ class Entry(Store):
         elif planned.skip is not None:
             state, error = "skipped", planned.skip
         else:
-            output, error = self._place(candidate, planned, options, row)
+            output, error = self._place(candidate, planned, row=row, overwrite=options.output.overwrite)
             if output is None:
                 state = "failed"
             elif error is not None:
@@ -248,7 +290,7 @@ class Entry(Store):
         model_rank, size_rank = ranks.of(request) if request is not None else (0, 0)
         claimed = state == "pending" and output is not None
         values: dict[str, Any] = {
-            "key": to_db(self._free_key(candidate.key)) if row is None else row[12],
+            "key": to_db(self._free_key(candidate.key)) if row is None else to_db(row.key),
             "source": to_db(candidate.path),
             "size": candidate.size,
             "mtime_ns": candidate.mtime_ns,
@@ -286,17 +328,17 @@ class Entry(Store):
             self._db.execute(insert_statement(tuple(values)), tuple(values.values()))
         else:
             names = ", ".join(f"{name} = ?" for name in values)
-            self._db.execute(f"UPDATE items SET {names} WHERE id = ?", (*values.values(), row[0]))
+            self._db.execute(f"UPDATE items SET {names} WHERE id = ?", (*values.values(), row.id))
 
     def _place(
-        self, candidate: Candidate, planned: Planned, options: Job, row: Sequence[Any] | None
+        self, candidate: Candidate, planned: Planned, *, row: _Known | None, overwrite: bool
     ) -> tuple[str | None, str | None]:
         """Return the output's name, with the reason to skip it, or None with the problem."""
         wanted = fold(planned.output)
         start = self._numbers.get(wanted, 2)
         for tried, name in enumerate(alternatives(planned.output, candidate.key, start=start)):
             holder = self._db.execute("SELECT id FROM items WHERE output_fold = ?", (to_db(fold(name)),)).fetchone()
-            if holder is not None and (row is None or holder[0] != row[0]):
+            if holder is not None and (row is None or holder[0] != row.id):
                 # another file's output; the numbers up to it are taken for all that want this name
                 self._numbers[wanted] = max(start, start + tried - 2)
                 continue
@@ -305,18 +347,17 @@ class Entry(Store):
                 return name, None
             if same_file(target, candidate.path):
                 return None, IS_OWN_SOURCE
-            return name, None if options.output.overwrite else EXISTS
+            return name, None if overwrite else EXISTS
         return None, "no free name was found; choose another name pattern"
 
 
-def _is_anothers(row: Sequence[Any], candidate: Candidate) -> bool:
+def _is_anothers(row: _Known, candidate: Candidate) -> bool:
     """Return whether a row is of another file that is still there, and differs from the candidate."""
-    source = from_db(row[9])
-    if not os.path.lexists(source) or same_file(source, candidate.path):
+    if not os.path.lexists(row.source) or same_file(row.source, candidate.path):
         return False
-    if row[8] is not None:  # pictures of one size may have one time too: unpacked together
-        return row[8] != file_hash(Path(candidate.path))
-    return tuple(row[1:3]) != (candidate.size, candidate.mtime_ns)
+    if row.content_hash is not None:  # pictures of one size may have one time too: unpacked together
+        return row.content_hash != file_hash(Path(candidate.path))
+    return (row.size, row.mtime_ns) != (candidate.size, candidate.mtime_ns)
 
 
 class _Ranks:

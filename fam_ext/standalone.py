@@ -167,10 +167,10 @@ def render_on(
     upscaler: Upscaler | None = None,
     around: Callable[[Method], Method] | None = None,
 ) -> Rendered:
-    """Return `image` (RGB, upright) at `request.size`, made by `host`, with what ran. Errors as `hires.upscale`, which
-    has `around` too.
+    """Return `image` (RGB, upright) at `request.size`, made by `host`, with what ran.
 
-    `upscaler` enlarges where the method asks for that, and makes the reference where `upsample` is "auto".
+    `upscaler` enlarges where the method asks for that, and makes the reference where `upsample` is "auto". `around` and
+    errors as in `hires.upscale`; `OutOfMemoryError` too.
     """
     watch_memory(host.device)
     enlarged: list[str] = []
@@ -197,6 +197,20 @@ def render_on(
     )
     ran = what_ran(done, request, host)
     return Rendered(done.image, dataclasses.replace(ran, upscaler=enlarged[0]) if enlarged else ran)
+
+
+def native_on(host: DiffusersHost, request: HiresRequest, progress: Progress, *, size: Size) -> hires.Native:
+    """Return a native picture made by `host` from the words and settings of `request` at `size` (height, width;
+    multiples of 8), its run recorded for AM. Errors as `hires.generate_native`; `OutOfMemoryError` too."""
+    return _guarded(
+        lambda: hires.generate_native(
+            host,
+            size=size,
+            sampling=request_sampling(request),
+            tile=request.tile,
+            callbacks=hires.Callbacks(progress.step, progress.cancelled),
+        )
+    )
 
 
 def load_renderer(
@@ -229,34 +243,14 @@ def generate(
     """Return a picture made from text at `request.size`, with the native picture it was made from.
 
     The native pass runs at `native` (height, width; None: the trained size at the target's aspect ratio) with the same
-    prompt, seed, sampler and steps, and is recorded: AM attends to it. `progress.step` counts both passes.
+    prompt, seed, sampler and steps, and is recorded: AM attends to it. `progress.step` counts both passes. Errors as
+    `native_on` and `render_on`.
     """
     progress = progress or Progress()
-    sampling = request_sampling(request)
-
-    def run() -> hires.Upscaled:
-        first = hires.generate_native(
-            host,
-            size=native or hires.native_size(host, request.size),
-            sampling=sampling,
-            tile=request.tile,
-            callbacks=hires.Callbacks(lambda done, total: progress.step(done, 2 * total), progress.cancelled),
-        )
-        return hires.upscale(
-            host,
-            first,
-            size=request.size,
-            sampling=sampling,
-            config=request.config,
-            method=request.method,
-            tile=request.tile,
-            low_memory=request.low_memory,
-            callbacks=hires.Callbacks(lambda done, total: progress.step(total + done, 2 * total), progress.cancelled),
-        )
-
-    watch_memory(host.device)
-    done = _guarded(run)
-    return Rendered(done.image, what_ran(done, request, host)), done.native
+    first_half = Progress(lambda done, total: progress.step(done, 2 * total), progress.cancelled)
+    second_half = Progress(lambda done, total: progress.step(total + done, 2 * total), progress.cancelled)
+    first = native_on(host, request, first_half, size=native or hires.native_size(host, request.size))
+    return render_on(host, first, request, second_half), first.image
 
 
 def request_sampling(request: HiresRequest) -> hires.Sampling:

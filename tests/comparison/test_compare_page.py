@@ -246,6 +246,18 @@ def test_one_that_fails_is_told_and_tried_again(model, tmp_path, capsys, monkeyp
 
 
 @pytest.mark.slow
+def test_memory_that_runs_out_on_a_native_picture_is_one_sentence(model, tmp_path, capsys, monkeypatch):
+    from fam_ext import hires
+
+    def full(*_, **__):
+        raise RuntimeError("CUDA out of memory. Tried to allocate 20.00 GiB.")
+
+    monkeypatch.setattr(hires, "generate_native", full)
+    code, _, err = run(capsys, "--prompt", "a cat", "--model", model, "-o", tmp_path / "out", *COMMAND)
+    assert code == 2 and "the memory ran out (CUDA out of memory)" in err and err.count("\n") == 1
+
+
+@pytest.mark.slow
 @pytest.mark.parametrize(
     ("words", "sentence"),
     [

@@ -98,7 +98,11 @@ def load_pipeline(
 
 
 class DiffusersRenderer:
-    """A `jobs.contract.Renderer` on diffusers: loads a model at the first request that needs it and keeps it."""
+    """A `jobs.contract.Renderer` on diffusers: loads a model and an upscaler at the first request that needs them, and
+    keeps them.
+
+    `model`, `device`, `dtype` and what else there is are `load_pipeline`'s, `upscaler` is a file for `upscalers.load`.
+    """
 
     name = "diffusers"
     can_give_up = ("tile", "low_memory", "am")
@@ -107,24 +111,16 @@ class DiffusersRenderer:
         self,
         model: str | None = None,
         *,
+        upscaler: str | None = None,
         device: str | None = None,
         dtype: str | None = None,
-        loras: Sequence[tuple[str, float]] = (),
-        config: str | os.PathLike[str] | None = None,
-        offload: str = "none",
-        clip_l_skip: bool = False,
-        upscaler: str | None = None,
+        **loading: Any,  # noqa: ANN401  # `load_pipeline` says what each is
     ) -> None:
-        self._loading: dict[str, Any] = {
-            "device": device,
-            "dtype": dtype,
-            "loras": loras,
-            "config": config,
-            "offload": offload,
-            "clip_l_skip": clip_l_skip,
-        }
         self._model = model
         self._upscaler_file = upscaler
+        self._device = device
+        self._dtype = dtype
+        self._loading = loading
         self._host: DiffusersHost | None = None
         self._upscaler: Upscaler | None = None
 
@@ -132,17 +128,16 @@ class DiffusersRenderer:
     def host(self) -> DiffusersHost:
         """The loaded model."""
         if self._host is None:
-            self._host = load_pipeline(self._model, **self._loading)
+            self._host = load_pipeline(self._model, device=self._device, dtype=self._dtype, **self._loading)
         return self._host
 
     @property
     def upscaler(self) -> Upscaler | None:
         """The super-resolution network, where a file of one was given."""
         if self._upscaler is None and self._upscaler_file is not None:
-            device, dtype = pick_device(self._loading["device"]), self._loading["dtype"]
-            self._upscaler = upscalers.load(
-                self._upscaler_file, device=device, dtype=pick_dtype(dtype, device) if dtype else None
-            )
+            device = pick_device(self._device)
+            dtype = None if self._dtype is None else pick_dtype(self._dtype, device)
+            self._upscaler = upscalers.load(self._upscaler_file, device=device, dtype=dtype)
         return self._upscaler
 
     def load(self) -> None:
@@ -156,6 +151,10 @@ class DiffusersRenderer:
         The model is the renderer's own: a name in the request's metadata is not looked up.
         """
         return render_on(self.host, image, request, progress, upscaler=self.upscaler)
+
+
+load_renderer = DiffusersRenderer
+"""The name that older journals hold."""
 
 
 def render_on(
@@ -210,30 +209,6 @@ def native_on(host: DiffusersHost, request: HiresRequest, progress: Progress, *,
             tile=request.tile,
             callbacks=hires.Callbacks(progress.step, progress.cancelled),
         )
-    )
-
-
-def load_renderer(
-    model: str | None = None,
-    *,
-    device: str | None = None,
-    dtype: str | None = None,
-    loras: Sequence[tuple[str, float]] = (),
-    config: str | os.PathLike[str] | None = None,
-    offload: str = "none",
-    clip_l_skip: bool = False,
-    upscaler: str | None = None,
-) -> DiffusersRenderer:
-    """Return a renderer on `model` (see `load_pipeline`) and `upscaler` (see `upscalers.load`), loaded when needed."""
-    return DiffusersRenderer(
-        model,
-        device=device,
-        dtype=dtype,
-        loras=loras,
-        config=config,
-        offload=offload,
-        clip_l_skip=clip_l_skip,
-        upscaler=upscaler,
     )
 
 

@@ -2,6 +2,7 @@
 
 import dataclasses
 import functools
+import inspect
 
 import numpy as np
 import pytest
@@ -156,6 +157,11 @@ def test_a_network_runs_in_the_number_format_that_was_said(monkeypatch, said, dt
     monkeypatch.setattr(standalone.upscalers, "load", lambda file, **more: asked.append(more))
     _ = standalone.load_renderer(upscaler="x4.safetensors", device="cpu", dtype=said).upscaler
     assert asked == [{"device": torch.device("cpu"), "dtype": dtype}]
+
+
+def test_every_argument_of_a_choice_is_one_of_the_loaders():
+    loader = inspect.signature(standalone.load_pipeline).parameters.keys() - {"path"}
+    assert set(RendererChoice().arguments) == loader | {"model", "upscaler"}
 
 
 def test_a_choice_of_upscaler_is_in_the_identity_and_no_choice_leaves_it_as_it_was():

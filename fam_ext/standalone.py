@@ -213,19 +213,24 @@ def native_on(host: DiffusersHost, request: HiresRequest, progress: Progress, *,
 
 
 def generate(
-    host: DiffusersHost, request: HiresRequest, *, native: Size | None = None, progress: Progress | None = None
+    host: DiffusersHost,
+    request: HiresRequest,
+    *,
+    native: Size | None = None,
+    upscaler: Upscaler | None = None,
+    progress: Progress | None = None,
 ) -> tuple[Rendered, Image.Image]:
     """Return a picture made from text at `request.size`, with the native picture it was made from.
 
     The native pass runs at `native` (height, width; None: the trained size at the target's aspect ratio) with the same
-    prompt, seed, sampler and steps, and is recorded: AM attends to it. `progress.step` counts both passes. Errors as
-    `native_on` and `render_on`.
+    prompt, seed, sampler and steps, and is recorded: AM attends to it. `upscaler` as in `render_on`. `progress.step`
+    counts both passes. Errors as `native_on` and `render_on`.
     """
     progress = progress or Progress()
     first_half = Progress(lambda done, total: progress.step(done, 2 * total), progress.cancelled)
     second_half = Progress(lambda done, total: progress.step(total + done, 2 * total), progress.cancelled)
     first = native_on(host, request, first_half, size=native or hires.native_size(host, request.size))
-    return render_on(host, first, request, second_half), first.image
+    return render_on(host, first, request, second_half, upscaler=upscaler), first.image
 
 
 def request_sampling(request: HiresRequest) -> hires.Sampling:

@@ -317,7 +317,7 @@ def test_bad_input_is_one_sentence_before_a_model_is_loaded(tmp_path, capsys, mo
     (tmp_path / "blank.txt").write_text(" \n\n")
     (tmp_path / "many.txt").write_text("\n".join(map(str, range(100))))
     monkeypatch.chdir(tmp_path)
-    monkeypatch.setattr("fam_ext.cli.compare.load_host", None)
+    monkeypatch.setattr("fam_ext.cli.compare.load_renderer", None)
     before = files(tmp_path)
     code, _, err = run(capsys, *words)
     assert code == 2 and sentence in err and err.count("\n") == 1
@@ -345,7 +345,7 @@ def test_help_names_the_defaults(capsys):
     ],
 )  # fmt: skip
 def test_a_folder_of_something_else_is_left_alone(tmp_path, capsys, monkeypatch, text, sentence):
-    monkeypatch.setattr("fam_ext.cli.compare.load_host", None)
+    monkeypatch.setattr("fam_ext.cli.compare.load_renderer", None)
     (tmp_path / ("compare.html" if text is None else "results.json")).write_text(text or "mine")
     before = files(tmp_path)
     code, _, err = run(capsys, "--prompt", "a cat", "--scales", "2", "--out", tmp_path)

@@ -132,6 +132,13 @@ def test_the_reference_is_what_the_network_made(sd_host, network, monkeypatch):
     assert np.array_equal((encoded[-1][0].permute(1, 2, 0) * 255).round().numpy().astype(np.uint8), wanted)
 
 
+def test_a_picture_from_text_is_enlarged_by_the_network_too(sd_host, network):
+    upscaler, _ = network
+    rendered, native = standalone.generate(sd_host, asked("upscaler"), upscaler=upscaler)
+    assert np.array_equal(np.asarray(rendered.image), np.asarray(upscaler.enlarge(native, (128, 128))))
+    assert rendered.ran.upscaler == upscaler.name
+
+
 def test_an_upscaler_stops_when_it_is_told(sd_host, network):
     progress = Progress(cancelled=lambda: True)
     with pytest.raises(Cancelled):

@@ -98,7 +98,11 @@ def load_pipeline(
 
 
 class DiffusersRenderer:
-    """A `jobs.contract.Renderer` on diffusers: loads a model at the first request that needs it and keeps it."""
+    """A `jobs.contract.Renderer` on diffusers: loads a model and an upscaler at the first request that needs them, and
+    keeps them.
+
+    `model`, `device`, `dtype` and what else there is are `load_pipeline`'s, `upscaler` is a file for `upscalers.load`.
+    """
 
     name = "diffusers"
     can_give_up = ("tile", "low_memory", "am")
@@ -107,24 +111,16 @@ class DiffusersRenderer:
         self,
         model: str | None = None,
         *,
+        upscaler: str | None = None,
         device: str | None = None,
         dtype: str | None = None,
-        loras: Sequence[tuple[str, float]] = (),
-        config: str | os.PathLike[str] | None = None,
-        offload: str = "none",
-        clip_l_skip: bool = False,
-        upscaler: str | None = None,
+        **loading: Any,  # noqa: ANN401  # `load_pipeline` says what each is
     ) -> None:
-        self._loading: dict[str, Any] = {
-            "device": device,
-            "dtype": dtype,
-            "loras": loras,
-            "config": config,
-            "offload": offload,
-            "clip_l_skip": clip_l_skip,
-        }
         self._model = model
         self._upscaler_file = upscaler
+        self._device = device
+        self._dtype = dtype
+        self._loading = loading
         self._host: DiffusersHost | None = None
         self._upscaler: Upscaler | None = None
 
@@ -132,17 +128,16 @@ class DiffusersRenderer:
     def host(self) -> DiffusersHost:
         """The loaded model."""
         if self._host is None:
-            self._host = load_pipeline(self._model, **self._loading)
+            self._host = load_pipeline(self._model, device=self._device, dtype=self._dtype, **self._loading)
         return self._host
 
     @property
     def upscaler(self) -> Upscaler | None:
         """The super-resolution network, where a file of one was given."""
         if self._upscaler is None and self._upscaler_file is not None:
-            device, dtype = pick_device(self._loading["device"]), self._loading["dtype"]
-            self._upscaler = upscalers.load(
-                self._upscaler_file, device=device, dtype=pick_dtype(dtype, device) if dtype else None
-            )
+            device = pick_device(self._device)
+            dtype = None if self._dtype is None else pick_dtype(self._dtype, device)
+            self._upscaler = upscalers.load(self._upscaler_file, device=device, dtype=dtype)
         return self._upscaler
 
     def load(self) -> None:
@@ -158,6 +153,10 @@ class DiffusersRenderer:
         return render_on(self.host, image, request, progress, upscaler=self.upscaler)
 
 
+load_renderer = DiffusersRenderer
+"""The name that older journals hold."""
+
+
 def render_on(
     host: DiffusersHost,
     image: Image.Image | hires.Native,
@@ -167,10 +166,10 @@ def render_on(
     upscaler: Upscaler | None = None,
     around: Callable[[Method], Method] | None = None,
 ) -> Rendered:
-    """Return `image` (RGB, upright) at `request.size`, made by `host`, with what ran. Errors as `hires.upscale`, which
-    has `around` too.
+    """Return `image` (RGB, upright) at `request.size`, made by `host`, with what ran.
 
-    `upscaler` enlarges where the method asks for that, and makes the reference where `upsample` is "auto".
+    `upscaler` enlarges where the method asks for that, and makes the reference where `upsample` is "auto". `around` and
+    errors as in `hires.upscale`; `OutOfMemoryError` too.
     """
     watch_memory(host.device)
     enlarged: list[str] = []
@@ -199,64 +198,39 @@ def render_on(
     return Rendered(done.image, dataclasses.replace(ran, upscaler=enlarged[0]) if enlarged else ran)
 
 
-def load_renderer(
-    model: str | None = None,
-    *,
-    device: str | None = None,
-    dtype: str | None = None,
-    loras: Sequence[tuple[str, float]] = (),
-    config: str | os.PathLike[str] | None = None,
-    offload: str = "none",
-    clip_l_skip: bool = False,
-    upscaler: str | None = None,
-) -> DiffusersRenderer:
-    """Return a renderer on `model` (see `load_pipeline`) and `upscaler` (see `upscalers.load`), loaded when needed."""
-    return DiffusersRenderer(
-        model,
-        device=device,
-        dtype=dtype,
-        loras=loras,
-        config=config,
-        offload=offload,
-        clip_l_skip=clip_l_skip,
-        upscaler=upscaler,
+def native_on(host: DiffusersHost, request: HiresRequest, progress: Progress, *, size: Size) -> hires.Native:
+    """Return a native picture made by `host` from the words and settings of `request` at `size` (height, width;
+    multiples of 8), its run recorded for AM. Errors as `hires.generate_native`; `OutOfMemoryError` too."""
+    return _guarded(
+        lambda: hires.generate_native(
+            host,
+            size=size,
+            sampling=request_sampling(request),
+            tile=request.tile,
+            callbacks=hires.Callbacks(progress.step, progress.cancelled),
+        )
     )
 
 
 def generate(
-    host: DiffusersHost, request: HiresRequest, *, native: Size | None = None, progress: Progress | None = None
+    host: DiffusersHost,
+    request: HiresRequest,
+    *,
+    native: Size | None = None,
+    upscaler: Upscaler | None = None,
+    progress: Progress | None = None,
 ) -> tuple[Rendered, Image.Image]:
     """Return a picture made from text at `request.size`, with the native picture it was made from.
 
     The native pass runs at `native` (height, width; None: the trained size at the target's aspect ratio) with the same
-    prompt, seed, sampler and steps, and is recorded: AM attends to it. `progress.step` counts both passes.
+    prompt, seed, sampler and steps, and is recorded: AM attends to it. `upscaler` as in `render_on`. `progress.step`
+    counts both passes. Errors as `native_on` and `render_on`.
     """
     progress = progress or Progress()
-    sampling = request_sampling(request)
-
-    def run() -> hires.Upscaled:
-        first = hires.generate_native(
-            host,
-            size=native or hires.native_size(host, request.size),
-            sampling=sampling,
-            tile=request.tile,
-            callbacks=hires.Callbacks(lambda done, total: progress.step(done, 2 * total), progress.cancelled),
-        )
-        return hires.upscale(
-            host,
-            first,
-            size=request.size,
-            sampling=sampling,
-            config=request.config,
-            method=request.method,
-            tile=request.tile,
-            low_memory=request.low_memory,
-            callbacks=hires.Callbacks(lambda done, total: progress.step(total + done, 2 * total), progress.cancelled),
-        )
-
-    watch_memory(host.device)
-    done = _guarded(run)
-    return Rendered(done.image, what_ran(done, request, host)), done.native
+    first_half = Progress(lambda done, total: progress.step(done, 2 * total), progress.cancelled)
+    second_half = Progress(lambda done, total: progress.step(total + done, 2 * total), progress.cancelled)
+    first = native_on(host, request, first_half, size=native or hires.native_size(host, request.size))
+    return render_on(host, first, request, second_half, upscaler=upscaler), first.image
 
 
 def request_sampling(request: HiresRequest) -> hires.Sampling:

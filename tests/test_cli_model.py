@@ -49,6 +49,7 @@ def test_generate_writes_a_picture_that_says_how_it_was_made_and_replaces_none(m
         (["--count", "0"], "--count is 0; choose at least 1"),
         (["--device", "tpu"], "device is 'tpu'; choose one that this machine has: cpu"),
         (["--preset", "nope"], "nope"),
+        (["--method", "upscaler", "--upscaler", "gone.pth"], "gone.pth cannot be read"),
     ],
 )
 def test_generate_answers_bad_input_with_one_sentence_and_writes_nothing(model, tmp_path, capsys, options, sentence):
@@ -89,7 +90,7 @@ def test_bench_cost_prints_ratios(model, capsys):
     ],
 )
 def test_a_bench_of_nothing_is_one_sentence_before_a_model_is_loaded(capsys, monkeypatch, words, sentence):
-    monkeypatch.setattr("fam_ext.cli.bench.load_host", None)
+    monkeypatch.setattr("fam_ext.cli.bench.load_renderer", None)
     assert run("bench", *words) == 2
     error = capsys.readouterr().err
     assert sentence in error and error.count("\n") == 1

@@ -11,7 +11,7 @@ from typing import TYPE_CHECKING, Annotated, Any
 import typer
 
 from fam_ext import __version__
-from fam_ext.cli.making import RENDERER, load_host, load_upscaler, picture_words, steps_bar
+from fam_ext.cli.making import RENDERER, load_renderer, picture_words, steps_bar
 from fam_ext.cli.options import parse_dials, parse_size, takes
 from fam_ext.cli.progress import clock
 from fam_ext.cli.upscale import renderer_of
@@ -47,7 +47,7 @@ _MADE = [
 
 
 @bench_app.command("cost")
-@takes(RENDERER)
+@takes(spec for spec in RENDERER if spec.name != "upscaler")  # no method that is timed asks for one
 def bench_cost(
     scales: Annotated[str, typer.Option(help="Comma-separated.")] = "2,3",
     steps: Annotated[int, typer.Option(help="Sampler steps timed per method.")] = 4,
@@ -64,7 +64,7 @@ def bench_cost(
             f"--scales is {scales!r}, --steps {steps} and --repeats {repeats}; give one scale or more, 1 to "
             f"{MOST_STEPS} steps, and at least one round"
         )
-    host = load_host(renderer_of(said))
+    host = load_renderer(renderer_of(said)).host
     for line in cost_table(host, factors, steps=steps, repeats=repeats):
         say(line)
 
@@ -149,8 +149,8 @@ def bench_quality(
     truth, references = (None if folder is None else folder.expanduser() for folder in (truth, references))
 
     renderer = renderer_of(said)
-    upscaler = load_upscaler(renderer)
-    host = load_host(renderer)
+    loaded = load_renderer(renderer)
+    host = loaded.host
     # what the model or the sampler cannot do is said before anything runs
     host.sampler(first.sampler, first.schedule, first.steps, seeds=[seed], spacing=first.timestep_spacing)
     for rival in rivals:
@@ -172,7 +172,7 @@ def bench_quality(
     )
     rows = protocol.rows(cases, rivals, first, setting.surroundings(host, renderer))
     check(host, [row.request for row in rows], recorded=True)
-    _measure(host, folder_at(output), rows, ruler, real, upscaler)
+    _measure(host, folder_at(output), rows, ruler, real, loaded.upscaler)
 
 
 def _measure(host: Any, folder: Path, rows: list[Row], ruler: Any, real: list[Path] | None, upscaler: Any) -> None:  # noqa: ANN401

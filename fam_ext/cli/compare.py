@@ -10,16 +10,7 @@ from typing import Annotated, Any
 
 import typer
 
-from fam_ext.cli.making import (
-    MADE,
-    PRESET,
-    RENDERER,
-    SIZES,
-    load_host,
-    load_upscaler,
-    picture_words,
-    steps_bar,
-)
+from fam_ext.cli.making import MADE, PRESET, RENDERER, SIZES, load_renderer, picture_words, steps_bar
 from fam_ext.cli.options import takes
 from fam_ext.cli.upscale import renderer_of
 from fam_ext.cli.written import folder_at, infotext_of, write_new
@@ -39,7 +30,11 @@ DEFAULT_METHODS = "direct,fam"
 _PAGE = (".html", ".htm")
 
 
-@takes([*(spec for spec in SIZES if spec.name == "scale"), *MADE, *PRESET, *RENDERER])
+_SCALE = [spec for spec in SIZES if spec.name == "scale"]
+_MADE = [spec for spec in MADE if spec.name != "method"]  # --methods says it
+
+
+@takes([*_SCALE, *_MADE, *PRESET, *RENDERER])
 def compare(
     given: Annotated[
         list[str] | None,
@@ -157,8 +152,8 @@ def _compare_on_page(
 
     from fam_ext.comparison.run import Workshop, check_missing, make
 
-    upscaler = load_upscaler(renderer)
-    shop = Workshop(load_host(renderer), upscaler, renderer.identity, steps_bar, say, infotext_of)
+    loaded = load_renderer(renderer)
+    shop = Workshop(loaded.host, loaded.upscaler, renderer.identity, steps_bar, say, infotext_of)
     check_missing(shop, plan, results)
     folder_at(output)
     with held(folder):
@@ -206,14 +201,13 @@ def _compare_on_sheet(
 
     from fam_ext import standalone
 
-    upscaler = load_upscaler(renderer)
-    host = load_host(renderer)
+    loaded = load_renderer(renderer)
     height, width = planned.request.size
     cells = [Cell(native, f"{native.width}x{native.height}"), Cell(native.resize((width, height)), "bicubic")]
     for name in names:
         request = dataclasses.replace(planned.request, method=name)
         with steps_bar(name) as progress:
-            made = standalone.render_on(host, native, request, progress, upscaler=upscaler)
+            made = standalone.render_on(loaded.host, native, request, progress, upscaler=loaded.upscaler)
         for note in made.ran.notes:
             say(f"{name}: {note}", err=True)
         structure = structure_psnr(made.image, native)

@@ -30,18 +30,13 @@ def picture_words(said: dict[str, Any]) -> dict[str, Any]:
     return {name: value for name, value in said.items() if name not in {spec.name for spec in RENDERER}}
 
 
-def load_host(renderer: RendererChoice) -> Any:  # noqa: ANN401  # a host: torch is imported here
+def load_renderer(renderer: RendererChoice) -> Any:  # noqa: ANN401  # a DiffusersRenderer: torch is imported here
+    """Return what draws, its `upscaler` and its `host` loaded in that order. Errors as `DiffusersRenderer.load`."""
     from fam_ext import standalone
 
-    arguments = renderer.arguments
-    del arguments["upscaler"]
-    return standalone.load_pipeline(arguments.pop("model"), **arguments)
-
-
-def load_upscaler(renderer: RendererChoice) -> Any:  # noqa: ANN401  # an Upscaler, or None: torch is imported here
-    from fam_ext import standalone
-
-    return standalone.load_renderer(**renderer.arguments).upscaler
+    loaded = standalone.load_renderer(**renderer.arguments)
+    loaded.load()
+    return loaded
 
 
 @contextmanager

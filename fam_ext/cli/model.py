@@ -13,7 +13,7 @@ from typing import Annotated, Any
 
 import typer
 
-from fam_ext.cli.making import MADE, PRESET, RENDERER, SIZES, load_host, picture_words, steps_bar
+from fam_ext.cli.making import MADE, PRESET, RENDERER, SIZES, load_renderer, picture_words, steps_bar
 from fam_ext.cli.options import takes
 from fam_ext.cli.upscale import renderer_of
 from fam_ext.cli.written import folder_at, infotext_of, write_new
@@ -52,13 +52,13 @@ def generate(
 
     if renderer.model is None and (note := note_on(prompt)):
         say(note, err=True)
-    host = load_host(renderer)
-    side = round(host.native_side * job.size.scale / 8) * 8
+    loaded = load_renderer(renderer)
+    side = round(loaded.host.native_side * job.size.scale / 8) * 8
     first = request_for(Infotext(), job.size.size or (side, side), job.picture)[0]
     for number in range(count):
         request = dataclasses.replace(first, seed=first.seed + number)
         with steps_bar(f"seed {request.seed}") as progress:
-            rendered, native = standalone.generate(host, request, progress=progress)
+            rendered, native = standalone.generate(loaded.host, request, upscaler=loaded.upscaler, progress=progress)
         for note in rendered.ran.notes:
             say(note, err=True)
         name = f"{request.seed}-{_slug(prompt)}"

@@ -194,13 +194,7 @@ def _native(shop: Workshop, row: Row, results: Results) -> hires.Native | Image.
         native = image
     else:
         with shop.steps(f"{row.title}, native") as progress:
-            native = hires.generate_native(
-                shop.host,
-                size=_native_size(shop.host, row),
-                sampling=standalone.request_sampling(row.request),
-                tile=row.request.tile,
-                callbacks=hires.Callbacks(progress.step, progress.cancelled),
-            )
+            native = standalone.native_on(shop.host, row.request, progress, size=_native_size(shop.host, row))
         image = native.image
     seconds = time.perf_counter() - began
     known = results.natives.get(row.key)

@@ -14,15 +14,13 @@ from typing import Any
 import numpy as np
 from PIL import Image
 
-from fam_ext import hires
+from fam_ext import hires, standalone
 from fam_ext.errors import OutputError
-from fam_ext.hosts.memory import peak_memory, watch_memory
 from fam_ext.jobs.contract import Progress
 from fam_ext.quality.extractors import Features
 from fam_ext.quality.protocol import Case, Row, fingerprint, load, size_words, truth_file
 from fam_ext.quality.ruler import Ruler
 from fam_ext.quality.store import Made, Store
-from fam_ext.standalone import request_sampling
 from fam_ext.upscalers import Upscaler
 
 Watch = Callable[[str, float | None], AbstractContextManager[Progress]]
@@ -82,28 +80,11 @@ class Bench:
 
     def _make(self, row: Row, watch: Watch, label: str, left: float | None) -> Made:
         native = self._native_of(row, watch)
-        watch_memory(self.host.device)
-
-        def larger(image: Image.Image, size: tuple[int, int], /) -> Image.Image:
-            assert self.upscaler is not None
-            return self.upscaler.enlarge(image, size, tile=row.request.tile)
-
         with watch(label, left) as progress:
-            result = hires.upscale(
-                self.host,
-                native,
-                size=row.case.size,
-                sampling=request_sampling(row.request),
-                config=row.request.config,
-                method=row.request.method,
-                tile=row.request.tile,
-                low_memory=row.request.low_memory,
-                larger=None if self.upscaler is None else larger,
-                callbacks=hires.Callbacks(progress.step, progress.cancelled),
-            )
-        peak = peak_memory(self.host.device)
-        write_whole(self._path(row), result.image)
-        return self._measured(row, np.asarray(result.image.convert("RGB")), watch, result.seconds, peak)
+            made = standalone.render_on(self.host, native, row.request, progress, upscaler=self.upscaler)
+        write_whole(self._path(row), made.image)
+        picture = np.asarray(made.image.convert("RGB"))
+        return self._measured(row, picture, watch, made.ran.seconds, made.ran.peak_memory)
 
     def _measured(self, row: Row, picture: Any, watch: Watch, seconds: float, peak: int | None) -> Made:  # noqa: ANN401
         path = self._native_path(row)
@@ -117,13 +98,7 @@ class Bench:
         path = self._native_path(row)
         if self._native is None or self._native[0] != path.name:
             with watch(f"native {size_words(row.case.native)}, {row.case.stem}", None) as progress:
-                native = hires.generate_native(
-                    self.host,
-                    size=row.case.native,
-                    sampling=request_sampling(row.request),
-                    tile=row.request.tile,
-                    callbacks=hires.Callbacks(progress.step, progress.cancelled),
-                )
+                native = standalone.native_on(self.host, row.request, progress, size=row.case.native)
             self._native = path.name, native
             if not path.is_file():
                 write_whole(path, native.image)

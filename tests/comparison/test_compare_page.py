@@ -239,6 +239,18 @@ def test_one_that_fails_is_told_and_tried_again(model, tmp_path, capsys, monkeyp
 
 
 @pytest.mark.slow
+def test_memory_that_runs_out_on_a_native_picture_is_one_sentence(model, tmp_path, capsys, monkeypatch):
+    from fam_ext import hires
+
+    def full(*_, **__):
+        raise RuntimeError("CUDA out of memory. Tried to allocate 20.00 GiB.")
+
+    monkeypatch.setattr(hires, "generate_native", full)
+    code, _, err = run(capsys, "--prompt", "a cat", "--model", model, "-o", tmp_path / "out", *COMMAND)
+    assert code == 2 and "the memory ran out (CUDA out of memory)" in err and err.count("\n") == 1
+
+
+@pytest.mark.slow
 @pytest.mark.parametrize(
     ("words", "sentence"),
     [
@@ -298,7 +310,7 @@ def test_bad_input_is_one_sentence_before_a_model_is_loaded(tmp_path, capsys, mo
     (tmp_path / "blank.txt").write_text(" \n\n")
     (tmp_path / "many.txt").write_text("\n".join(map(str, range(100))))
     monkeypatch.chdir(tmp_path)
-    monkeypatch.setattr("fam_ext.cli.compare.load_host", None)
+    monkeypatch.setattr("fam_ext.cli.compare.load_renderer", None)
     before = files(tmp_path)
     code, _, err = run(capsys, *words)
     assert code == 2 and sentence in err and err.count("\n") == 1
@@ -326,7 +338,7 @@ def test_help_names_the_defaults(capsys):
     ],
 )  # fmt: skip
 def test_a_folder_of_something_else_is_left_alone(tmp_path, capsys, monkeypatch, text, sentence):
-    monkeypatch.setattr("fam_ext.cli.compare.load_host", None)
+    monkeypatch.setattr("fam_ext.cli.compare.load_renderer", None)
     (tmp_path / ("compare.html" if text is None else "results.json")).write_text(text or "mine")
     before = files(tmp_path)
     code, _, err = run(capsys, "--prompt", "a cat", "--scales", "2", "--out", tmp_path)

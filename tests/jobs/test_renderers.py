@@ -3,7 +3,8 @@
 import pytest
 
 from fam_ext.errors import UsageError
-from fam_ext.jobs.renderers import RendererSpec, kept_renderer, to_keep
+from fam_ext.jobs.renderers import _ARGUMENTS, RendererSpec, kept_renderer, to_keep
+from fam_ext.options.renderer import RendererChoice
 from tests.jobs.fakes import Fast
 
 
@@ -24,3 +25,7 @@ def test_what_is_kept_is_what_is_read() -> None:
     assert kept_renderer(to_keep(spec)) == spec
     with pytest.raises(UsageError, match="renderer is 'magic'; choose standalone"):
         RendererSpec("magic").build()
+
+
+def test_a_journal_may_name_every_argument_that_a_command_line_gives_and_no_other() -> None:
+    assert set(RendererChoice().arguments) == _ARGUMENTS

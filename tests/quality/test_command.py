@@ -338,3 +338,14 @@ def test_a_mended_method_has_other_rows(tmp_path, monkeypatch):
         after = setting.code_hash()
         assert after != before
         before = after
+
+
+@pytest.mark.parametrize("drawing", ["generate_native", "upscale"])
+def test_memory_that_runs_out_is_one_sentence(model, tmp_path, capsys, monkeypatch, drawing):
+    def full(*_, **__):
+        raise RuntimeError("CUDA out of memory. Tried to allocate 20.00 GiB.")
+
+    monkeypatch.setattr(hires, drawing, full)
+    assert run(*options(model, tmp_path)) == 2
+    error = capsys.readouterr().err
+    assert "the memory ran out (CUDA out of memory); use a smaller size" in error and error.count("\n") == 1

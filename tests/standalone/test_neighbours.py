@@ -2,6 +2,7 @@
 
 import dataclasses
 import functools
+import inspect
 
 import numpy as np
 import pytest
@@ -131,6 +132,13 @@ def test_the_reference_is_what_the_network_made(sd_host, network, monkeypatch):
     assert np.array_equal((encoded[-1][0].permute(1, 2, 0) * 255).round().numpy().astype(np.uint8), wanted)
 
 
+def test_a_picture_from_text_is_enlarged_by_the_network_too(sd_host, network):
+    upscaler, _ = network
+    rendered, native = standalone.generate(sd_host, asked("upscaler"), upscaler=upscaler)
+    assert np.array_equal(np.asarray(rendered.image), np.asarray(upscaler.enlarge(native, (128, 128))))
+    assert rendered.ran.upscaler == upscaler.name
+
+
 def test_an_upscaler_stops_when_it_is_told(sd_host, network):
     progress = Progress(cancelled=lambda: True)
     with pytest.raises(Cancelled):
@@ -156,6 +164,11 @@ def test_a_network_runs_in_the_number_format_that_was_said(monkeypatch, said, dt
     monkeypatch.setattr(standalone.upscalers, "load", lambda file, **more: asked.append(more))
     _ = standalone.load_renderer(upscaler="x4.safetensors", device="cpu", dtype=said).upscaler
     assert asked == [{"device": torch.device("cpu"), "dtype": dtype}]
+
+
+def test_every_argument_of_a_choice_is_one_of_the_loaders():
+    loader = inspect.signature(standalone.load_pipeline).parameters.keys() - {"path"}
+    assert set(RendererChoice().arguments) == loader | {"model", "upscaler"}
 
 
 def test_a_choice_of_upscaler_is_in_the_identity_and_no_choice_leaves_it_as_it_was():

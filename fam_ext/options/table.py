@@ -14,6 +14,7 @@ CONFIG_FIELDS: tuple[Option, ...] = options_of(FamConfig)
 REQUEST_FIELDS: tuple[Option, ...] = tuple(REQUEST.values())
 FIELDS: tuple[Option, ...] = (*CONFIG_FIELDS, *REQUEST_FIELDS)
 BY_NAME: Mapping[str, Option] = {spec.name: spec for spec in FIELDS}
+BY_KEY: Mapping[str, Option] = {spec.key: spec for spec in FIELDS}
 
 _JSON_TYPES = {"float": "number", "int": "integer", "bool": "boolean"}
 

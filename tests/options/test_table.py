@@ -10,7 +10,7 @@ from fam_ext.core.config import FamConfig
 from fam_ext.errors import ConfigError
 from fam_ext.options.field import Checked, Option, check, option, options_of, spoken
 from fam_ext.options.request import HiresRequest
-from fam_ext.options.table import BY_NAME, CONFIG_FIELDS, FIELDS, json_schema
+from fam_ext.options.table import BY_KEY, BY_NAME, CONFIG_FIELDS, FIELDS, json_schema
 
 
 def test_every_field_of_a_table_is_an_option() -> None:
@@ -22,7 +22,7 @@ def test_every_field_of_a_table_is_an_option() -> None:
 
 
 def test_keys_follow_the_webui_grammar() -> None:
-    assert len({spec.key for spec in FIELDS}) == len(FIELDS)
+    assert len(BY_KEY) == len(FIELDS)
     for spec in FIELDS:
         assert re.fullmatch(r"FAM [\w \-/]+", spec.key)
     labels = [spec.label for spec in FIELDS]

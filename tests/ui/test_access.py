@@ -15,6 +15,11 @@ NAMELESS = """() => Array.from(document.querySelectorAll('#fam_hires_row :is(but
     .filter(one => !(one.getAttribute('aria-label') || one.labels?.[0]?.innerText || one.innerText || one.title).trim())
     .map(one => one.outerHTML.slice(0, 200))"""
 
+RING = """() => {
+    const {outlineStyle, outlineWidth} = getComputedStyle(document.activeElement);
+    return [document.activeElement.parentElement.tagName, outlineStyle, outlineWidth];
+}"""
+
 
 def faults(page, part="#fam_hires_row"):  # noqa: F811
     """Return axe-core's serious and critical faults in the tab or another part; none where it is not at hand."""
@@ -37,6 +42,9 @@ def test_every_part_has_a_name_in_every_state(page, tmp_path):  # noqa: F811
     page.fill("#fam_hires_folder_prompt textarea", "a stone")
     page.wait_for_selector("#fam_hires_plan_table tr:has-text('a stone')")
     assert page.evaluate(NAMELESS) == [] and faults(page) == []
+    page.focus("#fam_hires_plan_table")
+    page.keyboard.press("Tab")
+    assert page.evaluate(RING) == ["TH", "solid", "2px"]
     page.click("#fam_hires_start")
     page.wait_for_selector("#fam_hires_status .fam-status:has-text('done: 2 done')")
     page.wait_for_selector("fam-compare [role=slider]")

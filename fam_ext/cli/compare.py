@@ -13,9 +13,10 @@ import typer
 from fam_ext.cli.making import MADE, PRESET, RENDERER, SIZES, load_renderer, picture_words, steps_bar
 from fam_ext.cli.options import takes
 from fam_ext.cli.upscale import renderer_of
-from fam_ext.cli.written import folder_at, infotext_of, write_new
+from fam_ext.cli.written import folder_at, write_new
 from fam_ext.errors import OutputError, UsageError
 from fam_ext.jobs.compare_page import pairs, write_page
+from fam_ext.jobs.make import enlarged, infotext_of
 from fam_ext.jobs.walk import shown
 from fam_ext.metadata import pictures
 from fam_ext.methods.catalog import METHODS
@@ -183,7 +184,6 @@ def _compare_on_sheet(
 ) -> None:
     from fam_ext.compare import Cell, contact_sheet, structure_psnr
     from fam_ext.comparison.plan import parse_methods
-    from fam_ext.jobs.make import enlarged
     from fam_ext.jobs.plan import plan_file
     from fam_ext.jobs.walk import walk
 

@@ -102,9 +102,9 @@ def test_bench_cost_prints_ratios(model, capsys):
 @pytest.mark.parametrize(
     ("words", "sentence"),
     [
-        (["cost", "--scales", "two"], "--scales has 'two'; write numbers from 1 to 8"),
+        (["cost", "--scales", "two"], "--scales is 'two'; write numbers from 1 to 16"),
         (["cost", "--scales", ","], "--scales is ','"),
-        (["cost", "--steps", 0], "--steps 0"),
+        (["cost", "--steps", 0], "--steps is 0"),
         (["cost", "--repeats", 0], "--repeats 0"),
         (["jobs", "--files", 0], "--files is 0"),
     ],

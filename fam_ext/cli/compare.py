@@ -11,7 +11,7 @@ from typing import Annotated, Any
 import typer
 
 from fam_ext.cli.making import MADE, PRESET, RENDERER, SIZES, load_renderer, picture_words, steps_bar
-from fam_ext.cli.options import takes
+from fam_ext.cli.options import parse_scales, takes
 from fam_ext.cli.upscale import renderer_of
 from fam_ext.cli.written import folder_at, write_new
 from fam_ext.errors import OutputError, UsageError
@@ -119,13 +119,7 @@ def _compare_on_page(
     said: dict[str, Any],
 ) -> None:
     from fam_ext.comparison.page import MOST_BYTES, write_page
-    from fam_ext.comparison.plan import (
-        Plan,
-        parse_methods,
-        parse_scales,
-        rows_of_pictures,
-        rows_of_prompts,
-    )
+    from fam_ext.comparison.plan import Plan, parse_methods, rows_of_pictures, rows_of_prompts
     from fam_ext.comparison.results import Results, held
 
     names = parse_methods(methods or DEFAULT_METHODS)

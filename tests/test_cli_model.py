@@ -29,6 +29,18 @@ def test_generate_writes_a_picture_that_says_how_it_was_made_and_replaces_none(m
     assert (found.prompt, found.negative_prompt) == ("a cat, red", "blurry")
     assert found.params["Seed"] == "7" and found.params["FAM method"] == "fam"
     assert from_fields(found.params).cutoff == 0.4
+    line = {
+        "Steps": "3",
+        "Sampler": "DDIM",
+        "Schedule type": "Uniform",
+        "CFG scale": "7",
+        "Seed": "7",
+        "Size": "128x96",
+    }
+    assert dict(list(found.params.items())[:6]) == line  # as it ran: Automatic is what was asked
+    assert (
+        not {"FAM steps", "FAM sampler", "FAM schedule", "FAM CFG scale", "FAM seed", "FAM size"} & found.params.keys()
+    )
     before = (tmp_path / "out" / "7-a-cat-red.png").read_bytes()
     assert run(*command) == 0
     assert sorted(path.name for path in (tmp_path / "out").iterdir()) == sorted(
@@ -82,9 +94,9 @@ def test_bench_cost_prints_ratios(model, capsys):
 @pytest.mark.parametrize(
     ("words", "sentence"),
     [
-        (["cost", "--scales", "two"], "--scales has 'two'; write numbers from 1 to 8"),
+        (["cost", "--scales", "two"], "--scales is 'two'; write numbers from 1 to 16"),
         (["cost", "--scales", ","], "--scales is ','"),
-        (["cost", "--steps", 0], "--steps 0"),
+        (["cost", "--steps", 0], "--steps is 0"),
         (["cost", "--repeats", 0], "--repeats 0"),
         (["jobs", "--files", 0], "--files is 0"),
     ],

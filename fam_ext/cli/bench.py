@@ -11,8 +11,8 @@ from typing import TYPE_CHECKING, Annotated, Any
 import typer
 
 from fam_ext import __version__
-from fam_ext.cli.making import RENDERER, load_renderer, picture_words, steps_bar
-from fam_ext.cli.options import parse_dials, parse_size, takes
+from fam_ext.cli.making import MADE, PRESET, RENDERER, load_renderer, picture_words, steps_bar
+from fam_ext.cli.options import parse_dials, parse_scales, parse_size, takes
 from fam_ext.cli.progress import clock
 from fam_ext.cli.upscale import renderer_of
 from fam_ext.cli.written import folder_at
@@ -24,10 +24,9 @@ from fam_ext.metadata.infotext import Infotext
 from fam_ext.methods.capabilities import STANDALONE as GIVES
 from fam_ext.methods.catalog import METHODS, entry_for
 from fam_ext.options import resolve
-from fam_ext.options.field import CLI, MOST_STEPS, options_of
+from fam_ext.options.field import MOST_STEPS
 from fam_ext.options.presets import PresetStore
 from fam_ext.options.request import MAX_SEED, HiresRequest
-from fam_ext.options.resolve import options_at
 from fam_ext.prompt_file import read_prompts
 from fam_ext.terminal import say
 
@@ -36,14 +35,9 @@ if TYPE_CHECKING:
 
 bench_app = typer.Typer(help="Measure on this machine.", no_args_is_help=True)
 
-_OURS = ("prompt", "method", "seed")
-"""Of a picture's settings those that a benchmark goes through."""
+_MADE = [spec for spec in MADE if spec.name not in ("prompt", "method", "seed")]
+"""Of a picture's settings those that a benchmark does not go through."""
 _MOST_CROPS = 1000
-_MADE = [
-    spec
-    for spec in options_at(CLI)
-    if spec.name == "preset" or (spec in (*options_of(HiresRequest), *options_of(FamConfig)) and spec.name not in _OURS)
-]
 
 
 @bench_app.command("cost")
@@ -58,11 +52,10 @@ def bench_cost(
     """Time and peak memory of FAM beside direct inference, on your model and device."""
     from fam_ext.bench import cost_table
 
-    factors = _factors(scales)
-    if not factors or not 1 <= steps <= MOST_STEPS or repeats < 1:
+    factors = parse_scales(scales)
+    if not 1 <= steps <= MOST_STEPS or repeats < 1:
         raise UsageError(
-            f"--scales is {scales!r}, --steps {steps} and --repeats {repeats}; give one scale or more, 1 to "
-            f"{MOST_STEPS} steps, and at least one round"
+            f"--steps is {steps} and --repeats {repeats}; give 1 to {MOST_STEPS} steps, and at least one round"
         )
     host = load_renderer(renderer_of(said)).host
     for line in cost_table(host, factors, steps=steps, repeats=repeats):
@@ -87,7 +80,7 @@ def bench_jobs(
 
 
 @bench_app.command("quality")
-@takes([*_MADE, *RENDERER])
+@takes([*_MADE, *PRESET, *RENDERER])
 def bench_quality(
     output: Annotated[
         str, typer.Option("--out", "--output", "-o", help="Folder for rows, pictures, tables; the same one resumes.")
@@ -231,26 +224,12 @@ def _variants(methods: str, entries: list[str], config: FamConfig) -> list[Varia
 
 def _sizes(scales: str | None, sizes: str | None) -> list[float | tuple[int, int]]:
     """Return the factors and the (height, width) that are asked for. Raises `UsageError`."""
-    wanted: list[float | tuple[int, int]] = [*_factors(scales or ("" if sizes else "2"))]
+    factors = scales or ("" if sizes else "2")
+    wanted: list[float | tuple[int, int]] = [*parse_scales(factors)] if factors else []
     wanted += [_checked(parse_size(text, said_by="--sizes")) for text in (sizes or "").split(",") if text.strip()]
     if not wanted:
         raise UsageError(f"--scales is {scales!r} and --sizes {sizes!r}; give one size or more, as --scales 2")
     return wanted
-
-
-def _factors(scales: str) -> list[float]:
-    found: list[float] = []
-    for text in scales.split(","):
-        if not text.strip():
-            continue
-        try:
-            scale = float(text)
-        except ValueError:
-            raise UsageError(f"--scales has {text.strip()!r}; write numbers from 1 to 8, as 2,3") from None
-        if not 1 <= scale <= 8:
-            raise UsageError(f"--scales has {text.strip()}; choose 1 to 8")
-        found.append(scale)
-    return found
 
 
 def _checked(size: tuple[int, int]) -> tuple[int, int]:

@@ -11,12 +11,13 @@ from typing import Annotated, Any
 import typer
 
 from fam_ext.cli.making import MADE, PRESET, RENDERER, SIZES, load_renderer, picture_words, steps_bar
-from fam_ext.cli.options import takes
+from fam_ext.cli.options import parse_scales, takes
 from fam_ext.cli.upscale import renderer_of
-from fam_ext.cli.written import folder_at, infotext_of, write_new
+from fam_ext.cli.written import folder_at, write_new
 from fam_ext.errors import OutputError, UsageError
 from fam_ext.escapes import shown
 from fam_ext.jobs.compare_page import pairs, write_page
+from fam_ext.jobs.make import enlarged, infotext_of
 from fam_ext.metadata import pictures
 from fam_ext.methods.catalog import METHODS
 from fam_ext.options import resolve
@@ -118,13 +119,7 @@ def _compare_on_page(
     said: dict[str, Any],
 ) -> None:
     from fam_ext.comparison.page import MOST_BYTES, write_page
-    from fam_ext.comparison.plan import (
-        Plan,
-        parse_methods,
-        parse_scales,
-        rows_of_pictures,
-        rows_of_prompts,
-    )
+    from fam_ext.comparison.plan import Plan, parse_methods, rows_of_pictures, rows_of_prompts
     from fam_ext.comparison.results import Results, held
 
     names = parse_methods(methods or DEFAULT_METHODS)
@@ -183,7 +178,6 @@ def _compare_on_sheet(
 ) -> None:
     from fam_ext.compare import Cell, contact_sheet, structure_psnr
     from fam_ext.comparison.plan import parse_methods
-    from fam_ext.jobs.make import enlarged
     from fam_ext.jobs.plan import plan_file
     from fam_ext.jobs.walk import walk
 

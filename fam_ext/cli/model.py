@@ -16,8 +16,9 @@ import typer
 from fam_ext.cli.making import MADE, PRESET, RENDERER, SIZES, load_renderer, picture_words, steps_bar
 from fam_ext.cli.options import takes
 from fam_ext.cli.upscale import renderer_of
-from fam_ext.cli.written import folder_at, infotext_of, write_new
+from fam_ext.cli.written import folder_at, write_new
 from fam_ext.errors import UsageError
+from fam_ext.jobs.make import infotext_of
 from fam_ext.jobs.settings import request_for
 from fam_ext.metadata.infotext import Infotext
 from fam_ext.options import resolve

@@ -12,7 +12,7 @@ import typer
 from fam_ext.errors import ConfigError, UsageError
 from fam_ext.metadata.infotext import parse_value
 from fam_ext.options.field import PANELS, Option
-from fam_ext.options.parts import WORDS
+from fam_ext.options.parts import WORDS, SizeRule
 from fam_ext.options.table import CONFIG_FIELDS
 
 _TYPES: Mapping[str, Any] = {"int": int, "float": float, "texts": list[str], "paths": list[str]}
@@ -122,6 +122,23 @@ def parse_size(text: str, *, said_by: str = "--size") -> tuple[int, int]:
         return int(height), int(width)
     except ValueError:
         raise UsageError(f"{said_by} is {text!r}; write WIDTHxHEIGHT in px, as 1024x1536") from None
+
+
+def parse_scales(text: str) -> list[float]:
+    """Return the scales of --scales, a comma-separated list. Raises `UsageError` for what is none, or out of range."""
+    try:
+        # as its label has it: 1.5000001 is 1.5
+        scales = list(dict.fromkeys(float(f"{float(part):g}") for part in text.split(",") if part.strip()))
+    except ValueError:
+        scales = []
+    if not scales:
+        raise UsageError(f"--scales is {text!r}; write numbers from 1 to 16 with commas between, as 2,3")
+    for scale in scales:
+        try:
+            SizeRule(scale=scale)
+        except ConfigError:
+            raise UsageError(f"--scales has {scale:g}; choose 1 to 16") from None
+    return scales
 
 
 def parse_rules(entries: Iterable[str]) -> dict[str, str]:

@@ -1,4 +1,4 @@
-"""What a command writes: a new picture, its infotext, the folder for both."""
+"""What a command writes: a new picture, and the folder for it."""
 
 from __future__ import annotations
 
@@ -8,9 +8,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING
 
 from fam_ext.errors import OutputError
-from fam_ext.jobs.contract import Ran
 from fam_ext.metadata import pictures
-from fam_ext.options.request import HiresRequest
 
 if TYPE_CHECKING:
     from PIL import Image
@@ -47,19 +45,3 @@ def write_new(folder: Path, stem: str, image: Image.Image, infotext: str | None)
     except OSError as error:
         raise OutputError(f"{folder} cannot be written ({error.strerror}); free space or choose another") from None
     raise OutputError(f"{folder} has 9999 pictures named {stem}; choose another folder")
-
-
-def infotext_of(request: HiresRequest, ran: Ran) -> str:
-    from fam_ext.jobs.ran_text import fields
-    from fam_ext.metadata.infotext import add
-
-    heading = request.prompt + (f"\nNegative prompt: {request.negative_prompt}" if request.negative_prompt else "")
-    settings = {
-        "Steps": str(request.steps),
-        "Sampler": request.sampler,
-        "Schedule type": request.schedule,
-        "CFG scale": f"{request.cfg_scale:g}",
-        "Seed": str(request.seed),
-    }
-    notes = {"FAM notes": "; ".join(ran.notes)} if ran.notes else {}
-    return add(None, fields(ran) | notes, settings=settings, heading=heading)

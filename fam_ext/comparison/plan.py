@@ -10,7 +10,7 @@ from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
-from fam_ext.errors import ConfigError, PictureError, UsageError
+from fam_ext.errors import PictureError, UsageError
 from fam_ext.escapes import shown
 from fam_ext.jobs.plan import check_job, plan_file
 from fam_ext.jobs.settings import request_for
@@ -74,23 +74,6 @@ def parse_methods(text: str) -> list[str]:
     if not names:
         raise UsageError(f"--methods is {text!r}; choose from {', '.join(METHODS)}")
     return names
-
-
-def parse_scales(text: str) -> list[float]:
-    """Return the scales of a comma-separated list. Raises `UsageError` for what is none, or out of range."""
-    try:
-        # as its label has it: 1.5000001 is 1.5
-        scales = list(dict.fromkeys(float(f"{float(part):g}") for part in text.split(",") if part.strip()))
-    except ValueError:
-        scales = []
-    if not scales:
-        raise UsageError(f"--scales is {text!r}; write numbers from 1 to 16 with commas between, as 2,3")
-    for scale in scales:
-        try:
-            SizeRule(scale=scale)
-        except ConfigError:
-            raise UsageError(f"--scales has {scale:g}; choose 1 to 16") from None
-    return scales
 
 
 def rows_of_prompts(prompts: Sequence[str], job: Job) -> list[Row]:

@@ -8,7 +8,7 @@ import hashlib
 import os
 import stat
 import time
-from collections.abc import Callable, Collection, Mapping
+from collections.abc import Callable, Collection
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -33,11 +33,11 @@ from fam_ext.jobs.ran_text import fields
 from fam_ext.jobs.size import enlarged_note, enlarged_size
 from fam_ext.jobs.walk import check_allowed
 from fam_ext.metadata import pictures
-from fam_ext.metadata.infotext import Infotext, add, format_infotext, format_value, parse, request_value
+from fam_ext.metadata.infotext import Infotext, add, format_infotext, format_value, parse, request_value, settings_of
 from fam_ext.methods.catalog import reads
 from fam_ext.options.job import Job
 from fam_ext.options.request import HiresRequest
-from fam_ext.options.table import BY_NAME, REQUEST_FIELDS
+from fam_ext.options.table import REQUEST_FIELDS
 
 FIRST_TILE = 512
 SECOND_TILE = 256
@@ -235,45 +235,43 @@ def pack(loaded: Loaded, drawn: Drawn, item: Item, options: Job) -> Packed:
 
 def describe(header: pictures.Header, drawn: Drawn, item: Item) -> str:
     """Return the output's infotext: the picture's own, word for word, then what ran."""
-    base = header.own_text or item.base_text
+    ran = dataclasses.replace(drawn.rendered.ran, notes=drawn.ran.notes)
+    return infotext_of(drawn.request, ran, base=header.own_text or item.base_text)
+
+
+def infotext_of(request: HiresRequest, ran: Ran, *, base: str | None = None) -> str:
+    """Return the infotext of a picture made by `request`: the earlier text `base`, word for word, then what ran, where
+    that does not say it already. Without a settings line in `base` what ran is that line."""
     own = parse(base) if base else Infotext()
-    request = drawn.request
-    ran = fields(drawn.rendered.ran)
+    told = fields(ran)
     for spec in REQUEST_FIELDS:
         value: Any = getattr(request, spec.name)
         if spec.name in ("prompt", "negative_prompt"):
             before: Any = own.prompt if spec.name == "prompt" else own.negative_prompt
             if base and value != before:
-                ran[spec.key] = str(value)
+                told[spec.key] = str(value)
         elif spec.name == "size":
-            ran[spec.key] = format_value(spec, value)
-        elif spec.name == "clip_skip" and spec.key not in ran:
+            told[spec.key] = format_value(spec, value)
+        elif spec.name == "clip_skip" and spec.key not in told:
             continue  # it did not act
         elif spec.name == "vae":
-            if (own.params.get("VAE") or "None") == ran.get(spec.key):
-                del ran[spec.key]  # the picture's own text says it already, or that there was none
+            if (own.params.get("VAE") or "None") == told.get(spec.key):
+                del told[spec.key]  # the picture's own text says it already, or that there was none
         elif spec.host_key is not None and spec.name != "model":
-            if spec.name in ("sampler", "schedule") and spec.key in ran:
-                value = ran[spec.key]  # as resolved: "Automatic" is what was asked, not what ran
+            if spec.name in ("sampler", "schedule") and spec.key in told:
+                value = told[spec.key]  # as resolved: "Automatic" is what was asked, not what ran
             if value is None or request_value({spec.host_key: own.params.get(spec.host_key, "")}, spec.name) == value:
-                ran.pop(spec.key, None)  # the picture's own text says it already
+                told.pop(spec.key, None)  # the picture's own text says it already
             else:
-                ran.setdefault(spec.key, format_value(spec, value))
+                told.setdefault(spec.key, format_value(spec, value))
         elif spec.name in ("tile", "low_memory") and value:
-            ran.setdefault(spec.key, format_value(spec, value))
-    if drawn.ran.notes:
-        ran["FAM notes"] = "; ".join(drawn.ran.notes)
+            told.setdefault(spec.key, format_value(spec, value))
+    if ran.notes:
+        told["FAM notes"] = "; ".join(ran.notes)
     heading = format_infotext(Infotext(request.prompt, request.negative_prompt))
-    return add(base, ran, settings=_settings(request), heading=heading)
-
-
-def _settings(request: HiresRequest) -> Mapping[str, str]:
-    """Return the settings line of a picture that had none, in the WebUI's own keys."""
-    settings: dict[str, str] = {}
-    for name in ("steps", "sampler", "schedule", "cfg_scale", "seed"):
-        spec = BY_NAME[name]
-        settings[str(spec.host_key)] = format_value(spec, getattr(request, name))
-    return settings | {"Size": f"{request.size[1]}x{request.size[0]}"}
+    resolved = whole(ran, request)
+    settings = settings_of(dataclasses.replace(request, sampler=resolved.sampler, schedule=resolved.schedule))
+    return add(base, told, settings=settings, heading=heading)
 
 
 def write(journal: Journal, item: Item, packed: Packed, options: Job) -> None:

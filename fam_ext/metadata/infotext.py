@@ -23,12 +23,15 @@ from fam_ext.metadata.dissect import (
 )
 from fam_ext.options.field import Option
 from fam_ext.options.presets import SETTINGS, Preset
-from fam_ext.options.table import BY_NAME, CONFIG_FIELDS, VERSION_KEY
+from fam_ext.options.request import HiresRequest
+from fam_ext.options.table import BY_KEY, BY_NAME, CONFIG_FIELDS, VERSION_KEY
 
 _SPECIAL = re.compile(r'[,:\n\r"]')
 
 ORIGINAL_KEY = "FAM original"
 """Holds the verbatim earlier infotext where it is not simply the part before FAM's own keys."""
+_LINE = ("steps", "sampler", "schedule", "cfg_scale", "seed", "size")
+"""What a settings line of ours says."""
 
 
 def quote(value: str) -> str:
@@ -139,6 +142,12 @@ def migrate(params: Mapping[str, str]) -> dict[str, str]:
     return dict(params)
 
 
+def settings_of(request: HiresRequest) -> dict[str, str]:
+    """Return the settings line of a picture that has none of its own, in the WebUI's keys."""
+    settings = {_line_key(name): format_value(BY_NAME[name], getattr(request, name)) for name in _LINE}
+    return settings | {"Size": f"{request.size[1]}x{request.size[0]}"}  # as the WebUI writes it
+
+
 def is_fam(params: Mapping[str, str]) -> bool:
     """Return whether the settings say that FAM made the picture."""
     return VERSION_KEY in params
@@ -164,9 +173,9 @@ def add(
     """Return `text` with our `fields` after it, so that `undo` gives `text` back verbatim.
 
     The earlier text stays the beginning, word for word. `settings` ("Steps": "30", ...) is written only where the
-    earlier text has no settings line of its own, because a WebUI needs three pairs to see one; `heading` (prompt and
-    negative prompt) only where there is no earlier text. `fields` begins with `FAM version` where FAM ran, with
-    `Upscaled by` where it did not (put first when neither is there).
+    earlier text has no settings line of its own, because a WebUI needs three pairs to see one; what it says, `fields`
+    do not say again. `heading` (prompt and negative prompt) is written only where there is no earlier text. `fields`
+    begins with `FAM version` where FAM ran, with `Upscaled by` where it did not (put first when neither is there).
     """
     tail = dict(fields)
     if next(iter(tail), None) not in MARKERS:
@@ -175,7 +184,8 @@ def add(
     nested = {**tail, ORIGINAL_KEY: base}
     stem, earlier = _split(base)
     clean = stem.strip().rstrip(",")
-    own_line = {**(settings or {}), **nested}
+    settings = settings or {}
+    own_line = {**settings, **{key: value for key, value in nested.items() if not _is_said(settings, key, value)}}
     if len(own_line) < MIN_PAIRS:
         own_line["FAM pass"] = "hires"  # a reader needs three pairs
     candidates = [
@@ -188,6 +198,19 @@ def add(
             return candidate
     line = format_params(own_line)
     return f"{heading}\n{line}" if heading and not base and undo(f"{heading}\n{line}") == "" else line
+
+
+def _is_said(settings: Mapping[str, str], key: str, value: str) -> bool:
+    """Return whether a settings line says in the WebUI's key what our own `key` would say."""
+    name = BY_KEY[key].name if key in BY_KEY else ""
+    if name not in _LINE or _line_key(name) not in settings:
+        return False
+    said = request_value({key: settings[_line_key(name)]}, name)
+    return said is not None and said == request_value({key: value}, name)
+
+
+def _line_key(name: str) -> str:
+    return BY_NAME[name].host_key or "Size"
 
 
 def _ends_in_params(text: str) -> bool:

@@ -8,7 +8,7 @@ import pytest
 from PIL import Image
 
 from fam_ext import cli
-from fam_ext.comparison.plan import parse_scales
+from fam_ext.cli.options import parse_scales
 from fam_ext.comparison.results import held
 from fam_ext.methods.catalog import METHODS
 from fam_ext.options.request import HiresRequest

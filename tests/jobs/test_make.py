@@ -54,6 +54,25 @@ def test_the_infotext_says_what_the_pictures_own_does_not(tmp_path: Path) -> Non
     assert "FAM notes" not in said and "FAM prompt" not in said
 
 
+@pytest.mark.parametrize("base", [None, "a caption"])
+def test_without_settings_of_its_own_a_picture_has_what_ran_as_its_line_and_once(base: str | None) -> None:
+    request = HiresRequest((64, 96), prompt="a cat", sampler="DPM++ 2M", seed=7)
+    ran = Ran(method="direct", steps=30, sampler="DPM++ 2M", schedule="Karras", cfg_scale=7.0, seed=7, vae="None")
+    said = parse(make.infotext_of(request, ran, base=base))
+    line = {"Steps": "30", "Sampler": "DPM++ 2M", "Schedule type": "Karras", "CFG scale": "7", "Seed": "7"}
+    assert said.prompt == (base or "a cat")
+    assert {**line, "Size": "96x64"}.items() <= said.params.items()
+    ours = {key for key in said.params if key.startswith("FAM ")}
+    assert ours == {"FAM method", "FAM original"} | ({"FAM prompt"} if base else set())
+
+
+def test_a_settings_line_of_words_that_are_none_leaves_ours_whole() -> None:
+    """Three pairs of a poem: a WebUI takes them for settings, and ours stand on that line."""
+    base = "rain: soft, wind: low, night: long"
+    said = make.infotext_of(HiresRequest((64, 96), seed=7, prompt=base), Ran(method="direct"), base=base)
+    assert said.startswith(f"{base}, Upscaled by:") and "FAM seed: 7" in said and "FAM size: 96 x 64" in said
+
+
 def test_a_prompt_that_is_not_the_pictures_own_is_said(tmp_path: Path) -> None:
     said = params(tmp_path, rules={"prompt": Rule("suffix", "soft")})
     assert (said["FAM prompt"], "FAM negative prompt" in said) == ("a cat, soft", False)

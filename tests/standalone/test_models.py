@@ -202,7 +202,7 @@ def test_what_the_network_was_not_shown_is_a_note_of_the_picture(tmp_path, sd_ho
     assert "and 5 more; give the files with --lora" in params["FAM notes"]
     assert params["FAM notes"].count("is cut to 20 chunks of 75 tokens") == 2
     assert next(event.notes for event in seen if event.kind == "finished")
-    assert params["FAM schedule"] == "Karras" and params["FAM clip skip"] == "2"
+    assert params["Schedule type"] == "Karras" and "FAM schedule" not in params and params["FAM clip skip"] == "2"
 
 
 def test_a_prompts_schedules_are_drawn_as_their_ends_and_said(sd_host):

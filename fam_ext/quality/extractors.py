@@ -116,7 +116,9 @@ def clip(folder: str) -> Clip:
     from transformers import CLIPImageProcessor, CLIPModel, CLIPTokenizer
 
     try:
-        net = CLIPModel.from_pretrained(path, local_files_only=True, use_safetensors=True).eval()
+        net, loaded = CLIPModel.from_pretrained(
+            path, local_files_only=True, use_safetensors=True, output_loading_info=True
+        )
         words = CLIPTokenizer.from_pretrained(path, local_files_only=True)
         view = CLIPImageProcessor.from_pretrained(path, local_files_only=True)
     except (SafetensorError, OSError, RuntimeError, ValueError, KeyError, TypeError) as error:
@@ -124,6 +126,14 @@ def clip(folder: str) -> Clip:
             f"--clip {path} cannot be loaded ({type(error).__name__}); give the folder of a CLIP model with its "
             "safetensors weights, tokenizer and preprocessor"
         ) from None
+    # what a file lacks is filled at random, without an error
+    lacking = [name for name in loaded["missing_keys"] if not name.endswith("position_ids")]
+    if net.config.model_type != "clip" or lacking:
+        raise UsageError(
+            f"--clip {path} is no whole CLIP model (its model_type is {net.config.model_type!r}, and {len(lacking)} "
+            "weights are missing); give the folder of one, text and vision, as transformers saves it"
+        )
+    net.eval()
 
     @torch.no_grad()
     def score(picture: Picture, prompt: str) -> float:

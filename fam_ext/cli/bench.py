@@ -177,6 +177,7 @@ def bench_quality(
 
 def _measure(host: Any, folder: Path, rows: list[Row], ruler: Any, real: list[Path] | None, upscaler: Any) -> None:  # noqa: ANN401
     from fam_ext.quality import setting
+    from fam_ext.quality.protocol import size_words
     from fam_ext.quality.results import tables
     from fam_ext.quality.run import Bench, true_features
     from fam_ext.quality.store import Store
@@ -184,10 +185,18 @@ def _measure(host: Any, folder: Path, rows: list[Row], ruler: Any, real: list[Pa
 
     with Store(folder) as store:
         made = Bench(host, folder, rows, ruler, upscaler=upscaler).run(
-            store, watch=_watched, tell=lambda label, left: say(f"{label}, {clock(left)} left")
+            store,
+            watch=_watched,
+            tell=lambda label, left: say(f"{label}, {clock(left)} left"),
+            warn=lambda line: say(line, err=True),
         )
     say("counting intervals")
     found = tables(made, ruler.extractors, true_features(ruler, [row.case for row, _ in made], real))
+    lacking = {(row.label, row.case.size) for row in rows} - {(row.label, row.case.size) for row, _ in made}
+    for label, size in sorted(lacking):
+        say(f"{label} is left out of the tables at {size_words(size)}: none of its pictures could be made", err=True)
+    for size in sorted({row.case.size for row, _ in made} - {table.size for table in found}):
+        say(f"there is no table at {size_words(size)}: no picture was made by every method", err=True)
     request = rows[0].request
     head = (
         f"{host.name} ({host.weights_hash()[:8]}), {request.sampler} {request.steps} steps, CFG {request.cfg_scale:g}; "
@@ -196,6 +205,9 @@ def _measure(host: Any, folder: Path, rows: list[Row], ruler: Any, real: list[Pa
     )
     for path in write_results(folder, found, made, head):
         say(str(path))
+    if failed := len(rows) - len(made):
+        say(f"{failed} of {len(rows)} pictures could not be made; the same command tries them again", err=True)
+        raise typer.Exit(1)
 
 
 def _request(said: dict[str, Any], seed: int) -> HiresRequest:

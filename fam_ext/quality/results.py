@@ -42,11 +42,14 @@ class Table:
 
 
 def tables(made: Sequence[tuple[Row, Made]], extractors: tuple[Extractor, ...], references: References) -> list[Table]:
-    """Return the tables of every size. Only cases that every method has are counted, so that n is one number."""
+    """Return the tables of every size. Only cases that every method has are counted, so that n is one number; a method
+    that has none at a size is left out there."""
     found: list[Table] = []
     for size in dict.fromkeys(row.case.size for row, _ in made):
         by_method = _by_method([(row, one) for row, one in made if row.case.size == size])
         cases = _shared(by_method.values())
+        if not cases:
+            continue
         prompts = [case.prompt for case in cases]
         different = len({*prompts})
         ordered = {method: [ones[case] for case in cases] for method, ones in by_method.items()}

@@ -1,4 +1,5 @@
-"""Makes the pictures that are missing and measures those that are not yet: a rerun goes on where it was."""
+"""Makes the pictures that are missing and measures those that are not yet. A rerun goes on where it was, and tries what
+failed again."""
 
 from __future__ import annotations
 
@@ -15,7 +16,8 @@ import numpy as np
 from PIL import Image
 
 from fam_ext import hires, standalone
-from fam_ext.errors import OutputError
+from fam_ext.errors import Cancelled, FamError, OutputError, RenderError
+from fam_ext.escapes import one_line
 from fam_ext.jobs.contract import Progress
 from fam_ext.quality.extractors import Features
 from fam_ext.quality.protocol import Case, Row, fingerprint, load, size_words, truth_file
@@ -44,32 +46,52 @@ class Bench:
     ) -> None:
         self.host, self.folder, self.rows, self.ruler, self.upscaler = host, folder, rows, ruler, upscaler
         self._native: tuple[str, hires.Native] | None = None
+        self._failed: dict[str, str] = {}
+        """Why there is no native picture, by its name: the sentence alone, since an error holds memory."""
         (folder / "pictures").mkdir(parents=True, exist_ok=True)
         for left in (folder / "pictures").glob(".*.part"):
             with contextlib.suppress(FileNotFoundError):  # another run was faster
                 if time.time() - left.stat().st_mtime > _DEAD_SECONDS:
                     left.unlink()
 
-    def run(self, store: Store, *, watch: Watch, tell: Callable[[str, float], None]) -> list[tuple[Row, Made]]:
-        """Return every row with what it measured; `tell` hears a line as each is made, and the
-        seconds left."""
+    def run(
+        self, store: Store, *, watch: Watch, tell: Callable[[str, float], None], warn: Callable[[str], None]
+    ) -> list[tuple[Row, Made]]:
+        """Return the rows with what they measured, without those that failed: `warn` hears of each. `tell` hears a line
+        as a picture is made, and the seconds left."""
         todo = sum(self._kept(store, row) is None for row in self.rows)
         found: list[tuple[Row, Made]] = []
         began, done = time.monotonic(), 0
         for row in self.rows:
-            made = self._kept(store, row)
-            if made is None:
+            kept = self._kept(store, row)
+            label = f"{row.label}, {size_words(row.case.size)}, {row.case.stem}"
+            left = None
+            if kept is None:
                 left = (time.monotonic() - began) / done * (todo - done) if done else None
-                label = f"{done + 1} of {todo}: {row.label}, {size_words(row.case.size)}, {row.case.stem}"
-                made = self._make(row, watch, label, left)
                 done += 1
+                label = f"{done} of {todo}: {label}"
+            try:
+                made = self._of(row, kept, watch, label, left)
+            except (Cancelled, OutputError):
+                raise
+            except Exception as error:
+                # one picture's fault is that picture's: the others go on
+                warn(f"{label} failed: {_problem(error)}")
+                continue
+            if made is not kept:
+                store.put(row, made)
+            if kept is None:
                 tell(f"{label}: {made.seconds:.1f} s", (time.monotonic() - began) / done * (todo - done))
-                store.put(row, made)
-            elif made.ruler != self.ruler.fingerprint(row.case):
-                made = self._measured(row, load(self._path(row)), watch, made.seconds, made.peak_memory)
-                store.put(row, made)
             found.append((row, made))
         return found
+
+    def _of(self, row: Row, kept: Made | None, watch: Watch, label: str, left: float | None) -> Made:
+        """Return `kept` where it was measured by this ruler; else it is measured again, or made."""
+        if kept is None:
+            return self._make(row, watch, label, left)
+        if kept.ruler == self.ruler.fingerprint(row.case):
+            return kept
+        return self._measured(row, load(self._path(row)), watch, kept.seconds, kept.peak_memory)
 
     def _kept(self, store: Store, row: Row) -> Made | None:
         """Return what is known of a row whose picture is there."""
@@ -96,9 +118,15 @@ class Bench:
     def _native_of(self, row: Row, watch: Watch) -> hires.Native:
         """Return the native picture of a row's case with its recorded run, made once for all methods in turn."""
         path = self._native_path(row)
+        if path.name in self._failed:
+            raise RenderError(self._failed[path.name])
         if self._native is None or self._native[0] != path.name:
-            with watch(f"native {size_words(row.case.native)}, {row.case.stem}", None) as progress:
-                native = standalone.native_on(self.host, row.request, progress, size=row.case.native)
+            try:
+                with watch(f"native {size_words(row.case.native)}, {row.case.stem}", None) as progress:
+                    native = standalone.native_on(self.host, row.request, progress, size=row.case.native)
+            except Exception as error:
+                self._failed[path.name] = f"its native picture: {_problem(error)}"
+                raise
             self._native = path.name, native
             if not path.is_file():
                 write_whole(path, native.image)
@@ -106,6 +134,10 @@ class Bench:
 
     def _native_path(self, row: Row) -> Path:
         return self.folder / "pictures" / native_file(row)
+
+
+def _problem(error: Exception) -> str:
+    return one_line(str(error) if isinstance(error, FamError) else f"{type(error).__name__}: {error}")
 
 
 def native_file(row: Row) -> str:

@@ -309,9 +309,9 @@ def test_a_picture_that_was_damaged_is_named_when_it_is_measured_again(model, tm
     path = next((tmp_path / "pictures").glob("*-resize-*.png"))
     path.write_bytes(path.read_bytes()[:-99])
     capsys.readouterr()
-    assert run(*options(model, tmp_path, "--count", 1, "--crop", 32, methods="resize")) == 2
+    assert run(*options(model, tmp_path, "--count", 1, "--crop", 32, methods="resize")) == 1
     error = capsys.readouterr().err
-    assert f"{path}: the file is truncated" in error and error.count("\n") == 1
+    assert f"failed: {path}: the file is truncated" in error and error.count("\n") == 3
 
 
 def test_weights_that_measure_are_known_by_what_they_hold(tmp_path):
@@ -353,12 +353,61 @@ def test_a_mended_method_has_other_rows(tmp_path, monkeypatch):
         before = after
 
 
-@pytest.mark.parametrize("drawing", ["generate_native", "upscale"])
-def test_memory_that_runs_out_is_one_sentence(model, tmp_path, capsys, monkeypatch, drawing):
-    def full(*_, **__):
-        raise RuntimeError("CUDA out of memory. Tried to allocate 20.00 GiB.")
+def failing(monkeypatch, drawing, fails):
+    """Let the memory run out in `drawing` where `fails(words)`; return the words of each call."""
+    calls, real = [], getattr(hires, drawing)
+
+    def full(*arguments, **words):
+        calls.append(words)
+        if fails(words):
+            raise RuntimeError("CUDA out of memory. Tried to allocate 20.00 GiB.")
+        return real(*arguments, **words)
 
     monkeypatch.setattr(hires, drawing, full)
-    assert run(*options(model, tmp_path)) == 2
+    return calls
+
+
+def test_a_method_that_fails_is_left_out_and_tried_again_by_the_next_run(model, tmp_path, capsys, monkeypatch):
+    with monkeypatch.context() as patched:
+        failing(patched, "upscale", lambda words: words["method"] == "direct")
+        assert run(*options(model, tmp_path)) == 1
+    error = capsys.readouterr().err.splitlines()
+    assert len(error) == 4
+    assert error[0].startswith("2 of 6: direct, 128x128, 0-a-knitted-shoe")
+    assert "failed: the memory ran out (CUDA out of memory); use a smaller size" in error[0]
+    assert error[2:] == [
+        "direct is left out of the tables at 128x128: none of its pictures could be made",
+        "2 of 6 pictures could not be made; the same command tries them again",
+    ]
+    table = (tmp_path / "table.md").read_text()
+    assert "(n = 2)" in table and "| upscaler |" in table and "direct" not in table
+    with counted(monkeypatch) as made:
+        assert run(*options(model, tmp_path)) == 0
+    assert made == ["direct"] * 2 and "| direct |" in (tmp_path / "table.md").read_text()
+
+
+def test_one_picture_that_fails_leaves_the_others_a_table(model, tmp_path, capsys, monkeypatch):
+    calls = failing(monkeypatch, "upscale", lambda words: len(calls) == 1)
+    assert run(*options(model, tmp_path, methods="resize,upscaler")) == 1
+    assert "1 of 4 pictures could not be made" in capsys.readouterr().err
+    assert "(n = 1)" in (tmp_path / "table.md").read_text()
+
+
+def test_methods_that_share_no_picture_have_no_table(model, tmp_path, capsys, monkeypatch):
+    calls = failing(monkeypatch, "upscale", lambda words: len(calls) in (1, 4))
+    assert run(*options(model, tmp_path, "--truth", truths(tmp_path / "truth"), methods="resize,upscaler")) == 1
+    assert "there is no table at 128x128: no picture was made by every method" in capsys.readouterr().err
+
+
+def test_a_native_picture_that_fails_is_tried_once_and_ends_no_other(model, tmp_path, capsys, monkeypatch):
+    natives = failing(monkeypatch, "generate_native", lambda words: words["sampling"].seed == 0)
+    assert run(*options(model, tmp_path)) == 1
     error = capsys.readouterr().err
-    assert "the memory ran out (CUDA out of memory); use a smaller size" in error and error.count("\n") == 1
+    assert len(natives) == 2 and "3 of 6 pictures could not be made" in error
+    assert error.count("failed: the memory ran out") == 1
+    assert error.count("failed: its native picture: the memory ran out") == 2
+    assert "(n = 1)" in (tmp_path / "table.md").read_text()
+    monkeypatch.setattr(hires, "generate_native", lambda *_, **__: 1 / 0)
+    assert run(*options(model, tmp_path, "--seed", 5, methods="resize")) == 1
+    error = capsys.readouterr().err
+    assert "failed: ZeroDivisionError: division by zero" in error and "2 of 2 pictures could not be made" in error

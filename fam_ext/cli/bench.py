@@ -176,9 +176,8 @@ def bench_quality(
 
 
 def _measure(host: Any, folder: Path, rows: list[Row], ruler: Any, real: list[Path] | None, upscaler: Any) -> None:  # noqa: ANN401
-    from fam_ext.quality import setting
     from fam_ext.quality.protocol import size_words
-    from fam_ext.quality.results import tables
+    from fam_ext.quality.results import machines, tables
     from fam_ext.quality.run import Bench, true_features
     from fam_ext.quality.store import Store
     from fam_ext.quality.written import write_results
@@ -197,11 +196,15 @@ def _measure(host: Any, folder: Path, rows: list[Row], ruler: Any, real: list[Pa
         say(f"{label} is left out of the tables at {size_words(size)}: none of its pictures could be made", err=True)
     for size in sorted({row.case.size for row, _ in made} - {table.size for table in found}):
         say(f"there is no table at {size_words(size)}: no picture was made by every method", err=True)
+    where = "; ".join(ran_on := machines(made))
+    if len(ran_on) > 1:
+        where = f"times are left out, since they are of different machines: {where}"
+        say(where, err=True)
     request = rows[0].request
     head = (
         f"{host.name} ({host.weights_hash()[:8]}), {request.sampler} {request.steps} steps, CFG {request.cfg_scale:g}; "
         f"{ruler.crops} crops of {ruler.crop} px a picture; 95 % bootstrap intervals by prompt; "
-        f"{setting.machine(host)}{'' if upscaler is None else f', upscaler {upscaler.name}'}; fam-hires {__version__}"
+        f"{where}{'' if upscaler is None else f', upscaler {upscaler.name}'}; fam-hires {__version__}"
     )
     for path in write_results(folder, found, made, head):
         say(str(path))

@@ -4,6 +4,7 @@ failed again."""
 from __future__ import annotations
 
 import contextlib
+import dataclasses
 import os
 import secrets
 import time
@@ -19,9 +20,10 @@ from fam_ext import hires, standalone
 from fam_ext.errors import Cancelled, FamError, OutputError, RenderError
 from fam_ext.escapes import one_line
 from fam_ext.jobs.contract import Progress
+from fam_ext.quality import setting
 from fam_ext.quality.extractors import Features
 from fam_ext.quality.protocol import Case, Row, fingerprint, load, size_words, truth_file
-from fam_ext.quality.ruler import Ruler
+from fam_ext.quality.ruler import Measured, Ruler
 from fam_ext.quality.store import Made, Store
 from fam_ext.upscalers import Upscaler
 
@@ -91,7 +93,8 @@ class Bench:
             return self._make(row, watch, label, left)
         if kept.ruler == self.ruler.fingerprint(row.case):
             return kept
-        return self._measured(row, load(self._path(row)), watch, kept.seconds, kept.peak_memory)
+        ruler, measured = self._measured(row, load(self._path(row)), watch)
+        return dataclasses.replace(kept, ruler=ruler, measured=measured)
 
     def _kept(self, store: Store, row: Row) -> Made | None:
         """Return what is known of a row whose picture is there."""
@@ -106,14 +109,15 @@ class Bench:
             made = standalone.render_on(self.host, native, row.request, progress, upscaler=self.upscaler)
         write_whole(self._path(row), made.image)
         picture = np.asarray(made.image.convert("RGB"))
-        return self._measured(row, picture, watch, made.ran.seconds, made.ran.peak_memory)
+        ruler, measured = self._measured(row, picture, watch)
+        return Made(made.ran.seconds, made.ran.peak_memory, ruler, measured, setting.machine(self.host))
 
-    def _measured(self, row: Row, picture: Any, watch: Watch, seconds: float, peak: int | None) -> Made:  # noqa: ANN401
+    def _measured(self, row: Row, picture: Any, watch: Watch) -> tuple[str, Measured]:  # noqa: ANN401
+        """Return the ruler's fingerprint and what it read."""
         path = self._native_path(row)
         if not path.is_file():
             self._native_of(row, watch)
-        measured = self.ruler.measure(picture, load(path), row.case)
-        return Made(seconds, peak, self.ruler.fingerprint(row.case), measured)
+        return self.ruler.fingerprint(row.case), self.ruler.measure(picture, load(path), row.case)
 
     def _native_of(self, row: Row, watch: Watch) -> hires.Native:
         """Return the native picture of a row's case with its recorded run, made once for all methods in turn."""

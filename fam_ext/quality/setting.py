@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import contextlib
 import hashlib
 import platform
 from pathlib import Path
@@ -76,4 +77,11 @@ def machine(host: DiffusersHost) -> str:
     """Return on what the times were measured."""
     if host.device.type == "cuda":
         return f"{torch.cuda.get_device_name(host.device)}, {host.dtype}"
-    return f"{platform.machine()} {host.device.type}, {torch.get_num_threads()} threads, {host.dtype}"
+    return f"{_processor()} {host.device.type}, {torch.get_num_threads()} threads, {host.dtype}"
+
+
+def _processor() -> str:
+    """Return the processor's name where the system tells it, else its kind."""
+    with contextlib.suppress(OSError, StopIteration), open("/proc/cpuinfo", encoding="utf-8") as lines:
+        return next(line.partition(":")[2].strip() for line in lines if line.startswith("model name"))
+    return platform.processor() or platform.machine()

@@ -15,7 +15,7 @@ import pytest
 from PIL import Image
 
 import fam_ext
-from fam_ext import cli, hires
+from fam_ext import cli, hires, standalone
 from fam_ext.cli.progress import Interrupted
 from fam_ext.quality import protocol, setting, statistics
 
@@ -182,6 +182,18 @@ def test_a_full_disk_is_one_sentence_and_the_same_command_goes_on(model, tmp_pat
     with counted(monkeypatch) as made:
         assert run(*words) == 0
     assert made == ["direct"]
+
+
+def test_times_of_another_machine_are_left_out_by_name(model, tmp_path, capsys, monkeypatch):
+    words = options(model, tmp_path, "--count", 1, methods="resize,upscaler")
+    assert run(*words) == 0
+    here = setting.machine(standalone.load_pipeline(model, device="cpu"))
+    assert here in (tmp_path / "table.md").read_text()
+    monkeypatch.setattr(setting, "machine", lambda host: "a faster one")
+    next((tmp_path / "pictures").glob("*-resize-*.png")).unlink()
+    assert run(*words, "--crop", 32) == 0  # measured again: the time stays its machine's
+    sentence = f"times are left out, since they are of different machines: {'; '.join(sorted([here, 'a faster one']))}"
+    assert sentence in capsys.readouterr().err and sentence in (tmp_path / "table.md").read_text()
 
 
 def test_a_size_said_twice_is_made_and_written_once(model, tmp_path, capsys):

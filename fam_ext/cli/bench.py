@@ -128,6 +128,7 @@ def bench_quality(
     from fam_ext.comparison.run import check
     from fam_ext.quality import extractors, protocol, setting
     from fam_ext.quality.ruler import Ruler
+    from fam_ext.quality.run import held
 
     if count < 1 or not 1 <= crops <= _MOST_CROPS:
         raise UsageError(
@@ -172,7 +173,9 @@ def bench_quality(
     )
     rows = protocol.rows(cases, rivals, first, setting.surroundings(host, renderer))
     check(host, [row.request for row in rows], recorded=True)
-    _measure(host, folder_at(output), rows, ruler, real, loaded.upscaler)
+    folder = folder_at(output)
+    with held(folder):
+        _measure(host, folder, rows, ruler, real, loaded.upscaler)
 
 
 def _measure(host: Any, folder: Path, rows: list[Row], ruler: Any, real: list[Path] | None, upscaler: Any) -> None:  # noqa: ANN401

@@ -8,7 +8,7 @@ import dataclasses
 import os
 import secrets
 import time
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import AbstractContextManager
 from pathlib import Path
 from typing import Any
@@ -17,9 +17,10 @@ import numpy as np
 from PIL import Image
 
 from fam_ext import hires, standalone
-from fam_ext.errors import Cancelled, FamError, OutputError, RenderError
+from fam_ext.errors import BusyError, Cancelled, FamError, OutputError, RenderError
 from fam_ext.escapes import one_line
 from fam_ext.jobs.contract import Progress
+from fam_ext.jobs.lock import FileLock, NoLocksError
 from fam_ext.quality import setting
 from fam_ext.quality.extractors import Features
 from fam_ext.quality.protocol import Case, Row, fingerprint, load, size_words, truth_file
@@ -32,6 +33,25 @@ Watch = Callable[[str, float | None], AbstractContextManager[Progress]]
 
 _DEAD_SECONDS = 3600
 """After that a file that is half written is of a run that was killed: another may run in the same folder."""
+
+
+@contextlib.contextmanager
+def held(folder: Path) -> Iterator[None]:
+    """Let no other run draw in `folder` meanwhile: both would draw all of it, and each would slow the other's times.
+    Raises `BusyError`, `OutputError`."""
+    lock = FileLock(folder / ".fam-bench.lock")
+    try:
+        ours = lock.acquire()
+    except NoLocksError:
+        ours = True  # a file system without locks: one run at a time
+    except OSError as error:
+        raise OutputError(f"{folder} cannot be written ({error.strerror}); choose another --out") from None
+    if not ours:
+        raise BusyError(f"{folder} is being filled by another run; wait for it, or choose another --out")
+    try:
+        yield
+    finally:
+        lock.release(remove=True)
 
 
 class Bench:

@@ -18,6 +18,7 @@ import fam_ext
 from fam_ext import cli, hires, standalone
 from fam_ext.cli.progress import Interrupted
 from fam_ext.quality import protocol, setting, statistics
+from fam_ext.quality.run import held
 
 pytestmark = pytest.mark.slow  # diffusers' networks take longer to import than a unit file may run
 
@@ -163,6 +164,14 @@ def test_ctrl_c_loses_the_picture_under_way_alone(model, tmp_path, capsys, monke
         assert run(*options(model, tmp_path)) == 0
     assert made == ["upscaler", "fam", "direct", "upscaler"]
     assert [path.name for path in tmp_path.rglob("*.part")] == [alive.name]
+
+
+def test_a_second_run_in_a_folder_is_refused(model, tmp_path, capsys, monkeypatch):
+    with held(tmp_path), counted(monkeypatch) as made:
+        assert run(*options(model, tmp_path)) == 2
+    error = capsys.readouterr().err
+    assert f"{tmp_path} is being filled by another run; wait for it" in error and error.count("\n") == 1
+    assert made == [] and not list(tmp_path.iterdir())
 
 
 def test_a_full_disk_is_one_sentence_and_the_same_command_goes_on(model, tmp_path, capsys, monkeypatch):

@@ -21,6 +21,8 @@ from fam_ext.quality.structure import Picture
 
 Features = NDArray[np.float32]
 INCEPTION_SIDE = 299
+_NOT_IMPORTED = (ImportError, RuntimeError, OSError, AttributeError)
+"""What an import raises where a package is missing, or torchvision is not of the torch."""
 
 
 @dataclass(frozen=True)
@@ -82,10 +84,10 @@ def inception(file: str) -> Extractor:
         from torch_fidelity.feature_extractor_inceptionv3 import (  # pyright: ignore[reportMissingImports]
             FeatureExtractorInceptionV3,
         )
-    except ImportError:
+    except _NOT_IMPORTED as error:
         raise UsageError(
-            "--inception needs torch-fidelity and a torchvision that fits the torch; install the extra "
-            "fam-hires[fidelity]"
+            f"--inception needs torch-fidelity and a torchvision that fits torch {torch.__version__} "
+            f"({type(error).__name__}); install the extra fam-hires[fidelity]"
         ) from None
     try:
         # torch-fidelity unpickles without a guard: only a file that holds nothing but tensors gets there
@@ -113,15 +115,16 @@ def clip(folder: str) -> Clip:
     if not (path / "config.json").is_file():
         raise UsageError(f"--clip {path} has no config.json; give the folder of a CLIP model as transformers saves it")
     from safetensors import SafetensorError
-    from transformers import CLIPImageProcessor, CLIPModel, CLIPTokenizer
 
     try:
+        from transformers import CLIPImageProcessor, CLIPModel, CLIPTokenizer
+
         net, loaded = CLIPModel.from_pretrained(
             path, local_files_only=True, use_safetensors=True, output_loading_info=True
         )
         words = CLIPTokenizer.from_pretrained(path, local_files_only=True)
         view = CLIPImageProcessor.from_pretrained(path, local_files_only=True)
-    except (SafetensorError, OSError, RuntimeError, ValueError, KeyError, TypeError) as error:
+    except (SafetensorError, ValueError, KeyError, TypeError, *_NOT_IMPORTED) as error:
         raise UsageError(
             f"--clip {path} cannot be loaded ({type(error).__name__}); give the folder of a CLIP model with its "
             "safetensors weights, tokenizer and preprocessor"

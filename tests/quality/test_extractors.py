@@ -98,6 +98,20 @@ def test_without_torch_fidelity_the_extra_is_named(tmp_path, monkeypatch):
         extractors.inception(str(path))
 
 
+@pytest.mark.parametrize("fault", [RuntimeError, OSError, AttributeError])
+def test_a_torchvision_that_does_not_fit_is_one_sentence(tmp_path, monkeypatch, fault):
+    class Torn(types.ModuleType):
+        def __getattr__(self, name):
+            raise fault("operator torchvision::nms does not exist")
+
+    monkeypatch.setitem(sys.modules, "torch_fidelity", types.ModuleType("torch_fidelity"))
+    name = "torch_fidelity.feature_extractor_inceptionv3"
+    monkeypatch.setitem(sys.modules, name, Torn(name))
+    (tmp_path / "weights.pth").write_bytes(b"x")
+    with pytest.raises(UsageError, match="a torchvision that fits torch"):
+        extractors.inception(str(tmp_path / "weights.pth"))
+
+
 def test_crops_are_the_same_for_pictures_of_one_size_and_never_resized():
     parts = cut(PICTURES[0], crop=24, count=5, seed=3)
     assert [part.shape for part in parts] == [(24, 24, 3)] * 5

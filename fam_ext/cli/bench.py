@@ -22,7 +22,7 @@ from fam_ext.jobs.contract import Progress
 from fam_ext.jobs.settings import request_for
 from fam_ext.metadata.infotext import Infotext
 from fam_ext.methods.capabilities import STANDALONE as GIVES
-from fam_ext.methods.catalog import METHODS, entry_for
+from fam_ext.methods.catalog import METHODS, Entry, entry_for
 from fam_ext.options import resolve
 from fam_ext.options.field import CLI, MOST_STEPS, options_of
 from fam_ext.options.presets import PresetStore
@@ -96,7 +96,7 @@ def bench_quality(
     variant: Annotated[
         list[str] | None,
         typer.Option(
-            help="A row more: LABEL=METHOD:FIELD=VALUE,... with FAM's fields, as fm-only=fam:am=false; repeat."
+            help="A row more: LABEL=METHOD:FIELD=VALUE,... with fields that it reads, as fm-only=fam:am=false; repeat."
         ),
     ] = None,
     scales: Annotated[
@@ -242,9 +242,26 @@ def _variants(methods: str, entries: list[str], config: FamConfig) -> list[Varia
             )
         # a comma before no FIELD= is one of the value's, as in am_window=1,0.4
         parts = [part for part in re.split(r",(?=\s*\w+\s*=|\s*$)", dials) if part.strip()]
-        own = config.replace(**parse_dials((part.strip() for part in parts), said_by="--variant"))
-        found[label.strip()] = Variant(label.strip(), method.strip(), own)
+        own = parse_dials((part.strip() for part in parts), said_by="--variant")
+        read = _dials_of(entry_for(method.strip(), GIVES, where="the standalone host"))
+        if unread := [name for name in own if name not in read]:
+            # it would be drawn at full cost, and stand under another name
+            raise UsageError(
+                f"--variant is {entry!r}, and {method.strip()} does not read {', '.join(unread)}; it reads "
+                f"{', '.join(read) or 'no dial'}"
+            )
+        found[label.strip()] = Variant(label.strip(), method.strip(), config.replace(**own))
     return list(found.values())
+
+
+def _dials_of(entry: Entry) -> list[str]:
+    """Return the dials that a method reads; `start` and `upsample` where its stages change with them."""
+
+    def stages(dial: str, value: Any) -> Any:  # noqa: ANN401
+        return entry.load()(FamConfig().replace(**{dial: value})).stages((128, 128), (64, 64))
+
+    staged = {"start": (0.5, 0.6), "upsample": ("pixel_bicubic", "pixel_lanczos")}
+    return [*entry.knobs, *(dial for dial, (one, other) in staged.items() if stages(dial, one) != stages(dial, other))]
 
 
 def _sizes(scales: str | None, sizes: str | None) -> list[float | tuple[int, int]]:

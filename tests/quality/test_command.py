@@ -16,7 +16,9 @@ from PIL import Image
 
 import fam_ext
 from fam_ext import cli, hires, standalone
+from fam_ext.cli import bench
 from fam_ext.cli.progress import Interrupted
+from fam_ext.methods.catalog import METHODS
 from fam_ext.quality import protocol, setting, statistics
 from fam_ext.quality.run import held
 
@@ -221,6 +223,14 @@ def test_a_variants_value_may_have_commas(model, tmp_path):
     assert (config["am_window"], config["am_sites"], config["cutoff"]) == ([1.0, 0.4], "up*,mid*", 0.4)
 
 
+def test_start_and_upsample_are_read_where_the_docs_say_so():
+    text = (Path(fam_ext.__file__).parents[1] / "docs" / "methods.md").read_text(encoding="utf-8")
+    (said,) = re.findall(r"`start` and `upsample` count for (.*?)\.\n", text, re.S)
+    for dial in ("start", "upsample"):
+        read = {name for name, entry in METHODS.items() if dial in bench._dials_of(entry)}
+        assert read == set(re.findall(r"`(.+?)`", said))
+
+
 def test_a_long_prompt_of_long_letters_has_a_name_that_a_disk_takes(model, tmp_path):
     (tmp_path / "p.txt").write_text("\U0001d49c" * 80, encoding="utf-8")
     words = ["--prompts", tmp_path / "p.txt", "--count", 1, "--seed", 2**64 - 1]
@@ -246,6 +256,10 @@ def test_references_are_held_against_in_the_place_of_true_pictures(model, tmp_pa
         (["--variant", "fam:am=false"], "--variant is 'fam:am=false'; write LABEL=METHOD:FIELD=VALUE"),
         (["--variant", "direct=fam:am=false"], "with a label of its own"),
         (["--variant", "x=magic:am=false"], "method is 'magic'"),
+        (["--variant", "x=direct:attention=0.3"], "direct does not read attention; it reads no dial"),
+        (["--variant", "x=tiled:start=0.4,cutoff=1"], "tiled does not read start, cutoff; it reads no dial"),
+        (["--variant", "x=skip-residual:am=false"], "skip-residual does not read am; it reads start, upsample"),
+        (["--variant", "x=fam-swap:attention=0.3"], "fam-swap does not read attention; it reads cutoff, fm, am"),
         (["--variant", "x=fam:am=perhaps"], "am is 'perhaps'"),
         (["--variant", "x=fam:nope=1"], "--variant is 'nope=1'; write FIELD=VALUE"),
         (["--variant", "x=fam:am_window=1"], "FAM AM window is '1'"),

@@ -18,14 +18,16 @@ from fam_ext.cli.upscale import renderer_of
 from fam_ext.cli.written import folder_at
 from fam_ext.core.config import FamConfig
 from fam_ext.errors import UsageError
+from fam_ext.escapes import shown
 from fam_ext.jobs.contract import Progress
 from fam_ext.jobs.settings import request_for
-from fam_ext.metadata.infotext import Infotext
+from fam_ext.metadata.infotext import Infotext, format_value
 from fam_ext.methods.capabilities import STANDALONE as GIVES
 from fam_ext.methods.catalog import METHODS, Entry, entry_for
 from fam_ext.options import resolve
 from fam_ext.options.field import CLI, MOST_STEPS, options_of
-from fam_ext.options.presets import PresetStore
+from fam_ext.options.presets import DEFAULT, PresetStore
+from fam_ext.options.renderer import RendererChoice
 from fam_ext.options.request import MAX_SEED, HiresRequest
 from fam_ext.options.resolve import options_at
 from fam_ext.prompt_file import read_prompts
@@ -150,6 +152,7 @@ def bench_quality(
     truth, references = (None if folder is None else folder.expanduser() for folder in (truth, references))
 
     renderer = renderer_of(said)
+    made_with = [_all_made_with(said, first, renderer, prompts), *_variants_made_with(rivals, first.config)]
     loaded = load_renderer(renderer)
     host = loaded.host
     # what the model or the sampler cannot do is said before anything runs
@@ -175,10 +178,18 @@ def bench_quality(
     check(host, [row.request for row in rows], recorded=True)
     folder = folder_at(output)
     with held(folder):
-        _measure(host, folder, rows, ruler, real, loaded.upscaler)
+        _measure(host, folder, rows, ruler, real, loaded.upscaler, made_with)
 
 
-def _measure(host: Any, folder: Path, rows: list[Row], ruler: Any, real: list[Path] | None, upscaler: Any) -> None:  # noqa: ANN401
+def _measure(
+    host: Any,  # noqa: ANN401
+    folder: Path,
+    rows: list[Row],
+    ruler: Any,  # noqa: ANN401
+    real: list[Path] | None,
+    upscaler: Any,  # noqa: ANN401
+    made_with: list[str],
+) -> None:
     from fam_ext.quality.protocol import size_words
     from fam_ext.quality.results import machines, tables
     from fam_ext.quality.run import Bench, true_features
@@ -199,17 +210,19 @@ def _measure(host: Any, folder: Path, rows: list[Row], ruler: Any, real: list[Pa
         say(f"{label} is left out of the tables at {size_words(size)}: none of its pictures could be made", err=True)
     for size in sorted({row.case.size for row, _ in made} - {table.size for table in found}):
         say(f"there is no table at {size_words(size)}: no picture was made by every method", err=True)
-    where = "; ".join(ran_on := machines(made))
+    where = "; ".join(ran_on := machines(made)) or "no picture was made"
     if len(ran_on) > 1:
         where = f"times are left out, since they are of different machines: {where}"
         say(where, err=True)
     request = rows[0].request
-    head = (
+    head = [
         f"{host.name} ({host.weights_hash()[:8]}), {request.sampler} {request.steps} steps, CFG {request.cfg_scale:g}; "
         f"{ruler.crops} crops of {ruler.crop} px a picture; 95 % bootstrap intervals by prompt; "
-        f"{where}{'' if upscaler is None else f', upscaler {upscaler.name}'}; fam-hires {__version__}"
-    )
-    for path in write_results(folder, found, made, head):
+        f"{where}{'' if upscaler is None else f', upscaler {upscaler.name}'}; fam-hires {__version__}",
+        "",
+        *(f"- {shown(line)}" for line in made_with),
+    ]
+    for path in write_results(folder, found, made, "\n".join(head)):
         say(str(path))
     if failed := len(rows) - len(made):
         say(f"{failed} of {len(rows)} pictures could not be made; the same command tries them again", err=True)
@@ -221,6 +234,33 @@ def _request(said: dict[str, Any], seed: int) -> HiresRequest:
     words = {"prompt": "a picture", "seed": seed, **picture_words(said), "inputs": ["text"]}
     job = resolve.job(words, preset_of=PresetStore().get)
     return request_for(Infotext(), (64, 64), job.picture)[0]
+
+
+def _all_made_with(said: dict[str, Any], first: HiresRequest, renderer: RendererChoice, prompts: str) -> str:
+    """Return what all pictures have in common, beside sampler and steps."""
+    preset = said.get("preset", DEFAULT)
+    dials = _dials_text(first.config, PresetStore().get(preset).config)
+    loras = ", ".join(f"{Path(file).name}:{weight:g}" for file, weight in renderer.weighted_loras)
+    parts = [f"preset {preset}" + (f" with {dials}" if dials else "")]
+    parts += [f"negative prompt {first.negative_prompt!r}"] if first.negative_prompt else []
+    parts += [f"LoRAs {loras}"] if loras else []
+    return "; ".join([*parts, f"first seed {first.seed}", f"prompts {prompts}"])
+
+
+def _variants_made_with(rivals: list[Variant], config: FamConfig) -> list[str]:
+    """Return "label = method: dials" of each variant, the dials other than those of `config`."""
+    return [
+        f"{one.label} = {one.method}: {_dials_text(one.config, config)}" for one in rivals if one.label != one.method
+    ]
+
+
+def _dials_text(config: FamConfig, other: FamConfig) -> str:
+    """Return the dials of `config` that differ from `other`'s, as --variant takes them."""
+    return ", ".join(
+        f"{spec.name}={format_value(spec, value)}"
+        for spec in options_of(FamConfig)
+        if (value := getattr(config, spec.name)) != getattr(other, spec.name)
+    )
 
 
 def _variants(methods: str, entries: list[str], config: FamConfig) -> list[Variant]:

@@ -23,7 +23,7 @@ _MARKDOWN = str.maketrans({mark: f"\\{mark}" for mark in "\\|<`*_["})
 
 def markdown(tables: Sequence[Table], head: str) -> str:
     """Return the tables in Markdown under a `head` that says what ran on what."""
-    parts = [head, ""]
+    parts = [head.translate(_MARKDOWN), ""]
     for table in tables:
         parts += [f"## {size_words(table.size)}: {table.title} (n = {table.n}{_prompts(table)})", ""]
         for caption, rows in _shapes(table):

@@ -219,8 +219,23 @@ def test_a_variants_value_may_have_commas(model, tmp_path):
     assert run(*options(model, tmp_path, *words, methods="resize")) == 0
     with contextlib.closing(sqlite3.connect(tmp_path / "results.sqlite")) as rows:
         (settings,) = rows.execute("SELECT settings FROM rows WHERE method = 'early'").fetchone()
+    own = next(line for line in (tmp_path / "table.tex").read_text().splitlines() if "early = fam: " in line)
+    again = own.removeprefix("% - early = fam: ")
+    assert run(*options(model, tmp_path, "--variant", f"again=fam:{again}", "--count", 1, methods="resize")) == 0
+    assert f"again = fam: {again}" in (tmp_path / "table.tex").read_text()  # as --variant takes them
     config = json.loads(settings)["config"]
     assert (config["am_window"], config["am_sites"], config["cutoff"]) == ([1.0, 0.4], "up*,mid*", 0.4)
+
+
+def test_the_tables_say_with_what_they_were_made(model, tmp_path):
+    (tmp_path / "p.txt").write_text("a red owl\n")
+    words = ["--preset", "fast", "--fm-edge", 0.5, "--negative", "blur *", "--seed", 7, "--prompts", tmp_path / "p.txt"]
+    words += ["--variant", "weak=fam:attention=0.3,am=true"]
+    assert run(*options(model, tmp_path / "out", *words, "--count", 1, methods="resize")) == 0
+    head = (tmp_path / "out" / "table.tex").read_text().split("\\begin")[0]
+    said = f"preset fast with fm_edge=0.5; negative prompt 'blur *'; first seed 7; prompts {tmp_path / 'p.txt'}\n"
+    assert said in head and "% - weak = fam: attention=0.3\n" in head and "resize =" not in head
+    assert r"fm\_edge=0.5; negative prompt 'blur \*'" in (tmp_path / "out" / "table.md").read_text()
 
 
 def test_start_and_upsample_are_read_where_the_docs_say_so():

@@ -35,9 +35,9 @@ def weights_hash(source: Path) -> str:
 
 
 def settings_hash(folder: Path) -> str:
-    """Return the SHA-256 of a diffusers folder's settings: its JSON and text files, as scheduler, tokenizers and the
+    """Return the SHA-256 of a model folder's settings: its JSON and text files, as scheduler, tokenizers and the
     networks' shapes; 64 hexadecimal digits. They decide pixels as the weights do. A checkpoint's file has none."""
-    files = sorted(file for pattern in ("*.json", "*/*.json", "*/*.txt") for file in folder.glob(pattern))
+    files = sorted(file for pattern in ("*.json", "*.txt", "*/*.json", "*/*.txt") for file in folder.glob(pattern))
     found = [(file.relative_to(folder).as_posix(), hashlib.sha256(file.read_bytes()).hexdigest()) for file in files]
     return hashlib.sha256(json.dumps(found).encode()).hexdigest()
 

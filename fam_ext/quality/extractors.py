@@ -119,7 +119,7 @@ def clip(folder: str) -> Clip:
     try:
         from transformers import CLIPImageProcessor, CLIPModel, CLIPTokenizer
 
-        net, loaded = CLIPModel.from_pretrained(
+        net, loaded = CLIPModel.from_pretrained(  # pyright: ignore[reportGeneralTypeIssues]  # its types know no pair
             path, local_files_only=True, use_safetensors=True, output_loading_info=True
         )
         words = CLIPTokenizer.from_pretrained(path, local_files_only=True)
@@ -138,9 +138,11 @@ def clip(folder: str) -> Clip:
         )
     net.eval()
 
+    longest = net.config.text_config.max_position_embeddings
+
     @torch.no_grad()
     def score(picture: Picture, prompt: str) -> float:
-        texts = words([prompt], return_tensors="pt", padding=True, truncation=True)
+        texts = words([prompt], return_tensors="pt", padding=True, truncation=True, max_length=longest)
         seen = net(**texts, pixel_values=view(images=Image.fromarray(picture), return_tensors="pt")["pixel_values"])
         cosine = torch.nn.functional.cosine_similarity(seen.image_embeds, seen.text_embeds).item()
         return 100 * max(cosine, 0.0)

@@ -67,10 +67,13 @@ def code_hash() -> str:
 
 
 def measuring_weights(inception: str | None, clip: str | None) -> list[str]:
-    """Return the SHA-256 of the user's weights that measure: Inception's file and those in CLIP's folder."""
-    files = [] if inception is None else [Path(inception).expanduser()]
-    files += [] if clip is None else sorted(Path(clip).expanduser().glob("*.safetensors"))
-    return [weights_hash(file) for file in files]
+    """Return the SHA-256 of what the user measures with: Inception's file, and in CLIP's folder the weights, and the
+    settings with tokenizer and preprocessor."""
+    found = [] if inception is None else [weights_hash(Path(inception).expanduser())]
+    if clip is not None:
+        folder = Path(clip).expanduser()
+        found += [*(weights_hash(file) for file in sorted(folder.glob("*.safetensors"))), settings_hash(folder)]
+    return found
 
 
 def machine(host: DiffusersHost) -> str:

@@ -372,7 +372,12 @@ def test_weights_that_measure_are_known_by_what_they_hold(tmp_path):
     before = setting.measuring_weights(str(file), str(tmp_path / "clip"))
     inside.write_bytes(b"another")
     after = setting.measuring_weights(str(file), str(tmp_path / "clip"))
-    assert len(before) == 2 and before[0] == after[0] and before[1] != after[1]
+    assert len(before) == 3 and [one == other for one, other in zip(before, after, strict=True)] == [True, False, True]
+    for name in ("preprocessor_config.json", "merges.txt"):
+        (tmp_path / "clip" / name).write_text("{}")
+        again = setting.measuring_weights(str(file), str(tmp_path / "clip"))
+        assert again[:2] == after[:2] and again[2] != after[2]
+        after = again
     assert setting.measuring_weights(None, None) == []
 
 

@@ -154,6 +154,14 @@ def test_clip_from_a_folder_scores_a_picture_and_its_prompt(clip_folder):
 
 
 @pytest.mark.slow
+def test_clip_cuts_a_long_prompt_where_the_tokenizer_tells_no_limit(clip_folder):
+    file = clip_folder / "tokenizer_config.json"
+    settings = {key: value for key, value in json.loads(file.read_text()).items() if key != "model_max_length"}
+    file.write_text(json.dumps(settings))
+    assert extractors.clip(str(clip_folder)).score(PICTURES[0], "a teapot " * 90) >= 0
+
+
+@pytest.mark.slow
 @pytest.mark.parametrize(
     ("broken", "sentence"),
     [

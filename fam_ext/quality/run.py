@@ -5,8 +5,7 @@ from __future__ import annotations
 
 import contextlib
 import dataclasses
-import os
-import secrets
+import io
 import time
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import AbstractContextManager
@@ -26,6 +25,7 @@ from fam_ext.quality.extractors import Features
 from fam_ext.quality.protocol import Case, Row, fingerprint, load, size_words, truth_file
 from fam_ext.quality.ruler import Measured, Ruler
 from fam_ext.quality.store import Made, Store
+from fam_ext.quality.written import PICTURES, check_places, write_whole
 from fam_ext.upscalers import Upscaler
 
 Watch = Callable[[str, float | None], AbstractContextManager[Progress]]
@@ -70,8 +70,8 @@ class Bench:
         self._native: tuple[str, hires.Native] | None = None
         self._failed: dict[str, str] = {}
         """Why there is no native picture, by its name: the sentence alone, since an error holds memory."""
-        (folder / "pictures").mkdir(parents=True, exist_ok=True)
-        for left in (folder / "pictures").glob(".*.part"):
+        check_places(folder)
+        for left in (folder / PICTURES).glob(".*.part"):
             with contextlib.suppress(FileNotFoundError):  # another run was faster
                 if time.time() - left.stat().st_mtime > _DEAD_SECONDS:
                     left.unlink()
@@ -121,13 +121,13 @@ class Bench:
         return store.get(row.fingerprint) if self._path(row).is_file() else None
 
     def _path(self, row: Row) -> Path:
-        return self.folder / "pictures" / row.file
+        return self.folder / PICTURES / row.file
 
     def _make(self, row: Row, watch: Watch, label: str, left: float | None) -> Made:
         native = self._native_of(row, watch)
         with watch(label, left) as progress:
             made = standalone.render_on(self.host, native, row.request, progress, upscaler=self.upscaler)
-        write_whole(self._path(row), made.image)
+        write_whole(self._path(row), _png(made.image))
         picture = np.asarray(made.image.convert("RGB"))
         ruler, measured = self._measured(row, picture, watch)
         return Made(made.ran.seconds, made.ran.peak_memory, ruler, measured, setting.machine(self.host))
@@ -153,11 +153,17 @@ class Bench:
                 raise
             self._native = path.name, native
             if not path.is_file():
-                write_whole(path, native.image)
+                write_whole(path, _png(native.image))
         return self._native[1]
 
     def _native_path(self, row: Row) -> Path:
-        return self.folder / "pictures" / native_file(row)
+        return self.folder / PICTURES / native_file(row)
+
+
+def _png(image: Image.Image) -> bytes:
+    file = io.BytesIO()
+    image.save(file, "PNG")
+    return file.getvalue()
 
 
 def _problem(error: Exception) -> str:
@@ -169,23 +175,6 @@ def native_file(row: Row) -> str:
     words = {name: value for name, value in row.request.to_json().items() if name not in ("method", "config", "size")}
     mark = fingerprint(words, row.surroundings)
     return f"{row.case.stem}-native-{size_words(row.case.native)}-{mark[:8]}.png"
-
-
-def write_whole(path: Path, image: Image.Image) -> None:
-    """Write a PNG under a temporary name and rename it: no half a picture under its own. Raises `OutputError`."""
-    partial = path.with_name(f".{secrets.token_hex(8)}.part")
-    try:
-        with open(partial, "xb") as file:
-            image.save(file, "PNG")
-            file.flush()
-            os.fsync(file.fileno())
-        os.replace(partial, path)
-    except OSError as error:
-        raise OutputError(
-            f"{path} cannot be written ({error.strerror}); free space, then the same command goes on"
-        ) from None
-    finally:
-        partial.unlink(missing_ok=True)
 
 
 def true_features(

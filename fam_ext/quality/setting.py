@@ -23,12 +23,17 @@ CODE = ("core", "hosts", "methods", "samplers", "hires.py", "recipe.py", "standa
 
 def native_and_target(host: DiffusersHost, wanted: float | Size) -> tuple[Size, Size]:
     """Return the native and the target size of a factor, or of a (height, width) of any aspect. Raises `UsageError` for
-    a target smaller than the native picture."""
+    a target smaller than the native picture, or so long that the native one has a side of too few px to measure."""
     side = host.native_side
     if not isinstance(wanted, tuple):
         target = round(side * wanted / 8) * 8
         return (side, side), (target, target)
     native = hires.native_size(host, wanted)
+    if min(native) < hires.MIN_NATIVE_SIDE:
+        raise UsageError(
+            f"--sizes has {size_words(wanted)}; the native picture of that aspect is {size_words(native)}, and at least"
+            f" {hires.MIN_NATIVE_SIDE} px a side are measured, so choose a squarer one"
+        )
     if native[0] > wanted[0] or native[1] > wanted[1]:
         raise UsageError(
             f"--sizes has {size_words(wanted)}; the native picture of that aspect is {size_words(native)}, "

@@ -207,6 +207,33 @@ def test_times_of_another_machine_are_left_out_by_name(model, tmp_path, capsys, 
     assert sentence in capsys.readouterr().err and sentence in (tmp_path / "table.md").read_text()
 
 
+@pytest.mark.parametrize("place", ["pictures", "table.md", "pareto.svg"])
+def test_a_place_that_cannot_be_written_is_said_before_anything_runs(model, tmp_path, capsys, monkeypatch, place):
+    if place == "pictures":
+        (tmp_path / place).write_text("mine")
+    else:
+        (tmp_path / place).mkdir()
+    with counted(monkeypatch) as made:
+        assert run(*options(model, tmp_path)) == 1
+    error = capsys.readouterr().err
+    assert str(tmp_path / place) in error and "choose another --out" in error and error.count("\n") == 1
+    assert made == [] and not list(tmp_path.rglob("*.png"))
+
+
+def test_tables_on_a_full_disk_are_one_sentence(model, tmp_path, capsys, monkeypatch):
+    words, real = options(model, tmp_path, "--count", 1, methods="resize"), os.fsync
+
+    def full(file):
+        if len(list((tmp_path / "pictures").glob("*.png"))) == 2:
+            raise OSError(errno.ENOSPC, os.strerror(errno.ENOSPC))
+        real(file)
+
+    monkeypatch.setattr(os, "fsync", full)
+    assert run(*words) == 1
+    error = capsys.readouterr().err
+    assert "table.md cannot be written (No space left on device)" in error and error.count("\n") == 1
+
+
 def test_a_size_said_twice_is_made_and_written_once(model, tmp_path, capsys):
     words = ["--scales", "2,2", "--sizes", "128x128,192x96,128x128", "--count", 1]
     assert run(*options(model, tmp_path, *words, methods="resize")) == 0
@@ -252,6 +279,10 @@ def test_a_long_prompt_of_long_letters_has_a_name_that_a_disk_takes(model, tmp_p
     assert run(*options(model, tmp_path / "out", *words, methods="resize,hidiffusion+fam")) == 0
 
 
+def test_the_longest_size_is_measured(model, tmp_path):
+    assert run(*options(model, tmp_path, "--sizes", "2048x128", "--count", 1, methods="resize")) == 0
+
+
 def test_sizes_of_another_aspect(model, tmp_path):
     assert run(*options(model, tmp_path, "--sizes", "192x96", "--count", 1, methods="fam,tiled")) == 0
     assert kept(tmp_path) == [("fam", 96, 192, 0), ("tiled", 96, 192, 0)]
@@ -293,6 +324,7 @@ def test_references_are_held_against_in_the_place_of_true_pictures(model, tmp_pa
         (["--count", 0], "--count is 0"),
         (["--scales", "two"], "--scales has 'two'"),
         (["--scales", "nan"], "--scales has nan; choose 1 to 8"),
+        (["--sizes", "8192x64"], "the native picture of that aspect is 1024x8, and at least 16 px a side are measured"),
         (["--sizes", "100x128"], "--sizes has 100x128; choose multiples of 8"),
         (["--crop", 512], "--crop is 512; choose 16 to 128 px"),
         (["--crop", 0], "--crop is 0"),

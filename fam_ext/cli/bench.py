@@ -18,14 +18,16 @@ from fam_ext.cli.upscale import renderer_of
 from fam_ext.cli.written import folder_at
 from fam_ext.core.config import FamConfig
 from fam_ext.errors import UsageError
+from fam_ext.escapes import shown
 from fam_ext.jobs.contract import Progress
 from fam_ext.jobs.settings import request_for
-from fam_ext.metadata.infotext import Infotext
+from fam_ext.metadata.infotext import Infotext, format_value
 from fam_ext.methods.capabilities import STANDALONE as GIVES
-from fam_ext.methods.catalog import METHODS, entry_for
+from fam_ext.methods.catalog import METHODS, Entry, entry_for
 from fam_ext.options import resolve
-from fam_ext.options.field import MOST_STEPS
-from fam_ext.options.presets import PresetStore
+from fam_ext.options.field import MOST_STEPS, options_of
+from fam_ext.options.presets import DEFAULT, PresetStore
+from fam_ext.options.renderer import RendererChoice
 from fam_ext.options.request import MAX_SEED, HiresRequest
 from fam_ext.prompt_file import read_prompts
 from fam_ext.terminal import say
@@ -89,7 +91,7 @@ def bench_quality(
     variant: Annotated[
         list[str] | None,
         typer.Option(
-            help="A row more: LABEL=METHOD:FIELD=VALUE,... with FAM's fields, as fm-only=fam:am=false; repeat."
+            help="A row more: LABEL=METHOD:FIELD=VALUE,... with fields that it reads, as fm-only=fam:am=false; repeat."
         ),
     ] = None,
     scales: Annotated[
@@ -121,6 +123,7 @@ def bench_quality(
     from fam_ext.comparison.run import check
     from fam_ext.quality import extractors, protocol, setting
     from fam_ext.quality.ruler import Ruler
+    from fam_ext.quality.run import held
 
     if count < 1 or not 1 <= crops <= _MOST_CROPS:
         raise UsageError(
@@ -142,6 +145,7 @@ def bench_quality(
     truth, references = (None if folder is None else folder.expanduser() for folder in (truth, references))
 
     renderer = renderer_of(said)
+    made_with = [_all_made_with(said, first, renderer, prompts), *_variants_made_with(rivals, first.config)]
     loaded = load_renderer(renderer)
     host = loaded.host
     # what the model or the sampler cannot do is said before anything runs
@@ -165,30 +169,57 @@ def bench_quality(
     )
     rows = protocol.rows(cases, rivals, first, setting.surroundings(host, renderer))
     check(host, [row.request for row in rows], recorded=True)
-    _measure(host, folder_at(output), rows, ruler, real, loaded.upscaler)
+    folder = folder_at(output)
+    with held(folder):
+        _measure(host, folder, rows, ruler, real, loaded.upscaler, made_with)
 
 
-def _measure(host: Any, folder: Path, rows: list[Row], ruler: Any, real: list[Path] | None, upscaler: Any) -> None:  # noqa: ANN401
-    from fam_ext.quality import setting
-    from fam_ext.quality.results import tables
+def _measure(
+    host: Any,  # noqa: ANN401
+    folder: Path,
+    rows: list[Row],
+    ruler: Any,  # noqa: ANN401
+    real: list[Path] | None,
+    upscaler: Any,  # noqa: ANN401
+    made_with: list[str],
+) -> None:
+    from fam_ext.quality.protocol import size_words
+    from fam_ext.quality.results import machines, tables
     from fam_ext.quality.run import Bench, true_features
     from fam_ext.quality.store import Store
     from fam_ext.quality.written import write_results
 
     with Store(folder) as store:
         made = Bench(host, folder, rows, ruler, upscaler=upscaler).run(
-            store, watch=_watched, tell=lambda label, left: say(f"{label}, {clock(left)} left")
+            store,
+            watch=_watched,
+            tell=lambda label, left: say(f"{label}, {clock(left)} left"),
+            warn=lambda line: say(line, err=True),
         )
     say("counting intervals")
     found = tables(made, ruler.extractors, true_features(ruler, [row.case for row, _ in made], real))
+    lacking = {(row.label, row.case.size) for row in rows} - {(row.label, row.case.size) for row, _ in made}
+    for label, size in sorted(lacking):
+        say(f"{label} is left out of the tables at {size_words(size)}: none of its pictures could be made", err=True)
+    for size in sorted({row.case.size for row, _ in made} - {table.size for table in found}):
+        say(f"there is no table at {size_words(size)}: no picture was made by every method", err=True)
+    where = "; ".join(ran_on := machines(made)) or "no picture was made"
+    if len(ran_on) > 1:
+        where = f"times are left out, since they are of different machines: {where}"
+        say(where, err=True)
     request = rows[0].request
-    head = (
+    head = [
         f"{host.name} ({host.weights_hash()[:8]}), {request.sampler} {request.steps} steps, CFG {request.cfg_scale:g}; "
         f"{ruler.crops} crops of {ruler.crop} px a picture; 95 % bootstrap intervals by prompt; "
-        f"{setting.machine(host)}{'' if upscaler is None else f', upscaler {upscaler.name}'}; fam-hires {__version__}"
-    )
-    for path in write_results(folder, found, made, head):
+        f"{where}{'' if upscaler is None else f', upscaler {upscaler.name}'}; fam-hires {__version__}",
+        "",
+        *(f"- {shown(line)}" for line in made_with),
+    ]
+    for path in write_results(folder, found, made, "\n".join(head)):
         say(str(path))
+    if failed := len(rows) - len(made):
+        say(f"{failed} of {len(rows)} pictures could not be made; the same command tries them again", err=True)
+        raise typer.Exit(1)
 
 
 def _request(said: dict[str, Any], seed: int) -> HiresRequest:
@@ -196,6 +227,33 @@ def _request(said: dict[str, Any], seed: int) -> HiresRequest:
     words = {"prompt": "a picture", "seed": seed, **picture_words(said), "inputs": ["text"]}
     job = resolve.job(words, preset_of=PresetStore().get)
     return request_for(Infotext(), (64, 64), job.picture)[0]
+
+
+def _all_made_with(said: dict[str, Any], first: HiresRequest, renderer: RendererChoice, prompts: str) -> str:
+    """Return what all pictures have in common, beside sampler and steps."""
+    preset = said.get("preset", DEFAULT)
+    dials = _dials_text(first.config, PresetStore().get(preset).config)
+    loras = ", ".join(f"{Path(file).name}:{weight:g}" for file, weight in renderer.weighted_loras)
+    parts = [f"preset {preset}" + (f" with {dials}" if dials else "")]
+    parts += [f"negative prompt {first.negative_prompt!r}"] if first.negative_prompt else []
+    parts += [f"LoRAs {loras}"] if loras else []
+    return "; ".join([*parts, f"first seed {first.seed}", f"prompts {prompts}"])
+
+
+def _variants_made_with(rivals: list[Variant], config: FamConfig) -> list[str]:
+    """Return "label = method: dials" of each variant, the dials other than those of `config`."""
+    return [
+        f"{one.label} = {one.method}: {_dials_text(one.config, config)}" for one in rivals if one.label != one.method
+    ]
+
+
+def _dials_text(config: FamConfig, other: FamConfig) -> str:
+    """Return the dials of `config` that differ from `other`'s, as --variant takes them."""
+    return ", ".join(
+        f"{spec.name}={format_value(spec, value)}"
+        for spec in options_of(FamConfig)
+        if (value := getattr(config, spec.name)) != getattr(other, spec.name)
+    )
 
 
 def _variants(methods: str, entries: list[str], config: FamConfig) -> list[Variant]:
@@ -217,9 +275,26 @@ def _variants(methods: str, entries: list[str], config: FamConfig) -> list[Varia
             )
         # a comma before no FIELD= is one of the value's, as in am_window=1,0.4
         parts = [part for part in re.split(r",(?=\s*\w+\s*=|\s*$)", dials) if part.strip()]
-        own = config.replace(**parse_dials((part.strip() for part in parts), said_by="--variant"))
-        found[label.strip()] = Variant(label.strip(), method.strip(), own)
+        own = parse_dials((part.strip() for part in parts), said_by="--variant")
+        read = _dials_of(entry_for(method.strip(), GIVES, where="the standalone host"))
+        if unread := [name for name in own if name not in read]:
+            # it would be drawn at full cost, and stand under another name
+            raise UsageError(
+                f"--variant is {entry!r}, and {method.strip()} does not read {', '.join(unread)}; it reads "
+                f"{', '.join(read) or 'no dial'}"
+            )
+        found[label.strip()] = Variant(label.strip(), method.strip(), config.replace(**own))
     return list(found.values())
+
+
+def _dials_of(entry: Entry) -> list[str]:
+    """Return the dials that a method reads; `start` and `upsample` where its stages change with them."""
+
+    def stages(dial: str, value: Any) -> Any:  # noqa: ANN401
+        return entry.load()(FamConfig().replace(**{dial: value})).stages((128, 128), (64, 64))
+
+    staged = {"start": (0.5, 0.6), "upsample": ("pixel_bicubic", "pixel_lanczos")}
+    return [*entry.knobs, *(dial for dial, (one, other) in staged.items() if stages(dial, one) != stages(dial, other))]
 
 
 def _sizes(scales: str | None, sizes: str | None) -> list[float | tuple[int, int]]:

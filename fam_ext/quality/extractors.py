@@ -21,6 +21,8 @@ from fam_ext.quality.structure import Picture
 
 Features = NDArray[np.float32]
 INCEPTION_SIDE = 299
+_NOT_IMPORTED = (ImportError, RuntimeError, OSError, AttributeError)
+"""What an import raises where a package is missing, or torchvision is not of the torch."""
 
 
 @dataclass(frozen=True)
@@ -82,10 +84,10 @@ def inception(file: str) -> Extractor:
         from torch_fidelity.feature_extractor_inceptionv3 import (  # pyright: ignore[reportMissingImports]
             FeatureExtractorInceptionV3,
         )
-    except ImportError:
+    except _NOT_IMPORTED as error:
         raise UsageError(
-            "--inception needs torch-fidelity and a torchvision that fits the torch; install the extra "
-            "fam-hires[fidelity]"
+            f"--inception needs torch-fidelity and a torchvision that fits torch {torch.__version__} "
+            f"({type(error).__name__}); install the extra fam-hires[fidelity]"
         ) from None
     try:
         # torch-fidelity unpickles without a guard: only a file that holds nothing but tensors gets there
@@ -113,21 +115,34 @@ def clip(folder: str) -> Clip:
     if not (path / "config.json").is_file():
         raise UsageError(f"--clip {path} has no config.json; give the folder of a CLIP model as transformers saves it")
     from safetensors import SafetensorError
-    from transformers import CLIPImageProcessor, CLIPModel, CLIPTokenizer
 
     try:
-        net = CLIPModel.from_pretrained(path, local_files_only=True, use_safetensors=True).eval()
+        from transformers import CLIPImageProcessor, CLIPModel, CLIPTokenizer
+
+        net, loaded = CLIPModel.from_pretrained(  # pyright: ignore[reportGeneralTypeIssues]  # its types know no pair
+            path, local_files_only=True, use_safetensors=True, output_loading_info=True
+        )
         words = CLIPTokenizer.from_pretrained(path, local_files_only=True)
         view = CLIPImageProcessor.from_pretrained(path, local_files_only=True)
-    except (SafetensorError, OSError, RuntimeError, ValueError, KeyError, TypeError) as error:
+    except (SafetensorError, ValueError, KeyError, TypeError, *_NOT_IMPORTED) as error:
         raise UsageError(
             f"--clip {path} cannot be loaded ({type(error).__name__}); give the folder of a CLIP model with its "
             "safetensors weights, tokenizer and preprocessor"
         ) from None
+    # what a file lacks is filled at random, without an error
+    lacking = [name for name in loaded["missing_keys"] if not name.endswith("position_ids")]
+    if net.config.model_type != "clip" or lacking:
+        raise UsageError(
+            f"--clip {path} is no whole CLIP model (its model_type is {net.config.model_type!r}, and {len(lacking)} "
+            "weights are missing); give the folder of one, text and vision, as transformers saves it"
+        )
+    net.eval()
+
+    longest = net.config.text_config.max_position_embeddings
 
     @torch.no_grad()
     def score(picture: Picture, prompt: str) -> float:
-        texts = words([prompt], return_tensors="pt", padding=True, truncation=True)
+        texts = words([prompt], return_tensors="pt", padding=True, truncation=True, max_length=longest)
         seen = net(**texts, pixel_values=view(images=Image.fromarray(picture), return_tensors="pt")["pixel_values"])
         cosine = torch.nn.functional.cosine_similarity(seen.image_embeds, seen.text_embeds).item()
         return 100 * max(cosine, 0.0)

@@ -50,6 +50,8 @@ def pareto(tables: Sequence[Table]) -> str:
     ]
     for number, (title, column, points) in enumerate(panels):
         parts += [f'<g transform="translate(0 {number * HEIGHT})">', *_panel(title, column, points), "</g>"]
+    if not panels:
+        parts.append(f'<text class="title" x="{LEFT}" y="22">no times of one machine: table.md says more</text>')
     return "\n".join([*parts, "</svg>", ""])
 
 

@@ -42,11 +42,15 @@ class Table:
 
 
 def tables(made: Sequence[tuple[Row, Made]], extractors: tuple[Extractor, ...], references: References) -> list[Table]:
-    """Return the tables of every size. Only cases that every method has are counted, so that n is one number."""
+    """Return the tables of every size. Only cases that every method has are counted, so that n is one number; a method
+    that has none at a size is left out there. Times of different machines are left out."""
     found: list[Table] = []
+    timed = len(machines(made)) == 1
     for size in dict.fromkeys(row.case.size for row, _ in made):
         by_method = _by_method([(row, one) for row, one in made if row.case.size == size])
         cases = _shared(by_method.values())
+        if not cases:
+            continue
         prompts = [case.prompt for case in cases]
         different = len({*prompts})
         ordered = {method: [ones[case] for case in cases] for method, ones in by_method.items()}
@@ -55,7 +59,8 @@ def tables(made: Sequence[tuple[Row, Made]], extractors: tuple[Extractor, ...], 
             held = tuple(
                 column
                 for column in columns
-                if any(one.get(column.key) is not None for ones in values.values() for one in ones)
+                if (timed or column.key != "seconds")
+                and any(one.get(column.key) is not None for ones in values.values() for one in ones)
             )
             if held:
                 rows = {method: [_mean_cell(column, method, values, prompts) for column in held] for method in values}
@@ -71,6 +76,11 @@ def tables(made: Sequence[tuple[Row, Made]], extractors: tuple[Extractor, ...], 
             title = f"{SETS.format('true' if paired else 'reference')} ({len(real)} of them)"
             found.append(Table(title, size, len(cases), different, columns, rows))
     return found
+
+
+def machines(made: Sequence[tuple[Row, Made]]) -> list[str]:
+    """Return on which machines the times were measured; "unknown" for rows of an older version."""
+    return sorted({one.machine or "unknown" for _, one in made})
 
 
 def numbers(made: Made) -> dict[str, float | None]:

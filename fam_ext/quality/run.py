@@ -1,12 +1,13 @@
-"""Makes the pictures that are missing and measures those that are not yet: a rerun goes on where it was."""
+"""Makes the pictures that are missing and measures those that are not yet. A rerun goes on where it was, and tries what
+failed again."""
 
 from __future__ import annotations
 
 import contextlib
-import os
-import secrets
+import dataclasses
+import io
 import time
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import AbstractContextManager
 from pathlib import Path
 from typing import Any
@@ -15,12 +16,16 @@ import numpy as np
 from PIL import Image
 
 from fam_ext import hires, standalone
-from fam_ext.errors import OutputError
+from fam_ext.errors import BusyError, Cancelled, FamError, OutputError, RenderError
+from fam_ext.escapes import one_line
 from fam_ext.jobs.contract import Progress
+from fam_ext.jobs.lock import FileLock, NoLocksError
+from fam_ext.quality import setting
 from fam_ext.quality.extractors import Features
 from fam_ext.quality.protocol import Case, Row, fingerprint, load, size_words, truth_file
-from fam_ext.quality.ruler import Ruler
+from fam_ext.quality.ruler import Measured, Ruler
 from fam_ext.quality.store import Made, Store
+from fam_ext.quality.written import PICTURES, check_places, write_whole
 from fam_ext.upscalers import Upscaler
 
 Watch = Callable[[str, float | None], AbstractContextManager[Progress]]
@@ -28,6 +33,25 @@ Watch = Callable[[str, float | None], AbstractContextManager[Progress]]
 
 _DEAD_SECONDS = 3600
 """After that a file that is half written is of a run that was killed: another may run in the same folder."""
+
+
+@contextlib.contextmanager
+def held(folder: Path) -> Iterator[None]:
+    """Let no other run draw in `folder` meanwhile: both would draw all of it, and each would slow the other's times.
+    Raises `BusyError`, `OutputError`."""
+    lock = FileLock(folder / ".fam-bench.lock")
+    try:
+        ours = lock.acquire()
+    except NoLocksError:
+        ours = True  # a file system without locks: one run at a time
+    except OSError as error:
+        raise OutputError(f"{folder} cannot be written ({error.strerror}); choose another --out") from None
+    if not ours:
+        raise BusyError(f"{folder} is being filled by another run; wait for it, or choose another --out")
+    try:
+        yield
+    finally:
+        lock.release(remove=True)
 
 
 class Bench:
@@ -44,68 +68,106 @@ class Bench:
     ) -> None:
         self.host, self.folder, self.rows, self.ruler, self.upscaler = host, folder, rows, ruler, upscaler
         self._native: tuple[str, hires.Native] | None = None
-        (folder / "pictures").mkdir(parents=True, exist_ok=True)
-        for left in (folder / "pictures").glob(".*.part"):
+        self._failed: dict[str, str] = {}
+        """Why there is no native picture, by its name: the sentence alone, since an error holds memory."""
+        check_places(folder)
+        for left in (folder / PICTURES).glob(".*.part"):
             with contextlib.suppress(FileNotFoundError):  # another run was faster
                 if time.time() - left.stat().st_mtime > _DEAD_SECONDS:
                     left.unlink()
 
-    def run(self, store: Store, *, watch: Watch, tell: Callable[[str, float], None]) -> list[tuple[Row, Made]]:
-        """Return every row with what it measured; `tell` hears a line as each is made, and the
-        seconds left."""
+    def run(
+        self, store: Store, *, watch: Watch, tell: Callable[[str, float], None], warn: Callable[[str], None]
+    ) -> list[tuple[Row, Made]]:
+        """Return the rows with what they measured, without those that failed: `warn` hears of each. `tell` hears a line
+        as a picture is made, and the seconds left."""
         todo = sum(self._kept(store, row) is None for row in self.rows)
         found: list[tuple[Row, Made]] = []
         began, done = time.monotonic(), 0
         for row in self.rows:
-            made = self._kept(store, row)
-            if made is None:
+            kept = self._kept(store, row)
+            label = f"{row.label}, {size_words(row.case.size)}, {row.case.stem}"
+            left = None
+            if kept is None:
                 left = (time.monotonic() - began) / done * (todo - done) if done else None
-                label = f"{done + 1} of {todo}: {row.label}, {size_words(row.case.size)}, {row.case.stem}"
-                made = self._make(row, watch, label, left)
                 done += 1
+                label = f"{done} of {todo}: {label}"
+            try:
+                made = self._of(row, kept, watch, label, left)
+            except (Cancelled, OutputError):
+                raise
+            except Exception as error:
+                # one picture's fault is that picture's: the others go on
+                warn(f"{label} failed: {_problem(error)}")
+                continue
+            if made is not kept:
+                store.put(row, made)
+            if kept is None:
                 tell(f"{label}: {made.seconds:.1f} s", (time.monotonic() - began) / done * (todo - done))
-                store.put(row, made)
-            elif made.ruler != self.ruler.fingerprint(row.case):
-                made = self._measured(row, load(self._path(row)), watch, made.seconds, made.peak_memory)
-                store.put(row, made)
             found.append((row, made))
         return found
+
+    def _of(self, row: Row, kept: Made | None, watch: Watch, label: str, left: float | None) -> Made:
+        """Return `kept` where it was measured by this ruler; else it is measured again, or made."""
+        if kept is None:
+            return self._make(row, watch, label, left)
+        if kept.ruler == self.ruler.fingerprint(row.case):
+            return kept
+        ruler, measured = self._measured(row, load(self._path(row)), watch)
+        return dataclasses.replace(kept, ruler=ruler, measured=measured)
 
     def _kept(self, store: Store, row: Row) -> Made | None:
         """Return what is known of a row whose picture is there."""
         return store.get(row.fingerprint) if self._path(row).is_file() else None
 
     def _path(self, row: Row) -> Path:
-        return self.folder / "pictures" / row.file
+        return self.folder / PICTURES / row.file
 
     def _make(self, row: Row, watch: Watch, label: str, left: float | None) -> Made:
         native = self._native_of(row, watch)
         with watch(label, left) as progress:
             made = standalone.render_on(self.host, native, row.request, progress, upscaler=self.upscaler)
-        write_whole(self._path(row), made.image)
+        write_whole(self._path(row), _png(made.image))
         picture = np.asarray(made.image.convert("RGB"))
-        return self._measured(row, picture, watch, made.ran.seconds, made.ran.peak_memory)
+        ruler, measured = self._measured(row, picture, watch)
+        return Made(made.ran.seconds, made.ran.peak_memory, ruler, measured, setting.machine(self.host))
 
-    def _measured(self, row: Row, picture: Any, watch: Watch, seconds: float, peak: int | None) -> Made:  # noqa: ANN401
+    def _measured(self, row: Row, picture: Any, watch: Watch) -> tuple[str, Measured]:  # noqa: ANN401
+        """Return the ruler's fingerprint and what it read."""
         path = self._native_path(row)
         if not path.is_file():
             self._native_of(row, watch)
-        measured = self.ruler.measure(picture, load(path), row.case)
-        return Made(seconds, peak, self.ruler.fingerprint(row.case), measured)
+        return self.ruler.fingerprint(row.case), self.ruler.measure(picture, load(path), row.case)
 
     def _native_of(self, row: Row, watch: Watch) -> hires.Native:
         """Return the native picture of a row's case with its recorded run, made once for all methods in turn."""
         path = self._native_path(row)
+        if path.name in self._failed:
+            raise RenderError(self._failed[path.name])
         if self._native is None or self._native[0] != path.name:
-            with watch(f"native {size_words(row.case.native)}, {row.case.stem}", None) as progress:
-                native = standalone.native_on(self.host, row.request, progress, size=row.case.native)
+            try:
+                with watch(f"native {size_words(row.case.native)}, {row.case.stem}", None) as progress:
+                    native = standalone.native_on(self.host, row.request, progress, size=row.case.native)
+            except Exception as error:
+                self._failed[path.name] = f"its native picture: {_problem(error)}"
+                raise
             self._native = path.name, native
             if not path.is_file():
-                write_whole(path, native.image)
+                write_whole(path, _png(native.image))
         return self._native[1]
 
     def _native_path(self, row: Row) -> Path:
-        return self.folder / "pictures" / native_file(row)
+        return self.folder / PICTURES / native_file(row)
+
+
+def _png(image: Image.Image) -> bytes:
+    file = io.BytesIO()
+    image.save(file, "PNG")
+    return file.getvalue()
+
+
+def _problem(error: Exception) -> str:
+    return one_line(str(error) if isinstance(error, FamError) else f"{type(error).__name__}: {error}")
 
 
 def native_file(row: Row) -> str:
@@ -113,23 +175,6 @@ def native_file(row: Row) -> str:
     words = {name: value for name, value in row.request.to_json().items() if name not in ("method", "config", "size")}
     mark = fingerprint(words, row.surroundings)
     return f"{row.case.stem}-native-{size_words(row.case.native)}-{mark[:8]}.png"
-
-
-def write_whole(path: Path, image: Image.Image) -> None:
-    """Write a PNG under a temporary name and rename it: no half a picture under its own. Raises `OutputError`."""
-    partial = path.with_name(f".{secrets.token_hex(8)}.part")
-    try:
-        with open(partial, "xb") as file:
-            image.save(file, "PNG")
-            file.flush()
-            os.fsync(file.fileno())
-        os.replace(partial, path)
-    except OSError as error:
-        raise OutputError(
-            f"{path} cannot be written ({error.strerror}); free space, then the same command goes on"
-        ) from None
-    finally:
-        partial.unlink(missing_ok=True)
 
 
 def true_features(

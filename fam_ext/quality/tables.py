@@ -23,7 +23,7 @@ _MARKDOWN = str.maketrans({mark: f"\\{mark}" for mark in "\\|<`*_["})
 
 def markdown(tables: Sequence[Table], head: str) -> str:
     """Return the tables in Markdown under a `head` that says what ran on what."""
-    parts = [head, ""]
+    parts = [head.translate(_MARKDOWN), ""]
     for table in tables:
         parts += [f"## {size_words(table.size)}: {table.title} (n = {table.n}{_prompts(table)})", ""]
         for caption, rows in _shapes(table):
@@ -57,11 +57,12 @@ def as_csv(made: Sequence[tuple[Row, Made]]) -> str:
     keys = list(dict.fromkeys(key for _, one in made for key in numbers(one)))
     file = io.StringIO()
     writer = csv.writer(file, lineterminator="\n")
-    writer.writerow(["method", "size", "prompt", "seed", "picture", *keys])
+    writer.writerow(["method", "size", "prompt", "seed", "picture", *keys, "machine"])
     for row, one in made:
         values = numbers(one)
         cells = ["" if (value := values.get(key)) is None else f"{value:.6g}" for key in keys]
-        writer.writerow([row.label, size_words(row.case.size), row.case.prompt, row.case.seed, row.file, *cells])
+        case = row.case
+        writer.writerow([row.label, size_words(case.size), case.prompt, case.seed, row.file, *cells, one.machine])
     return file.getvalue()
 
 

@@ -15,9 +15,12 @@ import pytest
 from PIL import Image
 
 import fam_ext
-from fam_ext import cli, hires
+from fam_ext import cli, hires, standalone
+from fam_ext.cli import bench
 from fam_ext.cli.progress import Interrupted
+from fam_ext.methods.catalog import METHODS
 from fam_ext.quality import protocol, setting, statistics
+from fam_ext.quality.run import held
 
 pytestmark = pytest.mark.slow  # diffusers' networks take longer to import than a unit file may run
 
@@ -114,14 +117,27 @@ def test_a_run_makes_rows_pictures_tables_and_a_rerun_makes_none(model, tmp_path
     assert "CFG 3" in (out / "table.md").read_text() and "direct" not in (out / "table.md").read_text()
     assert len((out / "results.csv").read_text().splitlines()) == 3
 
-    # and so are those of a single file's other settings, and of other code
-    with counted(monkeypatch) as made:
-        assert run(*options(model, out, "--cfg-scale", 3, "--model-config", model, methods="fam")) == 0
-    assert made == ["fam"] * 2
+    # and so are those of other code
     monkeypatch.setattr(setting, "code_hash", lambda: "mended")
     with counted(monkeypatch) as made:
         assert run(*options(model, out, "--cfg-scale", 3, methods="fam")) == 0
     assert made == ["fam"] * 2
+
+
+def test_a_model_whose_settings_were_changed_has_other_rows(model, tmp_path, monkeypatch):
+    folder, config, out = tmp_path / "model", tmp_path / "config", tmp_path / "out"
+    for copy in (folder, config):
+        shutil.copytree(model, copy)
+    words = options(folder, out, "--model-config", config, "--count", 1, methods="direct")
+    assert run(*words) == 0
+    for changed in (folder, config):
+        file = changed / "scheduler" / "scheduler_config.json"
+        settings = json.loads(file.read_text())
+        file.write_text(json.dumps({**settings, "prediction_type": "v_prediction"}))
+        for expected in (["direct"], []):
+            with counted(monkeypatch) as made:
+                assert run(*words) == 0
+            assert made == expected
 
 
 def test_every_method_begins_from_the_same_native_picture_and_its_record(model, tmp_path, monkeypatch):
@@ -152,6 +168,14 @@ def test_ctrl_c_loses_the_picture_under_way_alone(model, tmp_path, capsys, monke
     assert [path.name for path in tmp_path.rglob("*.part")] == [alive.name]
 
 
+def test_a_second_run_in_a_folder_is_refused(model, tmp_path, capsys, monkeypatch):
+    with held(tmp_path), counted(monkeypatch) as made:
+        assert run(*options(model, tmp_path)) == 2
+    error = capsys.readouterr().err
+    assert f"{tmp_path} is being filled by another run; wait for it" in error and error.count("\n") == 1
+    assert made == [] and not list(tmp_path.iterdir())
+
+
 def test_a_full_disk_is_one_sentence_and_the_same_command_goes_on(model, tmp_path, capsys, monkeypatch):
     words, real = options(model, tmp_path, "--count", 1, methods="resize,direct"), os.fsync
 
@@ -171,6 +195,45 @@ def test_a_full_disk_is_one_sentence_and_the_same_command_goes_on(model, tmp_pat
     assert made == ["direct"]
 
 
+def test_times_of_another_machine_are_left_out_by_name(model, tmp_path, capsys, monkeypatch):
+    words = options(model, tmp_path, "--count", 1, methods="resize,upscaler")
+    assert run(*words) == 0
+    here = setting.machine(standalone.load_pipeline(model, device="cpu"))
+    assert here in (tmp_path / "table.md").read_text()
+    monkeypatch.setattr(setting, "machine", lambda host: "a faster one")
+    next((tmp_path / "pictures").glob("*-resize-*.png")).unlink()
+    assert run(*words, "--crop", 32) == 0  # measured again: the time stays its machine's
+    sentence = f"times are left out, since they are of different machines: {'; '.join(sorted([here, 'a faster one']))}"
+    assert sentence in capsys.readouterr().err and sentence in (tmp_path / "table.md").read_text()
+
+
+@pytest.mark.parametrize("place", ["pictures", "table.md", "pareto.svg"])
+def test_a_place_that_cannot_be_written_is_said_before_anything_runs(model, tmp_path, capsys, monkeypatch, place):
+    if place == "pictures":
+        (tmp_path / place).write_text("mine")
+    else:
+        (tmp_path / place).mkdir()
+    with counted(monkeypatch) as made:
+        assert run(*options(model, tmp_path)) == 1
+    error = capsys.readouterr().err
+    assert str(tmp_path / place) in error and "choose another --out" in error and error.count("\n") == 1
+    assert made == [] and not list(tmp_path.rglob("*.png"))
+
+
+def test_tables_on_a_full_disk_are_one_sentence(model, tmp_path, capsys, monkeypatch):
+    words, real = options(model, tmp_path, "--count", 1, methods="resize"), os.fsync
+
+    def full(file):
+        if len(list((tmp_path / "pictures").glob("*.png"))) == 2:
+            raise OSError(errno.ENOSPC, os.strerror(errno.ENOSPC))
+        real(file)
+
+    monkeypatch.setattr(os, "fsync", full)
+    assert run(*words) == 1
+    error = capsys.readouterr().err
+    assert "table.md cannot be written (No space left on device)" in error and error.count("\n") == 1
+
+
 def test_a_size_said_twice_is_made_and_written_once(model, tmp_path, capsys):
     words = ["--scales", "2,2", "--sizes", "128x128,192x96,128x128", "--count", 1]
     assert run(*options(model, tmp_path, *words, methods="resize")) == 0
@@ -183,14 +246,41 @@ def test_a_variants_value_may_have_commas(model, tmp_path):
     assert run(*options(model, tmp_path, *words, methods="resize")) == 0
     with contextlib.closing(sqlite3.connect(tmp_path / "results.sqlite")) as rows:
         (settings,) = rows.execute("SELECT settings FROM rows WHERE method = 'early'").fetchone()
+    own = next(line for line in (tmp_path / "table.tex").read_text().splitlines() if "early = fam: " in line)
+    again = own.removeprefix("% - early = fam: ")
+    assert run(*options(model, tmp_path, "--variant", f"again=fam:{again}", "--count", 1, methods="resize")) == 0
+    assert f"again = fam: {again}" in (tmp_path / "table.tex").read_text()  # as --variant takes them
     config = json.loads(settings)["config"]
     assert (config["am_window"], config["am_sites"], config["cutoff"]) == ([1.0, 0.4], "up*,mid*", 0.4)
+
+
+def test_the_tables_say_with_what_they_were_made(model, tmp_path):
+    (tmp_path / "p.txt").write_text("a red owl\n")
+    words = ["--preset", "fast", "--fm-edge", 0.5, "--negative", "blur *", "--seed", 7, "--prompts", tmp_path / "p.txt"]
+    words += ["--variant", "weak=fam:attention=0.3,am=true"]
+    assert run(*options(model, tmp_path / "out", *words, "--count", 1, methods="resize")) == 0
+    head = (tmp_path / "out" / "table.tex").read_text().split("\\begin")[0]
+    said = f"preset fast with fm_edge=0.5; negative prompt 'blur *'; first seed 7; prompts {tmp_path / 'p.txt'}\n"
+    assert said in head and "% - weak = fam: attention=0.3\n" in head and "resize =" not in head
+    assert r"fm\_edge=0.5; negative prompt 'blur \*'" in (tmp_path / "out" / "table.md").read_text()
+
+
+def test_start_and_upsample_are_read_where_the_docs_say_so():
+    text = (Path(fam_ext.__file__).parents[1] / "docs" / "methods.md").read_text(encoding="utf-8")
+    (said,) = re.findall(r"`start` and `upsample` count for (.*?)\.\n", text, re.S)
+    for dial in ("start", "upsample"):
+        read = {name for name, entry in METHODS.items() if dial in bench._dials_of(entry)}
+        assert read == set(re.findall(r"`(.+?)`", said))
 
 
 def test_a_long_prompt_of_long_letters_has_a_name_that_a_disk_takes(model, tmp_path):
     (tmp_path / "p.txt").write_text("\U0001d49c" * 80, encoding="utf-8")
     words = ["--prompts", tmp_path / "p.txt", "--count", 1, "--seed", 2**64 - 1]
     assert run(*options(model, tmp_path / "out", *words, methods="resize,hidiffusion+fam")) == 0
+
+
+def test_the_longest_size_is_measured(model, tmp_path):
+    assert run(*options(model, tmp_path, "--sizes", "2048x128", "--count", 1, methods="resize")) == 0
 
 
 def test_sizes_of_another_aspect(model, tmp_path):
@@ -212,6 +302,10 @@ def test_references_are_held_against_in_the_place_of_true_pictures(model, tmp_pa
         (["--variant", "fam:am=false"], "--variant is 'fam:am=false'; write LABEL=METHOD:FIELD=VALUE"),
         (["--variant", "direct=fam:am=false"], "with a label of its own"),
         (["--variant", "x=magic:am=false"], "method is 'magic'"),
+        (["--variant", "x=direct:attention=0.3"], "direct does not read attention; it reads no dial"),
+        (["--variant", "x=tiled:start=0.4,cutoff=1"], "tiled does not read start, cutoff; it reads no dial"),
+        (["--variant", "x=skip-residual:am=false"], "skip-residual does not read am; it reads start, upsample"),
+        (["--variant", "x=fam-swap:attention=0.3"], "fam-swap does not read attention; it reads cutoff, fm, am"),
         (["--variant", "x=fam:am=perhaps"], "am is 'perhaps'"),
         (["--variant", "x=fam:nope=1"], "--variant is 'nope=1'; write FIELD=VALUE"),
         (["--variant", "x=fam:am_window=1"], "FAM AM window is '1'"),
@@ -230,6 +324,7 @@ def test_references_are_held_against_in_the_place_of_true_pictures(model, tmp_pa
         (["--count", 0], "--count is 0"),
         (["--scales", "two"], "--scales is 'two'; write numbers from 1 to 16"),
         (["--scales", "nan"], "--scales has nan; choose 1 to 16"),
+        (["--sizes", "8192x64"], "the native picture of that aspect is 1024x8, and at least 16 px a side are measured"),
         (["--sizes", "100x128"], "--sizes has 100x128; choose multiples of 8"),
         (["--crop", 512], "--crop is 512; choose 16 to 128 px"),
         (["--crop", 0], "--crop is 0"),
@@ -296,9 +391,9 @@ def test_a_picture_that_was_damaged_is_named_when_it_is_measured_again(model, tm
     path = next((tmp_path / "pictures").glob("*-resize-*.png"))
     path.write_bytes(path.read_bytes()[:-99])
     capsys.readouterr()
-    assert run(*options(model, tmp_path, "--count", 1, "--crop", 32, methods="resize")) == 2
+    assert run(*options(model, tmp_path, "--count", 1, "--crop", 32, methods="resize")) == 1
     error = capsys.readouterr().err
-    assert f"{path}: the file is truncated" in error and error.count("\n") == 1
+    assert f"failed: {path}: the file is truncated" in error and error.count("\n") == 3
 
 
 def test_weights_that_measure_are_known_by_what_they_hold(tmp_path):
@@ -309,7 +404,12 @@ def test_weights_that_measure_are_known_by_what_they_hold(tmp_path):
     before = setting.measuring_weights(str(file), str(tmp_path / "clip"))
     inside.write_bytes(b"another")
     after = setting.measuring_weights(str(file), str(tmp_path / "clip"))
-    assert len(before) == 2 and before[0] == after[0] and before[1] != after[1]
+    assert len(before) == 3 and [one == other for one, other in zip(before, after, strict=True)] == [True, False, True]
+    for name in ("preprocessor_config.json", "merges.txt"):
+        (tmp_path / "clip" / name).write_text("{}")
+        again = setting.measuring_weights(str(file), str(tmp_path / "clip"))
+        assert again[:2] == after[:2] and again[2] != after[2]
+        after = again
     assert setting.measuring_weights(None, None) == []
 
 
@@ -340,12 +440,61 @@ def test_a_mended_method_has_other_rows(tmp_path, monkeypatch):
         before = after
 
 
-@pytest.mark.parametrize("drawing", ["generate_native", "upscale"])
-def test_memory_that_runs_out_is_one_sentence(model, tmp_path, capsys, monkeypatch, drawing):
-    def full(*_, **__):
-        raise RuntimeError("CUDA out of memory. Tried to allocate 20.00 GiB.")
+def failing(monkeypatch, drawing, fails):
+    """Let the memory run out in `drawing` where `fails(words)`; return the words of each call."""
+    calls, real = [], getattr(hires, drawing)
+
+    def full(*arguments, **words):
+        calls.append(words)
+        if fails(words):
+            raise RuntimeError("CUDA out of memory. Tried to allocate 20.00 GiB.")
+        return real(*arguments, **words)
 
     monkeypatch.setattr(hires, drawing, full)
-    assert run(*options(model, tmp_path)) == 2
+    return calls
+
+
+def test_a_method_that_fails_is_left_out_and_tried_again_by_the_next_run(model, tmp_path, capsys, monkeypatch):
+    with monkeypatch.context() as patched:
+        failing(patched, "upscale", lambda words: words["method"] == "direct")
+        assert run(*options(model, tmp_path)) == 1
+    error = capsys.readouterr().err.splitlines()
+    assert len(error) == 4
+    assert error[0].startswith("2 of 6: direct, 128x128, 0-a-knitted-shoe")
+    assert "failed: the memory ran out (CUDA out of memory); use a smaller size" in error[0]
+    assert error[2:] == [
+        "direct is left out of the tables at 128x128: none of its pictures could be made",
+        "2 of 6 pictures could not be made; the same command tries them again",
+    ]
+    table = (tmp_path / "table.md").read_text()
+    assert "(n = 2)" in table and "| upscaler |" in table and "direct" not in table
+    with counted(monkeypatch) as made:
+        assert run(*options(model, tmp_path)) == 0
+    assert made == ["direct"] * 2 and "| direct |" in (tmp_path / "table.md").read_text()
+
+
+def test_one_picture_that_fails_leaves_the_others_a_table(model, tmp_path, capsys, monkeypatch):
+    calls = failing(monkeypatch, "upscale", lambda words: len(calls) == 1)
+    assert run(*options(model, tmp_path, methods="resize,upscaler")) == 1
+    assert "1 of 4 pictures could not be made" in capsys.readouterr().err
+    assert "(n = 1)" in (tmp_path / "table.md").read_text()
+
+
+def test_methods_that_share_no_picture_have_no_table(model, tmp_path, capsys, monkeypatch):
+    calls = failing(monkeypatch, "upscale", lambda words: len(calls) in (1, 4))
+    assert run(*options(model, tmp_path, "--truth", truths(tmp_path / "truth"), methods="resize,upscaler")) == 1
+    assert "there is no table at 128x128: no picture was made by every method" in capsys.readouterr().err
+
+
+def test_a_native_picture_that_fails_is_tried_once_and_ends_no_other(model, tmp_path, capsys, monkeypatch):
+    natives = failing(monkeypatch, "generate_native", lambda words: words["sampling"].seed == 0)
+    assert run(*options(model, tmp_path)) == 1
     error = capsys.readouterr().err
-    assert "the memory ran out (CUDA out of memory); use a smaller size" in error and error.count("\n") == 1
+    assert len(natives) == 2 and "3 of 6 pictures could not be made" in error
+    assert error.count("failed: the memory ran out") == 1
+    assert error.count("failed: its native picture: the memory ran out") == 2
+    assert "(n = 1)" in (tmp_path / "table.md").read_text()
+    monkeypatch.setattr(hires, "generate_native", lambda *_, **__: 1 / 0)
+    assert run(*options(model, tmp_path, "--seed", 5, methods="resize")) == 1
+    error = capsys.readouterr().err
+    assert "failed: ZeroDivisionError: division by zero" in error and "2 of 2 pictures could not be made" in error

@@ -1,5 +1,6 @@
 """Networks by their own names: demo-net is never FID, Inception and CLIP only from the user's files."""
 
+import json
 import sys
 import types
 
@@ -97,6 +98,20 @@ def test_without_torch_fidelity_the_extra_is_named(tmp_path, monkeypatch):
         extractors.inception(str(path))
 
 
+@pytest.mark.parametrize("fault", [RuntimeError, OSError, AttributeError])
+def test_a_torchvision_that_does_not_fit_is_one_sentence(tmp_path, monkeypatch, fault):
+    class Torn(types.ModuleType):
+        def __getattr__(self, name):
+            raise fault("operator torchvision::nms does not exist")
+
+    monkeypatch.setitem(sys.modules, "torch_fidelity", types.ModuleType("torch_fidelity"))
+    name = "torch_fidelity.feature_extractor_inceptionv3"
+    monkeypatch.setitem(sys.modules, name, Torn(name))
+    (tmp_path / "weights.pth").write_bytes(b"x")
+    with pytest.raises(UsageError, match="a torchvision that fits torch"):
+        extractors.inception(str(tmp_path / "weights.pth"))
+
+
 def test_crops_are_the_same_for_pictures_of_one_size_and_never_resized():
     parts = cut(PICTURES[0], crop=24, count=5, seed=3)
     assert [part.shape for part in parts] == [(24, 24, 3)] * 5
@@ -107,8 +122,8 @@ def test_crops_are_the_same_for_pictures_of_one_size_and_never_resized():
     assert cut(PICTURES[0], crop=40, count=1, seed=0)[0].shape == (40, 40, 3)
 
 
-@pytest.mark.slow
-def test_clip_from_a_folder_scores_a_picture_and_its_prompt(tmp_path):
+@pytest.fixture
+def clip_folder(tmp_path):
     from transformers import CLIPConfig, CLIPImageProcessor, CLIPModel
 
     from tests.hosts.toys import tokenizer
@@ -124,10 +139,48 @@ def test_clip_from_a_folder_scores_a_picture_and_its_prompt(tmp_path):
     net.save_pretrained(tmp_path)
     words.save_pretrained(tmp_path)
     CLIPImageProcessor(size={"shortest_edge": 32}, crop_size={"height": 32, "width": 32}).save_pretrained(tmp_path)
-    found = extractors.clip(str(tmp_path))
+    return tmp_path
+
+
+@pytest.mark.slow
+def test_clip_from_a_folder_scores_a_picture_and_its_prompt(clip_folder):
+    found = extractors.clip(str(clip_folder))
     prompts = ("a teapot", "a red owl on the moon", "nothing", "an emoji of a cat")
     scores = {found.score(picture, prompt) for picture in PICTURES for prompt in prompts}
     assert min(scores) >= 0 and 0 < max(scores) <= 100 and len(scores) > 3
-    (tmp_path / "model.safetensors").write_bytes(b"none")
+    (clip_folder / "model.safetensors").write_bytes(b"none")
     with pytest.raises(UsageError, match="cannot be loaded"):
-        extractors.clip(str(tmp_path))
+        extractors.clip(str(clip_folder))
+
+
+@pytest.mark.slow
+def test_clip_cuts_a_long_prompt_where_the_tokenizer_tells_no_limit(clip_folder):
+    file = clip_folder / "tokenizer_config.json"
+    settings = {key: value for key, value in json.loads(file.read_text()).items() if key != "model_max_length"}
+    file.write_text(json.dumps(settings))
+    assert extractors.clip(str(clip_folder)).score(PICTURES[0], "a teapot " * 90) >= 0
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize(
+    ("broken", "sentence"),
+    [
+        ("bert", "its model_type is 'bert', and 0 weights"),
+        ("lacking", "and 1 weights are"),
+        ("shape", "cannot be load"),
+    ],
+)
+def test_clip_is_never_scored_with_weights_of_chance(clip_folder, broken, sentence):
+    from safetensors.torch import load_file, save_file
+
+    file, config = clip_folder / "model.safetensors", clip_folder / "config.json"
+    if broken == "bert":
+        config.write_text(json.dumps({**json.loads(config.read_text()), "model_type": "bert"}))
+    else:
+        weights = load_file(file)
+        moved = weights.pop("text_projection.weight")
+        if broken == "shape":
+            weights["text_projection.weight"] = moved[:4].clone()
+        save_file(weights, file, metadata={"format": "pt"})
+    with pytest.raises(UsageError, match=sentence):
+        extractors.clip(str(clip_folder))

@@ -1,5 +1,7 @@
 """From rows to tables and plots: n is everywhere, FAM's differences are paired, one picture has no interval."""
 
+import contextlib
+import sqlite3
 import xml.etree.ElementTree as Xml
 from dataclasses import replace
 from itertools import pairwise
@@ -11,6 +13,7 @@ from fam_ext.methods.catalog import METHODS
 from fam_ext.options.request import HiresRequest
 from fam_ext.quality import plot, protocol, tables
 from fam_ext.quality.extractors import Extractor
+from fam_ext.quality.results import machines
 from fam_ext.quality.results import tables as tabulated
 from fam_ext.quality.ruler import Measured
 from fam_ext.quality.statistics import Estimate
@@ -35,7 +38,7 @@ def made(count, methods=tuple(LEVELS), *, memory=None):
         psnr, features = LEVELS[row.label] + rng.normal(0, 3), rng.normal(LEVELS[row.label] / 10, 1, (4, 4))
         values = {"psnr": psnr, "ms_ssim": 0.9, "period_error": 0.1 if row.case.seed else None}
         measured = Measured(values, {"demo-net crops": features, "demo-net whole": features[:1]})
-        found.append((row, Made(2.0 + len(row.label), memory, "r", measured)))
+        found.append((row, Made(2.0 + len(row.label), memory, "r", measured, "here")))
     return found
 
 
@@ -134,8 +137,10 @@ def test_a_label_of_any_marks_stays_one_cell(monkeypatch):
 def test_csv_has_a_line_a_picture():
     lines = tables.as_csv(made(2, memory=2**30)).splitlines()
     assert len(lines) == 7
-    assert lines[0] == "method,size,prompt,seed,picture,psnr,ms_ssim,period_error,seconds,peak_memory"
-    assert lines[1].startswith("fam,128x128,a cat_1 & 5 %,0,0-a-cat_1-5-fam-128x128-") and lines[1].endswith(",,5,1")
+    assert lines[0] == "method,size,prompt,seed,picture,psnr,ms_ssim,period_error,seconds,peak_memory,machine"
+    assert lines[1].startswith("fam,128x128,a cat_1 & 5 %,0,0-a-cat_1-5-fam-128x128-") and lines[1].endswith(
+        ",,5,1,here"
+    )
 
 
 def test_the_pareto_picture_is_whole_and_names_every_method():
@@ -151,6 +156,18 @@ def test_the_pareto_picture_is_whole_and_names_every_method():
         assert plot.TOP <= float(node.get("cy")) <= plot.HEIGHT - plot.BOTTOM
     without = plot.pareto(tabulated(made(1), (DEMO,), {}))
     assert "PSNR, dB, higher is better" in without
+
+
+@pytest.mark.parametrize("other", ["there", None])
+def test_times_of_different_machines_are_left_out(other):
+    every = made(4, memory=2**30)
+    assert "time, s" in tables.markdown(tabulated(every, (DEMO,), {}), "")
+    every[5] = every[5][0], replace(every[5][1], machine=other)
+    assert machines(every) == ["here", other or "unknown"]
+    found = tabulated(every, (DEMO,), {})
+    text = tables.markdown(found, "")
+    assert "time, s" not in text and "peak memory, GiB" in text and "PSNR" in text
+    assert "no times of one machine" in plot.pareto(found) and "circle" not in plot.pareto(found)
 
 
 def test_a_long_label_is_cut_where_the_picture_ends(monkeypatch):
@@ -192,3 +209,16 @@ def test_the_store_keeps_rows_by_fingerprint(tmp_path):
         assert (found.measured.features["demo-net crops"] == first[1].measured.features["demo-net crops"]).all()
         store.put(first[0], Made(9.0, None, "s", first[1].measured))
         assert store.get(first[0].fingerprint).seconds == 9.0
+
+
+def test_a_store_of_an_older_version_has_no_machines_and_takes_them(tmp_path):
+    first, second = made(1)[:2]
+    with Store(tmp_path) as store:
+        store.put(*first)
+    with contextlib.closing(sqlite3.connect(tmp_path / "results.sqlite")) as rows:
+        rows.execute("ALTER TABLE rows DROP COLUMN machine")
+    with Store(tmp_path) as store:
+        assert store.get(first[0].fingerprint).machine is None
+        store.put(*second)
+    with Store(tmp_path) as store:
+        assert [store.get(row.fingerprint).machine for row, _ in (first, second)] == [None, "here"]

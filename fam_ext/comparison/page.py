@@ -59,8 +59,10 @@ def _data(results: Results, quality: int) -> dict[str, Any]:
     spent = 0
     kind = "WebP" if features.check("webp") else "JPEG"
 
-    def picture(file: str) -> str:
+    def picture(file: str | None) -> str | None:
         nonlocal spent
+        if file is None or not results.holds(file):
+            return None
         if spent > MOST_BYTES and quality != QUALITIES[-1]:
             return ""  # too large already: this page is thrown away
         url = _picture_url(results.folder / file, kind, quality)
@@ -76,7 +78,7 @@ def _data(results: Results, quality: int) -> dict[str, Any]:
         "cells": [
             {
                 **asdict(cell),
-                "src": picture(cell.file) if cell.file and results.holds(cell.file) else None,
+                "src": picture(cell.file),
                 "attention": _attention(results, cell.attention),
             }
             for cell in made

@@ -29,24 +29,25 @@ _PLAIN = re.compile(r"[\w+.-]+(/[\w+-][\w+.-]*)?", re.ASCII)
 
 @dataclass(frozen=True)
 class Native:
-    """A row's own picture."""
+    """A row's own picture; without `file` it could not be made, and `problem` says why."""
 
     row: str
     title: str
     prompt: str
     digest: str
     """Of all that it depends on."""
-    file: str
-    """Below the folder, with /."""
     size: tuple[int, int]
     """(height, width)"""
-    spectrum: Spectrum
     seed: int
     steps: int
     sampler: str
     cfg_scale: float
+    file: str | None = None
+    """Below the folder, with /."""
+    spectrum: Spectrum | None = None
     seconds: float | None = None
     """None for a picture that was given."""
+    problem: str | None = None
 
 
 @dataclass(frozen=True)

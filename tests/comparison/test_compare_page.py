@@ -239,15 +239,43 @@ def test_one_that_fails_is_told_and_tried_again(model, tmp_path, capsys, monkeyp
 
 
 @pytest.mark.slow
-def test_memory_that_runs_out_on_a_native_picture_is_one_sentence(model, tmp_path, capsys, monkeypatch):
+def test_a_native_picture_that_fails_costs_its_own_row_and_is_tried_again(model, tmp_path, capsys, monkeypatch):
     from fam_ext import hires
 
-    def full(*_, **__):
-        raise RuntimeError("CUDA out of memory. Tried to allocate 20.00 GiB.")
+    generate = hires.generate_native
 
-    monkeypatch.setattr(hires, "generate_native", full)
-    code, _, err = run(capsys, "--prompt", "a cat", "--model", model, "-o", tmp_path / "out", *COMMAND)
-    assert code == 2 and "the memory ran out (CUDA out of memory)" in err and err.count("\n") == 1
+    def full(host, *, sampling, **more):
+        if sampling.prompt == "a cat":
+            raise RuntimeError("CUDA out of memory. Tried to allocate 20.00 GiB.")
+        return generate(host, sampling=sampling, **more)
+
+    (tmp_path / "prompts.txt").write_text("a cat\na dog\n")
+    out = tmp_path / "out"
+    command = ["--prompts", tmp_path / "prompts.txt", "--model", model, "-o", out, *COMMAND]
+    with monkeypatch.context() as patched:
+        patched.setattr(hires, "generate_native", full)
+        code, said, err = run(capsys, *command)
+    sentence = "the memory ran out (CUDA out of memory)"
+    assert code == 1 and f"a cat, native failed: {sentence}" in said and "3 could not be made" in err
+    first = files(out)
+    found = json.loads(first["results.json"])
+    assert [sentence in (each["problem"] or "") for each in found["rows"] + found["cells"]] == [1, 0, 1, 1, 0, 0]
+    assert first["compare.html"].decode().count(sentence) == 3
+    code, said, _ = run(capsys, *command)
+    again = files(out)
+    assert code == 0 and said.count("structure") == 2 and sentence not in again["compare.html"].decode()
+    assert {name for name in first if first[name] != again[name]} == {"results.json", "compare.html"}
+    found = json.loads(again["results.json"])
+    assert all(each["file"] and each["problem"] is None for each in found["rows"] + found["cells"])
+
+
+@pytest.mark.slow
+def test_a_given_picture_that_goes_meanwhile_costs_its_own_row(model, tmp_path, capsys, monkeypatch):
+    first, second = noise(tmp_path / "a.png"), noise(tmp_path / "b.png")
+    monkeypatch.setattr("fam_ext.comparison.run.check", lambda *_, **__: first.unlink())
+    words = [first, second, "--scales", 2, "--model", model, "-o", tmp_path / "out", *COMMAND]
+    code, said, _ = run(capsys, *words)
+    assert code == 1 and "a.png, native failed: FileNotFoundError" in said and said.count("structure") == 2
 
 
 @pytest.mark.slow

@@ -249,6 +249,26 @@ def test_spectra_of_flat_pictures_say_so(browser, tmp_path, power):
 
 @pytest.mark.slow
 @pytest.mark.xdist_group("browser")
+def test_a_row_without_any_picture_says_so_in_its_place(browser, tmp_path):
+    made = results(tmp_path, file=None, problem="the memory ran out", spectrum=None, attention=None)
+    made.natives["row-0"] = dataclasses.replace(made.natives["row-0"], file=None, problem="of NaN", spectrum=None)
+    (tmp_path / made.natives["row-1"].file).unlink()
+    page, said = browser.new_page(), []
+    page.on("pageerror", lambda error: said.append(str(error)))
+    page.goto(write_page(made)[0].as_uri())
+    problems = page.locator(".grid td .problem").all_inner_texts()
+    assert problems == ["of NaN", *2 * ["the memory ran out"], "the file is gone", *2 * ["the memory ran out"]]
+    assert page.locator("text=There is no picture of this row at this scale.").count() == 2
+    assert page.locator(".grid .caption").first.inner_text() == "64 x 64 to 128 x 128 px, seed 1"
+    page.locator("td[data-row='0'][data-column='1']").dblclick()
+    page.locator("td[data-row='1'][data-column='0']").press("Enter")
+    page.check("input[value='3']")
+    assert said == []
+    page.close()
+
+
+@pytest.mark.slow
+@pytest.mark.xdist_group("browser")
 def test_a_method_that_failed_is_not_called_left_out(browser, tmp_path):
     made = results(tmp_path, file=None, problem="the memory ran out", spectrum=None, attention=None)
     page = browser.new_page()

@@ -117,7 +117,7 @@ def _compare_on_page(
     prompts: str | None,
     said: dict[str, Any],
 ) -> None:
-    from fam_ext.comparison.page import MOST_BYTES, write_page
+    from fam_ext.comparison.page import MOST_BYTES, check_readable, write_page
     from fam_ext.comparison.plan import (
         Plan,
         parse_methods,
@@ -146,6 +146,7 @@ def _compare_on_page(
         rows = rows_of_prompts(list(dict.fromkeys(asked)), job)
     plan = Plan(rows, names, sizes)
     results = Results.read(folder)
+    check_readable(results)
     for row in rows:
         for note in row.notes:
             say(f"{row.title}: {note}", err=True)

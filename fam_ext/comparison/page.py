@@ -10,7 +10,7 @@ from dataclasses import asdict
 from pathlib import Path
 from typing import Any
 
-from PIL import features
+from PIL import Image, features
 
 from fam_ext.comparison.results import PAGE, Attention, Results, write_whole
 from fam_ext.errors import PictureError
@@ -38,6 +38,14 @@ def write_page(results: Results) -> tuple[Path, int, int]:
     path = results.folder / PAGE
     write_whole(path, page)
     return path, len(page), quality
+
+
+def check_readable(results: Results) -> None:
+    """Raise `PictureError` for a file of the folder that is there and no picture: no page could be written."""
+    attentions = [cell.attention for cell in results.cells.values() if cell.attention is not None]
+    for each in (*results.natives.values(), *results.cells.values(), *attentions):
+        if each.file is not None and results.holds(each.file):
+            _read_picture(results.folder / each.file)
 
 
 def _page(results: Results, quality: int) -> bytes:
@@ -94,13 +102,18 @@ def _attention(results: Results, attention: Attention | None) -> dict[str, Any] 
     return {**asdict(attention), "src": url}
 
 
-def _picture_url(path: Path, kind: str, quality: int) -> str:
+def _read_picture(path: Path) -> Image.Image:
     try:
-        image = decode(path.read_bytes()).image.convert("RGB")
+        return decode(path.read_bytes()).image
     except (OSError, PictureError) as error:
         raise PictureError(
-            f"{shown(path)} cannot be read ({error}); take it away, and the same command makes it again"
+            f"{shown(path)} cannot be read ({error}); take it away: the command that made it makes it again, and for "
+            "another the page says that it is gone"
         ) from None
+
+
+def _picture_url(path: Path, kind: str, quality: int) -> str:
+    image = _read_picture(path).convert("RGB")
     if max(image.size) > MAX_SIDE.get(kind.upper(), max(image.size)):
         kind = "JPEG"
     buffer = io.BytesIO()

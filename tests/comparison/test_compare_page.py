@@ -141,15 +141,31 @@ def test_a_folder_that_another_run_fills_is_left_alone(model, tmp_path, capsys):
 
 
 @pytest.mark.slow
-def test_a_picture_that_was_damaged_is_named_and_made_again_when_it_is_gone(model, tmp_path, capsys):
-    words = ["--methods", "resize", "--steps", 1, "--device", "cpu", "--model", model, "-o", tmp_path / "out"]
+def test_a_picture_that_was_damaged_is_named_first_and_one_that_is_gone_is_said_to_be(
+    model, tmp_path, capsys, monkeypatch
+):
+    out = tmp_path / "out"
+    words = ["--methods", "fam", "--steps", 2, "--device", "cpu", "--model", model, "-o", out]
     assert run(capsys, "--prompt", "a cat", *words)[0] == 0
-    path = tmp_path / "out" / "resize-2x" / "a-cat.png"
-    path.write_bytes(path.read_bytes()[:-99])
-    code, _, err = run(capsys, "--prompt", "a cat", *words)
-    assert code == 2 and f"{path} cannot be read" in err and "take it away" in err and err.count("\n") == 1
-    path.unlink()
+    first = files(out)
+    paths = [out / "fam-2x" / "a-cat.png", out / "native" / "a-cat.png", out / "attention" / "fam-2x-a-cat.png"]
+    for path in paths:
+        data = path.read_bytes()
+        path.write_bytes(data[:-99])
+        with monkeypatch.context() as patched:
+            patched.setattr("fam_ext.cli.compare.load_renderer", None)
+            code, _, err = run(capsys, "--prompt", "a dog", *words)  # whoever's it is
+        assert code == 2 and f"{path} cannot be read" in err and "take it away" in err and err.count("\n") == 1
+        path.write_bytes(data)
+    assert files(out) == first
+    for path in paths:
+        path.unlink()
+    assert run(capsys, "--prompt", "a dog", *words)[0] == 0
+    data = json.loads((out / "compare.html").read_text().partition('id="data">')[2].partition("</script>")[0])
+    assert [each["src"] is None for each in data["rows"] + data["cells"]] == [True, False, True, False]
+    assert [each["attention"] is None for each in data["cells"]] == [True, False]
     assert run(capsys, "--prompt", "a cat", *words)[0] == 0
+    assert all(path.exists() for path in paths)
 
 
 @pytest.mark.slow

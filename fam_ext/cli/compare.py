@@ -6,7 +6,7 @@ from __future__ import annotations
 import dataclasses
 import os
 from pathlib import Path
-from typing import Annotated, Any
+from typing import Annotated, Any, Literal
 
 import typer
 
@@ -28,6 +28,7 @@ from fam_ext.terminal import say
 
 DEFAULT_METHODS = "direct,fam"
 _PAGE = (".html", ".htm")
+_RESUMES = "a page of methods resumes in a folder of its own; give a folder as --out, without --overwrite"
 
 
 _SCALE = [spec for spec in SIZES if spec.name == "scale"]
@@ -70,21 +71,42 @@ def compare(
 
     BEFORE and AFTER, two pictures or two folders, are compared as they are, on a page.
 
-    One picture without --scales, and with no folder as --out, is put on one sheet.
+    One picture, no folder, without --scales and with no folder as --out is put on one sheet.
     """
     inputs = given or []
+    kind = _kind(inputs, output, methods=methods, scales=scales, prompts=prompts, said=said)
+    if kind == "page":
+        if overwrite:
+            raise UsageError(_RESUMES)
+        _compare_on_page(inputs, output or "compare", methods, scales, prompts, said)
+    elif kind == "pair":
+        _compare_pair(inputs, output or "compare.html", overwrite=overwrite)
+    else:
+        _compare_on_sheet(inputs[0], output or "compare.png", methods, said, overwrite=overwrite)
+
+
+def _kind(
+    inputs: list[str],
+    output: str | None,
+    *,
+    methods: str | None,
+    scales: str | None,
+    prompts: str | None,
+    said: dict[str, Any],
+) -> Literal["page", "pair", "sheet"]:
+    """Return what is asked for: a page of methods, BEFORE and AFTER, or one picture's sheet. Raises `UsageError` for an
+    --out, or an option, that it has not."""
     # an ending names a file; anything else is a folder, and so is one that has such a name
     ending = Path(output or "").suffix.lower()
     is_named = ending in _PAGE or pictures.format_of(output or "") is not None
-    is_file = output is None or (is_named and not Path(output).is_dir())
+    is_file = output is None or (is_named and not _is_folder(output))
+    is_many = len(inputs) not in (1, 2) or (len(inputs) == 1 and _is_folder(inputs[0]))
     names_folder = not is_file and (len(inputs) == 1 or methods or said)
-    if scales or prompts or len(inputs) not in (1, 2) or names_folder:
-        if overwrite or (output is not None and is_file):
-            raise UsageError(
-                "a page of methods resumes in a folder of its own; give a folder as --out, without --overwrite"
-            )
-        _compare_on_page(inputs, output or "compare", methods, scales, prompts, said)
-    elif len(inputs) == 2:
+    if scales is not None or prompts is not None or is_many or names_folder:
+        if output is not None and is_file:
+            raise UsageError(_RESUMES)
+        return "page"
+    if len(inputs) == 2:
         if said or methods:
             raise UsageError(
                 "AFTER is given, so nothing is made; give --scales or a folder as --out for a page of methods, or "
@@ -95,18 +117,23 @@ def compare(
                 f"--out is {shown(output)}, and BEFORE and AFTER make one page; name a .html file, or give --methods "
                 "or --scales for a page of methods in a folder"
             )
-        page = Path(output or "compare.html")
-        found, note = pairs(*(Path(path).expanduser() for path in inputs))
-        for problem in write_page(found, note, page.expanduser(), overwrite=overwrite):
-            say(problem, err=True)
-        say(f"{page}: {len(found)} compared{f'; {note}' if note else ''}")
-    else:
-        if output is not None and ending != ".png":
-            raise UsageError(
-                f"--out is {shown(output)}, and a sheet of one picture is a PNG; name a .png file, or a folder for a "
-                "page"
-            )
-        _compare_on_sheet(inputs[0], output or "compare.png", methods, said, overwrite=overwrite)
+        return "pair"
+    if output is not None and ending != ".png":
+        raise UsageError(
+            f"--out is {shown(output)}, and a sheet of one picture is a PNG; name a .png file, or a folder for a page"
+        )
+    return "sheet"
+
+
+def _is_folder(path: str) -> bool:
+    return Path(path).expanduser().is_dir()
+
+
+def _compare_pair(inputs: list[str], output: str, *, overwrite: bool) -> None:
+    found, note = pairs(*(Path(path).expanduser() for path in inputs))
+    for problem in write_page(found, note, Path(output).expanduser(), overwrite=overwrite):
+        say(problem, err=True)
+    say(f"{output}: {len(found)} compared{f'; {note}' if note else ''}")
 
 
 def _compare_on_page(

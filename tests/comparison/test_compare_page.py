@@ -1,6 +1,7 @@
 """`fam-hires compare` onto a page: a toy model makes the pictures."""
 
 import json
+from contextlib import nullcontext
 from itertools import pairwise
 from pathlib import Path
 
@@ -8,8 +9,10 @@ import pytest
 from PIL import Image
 
 from fam_ext import cli
+from fam_ext.cli.compare import _kind
 from fam_ext.comparison.plan import parse_scales
 from fam_ext.comparison.results import held
+from fam_ext.errors import UsageError
 from fam_ext.methods.catalog import METHODS
 from fam_ext.options.request import HiresRequest
 from tests.fake_device import DEVICE, FakeDevice, moved
@@ -328,6 +331,10 @@ def test_what_the_model_or_the_sampler_cannot_do_is_said_before_anything_is_made
         ([], "nothing is given to compare"),
         (["gone.png", "--scales", "2"], "gone.png does not exist"),
         (["empty", "--scales", "2"], "hold no picture"),
+        (["empty"], "empty hold no picture"),
+        (["folder"], "bad.png at 2x:"),
+        (["folder", "--out", "x.png"], "give a folder as --out"),
+        (["gone"], "gone: the file cannot be read"),
         (["bad.png", "--scales", "2"], "bad.png at 2x:"),
         (["a.png", "--prompts", "p.txt"], "pictures and --prompts are given"),
         (["--prompt", "x", "--prompts", "p.txt"], "--prompt and --prompts are given"),
@@ -350,6 +357,8 @@ def test_bad_input_is_one_sentence_before_a_model_is_loaded(tmp_path, capsys, mo
     (tmp_path / "torn.png").write_bytes((tmp_path / "a.png").read_bytes()[:-99])
     Image.new("RGB", (1000, 1000)).save(tmp_path / "large.png")
     (tmp_path / "empty").mkdir()
+    (tmp_path / "folder").mkdir()
+    (tmp_path / "folder" / "bad.png").write_bytes(b"\xff\xfe\xfd")
     (tmp_path / "p.txt").write_text("a cat\n")
     (tmp_path / "blank.txt").write_text(" \n\n")
     (tmp_path / "many.txt").write_text("\n".join(map(str, range(100))))
@@ -359,6 +368,40 @@ def test_bad_input_is_one_sentence_before_a_model_is_loaded(tmp_path, capsys, mo
     code, _, err = run(capsys, *words)
     assert code == 2 and sentence in err and err.count("\n") == 1
     assert files(tmp_path) == before and not Path("compare").exists()
+
+
+@pytest.mark.parametrize(
+    ("inputs", "output", "more", "kind"),
+    [
+        ([], None, {}, "page"),
+        (["a.png"], None, {}, "sheet"),
+        (["a.png"], "x.png", {"methods": "fam"}, "sheet"),
+        (["a.png"], "x.jpg", {}, None),
+        (["a.png"], "x", {}, "page"),
+        (["a.png"], "folder.png", {}, "page"),  # a folder that has such a name
+        (["a.png"], None, {"scales": "2"}, "page"),
+        (["a.png"], None, {"scales": ""}, "page"),
+        (["a.png"], "x.html", {"scales": "2"}, None),
+        (["folder.png"], None, {}, "page"),
+        (["folder.png"], "x.png", {}, None),
+        (["a.png", "b.png"], None, {}, "pair"),
+        (["a.png", "b.png"], "x.htm", {}, "pair"),
+        (["a.png", "b.png"], "x.png", {}, None),
+        (["a.png", "b.png"], "x", {}, None),
+        (["a.png", "b.png"], "x", {"methods": "fam"}, "page"),
+        (["a.png", "b.png"], "x", {"said": {"steps": 3}}, "page"),
+        (["a.png", "b.png"], None, {"methods": "fam"}, None),
+        (["folder.png", "folder.png"], None, {}, "pair"),
+        (["a.png", "b.png", "c.png"], None, {}, "page"),
+        ([], None, {"prompts": "p.txt"}, "page"),
+    ],
+)
+def test_what_is_asked_for(tmp_path, monkeypatch, inputs, output, more, kind):
+    monkeypatch.chdir(tmp_path)
+    (tmp_path / "folder.png").mkdir()
+    words = {"methods": None, "scales": None, "prompts": None, "said": {}, **more}
+    with nullcontext() if kind else pytest.raises(UsageError):
+        assert _kind(inputs, output, **words) == kind
 
 
 def test_a_scale_said_twice_is_one():

@@ -53,7 +53,9 @@ def _page(results: Results, quality: int) -> bytes:
     style, script, element = parts
     policy = " ".join(f"'sha256-{_hash(text)}'" for text in (element, script))
     # "<" would end the element that holds it
-    data = json.dumps(_data(results, quality), ensure_ascii=False, separators=(",", ":")).replace("<", "\\u003c")
+    data = json.dumps(_data(results, quality), ensure_ascii=False, allow_nan=False, separators=(",", ":")).replace(
+        "<", "\\u003c"
+    )
     return (
         _HEAD.replace("{policy}", policy).replace("{style}", style)
         + f'<script type="application/json" id="data">{data}</script>\n'

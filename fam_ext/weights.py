@@ -1,4 +1,4 @@
-"""What a file of weights tells of itself, read without torch: its hash, its architecture, its marks."""
+"""What a file or folder of weights tells of itself, read without torch: its hashes, its architecture, its marks."""
 
 from __future__ import annotations
 
@@ -32,6 +32,14 @@ def weights_hash(source: Path) -> str:
     if not files:
         raise UnsupportedModelError(f"{source} has no .safetensors weights; give a checkpoint or a diffusers folder")
     return _hash(tuple((file, status.st_size, status.st_mtime_ns) for file in files for status in [file.stat()]))
+
+
+def settings_hash(folder: Path) -> str:
+    """Return the SHA-256 of a diffusers folder's settings: its JSON and text files, as scheduler, tokenizers and the
+    networks' shapes; 64 hexadecimal digits. They decide pixels as the weights do. A checkpoint's file has none."""
+    files = sorted(file for pattern in ("*.json", "*/*.json", "*/*.txt") for file in folder.glob(pattern))
+    found = [(file.relative_to(folder).as_posix(), hashlib.sha256(file.read_bytes()).hexdigest()) for file in files]
+    return hashlib.sha256(json.dumps(found).encode()).hexdigest()
 
 
 @functools.lru_cache(maxsize=64)

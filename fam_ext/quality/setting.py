@@ -9,12 +9,12 @@ from pathlib import Path
 import torch
 
 import fam_ext
-from fam_ext import __version__, hires
+from fam_ext import __version__, hires, standalone
 from fam_ext.errors import UsageError
 from fam_ext.hosts.diffusers.host import DiffusersHost
 from fam_ext.options.renderer import RendererChoice
 from fam_ext.quality.protocol import Size, size_words
-from fam_ext.weights import weights_hash
+from fam_ext.weights import settings_hash, weights_hash
 
 CODE = ("core", "hosts", "methods", "samplers", "hires.py", "recipe.py", "standalone.py", "upscalers.py")
 """What of fam_ext draws pictures."""
@@ -38,12 +38,14 @@ def native_and_target(host: DiffusersHost, wanted: float | Size) -> tuple[Size, 
 
 def surroundings(host: DiffusersHost, renderer: RendererChoice) -> dict[str, object]:
     """Return what decides pixels beside a request, as JSON values."""
-    upscaler = renderer.arguments["upscaler"]
+    model = standalone.demo_model() if renderer.model is None else Path(renderer.model)
+    config, upscaler = renderer.model_config, renderer.arguments["upscaler"]
     return {
         "version": __version__,
         "code": code_hash(),
         "model": host.weights_hash(),
-        "model_config": renderer.model_config,
+        "settings": settings_hash(model),
+        "model_config": None if config is None else settings_hash(Path(config)),
         "loras": [[weights_hash(Path(file)), weight] for file, weight in renderer.weighted_loras],
         "upscaler": None if upscaler is None else weights_hash(Path(upscaler)),
         "clip_l_skip": renderer.sdxl_clip_l_skip,

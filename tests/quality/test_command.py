@@ -114,14 +114,27 @@ def test_a_run_makes_rows_pictures_tables_and_a_rerun_makes_none(model, tmp_path
     assert "CFG 3" in (out / "table.md").read_text() and "direct" not in (out / "table.md").read_text()
     assert len((out / "results.csv").read_text().splitlines()) == 3
 
-    # and so are those of a single file's other settings, and of other code
-    with counted(monkeypatch) as made:
-        assert run(*options(model, out, "--cfg-scale", 3, "--model-config", model, methods="fam")) == 0
-    assert made == ["fam"] * 2
+    # and so are those of other code
     monkeypatch.setattr(setting, "code_hash", lambda: "mended")
     with counted(monkeypatch) as made:
         assert run(*options(model, out, "--cfg-scale", 3, methods="fam")) == 0
     assert made == ["fam"] * 2
+
+
+def test_a_model_whose_settings_were_changed_has_other_rows(model, tmp_path, monkeypatch):
+    folder, config, out = tmp_path / "model", tmp_path / "config", tmp_path / "out"
+    for copy in (folder, config):
+        shutil.copytree(model, copy)
+    words = options(folder, out, "--model-config", config, "--count", 1, methods="direct")
+    assert run(*words) == 0
+    for changed in (folder, config):
+        file = changed / "scheduler" / "scheduler_config.json"
+        settings = json.loads(file.read_text())
+        file.write_text(json.dumps({**settings, "prediction_type": "v_prediction"}))
+        for expected in (["direct"], []):
+            with counted(monkeypatch) as made:
+                assert run(*words) == 0
+            assert made == expected
 
 
 def test_every_method_begins_from_the_same_native_picture_and_its_record(model, tmp_path, monkeypatch):

@@ -22,7 +22,7 @@ from fam_ext.options.job import Job
 from fam_ext.options.presets import BUILTIN
 from fam_ext.options.request import HiresRequest
 from fam_ext.samplers.names import OFFERED
-from fam_ext.weights import weights_hash
+from fam_ext.weights import settings_hash, weights_hash
 from tests.hosts import toys
 from tests.samplers.references import SCHEDULERS
 
@@ -311,6 +311,23 @@ def test_weights_are_hashed_in_pieces_and_once(tmp_path, monkeypatch):
     assert weights_hash(file) == first and opened == ["rb"]
     file.write_bytes(bytes(4 << 20))
     assert weights_hash(file) != first and opened == ["rb", "wb", "rb"]
+
+
+def test_the_settings_of_a_folder_are_hashed_by_name_and_content(tmp_path):
+    def written(name, text):
+        file = tmp_path / name
+        file.parent.mkdir(exist_ok=True)
+        file.write_text(text)
+        return settings_hash(tmp_path)
+
+    seen = [settings_hash(tmp_path)]
+    for name in ("model_index.json", "scheduler/scheduler_config.json", "tokenizer/merges.txt", "tokenizer/moved.txt"):
+        seen += [written(name, "{}"), written(name, "{ }")]
+    (tmp_path / "tokenizer" / "moved.txt").rename(tmp_path / "tokenizer" / "again.txt")
+    seen.append(settings_hash(tmp_path))
+    assert len(set(seen)) == len(seen)
+    assert written("README.md", "reads well") == written("unet/model.safetensors", "weights") == seen[-1]
+    assert settings_hash(tmp_path / "README.md") == seen[0]
 
 
 @pytest.mark.parametrize("spacing", ["leading", "trailing", "linspace"])

@@ -4,6 +4,7 @@ Torch is imported inside."""
 from __future__ import annotations
 
 import dataclasses
+import json
 import os
 from pathlib import Path
 from typing import Annotated, Any, Literal
@@ -179,9 +180,11 @@ def _compare_on_page(
             say(f"{row.title}: {note}", err=True)
 
     from fam_ext.comparison.run import Workshop, check_missing, make
+    from fam_ext.quality.setting import surroundings
 
     loaded = load_renderer(renderer)
-    shop = Workshop(loaded.host, loaded.upscaler, renderer.identity, steps_bar, say, infotext_of)
+    identity = json.dumps(surroundings(loaded.host, renderer))
+    shop = Workshop(loaded.host, loaded.upscaler, identity, steps_bar, say, infotext_of)
     check_missing(shop, plan, results)
     folder_at(output)
     with held(folder):

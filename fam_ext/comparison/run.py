@@ -36,6 +36,7 @@ from fam_ext.options.request import HiresRequest
 from fam_ext.upscalers import Upscaler
 
 _Drawn = TypeVar("_Drawn")
+_OTHERWISE = "made with other settings, model files or another version"
 _SMALL = 8
 """Side of the latents on which a method is tried before anything runs."""
 
@@ -47,7 +48,7 @@ class Workshop:
     host: DiffusersHost
     upscaler: Upscaler | None
     identity: str
-    """Of model, LoRAs and upscaler: what the pixels depend on beside a request."""
+    """What the pixels depend on beside a request: the files of model, LoRAs and upscaler, the code."""
     steps: Callable[[str], AbstractContextManager[Progress]]
     """Shows a bar under a label."""
     say: Callable[[str], None]
@@ -103,13 +104,12 @@ def _keyed(shop: Workshop, plan: Plan, results: Results) -> Plan:
 
 
 def _asked(shop: Workshop, plan: Plan) -> list[_Asked]:
-    made_with = [shop.identity, shop.host.weights_hash()]
     found: list[_Asked] = []
     for row in plan.rows:
         for scale in plan.scales:
             for method in plan.methods:
                 request = request_of(row, _native_size(shop.host, row), method, scale)
-                found.append(_Asked(row, method, scale, request, _digest(row.digest, request.to_text(), *made_with)))
+                found.append(_Asked(row, method, scale, request, _digest(row.digest, request.to_text(), shop.identity)))
     return found
 
 
@@ -126,7 +126,7 @@ def _missing(shop: Workshop, asked: list[_Asked], results: Results) -> list[_Ask
             raise OutputError(f"{where} {native.title} {_differing(native, each.row)}; choose another --out")
         cell = results.cells.get((each.row.key, each.method, each.scale))
         if cell is not None and cell.digest != each.digest:
-            raise OutputError(f"{where} {each.label} made with other settings; choose another --out, or those settings")
+            raise OutputError(f"{where} {each.label} {_OTHERWISE}; choose another --out, or those settings")
         if cell is None or not results.holds(cell.file):
             todo.append(each)
     return todo
@@ -171,7 +171,7 @@ def _differing(native: Native, row: Row) -> str:
     names = ("prompt", "seed", "steps", "sampler", "cfg_scale")
     changed = [name for name in names if getattr(native, name) != getattr(row.request, name)]
     phrases = [f"{name} {getattr(native, name)}, now {getattr(row.request, name)}" for name in changed]
-    return f"made with {'; '.join(phrases)}" if phrases else "made from another picture, or with other settings"
+    return f"made with {'; '.join(phrases)}" if phrases else f"made from another picture, or {_OTHERWISE}"
 
 
 # --- one row
@@ -186,7 +186,7 @@ def _native_digest(shop: Workshop, row: Row) -> str:
         return _digest(row.digest)
     request = request_of(row, _native_size(shop.host, row), WITHOUT_FAM, 1)
     plain = dataclasses.replace(request, config=FamConfig())  # it has no part in the native picture
-    return _digest(plain.to_text(), shop.identity, shop.host.weights_hash())
+    return _digest(plain.to_text(), shop.identity)
 
 
 def _native(shop: Workshop, row: Row, results: Results) -> hires.Native | Image.Image | str:

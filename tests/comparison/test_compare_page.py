@@ -85,6 +85,34 @@ def test_prompts_by_methods_and_scales_and_the_same_again_makes_nothing(model, t
 
 
 @pytest.mark.slow
+def test_a_lora_of_the_same_name_or_mended_code_does_not_pass_for_the_old(model, tmp_path, capsys, monkeypatch):
+    from diffusers import StableDiffusionPipeline
+    from peft import LoraConfig
+    from peft.utils import get_peft_model_state_dict
+
+    def train(rank):
+        unet = toys.sd_pipeline().unet
+        unet.add_adapter(LoraConfig(r=rank, target_modules=["to_q"], init_lora_weights=False))
+        layers = get_peft_model_state_dict(unet)
+        StableDiffusionPipeline.save_lora_weights(tmp_path, unet_lora_layers=layers, weight_name="style.safetensors")
+
+    train(1)
+    picture, out = noise(tmp_path / "a.png"), tmp_path / "out"
+    words = [picture, "--methods", "resize", "--model", model, "--lora", tmp_path / "style.safetensors", "-o", out]
+    assert run(capsys, *words)[0] == 0
+    first = files(out)
+    assert run(capsys, *words)[0] == 0
+    with monkeypatch.context() as patched:
+        patched.setattr("fam_ext.quality.setting.code_hash", lambda: "mended")
+        codes = [run(capsys, *words)]
+    train(2)
+    codes.append(run(capsys, *words))
+    for code, _, err in codes:
+        assert code == 1 and "a.png by resize at 2x made with other settings, model files" in err
+    assert files(out) == first
+
+
+@pytest.mark.slow
 def test_what_a_folder_holds_is_known_by_what_it_is_and_not_by_its_place_in_the_list(model, tmp_path, capsys):
     """Prompts without a Latin letter, and pictures of one name in two folders, have numbered keys."""
     out = tmp_path / "out"

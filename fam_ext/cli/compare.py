@@ -177,7 +177,7 @@ def _compare_on_page(
     check_readable(results)
     for row in rows:
         for note in row.notes:
-            say(f"{row.title}: {note}", err=True)
+            say(f"{row.label}: {note}", err=True)
 
     from fam_ext.comparison.run import Workshop, check_missing, make
     from fam_ext.quality.setting import surroundings
@@ -190,10 +190,13 @@ def _compare_on_page(
     with held(folder):
         results = Results.read(folder)  # as another run left it that ended meanwhile
         failed = make(shop, plan, results)
-        page, size, quality = write_page(results)
-    say(f"{page}: {size / 1e6:.1f} MB, pictures at quality {quality}")
+        page, size, words = write_page(results)
+    say(f"{page}: {size / 1e6:.1f} MB, pictures at {words}")
     if size > MOST_BYTES:
-        say(f"more than {MOST_BYTES / 1e6:g} MB at the lowest quality; fewer in a folder make a lighter page", err=True)
+        say(
+            f"more than {MOST_BYTES / 1e6:g} MB with the smallest pictures; fewer in a folder make a lighter page",
+            err=True,
+        )
     if failed:
         say(f"{failed} could not be made; the same command tries them again", err=True)
         raise typer.Exit(1)

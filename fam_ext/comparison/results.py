@@ -20,6 +20,7 @@ from fam_ext.comparison.spectrum import Spectrum
 from fam_ext.errors import OutputError
 from fam_ext.escapes import shown
 from fam_ext.jobs.lock import FileLock, NoLocksError
+from fam_ext.jobs.new_file import put_new
 
 NAME = "results.json"
 PAGE = "compare.html"
@@ -177,7 +178,7 @@ def write_new(folder: Path, file: str, data: bytes) -> str:
     for number in range(1, 10_000):
         name = file if number == 1 else f"{stem}-{number}.{suffix}"
         try:
-            _write(folder / name, data, put=os.link)  # unlike a rename it never replaces
+            _write(folder / name, data, put=put_new)
             return name
         except FileExistsError:
             continue

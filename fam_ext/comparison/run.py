@@ -17,7 +17,7 @@ from PIL import Image
 from fam_ext import hires, standalone
 from fam_ext.compare import high_band_energy, structure_psnr
 from fam_ext.comparison.attention import QUERIES, Watch, atlas
-from fam_ext.comparison.plan import Plan, Row, keyed, request_of
+from fam_ext.comparison.plan import Plan, Row, keyed, request_of, short
 from fam_ext.comparison.results import Attention, Cell, Native, Results, write_new
 from fam_ext.comparison.spectrum import radial_spectrum
 from fam_ext.core.config import FamConfig
@@ -67,7 +67,7 @@ class _Asked:
 
     @property
     def label(self) -> str:
-        return f"{self.row.title} by {self.method} at {self.scale:g}x"
+        return f"{self.row.label} by {self.method} at {self.scale:g}x"
 
 
 def make(shop: Workshop, plan: Plan, results: Results) -> int:
@@ -123,7 +123,7 @@ def _missing(shop: Workshop, asked: list[_Asked], results: Results) -> list[_Ask
     for each in asked:
         native = results.natives.get(each.row.key)
         if native is not None and native.digest != _native_digest(shop, each.row):
-            raise OutputError(f"{where} {native.title} {_differing(native, each.row)}; choose another --out")
+            raise OutputError(f"{where} {each.row.label} {_differing(native, each.row)}; choose another --out")
         cell = results.cells.get((each.row.key, each.method, each.scale))
         if cell is not None and cell.digest != each.digest:
             raise OutputError(f"{where} {each.label} {_OTHERWISE}; choose another --out, or those settings")
@@ -170,7 +170,8 @@ def _differing(native: Native, row: Row) -> str:
     """Return in what a row that stands in the results differs from what is asked for now."""
     names = ("prompt", "seed", "steps", "sampler", "cfg_scale")
     changed = [name for name in names if getattr(native, name) != getattr(row.request, name)]
-    phrases = [f"{name} {getattr(native, name)}, now {getattr(row.request, name)}" for name in changed]
+    was, now = ([short(f"{getattr(each, name)}") for name in changed] for each in (native, row.request))
+    phrases = [f"{name} {old}, now {new}" for name, old, new in zip(changed, was, now, strict=True)]
     return f"made with {'; '.join(phrases)}" if phrases else f"made from another picture, or {_OTHERWISE}"
 
 
@@ -192,7 +193,7 @@ def _native_digest(shop: Workshop, row: Row) -> str:
 def _native(shop: Workshop, row: Row, results: Results) -> hires.Native | Image.Image | str:
     """Return the native picture of a row, from its file, or made from the prompt with the record that AM attends to; or
     why there is none. It stands in the results afterwards."""
-    size, label, path = _native_size(shop.host, row), f"{row.title}, native", row.path
+    size, label, path = _native_size(shop.host, row), f"{row.label}, native", row.path
     began = time.perf_counter()
     if path is not None:
         # the row's notes say where it is enlarged

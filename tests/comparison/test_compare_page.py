@@ -10,10 +10,12 @@ from PIL import Image
 
 from fam_ext import cli
 from fam_ext.cli.compare import _kind
-from fam_ext.comparison.plan import parse_scales
+from fam_ext.comparison.plan import parse_scales, rows_of_prompts
 from fam_ext.comparison.results import held
 from fam_ext.errors import UsageError
 from fam_ext.methods.catalog import METHODS
+from fam_ext.options.job import Job
+from fam_ext.options.parts import Places
 from fam_ext.options.request import HiresRequest
 from tests.fake_device import DEVICE, FakeDevice, moved
 from tests.hosts import toys
@@ -154,7 +156,7 @@ def test_a_page_that_stays_too_large_is_said_to_be(model, tmp_path, capsys, monk
     monkeypatch.setattr("fam_ext.comparison.page.MOST_BYTES", 2000)
     words = ["--methods", "resize", "--steps", 1, "--device", "cpu", "--model", model, "-o", tmp_path / "out"]
     code, said, err = run(capsys, "--prompt", "a cat", *words)
-    assert code == 0 and "at quality 40" in said and "more than 0.002 MB at the lowest quality" in err
+    assert code == 0 and "at quality 40, sides at 12%" in said and "more than 0.002 MB with the smallest" in err
 
 
 @pytest.mark.slow
@@ -430,6 +432,13 @@ def test_what_is_asked_for(tmp_path, monkeypatch, inputs, output, more, kind):
     words = {"methods": None, "scales": None, "prompts": None, "said": {}, **more}
     with nullcontext() if kind else pytest.raises(UsageError):
         assert _kind(inputs, output, **words) == kind
+
+
+def test_keys_are_names_anywhere_and_labels_are_short(tmp_path):
+    job = Job(Places(inputs=(str(tmp_path),), output=str(tmp_path / "out")))
+    rows = rows_of_prompts(["CON", "con", "nul.", "Lpt1", "console", 3000 * "a"], job)
+    assert [row.key for row in rows[:5]] == ["_CON", "_con-2", "_nul", "_Lpt1", "console"]
+    assert rows[5].label == 67 * "a" + "..." and rows[5].title == 3000 * "a" and rows[0].label == "CON"
 
 
 def test_a_scale_said_twice_is_one():

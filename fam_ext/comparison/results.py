@@ -223,7 +223,7 @@ def _built(kind: Any, values: Any) -> Any:  # noqa: ANN401
             length, types = _LISTS[wanted]
             entry[each.name] = _several(value, types, length)
         elif wanted == "Spectrum":
-            entry[each.name] = Spectrum(*(_several(value[name], (int, float)) for name in ("cycles", "power")))
+            entry[each.name] = _spectrum(value)
         elif wanted == "Attention":
             entry[each.name] = _built(Attention, value)
         elif type(value) not in _TYPES[wanted]:
@@ -247,6 +247,10 @@ def _several(values: Any, types: tuple[type, ...], length: int | None = None) ->
     if any(type(value) not in types for value in values) or length not in (None, len(values)):
         raise TypeError
     return tuple(values)
+
+
+def _spectrum(values: Any) -> Spectrum:  # noqa: ANN401
+    return Spectrum(*(_several(values[name], (int, float)) for name in ("cycles", "power")))
 
 
 def _finite(text: str) -> float:

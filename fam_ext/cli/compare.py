@@ -4,9 +4,10 @@ Torch is imported inside."""
 from __future__ import annotations
 
 import dataclasses
+import json
 import os
 from pathlib import Path
-from typing import Annotated, Any
+from typing import Annotated, Any, Literal
 
 import typer
 
@@ -29,6 +30,7 @@ from fam_ext.terminal import say
 
 DEFAULT_METHODS = "direct,fam"
 _PAGE = (".html", ".htm")
+_RESUMES = "a page of methods resumes in a folder of its own; give a folder as --out, without --overwrite"
 
 
 _SCALE = [spec for spec in SIZES if spec.name == "scale"]
@@ -71,21 +73,42 @@ def compare(
 
     BEFORE and AFTER, two pictures or two folders, are compared as they are, on a page.
 
-    One picture without --scales, and with no folder as --out, is put on one sheet.
+    One picture, no folder, without --scales and with no folder as --out is put on one sheet.
     """
     inputs = given or []
+    kind = _kind(inputs, output, methods=methods, scales=scales, prompts=prompts, said=said)
+    if kind == "page":
+        if overwrite:
+            raise UsageError(_RESUMES)
+        _compare_on_page(inputs, output or "compare", methods, scales, prompts, said)
+    elif kind == "pair":
+        _compare_pair(inputs, output or "compare.html", overwrite=overwrite)
+    else:
+        _compare_on_sheet(inputs[0], output or "compare.png", methods, said, overwrite=overwrite)
+
+
+def _kind(
+    inputs: list[str],
+    output: str | None,
+    *,
+    methods: str | None,
+    scales: str | None,
+    prompts: str | None,
+    said: dict[str, Any],
+) -> Literal["page", "pair", "sheet"]:
+    """Return what is asked for: a page of methods, BEFORE and AFTER, or one picture's sheet. Raises `UsageError` for an
+    --out, or an option, that it has not."""
     # an ending names a file; anything else is a folder, and so is one that has such a name
     ending = Path(output or "").suffix.lower()
     is_named = ending in _PAGE or pictures.format_of(output or "") is not None
-    is_file = output is None or (is_named and not Path(output).is_dir())
+    is_file = output is None or (is_named and not _is_folder(output))
+    is_many = len(inputs) not in (1, 2) or (len(inputs) == 1 and _is_folder(inputs[0]))
     names_folder = not is_file and (len(inputs) == 1 or methods or said)
-    if scales or prompts or len(inputs) not in (1, 2) or names_folder:
-        if overwrite or (output is not None and is_file):
-            raise UsageError(
-                "a page of methods resumes in a folder of its own; give a folder as --out, without --overwrite"
-            )
-        _compare_on_page(inputs, output or "compare", methods, scales, prompts, said)
-    elif len(inputs) == 2:
+    if scales is not None or prompts is not None or is_many or names_folder:
+        if output is not None and is_file:
+            raise UsageError(_RESUMES)
+        return "page"
+    if len(inputs) == 2:
         if said or methods:
             raise UsageError(
                 "AFTER is given, so nothing is made; give --scales or a folder as --out for a page of methods, or "
@@ -96,18 +119,23 @@ def compare(
                 f"--out is {shown(output)}, and BEFORE and AFTER make one page; name a .html file, or give --methods "
                 "or --scales for a page of methods in a folder"
             )
-        page = Path(output or "compare.html")
-        found, note = pairs(*(Path(path).expanduser() for path in inputs))
-        for problem in write_page(found, note, page.expanduser(), overwrite=overwrite):
-            say(problem, err=True)
-        say(f"{page}: {len(found)} compared{f'; {note}' if note else ''}")
-    else:
-        if output is not None and ending != ".png":
-            raise UsageError(
-                f"--out is {shown(output)}, and a sheet of one picture is a PNG; name a .png file, or a folder for a "
-                "page"
-            )
-        _compare_on_sheet(inputs[0], output or "compare.png", methods, said, overwrite=overwrite)
+        return "pair"
+    if output is not None and ending != ".png":
+        raise UsageError(
+            f"--out is {shown(output)}, and a sheet of one picture is a PNG; name a .png file, or a folder for a page"
+        )
+    return "sheet"
+
+
+def _is_folder(path: str) -> bool:
+    return Path(path).expanduser().is_dir()
+
+
+def _compare_pair(inputs: list[str], output: str, *, overwrite: bool) -> None:
+    found, note = pairs(*(Path(path).expanduser() for path in inputs))
+    for problem in write_page(found, note, Path(output).expanduser(), overwrite=overwrite):
+        say(problem, err=True)
+    say(f"{output}: {len(found)} compared{f'; {note}' if note else ''}")
 
 
 def _compare_on_page(
@@ -118,7 +146,7 @@ def _compare_on_page(
     prompts: str | None,
     said: dict[str, Any],
 ) -> None:
-    from fam_ext.comparison.page import MOST_BYTES, write_page
+    from fam_ext.comparison.page import MOST_BYTES, check_readable, write_page
     from fam_ext.comparison.plan import Plan, parse_methods, rows_of_pictures, rows_of_prompts
     from fam_ext.comparison.results import Results, held
 
@@ -141,23 +169,29 @@ def _compare_on_page(
         rows = rows_of_prompts(list(dict.fromkeys(asked)), job)
     plan = Plan(rows, names, sizes)
     results = Results.read(folder)
+    check_readable(results)
     for row in rows:
         for note in row.notes:
-            say(f"{row.title}: {note}", err=True)
+            say(f"{row.label}: {note}", err=True)
 
     from fam_ext.comparison.run import Workshop, check_missing, make
+    from fam_ext.quality.setting import surroundings
 
     loaded = load_renderer(renderer)
-    shop = Workshop(loaded.host, loaded.upscaler, renderer.identity, steps_bar, say, infotext_of)
+    identity = json.dumps(surroundings(loaded.host, renderer))
+    shop = Workshop(loaded.host, loaded.upscaler, identity, steps_bar, say, infotext_of)
     check_missing(shop, plan, results)
     folder_at(output)
     with held(folder):
         results = Results.read(folder)  # as another run left it that ended meanwhile
         failed = make(shop, plan, results)
-        page, size, quality = write_page(results)
-    say(f"{page}: {size / 1e6:.1f} MB, pictures at quality {quality}")
+        page, size, words = write_page(results)
+    say(f"{page}: {size / 1e6:.1f} MB, pictures at {words}")
     if size > MOST_BYTES:
-        say(f"more than {MOST_BYTES / 1e6:g} MB at the lowest quality; fewer in a folder make a lighter page", err=True)
+        say(
+            f"more than {MOST_BYTES / 1e6:g} MB with the smallest pictures; fewer in a folder make a lighter page",
+            err=True,
+        )
     if failed:
         say(f"{failed} could not be made; the same command tries them again", err=True)
         raise typer.Exit(1)

@@ -8,6 +8,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING
 
 from fam_ext.errors import OutputError
+from fam_ext.jobs.new_file import put_new
 from fam_ext.metadata import pictures
 
 if TYPE_CHECKING:
@@ -36,12 +37,12 @@ def write_new(folder: Path, stem: str, image: Image.Image, infotext: str | None)
             for number in range(1, 10_000):
                 path = folder / (f"{stem}.png" if number == 1 else f"{stem}-{number}.png")
                 try:
-                    os.link(temporary, path)  # unlike a rename it never replaces
+                    put_new(temporary, path)
                     return path
                 except FileExistsError:
                     continue
         finally:
-            os.unlink(temporary)
+            temporary.unlink(missing_ok=True)
     except OSError as error:
         raise OutputError(f"{folder} cannot be written ({error.strerror}); free space or choose another") from None
     raise OutputError(f"{folder} has 9999 pictures named {stem}; choose another folder")

@@ -29,8 +29,8 @@
 
     // (height, width) of what is compared: the lens shows its pixels one to one
     function targetSize(row) {
-        const made = data.methods.map(({ name }) => cellOf(name, row)).find((cell) => cell && cell.src);
-        return made ? made.size : data.rows[row].size;
+        const cell = data.methods.map(({ name }) => cellOf(name, row)).find(Boolean);
+        return cell ? cell.size : data.rows[row].size;
     }
 
     const wordsOf = (scale) => `${scale}x`;
@@ -191,7 +191,9 @@
         const opened = pair;
         const show = () => opened.scrollIntoView({ block: 'nearest' });
         show();
-        opened.after.addEventListener('load', show); // until then it has no height
+        if (state.left) {
+            opened.after.addEventListener('load', show); // until then it has no height
+        }
         const view = pair.shadowRoot && pair.shadowRoot.querySelector('.view');
         if (view) {
             view.focus();
@@ -225,13 +227,15 @@
 
     function showPair() {
         const [height, width] = targetSize(state.row);
-        const next = element('fam-compare');
-        [['before', state.left], ['after', state.right]].forEach(([slot, method]) => {
-            next.append(make('img', { slot, alt: method, src: (cellOf(method) || {}).src || '' }));
-        });
+        const next = element(state.left ? 'fam-compare' : 'p');
+        if (state.left) {
+            [['before', state.left], ['after', state.right]].forEach(([slot, method]) => next.append(make('img', { slot, alt: method, src: cellOf(method).src })));
+            next.title = `${width} x ${height} px`;
+        } else {
+            next.append('There is no picture of this row at this scale.');
+        }
         pair.replaceWith(next);
         pair = next;
-        next.title = `${width} x ${height} px`;
     }
 
     // --- numbers
@@ -275,7 +279,7 @@
     function showSpectra() {
         const lines = COLUMNS.map(({ name }, index) => ({ name, index, spectrum: (cellOf(name) || {}).spectrum })).filter((line) => line.spectrum && line.spectrum.power.some((power) => power > 0));
         if (!lines.length) {
-            spectra.replaceChildren(make('p', {}, 'Flat: there is nothing at any size of detail.'));
+            spectra.replaceChildren(make('p', {}, state.left ? 'Flat: there is nothing at any size of detail.' : 'There is no picture of this row at this scale.'));
             return;
         }
         const wide = Math.max(340, Math.min(720, spectra.clientWidth)); // its text stays as large as the page's

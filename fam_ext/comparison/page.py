@@ -10,7 +10,7 @@ from dataclasses import asdict
 from pathlib import Path
 from typing import Any
 
-from PIL import features
+from PIL import Image, features
 
 from fam_ext.comparison.results import PAGE, Attention, Results, write_whole
 from fam_ext.errors import PictureError
@@ -20,32 +20,47 @@ from fam_ext.metadata.pictures import MAX_SIDE, decode
 from fam_ext.methods.catalog import METHODS
 
 MOST_BYTES = 15_000_000
-"""A page is kept below this, by a lower quality of its pictures."""
+"""A page is kept below this, by a lower quality of its pictures, then by smaller ones."""
 QUALITIES = (92, 85, 78, 70, 60, 50, 40)
+SHARES = (0.7, 0.5, 0.35, 0.25, 0.18, 0.125)
+"""Of the pictures' sides, where the lowest quality is not enough."""
+_TRIES = [*((quality, 1.0) for quality in QUALITIES), *((QUALITIES[-1], share) for share in SHARES)]
 
 
-def write_page(results: Results) -> tuple[Path, int, int]:
-    """Write the page of what stands in `results`, and return its path, its size in bytes and its pictures' quality.
+def write_page(results: Results) -> tuple[Path, int, str]:
+    """Write the page of what stands in `results`, and return its path, its size in bytes and in words how its pictures
+    are shown.
 
-    The quality is the best of `QUALITIES` that keeps the page below MOST_BYTES, else the lowest. Raises `OutputError`
-    and `PictureError`.
+    That is the first of `_TRIES` that keeps the page below MOST_BYTES, else the last. Raises `OutputError` and
+    `PictureError`.
     """
-    page, quality = b"", 0
-    for quality in QUALITIES:
-        page = _page(results, quality)
+    page, words = b"", ""
+    for quality, share in _TRIES:
+        words = f"quality {quality}" + (f", sides at {share:.0%}" if share < 1 else "")
+        page = _page(results, quality, share, words)
         if len(page) <= MOST_BYTES:
             break
     path = results.folder / PAGE
     write_whole(path, page)
-    return path, len(page), quality
+    return path, len(page), words
 
 
-def _page(results: Results, quality: int) -> bytes:
+def check_readable(results: Results) -> None:
+    """Raise `PictureError` for a file of the folder that is there and no picture: no page could be written."""
+    attentions = [cell.attention for cell in results.cells.values() if cell.attention is not None]
+    for each in (*results.natives.values(), *results.cells.values(), *attentions):
+        if each.file is not None and results.holds(each.file):
+            _read_picture(results.folder / each.file)
+
+
+def _page(results: Results, quality: int, share: float, words: str) -> bytes:
     parts = [_read("page.css"), _read("page.js"), compare.script()]
     style, script, element = parts
     policy = " ".join(f"'sha256-{_hash(text)}'" for text in (element, script))
     # "<" would end the element that holds it
-    data = json.dumps(_data(results, quality), ensure_ascii=False, separators=(",", ":")).replace("<", "\\u003c")
+    data = json.dumps(
+        _data(results, quality, share, words), ensure_ascii=False, allow_nan=False, separators=(",", ":")
+    ).replace("<", "\\u003c")
     return (
         _HEAD.replace("{policy}", policy).replace("{style}", style)
         + f'<script type="application/json" id="data">{data}</script>\n'
@@ -53,30 +68,32 @@ def _page(results: Results, quality: int) -> bytes:
     ).encode("utf-8", "replace")
 
 
-def _data(results: Results, quality: int) -> dict[str, Any]:
+def _data(results: Results, quality: int, share: float, words: str) -> dict[str, Any]:
     made = [cell for cell in results.cells.values() if cell.row in results.natives]
     methods = list(dict.fromkeys(cell.method for cell in made))
     spent = 0
     kind = "WebP" if features.check("webp") else "JPEG"
 
-    def picture(file: str) -> str:
+    def picture(file: str | None) -> str | None:
         nonlocal spent
-        if spent > MOST_BYTES and quality != QUALITIES[-1]:
+        if file is None or not results.holds(file):
+            return None
+        if spent > MOST_BYTES and (quality, share) != _TRIES[-1]:
             return ""  # too large already: this page is thrown away
-        url = _picture_url(results.folder / file, kind, quality)
+        url = _picture_url(results.folder / file, kind, quality, share)
         spent += len(url)
         return url
 
     return {
         "machine": results.machine,
-        "pictures": f"{kind} quality {quality}",
+        "pictures": f"{kind} {words}",
         "scales": sorted({cell.scale for cell in made}),
         "methods": [{"name": name, "title": METHODS[name].title if name in METHODS else name} for name in methods],
         "rows": [{**asdict(native), "src": picture(native.file)} for native in results.natives.values()],
         "cells": [
             {
                 **asdict(cell),
-                "src": picture(cell.file) if cell.file and results.holds(cell.file) else None,
+                "src": picture(cell.file),
                 "attention": _attention(results, cell.attention),
             }
             for cell in made
@@ -92,13 +109,21 @@ def _attention(results: Results, attention: Attention | None) -> dict[str, Any] 
     return {**asdict(attention), "src": url}
 
 
-def _picture_url(path: Path, kind: str, quality: int) -> str:
+def _read_picture(path: Path) -> Image.Image:
     try:
-        image = decode(path.read_bytes()).image.convert("RGB")
+        return decode(path.read_bytes()).image
     except (OSError, PictureError) as error:
         raise PictureError(
-            f"{shown(path)} cannot be read ({error}); take it away, and the same command makes it again"
+            f"{shown(path)} cannot be read ({error}); take it away: the command that made it makes it again, and for "
+            "another the page says that it is gone"
         ) from None
+
+
+def _picture_url(path: Path, kind: str, quality: int, share: float) -> str:
+    image = _read_picture(path).convert("RGB")
+    if share < 1:
+        width, height = (max(1, round(share * side)) for side in image.size)
+        image = image.resize((width, height), Image.Resampling.LANCZOS)
     if max(image.size) > MAX_SIDE.get(kind.upper(), max(image.size)):
         kind = "JPEG"
     buffer = io.BytesIO()

@@ -12,6 +12,7 @@ from pathlib import Path
 
 from fam_ext.errors import PictureError, UsageError
 from fam_ext.escapes import shown
+from fam_ext.jobs.names import safe_name
 from fam_ext.jobs.plan import check_job, plan_file
 from fam_ext.jobs.settings import request_for
 from fam_ext.jobs.size import is_capped, target_size
@@ -27,6 +28,7 @@ from fam_ext.options.request import HiresRequest
 MOST_CELLS = 256
 """Pictures of one page: each travels whole, and takes the time of a pass."""
 _KEY_LENGTH = 60
+_LABEL_LENGTH = 70
 
 
 @dataclass(frozen=True)
@@ -45,6 +47,11 @@ class Row:
     native: tuple[int, int] | None = None
     """(height, width) of that picture."""
     notes: tuple[str, ...] = ()
+
+    @property
+    def label(self) -> str:
+        """The title in a terminal's line: of a long prompt its beginning."""
+        return self.title if self.path is not None else short(self.title)
 
 
 @dataclass(frozen=True)
@@ -126,7 +133,7 @@ def request_of(row: Row, native: tuple[int, int], method: str, scale: float) -> 
     if is_capped(native, rule):
         area = native[0] * native[1] * scale**2 / 1e6
         raise UsageError(
-            f"{row.title} at {scale:g}x is {area:.0f} MP; a page takes pictures of at most {rule.max_megapixels:g} MP, "
+            f"{row.label} at {scale:g}x is {area:.0f} MP; a page takes pictures of at most {rule.max_megapixels:g} MP, "
             "so choose smaller --scales"
         )
     size, _ = target_size(native, rule)
@@ -156,6 +163,11 @@ def keyed(rows: Sequence[Row], digests: Sequence[str], natives: Mapping[str, tup
     return [dataclasses.replace(row, key=found[number]) for number, row in enumerate(rows)]
 
 
+def short(text: str) -> str:
+    """Return the beginning of a text that is longer than a terminal's line should name."""
+    return text if len(text) <= _LABEL_LENGTH else f"{text[: _LABEL_LENGTH - 3]}..."
+
+
 def _unique(names: Iterable[str], *, taken: Iterable[str] = ()) -> list[str]:
     """Return names that a file may have anywhere, none of them twice or one of `taken`, whatever the case of its
     letters."""
@@ -163,6 +175,7 @@ def _unique(names: Iterable[str], *, taken: Iterable[str] = ()) -> list[str]:
     keys: list[str] = []
     for name in names:
         first = re.sub(r"[^A-Za-z0-9_]+", "-", name).strip("-")[:_KEY_LENGTH].strip("-") or "picture"
+        first = safe_name(first)  # CON is a device of Windows
         key, number = first, 1
         while key.lower() in taken:
             number += 1

@@ -5,6 +5,7 @@ from __future__ import annotations
 
 import dataclasses
 import json
+import math
 import os
 import re
 import secrets
@@ -19,6 +20,7 @@ from fam_ext.comparison.spectrum import Spectrum
 from fam_ext.errors import OutputError
 from fam_ext.escapes import shown
 from fam_ext.jobs.lock import FileLock, NoLocksError
+from fam_ext.jobs.new_file import put_new
 
 NAME = "results.json"
 PAGE = "compare.html"
@@ -29,24 +31,25 @@ _PLAIN = re.compile(r"[\w+.-]+(/[\w+-][\w+.-]*)?", re.ASCII)
 
 @dataclass(frozen=True)
 class Native:
-    """A row's own picture."""
+    """A row's own picture; without `file` it could not be made, and `problem` says why."""
 
     row: str
     title: str
     prompt: str
     digest: str
     """Of all that it depends on."""
-    file: str
-    """Below the folder, with /."""
     size: tuple[int, int]
     """(height, width)"""
-    spectrum: Spectrum
     seed: int
     steps: int
     sampler: str
     cfg_scale: float
+    file: str | None = None
+    """Below the folder, with /."""
+    spectrum: Spectrum | None = None
     seconds: float | None = None
     """None for a picture that was given."""
+    problem: str | None = None
 
 
 @dataclass(frozen=True)
@@ -115,7 +118,8 @@ class Results:
         try:
             if path.stat().st_size > _MOST_BYTES:
                 raise ValueError("too large")
-            return cls._of(folder, json.loads(path.read_text(encoding="utf-8")))
+            text = path.read_text(encoding="utf-8")
+            return cls._of(folder, json.loads(text, parse_constant=_finite, parse_float=_finite))
         except (OSError, ValueError, TypeError, KeyError, AttributeError, RecursionError) as error:
             raise OutputError(
                 f"{shown(path)} cannot be read as a comparison's results ({type(error).__name__}); choose another --out"
@@ -139,7 +143,7 @@ class Results:
             "rows": [dataclasses.asdict(native) for native in self.natives.values()],
             "cells": [dataclasses.asdict(cell) for cell in self.cells.values()],
         }
-        write_whole(self.folder / NAME, json.dumps(values, ensure_ascii=False, indent=1).encode())
+        write_whole(self.folder / NAME, json.dumps(values, ensure_ascii=False, allow_nan=False, indent=1).encode())
 
     def holds(self, file: str | None) -> bool:
         """Return whether a file that stands in the results is still there."""
@@ -174,7 +178,7 @@ def write_new(folder: Path, file: str, data: bytes) -> str:
     for number in range(1, 10_000):
         name = file if number == 1 else f"{stem}-{number}.{suffix}"
         try:
-            _write(folder / name, data, put=os.link)  # unlike a rename it never replaces
+            _write(folder / name, data, put=put_new)
             return name
         except FileExistsError:
             continue
@@ -207,28 +211,54 @@ def _write(path: Path, data: bytes, *, put: Callable[[Path, Path], None]) -> Non
 
 
 def _built(kind: Any, values: Any) -> Any:  # noqa: ANN401
-    """Return a `Native` or `Cell` of JSON. The file may be a stranger's: no name in it leads out of the folder."""
+    """Return a `Native`, `Cell` or `Attention` of JSON. The file may be a stranger's: no value is of another type than
+    its field's, and no name in it leads out of the folder."""
     entry = dict(cast("dict[str, Any]", values))
-    size = tuple(int(side) for side in entry["size"])
-    entry["size"] = (size[0], size[1])
-    if entry.get("spectrum") is not None:
-        entry["spectrum"] = _spectrum(entry["spectrum"])
-    if kind is Cell:
-        entry["scale"] = float(entry["scale"])
-        entry["notes"] = tuple(map(str, entry.get("notes", ())))
-        if entry.get("attention") is not None:
-            known = dict(entry["attention"])
-            for name in ("native", "target", "peaks"):
-                known[name] = tuple(float(value) if name == "peaks" else int(value) for value in known[name])
-            entry["attention"] = Attention(**known)
-            _check_plain(entry["attention"].file)
+    for each in dataclasses.fields(kind):
+        wanted, _, optional = str(each.type).partition(" | ")
+        value = entry.get(each.name, each.default)
+        if value is None and optional:
+            continue
+        if wanted in _LISTS:
+            length, types = _LISTS[wanted]
+            entry[each.name] = _several(value, types, length)
+        elif wanted == "Spectrum":
+            entry[each.name] = _spectrum(value)
+        elif wanted == "Attention":
+            entry[each.name] = _built(Attention, value)
+        elif type(value) not in _TYPES[wanted]:
+            raise TypeError
     if entry.get("file") is not None:
         _check_plain(entry["file"])
+        if kind is Cell and None in (entry.get("seconds"), entry.get("detail")):
+            raise ValueError("a picture that was made took no time")
     return kind(**entry)
 
 
+_TYPES: dict[str, tuple[type, ...]] = {"str": (str,), "int": (int,), "float": (int, float)}  # no bool is an int here
+_LISTS: dict[str, tuple[int | None, tuple[type, ...]]] = {
+    "tuple[int, int]": (2, (int,)),
+    "tuple[float, ...]": (None, (int, float)),
+    "tuple[str, ...]": (None, (str,)),
+}
+
+
+def _several(values: Any, types: tuple[type, ...], length: int | None = None) -> tuple[Any, ...]:  # noqa: ANN401
+    if any(type(value) not in types for value in values) or length not in (None, len(values)):
+        raise TypeError
+    return tuple(values)
+
+
 def _spectrum(values: Any) -> Spectrum:  # noqa: ANN401
-    return Spectrum(*(tuple(float(value) for value in values[name]) for name in ("cycles", "power")))
+    return Spectrum(*(_several(values[name], (int, float)) for name in ("cycles", "power")))
+
+
+def _finite(text: str) -> float:
+    """Return the number of a JSON text: 1e999, NaN and Infinity are none to a browser."""
+    number = float(text)
+    if not math.isfinite(number):
+        raise ValueError(text)
+    return number
 
 
 def _check_plain(file: str) -> None:

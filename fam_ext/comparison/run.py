@@ -9,6 +9,7 @@ import time
 from collections.abc import Callable
 from contextlib import AbstractContextManager
 from dataclasses import dataclass
+from typing import TypeVar
 
 import torch
 from PIL import Image
@@ -16,7 +17,7 @@ from PIL import Image
 from fam_ext import hires, standalone
 from fam_ext.compare import high_band_energy, structure_psnr
 from fam_ext.comparison.attention import QUERIES, Watch, atlas
-from fam_ext.comparison.plan import Plan, Row, keyed, request_of
+from fam_ext.comparison.plan import Plan, Row, keyed, request_of, short
 from fam_ext.comparison.results import Attention, Cell, Native, Results, write_new
 from fam_ext.comparison.spectrum import radial_spectrum
 from fam_ext.core.config import FamConfig
@@ -26,7 +27,7 @@ from fam_ext.errors import Cancelled, FamError, OutputError
 from fam_ext.escapes import one_line, shown
 from fam_ext.hosts.base import Prompt
 from fam_ext.hosts.diffusers.host import DiffusersHost
-from fam_ext.jobs.contract import Progress, Ran
+from fam_ext.jobs.contract import Progress, Ran, Rendered
 from fam_ext.jobs.make import enlarged
 from fam_ext.metadata import pictures
 from fam_ext.methods.base import Pictures
@@ -34,6 +35,8 @@ from fam_ext.methods.catalog import METHODS, WITHOUT_FAM
 from fam_ext.options.request import HiresRequest
 from fam_ext.upscalers import Upscaler
 
+_Drawn = TypeVar("_Drawn")
+_OTHERWISE = "made with other settings, model files or another version"
 _SMALL = 8
 """Side of the latents on which a method is tried before anything runs."""
 
@@ -45,7 +48,7 @@ class Workshop:
     host: DiffusersHost
     upscaler: Upscaler | None
     identity: str
-    """Of model, LoRAs and upscaler: what the pixels depend on beside a request."""
+    """What the pixels depend on beside a request: the files of model, LoRAs and upscaler, the code."""
     steps: Callable[[str], AbstractContextManager[Progress]]
     """Shows a bar under a label."""
     say: Callable[[str], None]
@@ -64,7 +67,7 @@ class _Asked:
 
     @property
     def label(self) -> str:
-        return f"{self.row.title} by {self.method} at {self.scale:g}x"
+        return f"{self.row.label} by {self.method} at {self.scale:g}x"
 
 
 def make(shop: Workshop, plan: Plan, results: Results) -> int:
@@ -84,7 +87,9 @@ def make(shop: Workshop, plan: Plan, results: Results) -> int:
                 cell = _cell(shop, each, native, results)
                 results.cells[cell.key] = cell
                 results.write()
-    return sum(results.cells[each.row.key, each.method, each.scale].problem is not None for each in asked)
+    cells = [results.cells[each.row.key, each.method, each.scale] for each in asked]
+    natives = [results.natives[row.key] for row in plan.rows]
+    return sum(each.problem is not None for each in (*natives, *cells))
 
 
 def check_missing(shop: Workshop, plan: Plan, results: Results) -> None:
@@ -99,13 +104,12 @@ def _keyed(shop: Workshop, plan: Plan, results: Results) -> Plan:
 
 
 def _asked(shop: Workshop, plan: Plan) -> list[_Asked]:
-    made_with = [shop.identity, shop.host.weights_hash()]
     found: list[_Asked] = []
     for row in plan.rows:
         for scale in plan.scales:
             for method in plan.methods:
                 request = request_of(row, _native_size(shop.host, row), method, scale)
-                found.append(_Asked(row, method, scale, request, _digest(row.digest, request.to_text(), *made_with)))
+                found.append(_Asked(row, method, scale, request, _digest(row.digest, request.to_text(), shop.identity)))
     return found
 
 
@@ -119,10 +123,10 @@ def _missing(shop: Workshop, asked: list[_Asked], results: Results) -> list[_Ask
     for each in asked:
         native = results.natives.get(each.row.key)
         if native is not None and native.digest != _native_digest(shop, each.row):
-            raise OutputError(f"{where} {native.title} {_differing(native, each.row)}; choose another --out")
+            raise OutputError(f"{where} {each.row.label} {_differing(native, each.row)}; choose another --out")
         cell = results.cells.get((each.row.key, each.method, each.scale))
         if cell is not None and cell.digest != each.digest:
-            raise OutputError(f"{where} {each.label} made with other settings; choose another --out, or those settings")
+            raise OutputError(f"{where} {each.label} {_OTHERWISE}; choose another --out, or those settings")
         if cell is None or not results.holds(cell.file):
             todo.append(each)
     return todo
@@ -166,8 +170,9 @@ def _differing(native: Native, row: Row) -> str:
     """Return in what a row that stands in the results differs from what is asked for now."""
     names = ("prompt", "seed", "steps", "sampler", "cfg_scale")
     changed = [name for name in names if getattr(native, name) != getattr(row.request, name)]
-    phrases = [f"{name} {getattr(native, name)}, now {getattr(row.request, name)}" for name in changed]
-    return f"made with {'; '.join(phrases)}" if phrases else "made from another picture, or with other settings"
+    was, now = ([short(f"{getattr(each, name)}") for name in changed] for each in (native, row.request))
+    phrases = [f"{name} {old}, now {new}" for name, old, new in zip(changed, was, now, strict=True)]
+    return f"made with {'; '.join(phrases)}" if phrases else f"made from another picture, or {_OTHERWISE}"
 
 
 # --- one row
@@ -182,57 +187,70 @@ def _native_digest(shop: Workshop, row: Row) -> str:
         return _digest(row.digest)
     request = request_of(row, _native_size(shop.host, row), WITHOUT_FAM, 1)
     plain = dataclasses.replace(request, config=FamConfig())  # it has no part in the native picture
-    return _digest(plain.to_text(), shop.identity, shop.host.weights_hash())
+    return _digest(plain.to_text(), shop.identity)
 
 
-def _native(shop: Workshop, row: Row, results: Results) -> hires.Native | Image.Image:
-    """Return the native picture of a row, from its file, or made from the prompt with the record that AM attends to; it
-    stands in the results afterwards."""
+def _native(shop: Workshop, row: Row, results: Results) -> hires.Native | Image.Image | str:
+    """Return the native picture of a row, from its file, or made from the prompt with the record that AM attends to; or
+    why there is none. It stands in the results afterwards."""
+    size, label, path = _native_size(shop.host, row), f"{row.label}, native", row.path
     began = time.perf_counter()
-    if row.path is not None:
-        image, _ = enlarged(pictures.decode(row.path.read_bytes()).image)  # the row's notes say it
-        native = image
+    if path is not None:
+        # the row's notes say where it is enlarged
+        native = _tried(shop, label, lambda: enlarged(pictures.decode(path.read_bytes()).image)[0])
     else:
-        with shop.steps(f"{row.title}, native") as progress:
-            native = standalone.native_on(shop.host, row.request, progress, size=_native_size(shop.host, row))
-        image = native.image
+
+        def drawn() -> hires.Native:
+            with shop.steps(label) as progress:
+                return standalone.native_on(shop.host, row.request, progress, size=size)
+
+        native = _tried(shop, label, drawn)
     seconds = time.perf_counter() - began
     known = results.natives.get(row.key)
     if known is None or not results.holds(known.file):
-        results.natives[row.key] = Native(
+        entry = Native(
             row=row.key,
             title=row.title,
             prompt=row.request.prompt,
             digest=_native_digest(shop, row),
-            file=write_new(results.folder, f"native/{row.key}.png", _png(image)),
-            size=(image.height, image.width),
-            spectrum=radial_spectrum(image),
+            size=size,
             seed=row.request.seed,
             steps=row.request.steps,
             sampler=row.request.sampler,
             cfg_scale=row.request.cfg_scale,
-            seconds=round(seconds, 3) if row.path is None else None,
         )
+        if isinstance(native, str):
+            entry = dataclasses.replace(entry, problem=native)
+        else:
+            image = _image(native)
+            entry = dataclasses.replace(
+                entry,
+                file=write_new(results.folder, f"native/{row.key}.png", _png(image)),
+                size=(image.height, image.width),
+                spectrum=radial_spectrum(image),
+                seconds=round(seconds, 3) if row.path is None else None,
+            )
+        results.natives[row.key] = entry
         results.write()
     return native
 
 
-def _cell(shop: Workshop, asked: _Asked, native: hires.Native | Image.Image, results: Results) -> Cell:
+def _cell(shop: Workshop, asked: _Asked, native: hires.Native | Image.Image | str, results: Results) -> Cell:
     cell = Cell(asked.row.key, asked.method, asked.scale, asked.digest, asked.request.size)
+    if isinstance(native, str):
+        return dataclasses.replace(cell, problem=native)
     watch = Watch()
-    try:
+
+    def drawn() -> Rendered:
         with shop.steps(asked.label) as progress:
-            made = standalone.render_on(
+            return standalone.render_on(
                 *(shop.host, native, asked.request, progress), upscaler=shop.upscaler, around=watch.around
             )
-    except Cancelled:
-        raise
-    except Exception as error:
-        # one cell's fault is that cell's: the others go on
-        problem = one_line(str(error) if isinstance(error, FamError) else f"{type(error).__name__}: {error}")
-        shop.say(f"{asked.label} failed: {problem}")
-        return dataclasses.replace(cell, problem=problem)
-    image = native.image if isinstance(native, hires.Native) else native
+
+    made = _tried(shop, asked.label, drawn)
+    if isinstance(made, str):
+        return dataclasses.replace(cell, problem=made)
+    image = _image(native)
     place = f"{asked.method}-{asked.scale:g}x"
     structure = structure_psnr(made.image, image)
     cell = dataclasses.replace(
@@ -251,6 +269,22 @@ def _cell(shop: Workshop, asked: _Asked, native: hires.Native | Image.Image, res
     )
     shop.say(f"{asked.label}: structure {structure:.1f} dB, {made.ran.seconds:.1f} s")
     return cell
+
+
+def _tried(shop: Workshop, label: str, draw: Callable[[], _Drawn]) -> _Drawn | str:
+    """Return what `draw` does, or why it failed: one picture's fault is its own, and the others go on."""
+    try:
+        return draw()
+    except Cancelled:
+        raise
+    except Exception as error:
+        problem = one_line(str(error) if isinstance(error, FamError) else f"{type(error).__name__}: {error}")
+        shop.say(f"{label} failed: {problem}")
+        return problem
+
+
+def _image(native: hires.Native | Image.Image) -> Image.Image:
+    return native.image if isinstance(native, hires.Native) else native
 
 
 def _attention(watch: Watch, file: str, results: Results) -> Attention | None:

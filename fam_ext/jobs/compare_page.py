@@ -16,6 +16,7 @@ from PIL import Image
 from fam_ext.errors import FamError, OutputError, PictureError, UsageError
 from fam_ext.escapes import shown
 from fam_ext.jobs import compare
+from fam_ext.jobs.new_file import put_new
 from fam_ext.jobs.walk import natural_key
 from fam_ext.metadata.pictures import decode, format_of
 
@@ -95,7 +96,7 @@ def write_page(found: Sequence[Pair], note: str, target: Path, *, overwrite: boo
         if overwrite:
             os.replace(temporary, target)
         else:
-            os.link(temporary, target)  # unlike a rename it never replaces
+            put_new(temporary, target)
     except OSError as error:
         raise OutputError(f"{shown(target)} cannot be written ({error.strerror}); choose another --out") from None
     finally:

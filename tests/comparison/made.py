@@ -45,7 +45,9 @@ def results(folder, *, rows=("a cat", "<b>a dog</b> & </script> " + 9 * "a long 
         size = (SIDE, SIDE)
         settings = {"seed": 1, "steps": 4, "sampler": "DDIM", "cfg_scale": 7.0}
         file = write(folder, f"native/{key}.png", native)
-        found.natives[key] = Native(key, title, title, "d", file, size, radial_spectrum(native), **settings)
+        found.natives[key] = Native(
+            key, title, title, "d", size, file=file, spectrum=radial_spectrum(native), **settings
+        )
         for scale in scales:
             for method, colour in COLOURS.items():
                 side, place = round(scale * SIDE), f"{method}-{scale:g}x"

@@ -1,6 +1,7 @@
 """`fam-hires compare` onto a page: a toy model makes the pictures."""
 
 import json
+from contextlib import nullcontext
 from itertools import pairwise
 from pathlib import Path
 
@@ -8,9 +9,14 @@ import pytest
 from PIL import Image
 
 from fam_ext import cli
+from fam_ext.cli.compare import _kind
 from fam_ext.cli.options import parse_scales
+from fam_ext.comparison.plan import rows_of_prompts
 from fam_ext.comparison.results import held
+from fam_ext.errors import UsageError
 from fam_ext.methods.catalog import METHODS
+from fam_ext.options.job import Job
+from fam_ext.options.parts import Places
 from fam_ext.options.request import HiresRequest
 from tests.fake_device import DEVICE, FakeDevice, moved
 from tests.hosts import toys
@@ -82,6 +88,34 @@ def test_prompts_by_methods_and_scales_and_the_same_again_makes_nothing(model, t
 
 
 @pytest.mark.slow
+def test_a_lora_of_the_same_name_or_mended_code_does_not_pass_for_the_old(model, tmp_path, capsys, monkeypatch):
+    from diffusers import StableDiffusionPipeline
+    from peft import LoraConfig
+    from peft.utils import get_peft_model_state_dict
+
+    def train(rank):
+        unet = toys.sd_pipeline().unet
+        unet.add_adapter(LoraConfig(r=rank, target_modules=["to_q"], init_lora_weights=False))
+        layers = get_peft_model_state_dict(unet)
+        StableDiffusionPipeline.save_lora_weights(tmp_path, unet_lora_layers=layers, weight_name="style.safetensors")
+
+    train(1)
+    picture, out = noise(tmp_path / "a.png"), tmp_path / "out"
+    words = [picture, "--methods", "resize", "--model", model, "--lora", tmp_path / "style.safetensors", "-o", out]
+    assert run(capsys, *words)[0] == 0
+    first = files(out)
+    assert run(capsys, *words)[0] == 0
+    with monkeypatch.context() as patched:
+        patched.setattr("fam_ext.quality.setting.code_hash", lambda: "mended")
+        codes = [run(capsys, *words)]
+    train(2)
+    codes.append(run(capsys, *words))
+    for code, _, err in codes:
+        assert code == 1 and "a.png by resize at 2x made with other settings, model files" in err
+    assert files(out) == first
+
+
+@pytest.mark.slow
 def test_what_a_folder_holds_is_known_by_what_it_is_and_not_by_its_place_in_the_list(model, tmp_path, capsys):
     """Prompts without a Latin letter, and pictures of one name in two folders, have numbered keys."""
     out = tmp_path / "out"
@@ -123,7 +157,7 @@ def test_a_page_that_stays_too_large_is_said_to_be(model, tmp_path, capsys, monk
     monkeypatch.setattr("fam_ext.comparison.page.MOST_BYTES", 2000)
     words = ["--methods", "resize", "--steps", 1, "--device", "cpu", "--model", model, "-o", tmp_path / "out"]
     code, said, err = run(capsys, "--prompt", "a cat", *words)
-    assert code == 0 and "at quality 40" in said and "more than 0.002 MB at the lowest quality" in err
+    assert code == 0 and "at quality 40, sides at 12%" in said and "more than 0.002 MB with the smallest" in err
 
 
 @pytest.mark.slow
@@ -141,15 +175,31 @@ def test_a_folder_that_another_run_fills_is_left_alone(model, tmp_path, capsys):
 
 
 @pytest.mark.slow
-def test_a_picture_that_was_damaged_is_named_and_made_again_when_it_is_gone(model, tmp_path, capsys):
-    words = ["--methods", "resize", "--steps", 1, "--device", "cpu", "--model", model, "-o", tmp_path / "out"]
+def test_a_picture_that_was_damaged_is_named_first_and_one_that_is_gone_is_said_to_be(
+    model, tmp_path, capsys, monkeypatch
+):
+    out = tmp_path / "out"
+    words = ["--methods", "fam", "--steps", 2, "--device", "cpu", "--model", model, "-o", out]
     assert run(capsys, "--prompt", "a cat", *words)[0] == 0
-    path = tmp_path / "out" / "resize-2x" / "a-cat.png"
-    path.write_bytes(path.read_bytes()[:-99])
-    code, _, err = run(capsys, "--prompt", "a cat", *words)
-    assert code == 2 and f"{path} cannot be read" in err and "take it away" in err and err.count("\n") == 1
-    path.unlink()
+    first = files(out)
+    paths = [out / "fam-2x" / "a-cat.png", out / "native" / "a-cat.png", out / "attention" / "fam-2x-a-cat.png"]
+    for path in paths:
+        data = path.read_bytes()
+        path.write_bytes(data[:-99])
+        with monkeypatch.context() as patched:
+            patched.setattr("fam_ext.cli.compare.load_renderer", None)
+            code, _, err = run(capsys, "--prompt", "a dog", *words)  # whoever's it is
+        assert code == 2 and f"{path} cannot be read" in err and "take it away" in err and err.count("\n") == 1
+        path.write_bytes(data)
+    assert files(out) == first
+    for path in paths:
+        path.unlink()
+    assert run(capsys, "--prompt", "a dog", *words)[0] == 0
+    data = json.loads((out / "compare.html").read_text().partition('id="data">')[2].partition("</script>")[0])
+    assert [each["src"] is None for each in data["rows"] + data["cells"]] == [True, False, True, False]
+    assert [each["attention"] is None for each in data["cells"]] == [True, False]
     assert run(capsys, "--prompt", "a cat", *words)[0] == 0
+    assert all(path.exists() for path in paths)
 
 
 @pytest.mark.slow
@@ -239,15 +289,43 @@ def test_one_that_fails_is_told_and_tried_again(model, tmp_path, capsys, monkeyp
 
 
 @pytest.mark.slow
-def test_memory_that_runs_out_on_a_native_picture_is_one_sentence(model, tmp_path, capsys, monkeypatch):
+def test_a_native_picture_that_fails_costs_its_own_row_and_is_tried_again(model, tmp_path, capsys, monkeypatch):
     from fam_ext import hires
 
-    def full(*_, **__):
-        raise RuntimeError("CUDA out of memory. Tried to allocate 20.00 GiB.")
+    generate = hires.generate_native
 
-    monkeypatch.setattr(hires, "generate_native", full)
-    code, _, err = run(capsys, "--prompt", "a cat", "--model", model, "-o", tmp_path / "out", *COMMAND)
-    assert code == 2 and "the memory ran out (CUDA out of memory)" in err and err.count("\n") == 1
+    def full(host, *, sampling, **more):
+        if sampling.prompt == "a cat":
+            raise RuntimeError("CUDA out of memory. Tried to allocate 20.00 GiB.")
+        return generate(host, sampling=sampling, **more)
+
+    (tmp_path / "prompts.txt").write_text("a cat\na dog\n")
+    out = tmp_path / "out"
+    command = ["--prompts", tmp_path / "prompts.txt", "--model", model, "-o", out, *COMMAND]
+    with monkeypatch.context() as patched:
+        patched.setattr(hires, "generate_native", full)
+        code, said, err = run(capsys, *command)
+    sentence = "the memory ran out (CUDA out of memory)"
+    assert code == 1 and f"a cat, native failed: {sentence}" in said and "3 could not be made" in err
+    first = files(out)
+    found = json.loads(first["results.json"])
+    assert [sentence in (each["problem"] or "") for each in found["rows"] + found["cells"]] == [1, 0, 1, 1, 0, 0]
+    assert first["compare.html"].decode().count(sentence) == 3
+    code, said, _ = run(capsys, *command)
+    again = files(out)
+    assert code == 0 and said.count("structure") == 2 and sentence not in again["compare.html"].decode()
+    assert {name for name in first if first[name] != again[name]} == {"results.json", "compare.html"}
+    found = json.loads(again["results.json"])
+    assert all(each["file"] and each["problem"] is None for each in found["rows"] + found["cells"])
+
+
+@pytest.mark.slow
+def test_a_given_picture_that_goes_meanwhile_costs_its_own_row(model, tmp_path, capsys, monkeypatch):
+    first, second = noise(tmp_path / "a.png"), noise(tmp_path / "b.png")
+    monkeypatch.setattr("fam_ext.comparison.run.check", lambda *_, **__: first.unlink())
+    words = [first, second, "--scales", 2, "--model", model, "-o", tmp_path / "out", *COMMAND]
+    code, said, _ = run(capsys, *words)
+    assert code == 1 and "a.png, native failed: FileNotFoundError" in said and said.count("structure") == 2
 
 
 @pytest.mark.slow
@@ -284,6 +362,10 @@ def test_what_the_model_or_the_sampler_cannot_do_is_said_before_anything_is_made
         ([], "nothing is given to compare"),
         (["gone.png", "--scales", "2"], "gone.png does not exist"),
         (["empty", "--scales", "2"], "hold no picture"),
+        (["empty"], "empty hold no picture"),
+        (["folder"], "bad.png at 2x:"),
+        (["folder", "--out", "x.png"], "give a folder as --out"),
+        (["gone"], "gone: the file cannot be read"),
         (["bad.png", "--scales", "2"], "bad.png at 2x:"),
         (["a.png", "--prompts", "p.txt"], "pictures and --prompts are given"),
         (["--prompt", "x", "--prompts", "p.txt"], "--prompt and --prompts are given"),
@@ -306,6 +388,8 @@ def test_bad_input_is_one_sentence_before_a_model_is_loaded(tmp_path, capsys, mo
     (tmp_path / "torn.png").write_bytes((tmp_path / "a.png").read_bytes()[:-99])
     Image.new("RGB", (1000, 1000)).save(tmp_path / "large.png")
     (tmp_path / "empty").mkdir()
+    (tmp_path / "folder").mkdir()
+    (tmp_path / "folder" / "bad.png").write_bytes(b"\xff\xfe\xfd")
     (tmp_path / "p.txt").write_text("a cat\n")
     (tmp_path / "blank.txt").write_text(" \n\n")
     (tmp_path / "many.txt").write_text("\n".join(map(str, range(100))))
@@ -315,6 +399,47 @@ def test_bad_input_is_one_sentence_before_a_model_is_loaded(tmp_path, capsys, mo
     code, _, err = run(capsys, *words)
     assert code == 2 and sentence in err and err.count("\n") == 1
     assert files(tmp_path) == before and not Path("compare").exists()
+
+
+@pytest.mark.parametrize(
+    ("inputs", "output", "more", "kind"),
+    [
+        ([], None, {}, "page"),
+        (["a.png"], None, {}, "sheet"),
+        (["a.png"], "x.png", {"methods": "fam"}, "sheet"),
+        (["a.png"], "x.jpg", {}, None),
+        (["a.png"], "x", {}, "page"),
+        (["a.png"], "folder.png", {}, "page"),  # a folder that has such a name
+        (["a.png"], None, {"scales": "2"}, "page"),
+        (["a.png"], None, {"scales": ""}, "page"),
+        (["a.png"], "x.html", {"scales": "2"}, None),
+        (["folder.png"], None, {}, "page"),
+        (["folder.png"], "x.png", {}, None),
+        (["a.png", "b.png"], None, {}, "pair"),
+        (["a.png", "b.png"], "x.htm", {}, "pair"),
+        (["a.png", "b.png"], "x.png", {}, None),
+        (["a.png", "b.png"], "x", {}, None),
+        (["a.png", "b.png"], "x", {"methods": "fam"}, "page"),
+        (["a.png", "b.png"], "x", {"said": {"steps": 3}}, "page"),
+        (["a.png", "b.png"], None, {"methods": "fam"}, None),
+        (["folder.png", "folder.png"], None, {}, "pair"),
+        (["a.png", "b.png", "c.png"], None, {}, "page"),
+        ([], None, {"prompts": "p.txt"}, "page"),
+    ],
+)
+def test_what_is_asked_for(tmp_path, monkeypatch, inputs, output, more, kind):
+    monkeypatch.chdir(tmp_path)
+    (tmp_path / "folder.png").mkdir()
+    words = {"methods": None, "scales": None, "prompts": None, "said": {}, **more}
+    with nullcontext() if kind else pytest.raises(UsageError):
+        assert _kind(inputs, output, **words) == kind
+
+
+def test_keys_are_names_anywhere_and_labels_are_short(tmp_path):
+    job = Job(Places(inputs=(str(tmp_path),), output=str(tmp_path / "out")))
+    rows = rows_of_prompts(["CON", "con", "nul.", "Lpt1", "console", 3000 * "a"], job)
+    assert [row.key for row in rows[:5]] == ["_CON", "_con-2", "_nul", "_Lpt1", "console"]
+    assert rows[5].label == 67 * "a" + "..." and rows[5].title == 3000 * "a" and rows[0].label == "CON"
 
 
 def test_a_scale_said_twice_is_one():

@@ -6,11 +6,12 @@ import json
 import re
 
 import pytest
+from PIL import Image
 
 from fam_ext.comparison import page as pages
 from fam_ext.comparison.page import write_page
 from fam_ext.comparison.spectrum import Spectrum
-from tests.comparison.made import COLOURS, SIDE, SPOT, results
+from tests.comparison.made import COLOURS, SIDE, SPOT, results, write
 from tests.ui.test_access import faults
 from tests.webui.browsing import chromium
 
@@ -203,10 +204,22 @@ def test_pictures_give_way_where_the_page_is_too_large(tmp_path, monkeypatch):
     _, whole, best = write_page(made)
     monkeypatch.setattr(pages, "MOST_BYTES", whole - 1)
     _, size, quality = write_page(made)
-    assert best == pages.QUALITIES[0] > quality and size < whole
+    assert (best, quality) == ("quality 92", "quality 85") and size < whole
     monkeypatch.setattr(pages, "MOST_BYTES", 1000)
-    assert write_page(made)[2] == pages.QUALITIES[-1]
+    assert write_page(made)[2] == "quality 40, sides at 12%"
     assert len(list(tmp_path.glob("*.html"))) == 1 and not list(tmp_path.glob(".fam-*"))
+
+
+def test_a_full_page_of_noise_is_kept_below_the_limit_by_smaller_pictures(tmp_path, monkeypatch):
+    keys = [f"a cat {number}" for number in range(8)]
+    made = results(tmp_path, rows=keys, scales=(2.0, 3.0, 4.0, 5.0))
+    noise = Image.effect_noise((192, 192), 90).convert("RGB")
+    for each in made.cells.values():
+        write(tmp_path, each.file, noise)
+    monkeypatch.setattr(pages, "MOST_BYTES", 15_000_000 // 40)  # as the pictures of 8 x 8 cells are to these
+    path, size, words = write_page(made)
+    assert size <= pages.MOST_BYTES and words.startswith("quality 40, sides at ")
+    assert f" {words}" in path.read_text(encoding="utf-8")
 
 
 def test_what_could_not_be_made_is_said_in_its_place(tmp_path):
@@ -244,6 +257,26 @@ def test_spectra_of_flat_pictures_say_so(browser, tmp_path, power):
     page.goto(write_page(made)[0].as_uri())
     assert ("Flat: there is nothing" in page.inner_text(".spectra")) == (power == 0)
     assert page.locator(".spectra svg[role=img]").count() == (power > 0) and said == []
+    page.close()
+
+
+@pytest.mark.slow
+@pytest.mark.xdist_group("browser")
+def test_a_row_without_any_picture_says_so_in_its_place(browser, tmp_path):
+    made = results(tmp_path, file=None, problem="the memory ran out", spectrum=None, attention=None)
+    made.natives["row-0"] = dataclasses.replace(made.natives["row-0"], file=None, problem="of NaN", spectrum=None)
+    (tmp_path / made.natives["row-1"].file).unlink()
+    page, said = browser.new_page(), []
+    page.on("pageerror", lambda error: said.append(str(error)))
+    page.goto(write_page(made)[0].as_uri())
+    problems = page.locator(".grid td .problem").all_inner_texts()
+    assert problems == ["of NaN", *2 * ["the memory ran out"], "the file is gone", *2 * ["the memory ran out"]]
+    assert page.locator("text=There is no picture of this row at this scale.").count() == 2
+    assert page.locator(".grid .caption").first.inner_text() == "64 x 64 to 128 x 128 px, seed 1"
+    page.locator("td[data-row='0'][data-column='1']").dblclick()
+    page.locator("td[data-row='1'][data-column='0']").press("Enter")
+    page.check("input[value='3']")
+    assert said == []
     page.close()
 
 

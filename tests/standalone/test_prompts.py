@@ -1,6 +1,7 @@
 """The WebUI's prompt language."""
 
 import time
+from types import SimpleNamespace
 
 import pytest
 import torch
@@ -84,6 +85,21 @@ def test_states_are_the_encoders_own_and_weights_change_them_but_not_their_mean(
     assert torch.allclose(plain, own, atol=1e-6)
     assert torch.allclose(skipped, own_skipped, atol=1e-6)
     assert weighted.shape == (1, 154, 32) and not torch.allclose(weighted[:, :77], plain, atol=1e-3)
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize(("cat", "dog"), [(0, 0), (1, -1), (1, -2)], ids=["0 to 0", "0 to 1", "-1 to 0"])
+def test_a_mean_of_zero_neither_breaks_nor_empties_the_states(cat, dog):
+    plain = torch.tensor([8.0, -8.0]).repeat(1, CHUNK + 2, 1)
+    plain[0, 1] += cat
+    plain[0, 2] += dog
+
+    def encoder(*_, **__):
+        return SimpleNamespace(last_hidden_state=plain, pooler_output=plain[:, 0])
+
+    encoder.config = SimpleNamespace(num_hidden_layers=1)
+    states, _ = encode_prompt("(cat:2) dog", toys.tokenizer(), encoder, chunks=1, device=CPU)
+    assert torch.equal(states[0, 1], 2 * plain[0, 1]) and torch.equal(states[0, 2:], plain[0, 2:])
 
 
 @pytest.mark.slow

@@ -236,7 +236,8 @@ def encode_prompt(
     `chunks` pads with empty chunks. `device` is where `text_encoder` runs: offloaded, its weights lie elsewhere.
     `clip_skip` n takes the n-th layer from the end (1: the last), then the final norm, as the WebUI does; `penultimate`
     is SDXL's: without the final norm, and the last but one layer unless `clip_skip` says another. Weighted states keep
-    the mean of the plain ones. Raises `PictureError` for a `clip_skip` above the layers.
+    the mean of the plain ones, as in the WebUI, unless one of the two means is 0. Raises `PictureError` for a
+    `clip_skip` above the layers.
     """
     layers = text_encoder.config.num_hidden_layers
     if clip_skip is not None and clip_skip > layers:
@@ -259,7 +260,8 @@ def encode_prompt(
         factors = torch.tensor(weights, device=states.device, dtype=states.dtype)[..., None]
         mean = states.float().mean()
         states = states * factors
-        states = states * (mean / states.float().mean()).to(states.dtype)
+        ratio = (mean / states.float().mean()).to(states.dtype)
+        states = states * ratio.where(ratio.isfinite() & (ratio != 0), 1)  # no factor keeps a mean of 0
     pooled = output.text_embeds if hasattr(output, "text_embeds") else output.pooler_output
     return states.reshape(1, -1, states.shape[-1]), pooled[:1]
 

@@ -4,6 +4,8 @@ from __future__ import annotations
 
 import unicodedata
 
+from fam_ext.errors import FamError
+
 
 def shown(name: object) -> str:
     """Return a name or sentence on one line: control and direction marks are written as escapes."""
@@ -18,3 +20,11 @@ def shown(name: object) -> str:
 def one_line(text: str) -> str:
     """Return a sentence that any terminal and database takes: one line, escapes for what is not printed, bounded."""
     return shown(" ".join(text.split()))[:290]
+
+
+def sentence(error: BaseException) -> str:
+    """Return an error on one line: ours as it is, any other with its type, bounded."""
+    text = shown(" ".join(str(error).split()))
+    if isinstance(error, FamError):
+        return text or type(error).__name__
+    return f"{type(error).__name__}: {text[:300]}" if text else type(error).__name__

@@ -20,6 +20,7 @@ from fam_ext.core.config import FamConfig
 from fam_ext.errors import UsageError
 from fam_ext.escapes import shown
 from fam_ext.jobs.contract import Progress
+from fam_ext.jobs.lock import alone_in
 from fam_ext.jobs.settings import request_for
 from fam_ext.metadata.infotext import Infotext, format_value
 from fam_ext.methods.capabilities import STANDALONE as GIVES
@@ -123,7 +124,6 @@ def bench_quality(
     from fam_ext.comparison.run import check
     from fam_ext.quality import extractors, protocol, setting
     from fam_ext.quality.ruler import Ruler
-    from fam_ext.quality.run import held
 
     if count < 1 or not 1 <= crops <= _MOST_CROPS:
         raise UsageError(
@@ -170,7 +170,7 @@ def bench_quality(
     rows = protocol.rows(cases, rivals, first, setting.surroundings(host, renderer))
     check(host, [row.request for row in rows], recorded=True)
     folder = folder_at(output)
-    with held(folder):
+    with alone_in(folder, ".fam-bench.lock"):
         _measure(host, folder, rows, ruler, real, loaded.upscaler, made_with)
 
 

@@ -19,7 +19,7 @@ from fam_ext import __version__
 from fam_ext.comparison.spectrum import Spectrum
 from fam_ext.errors import OutputError
 from fam_ext.escapes import shown
-from fam_ext.jobs.lock import FileLock, NoLocksError
+from fam_ext.jobs.lock import alone_in
 from fam_ext.jobs.new_file import put_new
 
 NAME = "results.json"
@@ -152,23 +152,12 @@ class Results:
 
 @contextmanager
 def held(folder: Path) -> Iterator[None]:
-    """Let no other run fill `folder` meanwhile: each would write results without the other's. Raises `OutputError`."""
-    lock = FileLock(folder / ".fam-compare.lock")
-    try:
-        ours = lock.acquire()
-    except NoLocksError:
-        ours = True  # a file system without locks: one run at a time
-    except OSError as error:
-        raise OutputError(f"{shown(folder)} cannot be written ({error.strerror}); choose another --out") from None
-    if not ours:
-        raise OutputError(f"{shown(folder)} is being filled by another run; wait for it, or choose another --out")
-    try:
+    """Let no other run fill `folder` meanwhile: each would write results without the other's. Errors as `alone_in`."""
+    with alone_in(folder, ".fam-compare.lock"):
         for pattern in (".fam-*.part", "*/.fam-*.part"):  # of a run that was killed while it wrote
             for left in folder.glob(pattern):
                 left.unlink(missing_ok=True)
         yield
-    finally:
-        lock.release(remove=True)
 
 
 def write_new(folder: Path, file: str, data: bytes) -> str:

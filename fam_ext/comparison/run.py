@@ -23,8 +23,8 @@ from fam_ext.comparison.spectrum import radial_spectrum
 from fam_ext.core.config import FamConfig
 from fam_ext.core.guide import NativeRecord
 from fam_ext.core.schedule import NoiseLevel
-from fam_ext.errors import Cancelled, FamError, OutputError
-from fam_ext.escapes import one_line, shown
+from fam_ext.errors import Cancelled, OutputError
+from fam_ext.escapes import sentence, shown
 from fam_ext.hosts.base import Prompt
 from fam_ext.hosts.diffusers.host import DiffusersHost
 from fam_ext.jobs.contract import Progress, Ran, Rendered
@@ -278,7 +278,7 @@ def _tried(shop: Workshop, label: str, draw: Callable[[], _Drawn]) -> _Drawn | s
     except Cancelled:
         raise
     except Exception as error:
-        problem = one_line(str(error) if isinstance(error, FamError) else f"{type(error).__name__}: {error}")
+        problem = sentence(error)
         shop.say(f"{label} failed: {problem}")
         return problem
 

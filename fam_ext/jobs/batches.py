@@ -15,10 +15,10 @@ from pathlib import Path
 from typing import Any
 
 from fam_ext.errors import BusyError, FamError, UsageError
+from fam_ext.escapes import sentence
 from fam_ext.jobs.contract import Renderer
 from fam_ext.jobs.events import Control, Event, Summary
 from fam_ext.jobs.journal import Journal
-from fam_ext.jobs.make import sentence
 from fam_ext.jobs.plan import check_job
 from fam_ext.jobs.run import run_job
 from fam_ext.jobs.trial import Trial

@@ -7,8 +7,13 @@ import logging
 import os
 import sys
 import time
+from collections.abc import Iterator
+from contextlib import contextmanager
 from pathlib import Path
 from typing import IO
+
+from fam_ext.errors import BusyError, OutputError
+from fam_ext.escapes import shown
 
 log = logging.getLogger(__name__)
 
@@ -85,3 +90,22 @@ def is_held(path: Path) -> bool:
             return not _try_lock(file, shared=True)
     except OSError:
         return False  # no such file, or no locks: one process at a time
+
+
+@contextmanager
+def alone_in(folder: Path, name: str) -> Iterator[None]:
+    """Let no other run fill `folder`, a command's --out, meanwhile: the lock is its file `name`. Raises `BusyError` and
+    `OutputError`."""
+    lock = FileLock(folder / name)
+    try:
+        ours = lock.acquire()
+    except NoLocksError:
+        ours = True  # a file system without locks: one run at a time
+    except OSError as error:
+        raise OutputError(f"{shown(folder)} cannot be written ({error.strerror}); choose another --out") from None
+    if not ours:
+        raise BusyError(f"{shown(folder)} is being filled by another run; wait for it, or choose another --out")
+    try:
+        yield
+    finally:
+        lock.release(remove=True)

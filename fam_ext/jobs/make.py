@@ -24,6 +24,7 @@ from fam_ext.errors import (
     UnsupportedSamplerError,
     UnsupportedScheduleError,
 )
+from fam_ext.escapes import sentence
 from fam_ext.jobs.contract import Progress, Ran, Rendered, Renderer
 from fam_ext.jobs.journal import Journal
 from fam_ext.jobs.journal.disk import output_sentence, stops_the_job, sync_folder
@@ -359,11 +360,3 @@ def check_inside(output: Path, target: Path) -> None:
     parent = os.path.realpath(target.parent)
     if parent != root and not parent.startswith(root.rstrip(os.sep) + os.sep):
         raise PictureError("a link in the output folder leads outside it; remove the link")
-
-
-def sentence(error: BaseException) -> str:
-    """Return an error as one line: ours as it is, any other with its type."""
-    text = " ".join(str(error).split())
-    if isinstance(error, FamError):
-        return text or type(error).__name__
-    return f"{type(error).__name__}: {text[:300]}" if text else type(error).__name__

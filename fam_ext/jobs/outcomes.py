@@ -24,6 +24,7 @@ from fam_ext.errors import (
     UnsupportedSamplerError,
     UsageError,
 )
+from fam_ext.escapes import sentence
 from fam_ext.jobs import make
 from fam_ext.jobs.contract import Progress
 from fam_ext.jobs.events import Control, Event, Listener, Summary
@@ -177,7 +178,7 @@ class Outcomes:
 
     def failed(self, item: Item, error: BaseException | str) -> None:
         """Record a failure; the rest goes on."""
-        text = error if isinstance(error, str) else make.sentence(error)
+        text = error if isinstance(error, str) else sentence(error)
         self.journal.fail(item, text)
         with self._mutex:
             self._failed += 1
@@ -215,7 +216,7 @@ class Outcomes:
                 self.stop("the renderer was interrupted; start the job again to go on")
             return False
         if isinstance(error, Skipped):
-            self.skip(item, make.sentence(error))
+            self.skip(item, sentence(error))
             return False
         shared = isinstance(error, UnsupportedModelError | AlreadyGuidedError)
         asked_for = isinstance(error, UnsupportedSamplerError) and not {"sampler", "schedule"} & set(item.taken)
@@ -224,12 +225,12 @@ class Outcomes:
             # not this picture's fault: every other one would end the same way
             self.journal.release(item)
             cause = error.__cause__
-            self.stop(make.sentence(error), fatal=cause if isinstance(cause, FamError) else error)
+            self.stop(sentence(error), fatal=cause if isinstance(cause, FamError) else error)
             return False
         if isinstance(error, _FINAL):
             self.failed(item, error)
             return False
-        return self._try_again(item, make.sentence(error))
+        return self._try_again(item, sentence(error))
 
     def lost(self, item: Item, reason: str) -> bool:
         """Return whether a picture is to be tried again after its worker has ended; in a cancelled run it

@@ -7,7 +7,7 @@ import contextlib
 import dataclasses
 import io
 import time
-from collections.abc import Callable, Iterator, Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from contextlib import AbstractContextManager
 from pathlib import Path
 from typing import Any
@@ -16,10 +16,9 @@ import numpy as np
 from PIL import Image
 
 from fam_ext import hires, standalone
-from fam_ext.errors import BusyError, Cancelled, FamError, OutputError, RenderError
-from fam_ext.escapes import one_line
+from fam_ext.errors import Cancelled, OutputError, RenderError
+from fam_ext.escapes import sentence
 from fam_ext.jobs.contract import Progress
-from fam_ext.jobs.lock import FileLock, NoLocksError
 from fam_ext.quality import setting
 from fam_ext.quality.extractors import Features
 from fam_ext.quality.protocol import Case, Row, fingerprint, load, size_words, truth_file
@@ -33,25 +32,6 @@ Watch = Callable[[str, float | None], AbstractContextManager[Progress]]
 
 _DEAD_SECONDS = 3600
 """After that a file that is half written is of a run that was killed: another may run in the same folder."""
-
-
-@contextlib.contextmanager
-def held(folder: Path) -> Iterator[None]:
-    """Let no other run draw in `folder` meanwhile: both would draw all of it, and each would slow the other's times.
-    Raises `BusyError`, `OutputError`."""
-    lock = FileLock(folder / ".fam-bench.lock")
-    try:
-        ours = lock.acquire()
-    except NoLocksError:
-        ours = True  # a file system without locks: one run at a time
-    except OSError as error:
-        raise OutputError(f"{folder} cannot be written ({error.strerror}); choose another --out") from None
-    if not ours:
-        raise BusyError(f"{folder} is being filled by another run; wait for it, or choose another --out")
-    try:
-        yield
-    finally:
-        lock.release(remove=True)
 
 
 class Bench:
@@ -98,7 +78,7 @@ class Bench:
                 raise
             except Exception as error:
                 # one picture's fault is that picture's: the others go on
-                warn(f"{label} failed: {_problem(error)}")
+                warn(f"{label} failed: {sentence(error)}")
                 continue
             if made is not kept:
                 store.put(row, made)
@@ -149,7 +129,7 @@ class Bench:
                 with watch(f"native {size_words(row.case.native)}, {row.case.stem}", None) as progress:
                     native = standalone.native_on(self.host, row.request, progress, size=row.case.native)
             except Exception as error:
-                self._failed[path.name] = f"its native picture: {_problem(error)}"
+                self._failed[path.name] = f"its native picture: {sentence(error)}"
                 raise
             self._native = path.name, native
             if not path.is_file():
@@ -164,10 +144,6 @@ def _png(image: Image.Image) -> bytes:
     file = io.BytesIO()
     image.save(file, "PNG")
     return file.getvalue()
-
-
-def _problem(error: Exception) -> str:
-    return one_line(str(error) if isinstance(error, FamError) else f"{type(error).__name__}: {error}")
 
 
 def native_file(row: Row) -> str:

@@ -167,7 +167,7 @@ def test_a_folder_that_another_run_fills_is_left_alone(model, tmp_path, capsys):
     first = files(tmp_path / "out")
     with held(tmp_path / "out"):
         code, _, err = run(capsys, "--prompt", "a dog", *words)
-        assert code == 1 and "is being filled by another run" in err and err.count("\n") == 1
+        assert code == 2 and "is being filled by another run" in err and err.count("\n") == 1
     assert files(tmp_path / "out") == first
     (tmp_path / "out" / "resize-2x" / ".fam-0123.part").write_bytes(b"of a run that was killed")
     assert run(capsys, "--prompt", "a dog", *words)[0] == 0

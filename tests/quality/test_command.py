@@ -18,9 +18,9 @@ import fam_ext
 from fam_ext import cli, hires, standalone
 from fam_ext.cli import bench
 from fam_ext.cli.progress import Interrupted
+from fam_ext.jobs.lock import alone_in
 from fam_ext.methods.catalog import METHODS
 from fam_ext.quality import protocol, setting, statistics
-from fam_ext.quality.run import held
 
 pytestmark = pytest.mark.slow  # diffusers' networks take longer to import than a unit file may run
 
@@ -169,7 +169,7 @@ def test_ctrl_c_loses_the_picture_under_way_alone(model, tmp_path, capsys, monke
 
 
 def test_a_second_run_in_a_folder_is_refused(model, tmp_path, capsys, monkeypatch):
-    with held(tmp_path), counted(monkeypatch) as made:
+    with alone_in(tmp_path, ".fam-bench.lock"), counted(monkeypatch) as made:
         assert run(*options(model, tmp_path)) == 2
     error = capsys.readouterr().err
     assert f"{tmp_path} is being filled by another run; wait for it" in error and error.count("\n") == 1

@@ -9,6 +9,7 @@ import threading
 from collections.abc import Callable
 
 from fam_ext.errors import FamError, OutputError
+from fam_ext.escapes import sentence
 from fam_ext.jobs import make
 from fam_ext.jobs.contract import Progress, Renderer
 from fam_ext.jobs.executors.base import Savers, timed_out
@@ -97,7 +98,7 @@ class Local:
             self._outcomes.stop(str(error))
         except Exception as error:
             log.exception("reading ahead failed")
-            self._outcomes.stop(make.sentence(error))
+            self._outcomes.stop(sentence(error))
         loaded.put(None)
 
     def _load(self, item: Item) -> make.Loaded | None:

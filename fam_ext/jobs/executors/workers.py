@@ -8,6 +8,7 @@ from collections.abc import Callable, Iterator
 from typing import Any, Protocol
 
 from fam_ext.errors import LoadError, OutputError, RenderError, UsageError
+from fam_ext.escapes import sentence
 from fam_ext.jobs import make
 from fam_ext.jobs.contract import Progress, Renderer
 from fam_ext.jobs.executors.base import Savers, timed_out
@@ -153,7 +154,7 @@ def portable(error: BaseException) -> BaseException:
     """Return an error that another process can read: its module may not exist there, or not be picklable."""
     if type(error).__module__ in ("fam_ext.errors", "builtins") and len(error.args) <= 1:
         return error
-    return RenderError(make.sentence(error))
+    return RenderError(sentence(error))
 
 
 def died_loading(reason: str) -> LoadError:

@@ -8,6 +8,7 @@ import pytest
 from PIL import Image
 
 from fam_ext.errors import AlreadyGuidedError, LoadError, OutputError, PictureError, RenderError
+from fam_ext.escapes import sentence
 from fam_ext.jobs import make
 from fam_ext.jobs.contract import Progress, Ran, Rendered
 from fam_ext.jobs.journal import Journal
@@ -122,13 +123,14 @@ def test_what_a_renderer_leaves_open_is_the_requests(tmp_path: Path) -> None:
     ("error", "says"),
     [
         (PictureError("one\n line"), "one line"),
+        (PictureError("gpj.\u202eexe"), "gpj.\\u202eexe"),
         (AlreadyGuidedError(), "AlreadyGuidedError"),
         (ValueError("x" * 400), f"ValueError: {'x' * 300}"),
         (KeyError(), "KeyError"),
     ],
 )
 def test_an_error_is_one_line(error: Exception, says: str) -> None:
-    assert make.sentence(error) == says
+    assert sentence(error) == says
 
 
 def test_a_renderer_is_loaded_or_says_why_not() -> None:

@@ -311,3 +311,13 @@ def test_our_own_steps_begin_no_settings(line: str) -> None:
     made = add(f"a cat\n{line}", {"FAM version": "1", "FAM steps": "30", "FAM sampler": "DDIM"})
     assert parse(made).params["FAM version"] == "1" and parse(made).params["Seed"] == "5"
     assert parse(made).prompt == "a cat"
+
+
+def test_our_own_settings_line_says_a_value_once_and_another_value_stays():
+    line = {"Steps": "30", "Seed": "4", "Size": "1024x1024"}
+    same, other = (
+        parse(add(None, {"FAM version": "1", "FAM steps": steps, "FAM seed": seed}, settings=line)).params
+        for steps, seed in (("30", "4"), ("20", "5"))
+    )
+    assert "FAM steps" not in same and "FAM seed" not in same and same["Steps"] == "30"
+    assert (other["Steps"], other["FAM steps"], other["FAM seed"]) == ("30", "20", "5")

@@ -7,7 +7,7 @@ import logging
 import os
 import sys
 import time
-from collections.abc import Iterator
+from collections.abc import Generator
 from contextlib import contextmanager
 from pathlib import Path
 from typing import IO
@@ -93,7 +93,7 @@ def is_held(path: Path) -> bool:
 
 
 @contextmanager
-def alone_in(folder: Path, name: str) -> Iterator[None]:
+def alone_in(folder: Path, name: str) -> Generator[None]:
     """Let no other run fill `folder`, a command's --out, meanwhile: the lock is its file `name`. Raises `BusyError` and
     `OutputError`."""
     lock = FileLock(folder / name)

@@ -8,6 +8,7 @@ import pytest
 import torch
 from PIL import Image
 from PIL.PngImagePlugin import PngInfo
+from safetensors.torch import load_file, save_file
 
 from fam_ext import standalone
 from fam_ext.core.config import FamConfig
@@ -94,6 +95,42 @@ def test_a_part_that_is_pickled_is_one_sentence(tmp_path):
     weights = tmp_path / "vae" / "diffusion_pytorch_model.safetensors"
     weights.rename(weights.with_suffix(".bin"))
     with pytest.raises(UnsupportedModelError, match=r"lacks a part.*pickled weights are not loaded"):
+        standalone.load_pipeline(tmp_path, device="cpu")
+
+
+@pytest.mark.parametrize("part", ["unet", "vae", "text_encoder", "text_encoder_2"])
+def test_a_part_that_lacks_a_weight_is_refused_and_never_drawn_at_random(tmp_path, part):
+    toys.sdxl_pipeline().save_pretrained(tmp_path)
+    (file,) = (tmp_path / part).glob("*.safetensors")
+    weights = load_file(file)
+    name = sorted(name for name in weights if name.endswith("weight"))[-1]
+    kept = weights.pop(name)
+    save_file(weights, file, metadata={"format": "pt"})
+    with pytest.raises(UnsupportedModelError, match=rf"{part} of .* lacks 1 of its weights \(the first is .*weight\)"):
+        standalone.load_pipeline(tmp_path, device="cpu")
+    save_file({**weights, name: torch.zeros(3, *kept.shape)}, file, metadata={"format": "pt"})
+    with pytest.raises(UnsupportedModelError, match="holds one that does not fit"):
+        standalone.load_pipeline(tmp_path, device="cpu")
+    file.write_bytes(b"\x00" * 40)
+    with pytest.raises(UnsupportedModelError, match="holds one that does not fit"):
+        standalone.load_pipeline(tmp_path, device="cpu")
+
+
+@pytest.mark.parametrize("text", ["", "{", "[]", "3", "[1, 2]", "null"])
+def test_an_index_that_is_none_is_one_sentence(tmp_path, text):
+    (tmp_path / "model_index.json").write_text(text)
+    with pytest.raises(UnsupportedModelError, match=r"give the folder of one|choose a model of"):
+        standalone.load_pipeline(tmp_path, device="cpu")
+
+
+@pytest.mark.parametrize(
+    "entry", [None, [], [None, None], ["diffusers", "NoSuchNetwork"], ["nowhere", "CLIPTextModel"]]
+)
+def test_a_part_of_an_unknown_kind_is_one_sentence(tmp_path, entry):
+    toys.sd_pipeline().save_pretrained(tmp_path)
+    index = tmp_path / "model_index.json"
+    index.write_text(json.dumps({**json.loads(index.read_text()), "text_encoder": entry}))
+    with pytest.raises(UnsupportedModelError, match="lacks a part"):
         standalone.load_pipeline(tmp_path, device="cpu")
 
 

@@ -2,19 +2,21 @@
 
 from __future__ import annotations
 
+import importlib
 import json
 import os
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
 import torch
 
-from fam_ext.errors import UnsupportedModelError, UsageError
+from fam_ext.errors import UnsupportedModelError, UsageError, is_out_of_memory
 from fam_ext.weights import architecture, marked_training
 
 DTYPES = {"float32": torch.float32, "float16": torch.float16, "bfloat16": torch.bfloat16}
 SUPPORTED = "SD1.5, SD2.1 and SDXL"
+NETWORKS = ("unet", "vae", "text_encoder", "text_encoder_2")
 PICKLES = (".ckpt", ".pt", ".pth", ".bin")
 
 
@@ -42,7 +44,10 @@ def _from_folder(folder: Path, dtype: torch.dtype) -> Any:  # noqa: ANN401
     index = folder / "model_index.json"
     if not index.is_file():
         raise UnsupportedModelError(f"{folder} has no model_index.json; give the folder of a diffusers pipeline")
-    parts = json.loads(index.read_text(encoding="utf-8"))
+    try:
+        parts = dict(json.loads(index.read_text(encoding="utf-8")))
+    except (TypeError, ValueError):
+        raise UnsupportedModelError(f"{index} is not a diffusers pipeline's; give the folder of one") from None
     kind = parts.get("_class_name", "")
     if "XL" in kind and (parts.get("text_encoder") or [None])[0] is None:
         raise UnsupportedModelError(f"{folder.name} is the SDXL refiner; choose a model of {SUPPORTED}")
@@ -53,23 +58,39 @@ def _from_folder(folder: Path, dtype: torch.dtype) -> Any:  # noqa: ANN401
     weights = list((folder / "unet").glob("*.safetensors"))
     if not weights:
         raise UnsupportedModelError(f"{folder.name} has no .safetensors weights; pickled weights are not loaded")
-    options: dict[str, Any] = {"dtype": dtype, "local_files_only": True, "use_safetensors": True}
-    # diffusers takes the plain files of a part that has no such variant
-    if any(files and all(".fp16." in name for name in files) for files in map(_weights_in, folder.iterdir())):
-        options["variant"] = "fp16"
-    if kind != "StableDiffusionXLPipeline":
-        options |= {"safety_checker": None, "requires_safety_checker": False}
+    options: dict[str, Any] = {"dtype": dtype, "local_files_only": True}
     try:
-        return getattr(diffusers, kind).from_pretrained(folder, **options)
-    except OSError as error:
+        networks = {name: _network(folder / name, *parts[name], options) for name in NETWORKS if name in parts}
+        if kind != "StableDiffusionXLPipeline":
+            options |= {"safety_checker": None, "requires_safety_checker": False}
+        return getattr(diffusers, kind).from_pretrained(folder, **networks, **options)
+    except UnsupportedModelError:
+        raise
+    except Exception as error:  # whatever a folder's files make of the libraries
+        if is_out_of_memory(error):
+            raise
+        reason = (str(error).strip() or type(error).__name__).splitlines()[0][:200]
         raise UnsupportedModelError(
-            f"{folder.name} lacks a part or its .safetensors weights ({str(error).splitlines()[0][:200]}); pickled"
-            " weights are not loaded: give a whole pipeline, saved as safetensors"
+            f"{folder.name} lacks a part or its .safetensors weights, or holds one that does not fit ({reason});"
+            " pickled weights are not loaded: give a whole pipeline, saved as safetensors"
         ) from error
 
 
-def _weights_in(folder: Path) -> list[str]:
-    return [file.name for file in folder.glob("*.safetensors")] if folder.is_dir() else []
+def _network(folder: Path, library: str, kind: str, options: Mapping[str, Any]) -> Any:  # noqa: ANN401
+    """Return the network in `folder`. Raises `UnsupportedModelError` where its files lack weights, which the libraries
+    would fill at random."""
+    files = [file.name for file in folder.glob("*.safetensors")]
+    variant = "fp16" if files and all(".fp16." in name for name in files) else None
+    network, found = getattr(importlib.import_module(library), kind).from_pretrained(
+        folder, variant=variant, use_safetensors=True, output_loading_info=True, **options
+    )
+    lacking = sorted(name for name in found["missing_keys"] if not name.endswith("position_ids"))
+    if lacking:
+        raise UnsupportedModelError(
+            f"{folder.name} of {folder.parent.name} lacks {len(lacking)} of its weights (the first is {lacking[0]});"
+            " give a whole pipeline, saved as safetensors"
+        )
+    return network
 
 
 def _from_file(file: Path, dtype: torch.dtype, config: str | os.PathLike[str] | None) -> Any:  # noqa: ANN401

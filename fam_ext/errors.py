@@ -35,6 +35,10 @@ class UnsupportedModelError(FamError):
     """The model's architecture or file kind is not one that FAM can steer."""
 
 
+class UnknownSitesError(ConfigError):
+    """Sites were named that the model does not have."""
+
+
 class UnsupportedSamplerError(FamError, ValueError):
     """The sampler is unknown, or Frequency Modulation cannot act on its state exactly."""
 

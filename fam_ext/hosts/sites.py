@@ -8,7 +8,7 @@ from fnmatch import fnmatchcase
 
 from torch import nn
 
-from fam_ext.errors import ConfigError, UnsupportedModelError
+from fam_ext.errors import UnknownSitesError, UnsupportedModelError
 
 
 @dataclass(frozen=True)
@@ -26,7 +26,7 @@ def select_sites(blocks: Sequence[Sequence[Site]], pattern: str) -> list[Site]:
 
     `blocks` are the up-blocks in order, each with its sites. "auto" is the first block that has any (SDXL up_blocks.0,
     SD1.5 and SD2.1 up_blocks.1), "last" the last one, on the finest grid (up_blocks.1, up_blocks.3). Raises
-    `ConfigError` naming what there is when nothing matches.
+    `UnknownSitesError` naming what there is when nothing matches.
     """
     everything = [site for block in blocks for site in block]
     if not everything:
@@ -39,5 +39,5 @@ def select_sites(blocks: Sequence[Sequence[Site]], pattern: str) -> list[Site]:
     chosen = [site for site in everything if any(fnmatchcase(site.name, part) for part in wanted)]
     if not chosen:
         names = ", ".join(site.name for site in everything)
-        raise ConfigError(f'am_sites is {pattern!r}; choose "auto" or patterns of: {names}')
+        raise UnknownSitesError(f'am_sites is {pattern!r}; choose "auto" or patterns of: {names}')
     return chosen

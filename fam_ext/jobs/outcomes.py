@@ -20,6 +20,7 @@ from fam_ext.errors import (
     OutputError,
     PictureError,
     Skipped,
+    UnknownSitesError,
     UnsupportedModelError,
     UnsupportedSamplerError,
     UsageError,
@@ -218,7 +219,7 @@ class Outcomes:
         if isinstance(error, Skipped):
             self.skip(item, sentence(error))
             return False
-        shared = isinstance(error, UnsupportedModelError | AlreadyGuidedError)
+        shared = isinstance(error, UnsupportedModelError | AlreadyGuidedError | UnknownSitesError)
         asked_for = isinstance(error, UnsupportedSamplerError) and not {"sampler", "schedule"} & set(item.taken)
         no_model = item.request is None or item.request.model is None
         if isinstance(error, LoadError) or asked_for or (shared and no_model):

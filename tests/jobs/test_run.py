@@ -12,7 +12,7 @@ import pytest
 from PIL import Image
 
 from fam_ext.core.config import FamConfig
-from fam_ext.errors import UnsupportedModelError, UnsupportedSamplerError, UsageError
+from fam_ext.errors import UnknownSitesError, UnsupportedModelError, UnsupportedSamplerError, UsageError
 from fam_ext.jobs import make
 from fam_ext.jobs.events import Control
 from fam_ext.jobs.journal import Journal
@@ -267,6 +267,20 @@ def test_a_model_that_cannot_be_used_stops_the_job_at_once(tmp_path: Path) -> No
 
     with pytest.raises(UnsupportedModelError, match="Flux"):
         run_job(options(tmp_path / "in", tmp_path / "out"), broken)
+    assert run_job(options(tmp_path / "in", tmp_path / "out"), Fast).done == 3
+
+
+def test_sites_that_the_model_lacks_stop_the_job_at_once(tmp_path: Path) -> None:
+    class Lacking(Fast):
+        def render(self, image: Image.Image, request, progress):  # type: ignore[no-untyped-def]
+            self.seen.append(request)
+            raise UnknownSitesError("am_sites is 'nowhere'; choose \"auto\" or patterns of: up_blocks.1")
+
+    make_folder(tmp_path / "in", 3)
+    renderer = Lacking()
+    with pytest.raises(UnknownSitesError, match="nowhere"):
+        run_job(options(tmp_path / "in", tmp_path / "out"), lambda: renderer, run=QUICK)
+    assert len(renderer.seen) == 1
     assert run_job(options(tmp_path / "in", tmp_path / "out"), Fast).done == 3
 
 

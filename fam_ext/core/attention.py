@@ -5,11 +5,13 @@ from __future__ import annotations
 from torch import Tensor
 from torch.nn.functional import scaled_dot_product_attention
 
+from fam_ext.core.precision import as_given
 from fam_ext.core.resize import matrices_on, resize_grid
 from fam_ext.core.schedule import Size
 from fam_ext.errors import ConfigError
 
 
+@as_given
 def modulated_attention(
     q: Tensor,
     k: Tensor,

@@ -9,6 +9,7 @@ from typing import Any, cast
 import torch
 from torch import Tensor
 
+from fam_ext.core.precision import as_given
 from fam_ext.core.schedule import Box, Size
 from fam_ext.errors import ConfigError
 
@@ -56,6 +57,7 @@ def mirrored(latent: Tensor) -> Tensor:
     return torch.cat([beside, beside.flip(-2)], dim=-2)
 
 
+@as_given
 def modulate_spatial(latent: Tensor, reference: Tensor, mask: Tensor) -> Tensor:
     """Return latent + kappa (*) (reference - latent) (Eq. 5): `modulate` as two thin matmuls, without complex numbers.
 

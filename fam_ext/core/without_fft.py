@@ -10,6 +10,7 @@ import torch
 from torch import Tensor
 
 from fam_ext.core.frequency import modulate
+from fam_ext.core.precision import as_given
 
 log = logging.getLogger(__name__)
 
@@ -37,6 +38,7 @@ class Modulation:
         return self._without_fft(latent, reference, mask)
 
 
+@as_given
 def modulate_by_matmuls(latent: Tensor, reference: Tensor, mask: Tensor) -> Tensor:
     """Return what `modulate` returns, to 1e-5, by four matmuls; `modulate_spatial` has two, for a mask that is a box.
 

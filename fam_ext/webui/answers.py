@@ -23,6 +23,7 @@ logger = logging.getLogger(__name__)
 
 PLOT = "x/y/z plot"
 _ENDED = "_fam_ended"
+"""On p: whether it saved no grid before `say`, where that has ended it."""
 
 
 @contextmanager
@@ -68,8 +69,13 @@ def fail(p: Any, error: Exception, *, sampling: bool = False) -> None:  # noqa: 
 
 
 def is_said(p: Any, error: Exception) -> bool:  # noqa: ANN401
-    """Return whether `error` is a user's to answer where no exception can tell: on the page, and in a plot's cell."""
-    return isinstance(error, FamError) and not hasattr(p, PROGRESS_ATTRIBUTE) and (not p.is_api or _is_cell(p))
+    """Return whether `error` is a user's to answer where no exception can tell: on the page, and in a plot's cell.
+
+    Not in another script: it counts on pictures, and SD upscale saves a black one where there are none.
+    """
+    if not isinstance(error, FamError) or hasattr(p, PROGRESS_ATTRIBUTE):
+        return False
+    return _script(p) == PLOT or (not p.is_api and _script(p) is None)
 
 
 def say(p: Any, error: Exception) -> None:  # noqa: ANN401
@@ -80,7 +86,8 @@ def say(p: Any, error: Exception) -> None:  # noqa: ANN401
     logger.warning("%s", error)
     p.comment(str(error))
     shared.state.interrupted = True
-    setattr(p, _ENDED, True)
+    setattr(p, _ENDED, getattr(p, "do_not_save_grid", False))
+    p.do_not_save_grid = True  # the WebUI fails at a grid of no pictures
     if _is_one_of_many(p) and not p.is_api:  # the page shows the comments of the first alone
         gr.Warning(f"{TITLE}: {error}")
 
@@ -91,8 +98,9 @@ def go_on(p: Any, processed: Any) -> None:  # noqa: ANN401
     A plot goes on with its next cell, img2img's Batch with its next file. The gallery's ✨ puts what was made in the
     place of its picture: that itself.
     """
-    if not p.__dict__.pop(_ENDED, False):
+    if _ENDED not in p.__dict__:
         return
+    p.do_not_save_grid = p.__dict__.pop(_ENDED)
     if _is_one_of_many(p):
         shared.state.interrupted = False
     if processed.images or _is_cell(p):
@@ -112,10 +120,15 @@ def _is_one_of_many(p: Any) -> bool:  # noqa: ANN401
 
 def _is_cell(p: Any) -> bool:  # noqa: ANN401
     """Return whether p is one cell of an X/Y/Z plot."""
+    return _script(p) == PLOT
+
+
+def _script(p: Any) -> str | None:  # noqa: ANN401
+    """Return the name, in lower case, of the script that is chosen to run the generation; None: none is."""
     chosen = p.script_args[0] if p.script_args else 0
     scripts = getattr(p.scripts, "selectable_scripts", [])
     is_script = isinstance(chosen, int) and 0 < chosen <= len(scripts)
-    return is_script and (scripts[chosen - 1].title() or "").lower() == PLOT
+    return (scripts[chosen - 1].title() or "").lower() if is_script else None
 
 
 def refuse_axis(p: Any, values: list[Any], error: FamError) -> None:  # noqa: ANN401

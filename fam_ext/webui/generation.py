@@ -265,7 +265,7 @@ def _take_native_pictures(session: Session) -> None:
                 f"{p.height}; choose a larger size, for FAM makes pictures larger"
             )
         mode = 0 if p.resize_mode == LATENT_RESIZE else p.resize_mode
-        native.append(images.resize_image(mode, picture, size[1], size[0]))
+        native.append(images.resize_image(mode, picture, size[1], size[0], upscaler_name="None"))
     sizes = {picture.size for picture in native}
     if len(sizes) > 1:
         listed = " and ".join(f"{width} x {height}" for width, height in sorted(sizes))

@@ -35,9 +35,9 @@ def schedules() -> list[str]:
     return [schedule.label for schedule in sd_schedulers.schedulers]
 
 
-def checkpoint(name: str, *, label: str = "model") -> str:
-    """Return the title of the checkpoint that `name` means. Raises `ConfigError`."""
-    found = sd_models.get_closet_checkpoint_match(name)
+def checkpoint(name: str, *, label: str = "model", in_part: bool = True) -> str:
+    """Return the title of the checkpoint that `name` means, or, `in_part`, is a part of. Raises `ConfigError`."""
+    found = sd_models.get_closet_checkpoint_match(name) if in_part else sd_models.checkpoint_aliases.get(name)
     if found is None:
         raise ConfigError(f"{label} is {name!r}; choose from {', '.join(sd_models.checkpoint_tiles(use_short=True))}")
     return found.title

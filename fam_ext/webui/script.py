@@ -88,7 +88,7 @@ class FamHiresScript(scripts.Script):
         return components
 
     def before_process(self, p: Any, *fam_args: Any) -> None:  # noqa: ANN401
-        # the WebUI drops a checkpoint that it has not, and takes its own instead
+        # the WebUI drops a checkpoint that it has not by that very name, and takes its own instead
         model = p.override_settings.get("sd_model_checkpoint")
         setattr(p, _MODEL_ATTRIBUTE, getattr(model, "name", model))  # img2img's Batch gives the checkpoint itself
 
@@ -107,7 +107,7 @@ class FamHiresScript(scripts.Script):
                 p.comment(message)
                 return
             if (model := getattr(p, _MODEL_ATTRIBUTE, None)) is not None:
-                checkpoint(model)
+                checkpoint(model, in_part=False)
             begin(p, asked.config, method=asked.method, preset=preset_name(asked.config, fam_args))
 
     def process_before_every_sampling(self, p: Any, *fam_args: Any, **sampling: Any) -> None:  # noqa: ANN401

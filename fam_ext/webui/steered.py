@@ -190,7 +190,7 @@ def _traits(p: Any) -> Traits:  # noqa: ANN401
     ids: dict[Any, Tensor | None] = {}
 
     def native_vector(vector: Tensor, size: Size) -> Tensor:
-        key = size, vector.device, vector.dtype
+        key = shared.sd_model, size, vector.device, vector.dtype  # the refiner's y ends otherwise
         if key not in ids:
             ids[key] = _size_ids(vector, size)
         known = ids[key]
@@ -212,7 +212,8 @@ def _size_ids(vector: Tensor, size: Size) -> Tensor | None:
     if not all(key in by_key for key in keys):
         return None  # the refiner's: an aesthetic score in place of the target size
     pixels = [8.0 * size[0], 8.0 * size[1]]
-    values: Mapping[str, list[float]] = dict(zip(keys, (pixels, [0.0, 0.0], pixels), strict=True))
+    crop = [float(shared.opts.sdxl_crop_top), float(shared.opts.sdxl_crop_left)]
+    values: Mapping[str, list[float]] = dict(zip(keys, (pixels, crop, pixels), strict=True))
     parts = [by_key[key](torch.tensor([values[key]], device=vector.device)) for key in keys]
     ids = torch.cat(parts, dim=1).to(vector.dtype)
     return ids if ids.shape[1] == _ID_VALUES else None

@@ -94,6 +94,26 @@ def test_am_acts_once_per_site_and_call_and_changes_the_output(kind, target):
     assert not torch.allclose(out, plain, atol=1e-4)
 
 
+@pytest.mark.parametrize("upcast", [False, True])
+@pytest.mark.parametrize("target", [(12, 12), (16, 16), (20, 16)])
+def test_am_acts_under_autocast_and_attends_in_float32_where_the_host_asks(monkeypatch, target, upcast):
+    unet, seen = ldm_toys.unet("sdxl"), []
+    plain = call(unet, make_pass(target=target))
+    attend = Steering.attend
+
+    def watched(steering, site, q, k, v, **more):
+        out = attend(steering, site, q, k, v, **more)
+        seen.append((q.dtype, (q @ k.mT).dtype, out.dtype))
+        return out
+
+    monkeypatch.setattr(Steering, "attend", watched)
+    with torch.autocast("cpu", dtype=torch.bfloat16):
+        out = call(unet, make_pass(target=target), traits=ldm_unet.Traits(upcast=upcast))
+    wanted = torch.float32 if upcast else torch.bfloat16
+    assert seen and set(seen) == {(wanted,) * 3}
+    assert torch.nn.functional.cosine_similarity(out.float().flatten(), plain.flatten(), dim=0) > 0.99
+
+
 def test_the_native_pass_stops_after_the_last_site():
     unet = ldm_toys.unet("sdxl")
     seen = []

@@ -31,3 +31,15 @@ def test_in_the_ddim_family_it_is_the_timestep_itself():
     abar = float(ldm_toys.alphas_cumprod()[501])
     assert level.timestep == 501.0
     assert level.signal**2 == pytest.approx(abar) and level.noise**2 == pytest.approx(1 - abar)
+
+
+def test_lcm_s_denoiser_has_every_20th_level_and_its_timesteps_are_the_network_s():
+    """As the WebUI builds it: 50 trained levels, of the timesteps 19, 39, .. 999."""
+    _, external = ldm_toys.k_diffusion()
+    sampler = ldm_toys.Sampler("sample_euler")
+    lcm = external.DiscreteEpsDDPMDenoiser(torch.nn.Identity(), ldm_toys.alphas_cumprod()[19::20], quantize=None)
+    lcm.skip_steps = 20
+    sampler.model_wrap_cfg.inner_model = lcm
+    assert len(lcm.sigmas) == 50
+    for at in (0, 1, 25, 49):
+        assert level_at(sampler, float(lcm.sigmas[at])).timestep == pytest.approx(20 * at + 19, abs=0.05)

@@ -2,6 +2,7 @@
 
 from types import FunctionType, SimpleNamespace
 
+import pytest
 from PIL import Image
 
 from fam_ext.errors import ConfigError
@@ -16,7 +17,9 @@ def refused(webui, p, images=()):
     with webui("answers").stopping(p):
         raise ConfigError("cutoff is 2; choose 0 to 1")
     assert webui.shared.state.interrupted and p.comments == ["cutoff is 2; choose 0 to 1"]
+    assert p.do_not_save_grid  # the WebUI divides by the number of pictures
     webui("script").FamHiresScript().postprocess(p, processed)
+    assert not p.do_not_save_grid
     return processed
 
 
@@ -53,3 +56,13 @@ def test_img2img_s_batch_goes_on_with_its_next_file_and_says_why(webui):
     processed = batch()
     assert (processed.images, processed.infotexts) == ([], []) and not webui.shared.state.interrupted
     assert said == ["FAM Hires: cutoff is 2; choose 0 to 1"]
+
+
+def test_a_script_that_counts_on_pictures_gets_an_error_and_not_none(webui):
+    upscale = SimpleNamespace(title=lambda: "SD upscale")
+    p = Img2Img(script_args=[1], scripts=SimpleNamespace(selectable_scripts=[upscale]))
+    with webui("answers").stopping(p):
+        raise ConfigError("cutoff is 2; choose 0 to 1")
+    with pytest.raises(ConfigError, match="cutoff is 2"):
+        p.init()
+    assert not webui.shared.state.interrupted and not p.comments

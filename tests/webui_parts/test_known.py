@@ -5,7 +5,7 @@ from types import SimpleNamespace
 import pytest
 
 from fam_ext.core.config import FamConfig
-from fam_ext.errors import UnsupportedModelError
+from fam_ext.errors import ConfigError, UnsupportedModelError
 
 MODEL = SimpleNamespace(model=SimpleNamespace(diffusion_model=None))
 
@@ -25,3 +25,13 @@ def test_am_is_refused_where_the_settings_choose_an_sd_unet_and_where_one_runs(w
             with pytest.raises(UnsupportedModelError, match="SD Unet"):
                 part.check_model(MODEL, config, sampling=sampling)
         part.check_model(MODEL, config.replace(am=False), sampling=sampling)
+
+
+def test_a_checkpoint_may_be_named_in_part_only_where_the_webui_takes_such_a_name(webui, monkeypatch):
+    part, found = webui("known"), SimpleNamespace(title="dreamshaper_8.safetensors [879db523c3]")
+    monkeypatch.setattr(part.sd_models, "get_closet_checkpoint_match", lambda name: found)
+    monkeypatch.setattr(part.sd_models, "checkpoint_aliases", {"dreamshaper_8": found})
+    monkeypatch.setattr(part.sd_models, "checkpoint_tiles", lambda use_short: ["dreamshaper_8.safetensors"])
+    assert part.checkpoint("dreamshaper") == part.checkpoint("dreamshaper_8", in_part=False) == found.title
+    with pytest.raises(ConfigError, match=r"model is 'dreamshaper'; choose from dreamshaper_8\.safetensors"):
+        part.checkpoint("dreamshaper", in_part=False)

@@ -14,14 +14,14 @@ from tests.webui_parts.conftest import Img2Img, Txt2Img
 def test_the_checkpoint_that_is_asked_for_is_looked_up_by_its_name(webui, monkeypatch, model):
     """With PNG info, img2img's Batch overrides the checkpoint by the WebUI's own entry of it."""
     part, looked_up = webui("script"), []
-    monkeypatch.setattr(part, "checkpoint", looked_up.append)
+    monkeypatch.setattr(part, "checkpoint", lambda name, in_part: looked_up.append((name, in_part)))
     monkeypatch.setattr(part, "begin", lambda *asked, **named: None)
     script = part.FamHiresScript()
     script.is_img2img = True
     p = Img2Img(override_settings={"sd_model_checkpoint": model})
     script.before_process(p)
     script.process(p, {"preset": "balanced"})
-    assert looked_up == ["tiny.safetensors"] and not p.comments
+    assert looked_up == [("tiny.safetensors", False)] and not p.comments
 
 
 @pytest.fixture

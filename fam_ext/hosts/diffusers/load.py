@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import importlib
 import json
 import os
 from collections.abc import Mapping, Sequence
@@ -79,9 +78,13 @@ def _from_folder(folder: Path, dtype: torch.dtype) -> Any:  # noqa: ANN401
 def _network(folder: Path, library: str, kind: str, options: Mapping[str, Any]) -> Any:  # noqa: ANN401
     """Return the network in `folder`. Raises `UnsupportedModelError` where its files lack weights, which the libraries
     would fill at random."""
+    import diffusers
+    import transformers
+
+    libraries = {"diffusers": diffusers, "transformers": transformers}
     files = [file.name for file in folder.glob("*.safetensors")]
     variant = "fp16" if files and all(".fp16." in name for name in files) else None
-    network, found = getattr(importlib.import_module(library), kind).from_pretrained(
+    network, found = getattr(libraries[library], kind).from_pretrained(
         folder, variant=variant, use_safetensors=True, output_loading_info=True, **options
     )
     lacking = sorted(name for name in found["missing_keys"] if not name.endswith("position_ids"))

@@ -7,6 +7,7 @@ from typing import Any
 import torch
 from torch import Tensor
 
+from fam_ext.core.precision import as_given
 from fam_ext.errors import UnsupportedModelError
 from fam_ext.hosts.base import LateChecks
 from fam_ext.hosts.steering import Row
@@ -38,6 +39,7 @@ def layout_of(cond: Any, batch: int) -> list[Row] | None:  # noqa: ANN401
     return [*conditional, *[(picture, True) for picture in range(batch)] * 2]
 
 
+@as_given
 def rows_of(network_input: Tensor, latent: Tensor, *, order: Tensor | None, checks: LateChecks) -> Tensor:
     """Return for each row of the network's input the index of its picture in `latent` (B, C, H, W), int64 (rows,).
 

@@ -28,7 +28,9 @@ def level_at(sampler: Any, sigma: float) -> NoiseLevel:  # noqa: ANN401
     if inner not in _trained:
         _trained[inner] = (inner.log_sigmas if in_sigmas else denoiser.alphas).tolist()
     if in_sigmas:
-        return NoiseLevel(_timestep(_trained[inner], math.log(sigma)), 1.0, sigma)
+        # LCM's denoiser has every 20th trained level alone
+        apart: int = getattr(inner, "skip_steps", 1)
+        return NoiseLevel(apart * _timestep(_trained[inner], math.log(sigma)) + apart - 1, 1.0, sigma)
     abar = _trained[inner][int(sigma)]
     return NoiseLevel(sigma, math.sqrt(abar), math.sqrt(1 - abar))
 

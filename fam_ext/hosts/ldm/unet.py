@@ -16,6 +16,7 @@ import torch
 from torch import Tensor, nn
 from torch.nn.functional import interpolate
 
+from fam_ext.core.precision import without_autocast
 from fam_ext.core.schedule import NoiseLevel, Size
 from fam_ext.errors import (
     AlreadyGuidedError,
@@ -277,7 +278,8 @@ class SiteHook:
         dtype = q.dtype
         if self.traits.upcast:
             q, k, v = q.float(), k.float(), v.float()
-        out = self.steering.attend(self.site.name, q, k, v, size=size, scale=attention.scale)
+        with without_autocast(q):
+            out = self.steering.attend(self.site.name, q, k, v, size=size, scale=attention.scale)
         if self.is_last and self.steering.phase == NATIVE:
             raise NativePassDone
         if out is None:

@@ -137,7 +137,7 @@ def hires_from_picture(
     `FamError`s.
     """
     p = _processing(image, request, upscaler=upscaler)
-    p.do_not_save_samples = p.do_not_save_grid = not save
+    p.do_not_save_samples, p.do_not_save_grid = not save, True
     p.user = user
     setattr(p, PROGRESS_ATTRIBUTE, progress)
     setattr(p, PASSES_ATTRIBUTE, [] if passes is None else passes)

@@ -4,6 +4,7 @@ import json
 import time
 from pathlib import Path
 
+import pytest
 from PIL import Image
 from PIL.PngImagePlugin import PngInfo
 
@@ -394,7 +395,10 @@ def test_the_last_generation_brings_fam_back(page):
     assert page.input_value("#txt2img_fam_hires_cutoff input") == "24"
 
 
-def test_img2img_s_batch_goes_on_past_a_file_that_is_refused(page, tmp_path, native_picture):
+@pytest.mark.parametrize("grids", [{}, {"grid_only_if_multiple": False, "return_grid": False, "grid_save": True}])
+def test_img2img_s_batch_goes_on_past_a_file_that_is_refused(page, server, tmp_path, native_picture, grids):
+    before = server.ask("/sdapi/v1/options")[1]
+    server.ask("/sdapi/v1/options", grids)
     for name, size in (("0", (64, 64)), ("1", (256, 256)), ("2", (72, 64))):
         native_picture.resize(size).save(tmp_path / f"{name}.png")
     page.click("#tabs > .tab-nav > button:has-text('img2img')")
@@ -405,6 +409,7 @@ def test_img2img_s_batch_goes_on_past_a_file_that_is_refused(page, tmp_path, nat
         page.fill(f"#img2img_{name} input[type=number]", value)
     page.click("#img2img_fam_hires > .label-wrap")
     page.click("#img2img_generate")
+    server.ask("/sdapi/v1/options", {name: before[name] for name in grids})
     assert page.locator("#img2img_gallery .grid-container img").count() == 2
     assert "the input picture is 256 x 256" in page.inner_text(".toast-body")
 

@@ -46,7 +46,8 @@ def decode(data: bytes, *, max_pixels: int = DEFAULT_MAX_PIXELS, first_frame: bo
         raise PictureError("the picture is too large for this machine's memory; lower the pixel limit") from None
     except Exception as error:  # decoders raise whatever they like on damaged data
         raise PictureError(f"the pixels cannot be decoded ({first_line(error)}); open and save it again") from None
-    image = _upright(image, header.orientation)
+    if header.format != "TIFF":  # which Pillow turns while it loads
+        image = _upright(image, header.orientation)
     if image.mode != "RGBA":
         return Picture(bare(image), None, header)
     alpha = image.getchannel("A")

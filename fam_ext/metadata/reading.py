@@ -7,7 +7,7 @@ import io
 from pathlib import Path
 from typing import Any, BinaryIO, cast
 
-from PIL import Image
+from PIL import Image, TiffImagePlugin
 
 from fam_ext.errors import PictureError
 from fam_ext.metadata import exif, png, stealth
@@ -93,6 +93,8 @@ def _pillow_header(image: Image.Image) -> Header:
     if block is not None:
         turned = exif.orientation(block)
     width, height = image.size
+    if isinstance(image, TiffImagePlugin.TiffImageFile):  # Pillow's own size is upright from 11 on
+        width, height = cast("tuple[int, int]", (image.tag_v2[256], image.tag_v2[257]))
     icc = info.get("icc_profile")
     comment = info.get("comment")
     return Header(

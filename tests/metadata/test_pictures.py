@@ -121,13 +121,21 @@ def test_jpeg_and_webp_comment_is_what_the_webui_reads() -> None:
         assert piexif.helper.UserComment.load(block["Exif"][piexif.ExifIFD.UserComment]) == INFOTEXT
 
 
-@pytest.mark.parametrize("orientation", range(1, 9))
-def test_every_orientation_is_brought_upright(orientation: int) -> None:
-    stored = picture()
-    data = file_of("PNG", stored, exif=exif_block(orientation))
-    from PIL import ImageOps
+TURNS = dict(enumerate((None, *map(Image.Transpose, (0, 3, 1, 5, 4, 6, 2))), 1))
+"""What brings the pixels upright, by EXIF orientation."""
 
-    expected = ImageOps.exif_transpose(Image.open(io.BytesIO(data))).convert("RGB")
+
+@pytest.mark.parametrize("orientation", TURNS)
+@pytest.mark.parametrize("kind", ["PNG", "JPEG", "WEBP", "TIFF", "TIFF in LZW"])
+def test_every_orientation_is_brought_upright(kind: str, orientation: int) -> None:
+    options = {"exif": exif_block(orientation)}
+    if kind.startswith("TIFF"):
+        options = {"tiffinfo": {0x0112: orientation}, "compression": "tiff_lzw" if "LZW" in kind else "raw"}
+    if kind == "WEBP":
+        options |= {"lossless": True}
+    data = file_of(kind[:4], **options)
+    stored = picture() if kind != "JPEG" else decode(file_of("JPEG")).image
+    expected = stored if TURNS[orientation] is None else stored.transpose(TURNS[orientation])
     loaded = decode(data)
     assert loaded.image.tobytes() == expected.tobytes()
     assert loaded.header.size == (expected.height, expected.width)

@@ -9,7 +9,7 @@ import struct
 from dataclasses import dataclass, field
 from typing import Any, cast
 
-from PIL import Image, PngImagePlugin
+from PIL import Image, ImageChops, PngImagePlugin
 
 from fam_ext.errors import PictureError
 from fam_ext.metadata import containers, exif
@@ -43,10 +43,11 @@ def encode(
     strip: bool = False,
     quality: int | None = None,
 ) -> Encoded:
-    """Return `image` (RGB, upright) as a file with `origin`'s metadata and the new `infotext`.
+    """Return `image` (RGB, upright, on white) as a file with `origin`'s metadata and the new `infotext`.
 
-    `alpha` is resized to the image. EXIF, ICC profile, XMP, DPI and text chunks stay as they were, except that the
-    orientation becomes 1. `strip` writes pixels and colour profile only. Equal arguments give equal bytes.
+    `alpha` is resized to the image, whose half-transparent colours lose the white. EXIF, ICC profile, XMP, DPI and
+    text chunks stay as they were, except that the orientation becomes 1. `strip` writes pixels and colour profile only.
+    Equal arguments give equal bytes.
     Raises `PictureError` when the format cannot hold the picture or is not there.
     """
     missing = can_write(picture_format)
@@ -64,9 +65,9 @@ def encode(
         if picture_format in ("JPEG", "BMP"):
             notes.append(f"{picture_format} holds no transparency; the picture lies on white")
         else:
-            image = image.copy()
-            resized = alpha if alpha.size == image.size else alpha.resize(image.size, Image.Resampling.LANCZOS)
-            image.putalpha(resized)
+            image = _off_white(
+                image, alpha if alpha.size == image.size else alpha.resize(image.size, Image.Resampling.LANCZOS)
+            )
     with strict_pillow():  # some EXIF blocks go through Pillow's tables
         options = _save_options(picture_format, origin, infotext, strip, notes)
     options |= _quality(picture_format, quality)
@@ -82,6 +83,16 @@ def encode(
         with strict_pillow():
             data = _with_tiff_exif(data, tiff_exif, notes)
     return Encoded(data, tuple(notes))
+
+
+def _off_white(image: Image.Image, alpha: Image.Image) -> Image.Image:
+    """Return the RGBA picture that looks like `image` where it lies on white: C = (image - (1 - alpha)) / alpha, in
+    [0, 1] by clipping. Opaque pixels keep their bytes; those that cannot be seen, too."""
+    white = ImageChops.invert(alpha)
+    seen = Image.merge("RGBa", (*(ImageChops.subtract(band, white) for band in image.split()), alpha)).convert("RGBA")
+    hidden = image.copy()
+    hidden.putalpha(0)
+    return Image.composite(seen, hidden, alpha.point([0] + [255] * 255))
 
 
 def _save_options(

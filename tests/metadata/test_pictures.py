@@ -9,7 +9,7 @@ from pathlib import Path
 import piexif
 import piexif.helper
 import pytest
-from PIL import Image, ImageCms, ImageFile, PngImagePlugin
+from PIL import Image, ImageChops, ImageCms, ImageFile, PngImagePlugin
 
 from fam_ext.core.config import FamConfig
 from fam_ext.errors import PictureError
@@ -150,6 +150,28 @@ def test_alpha_comes_back(target: str) -> None:
     assert alpha.size == (48, 32)
     if target in ("PNG", "TIFF"):
         assert alpha.tobytes() == loaded.alpha.resize((48, 32), Image.Resampling.LANCZOS).tobytes()
+
+
+@pytest.mark.parametrize("target", ["PNG", "TIFF"])
+def test_half_transparent_colours_lose_the_white_that_they_lay_on(target: str) -> None:
+    colours = [(0, 0, 0, 77), (255, 0, 0, 128), (40, 90, 200, 200), (9, 8, 7, 255), (255, 255, 255, 0)]
+    for colour in colours:
+        loaded = decode(file_of("PNG", Image.new("RGBA", (24, 16), colour)))
+        big = loaded.image.resize((48, 32), Image.Resampling.LANCZOS)
+        encoded = encode(big, target, origin=loaded.header, alpha=loaded.alpha)
+        found = Image.open(io.BytesIO(encoded.data)).getpixel((20, 20))
+        assert found == pytest.approx(colour, abs=0 if colour[3] in (0, 255) else 3)
+
+
+def test_an_edge_looks_on_white_as_it_was_drawn() -> None:
+    shape = Image.new("RGBA", (24, 16), (200, 0, 0, 0))
+    shape.paste((200, 0, 0, 255), (8, 4, 16, 12))
+    loaded = decode(file_of("PNG", shape.resize((48, 32), Image.Resampling.BICUBIC)))
+    drawn = loaded.image.resize((96, 64), Image.Resampling.LANCZOS)
+    made = decode(encode(drawn, "PNG", origin=loaded.header, alpha=loaded.alpha).data)
+    white = Image.merge("RGB", [ImageChops.invert(made.alpha)] * 3)  # what shows through: no colour is darker
+    apart = ImageChops.difference(made.image, ImageChops.lighter(drawn, white))
+    assert max(high for _, high in apart.getextrema()) <= 2
 
 
 def test_alpha_on_jpeg_is_named() -> None:

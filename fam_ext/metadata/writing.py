@@ -46,8 +46,8 @@ def encode(
     """Return `image` (RGB, upright, on white) as a file with `origin`'s metadata and the new `infotext`.
 
     `alpha` is resized to the image, whose half-transparent colours lose the white. EXIF, ICC profile, XMP, DPI and
-    text chunks stay as they were, except that the orientation becomes 1. `strip` writes pixels and colour profile only.
-    Equal arguments give equal bytes.
+    text chunks stay as they were, except that EXIF tells the new sides, orientation 1 and no thumbnail. `strip` writes
+    pixels and colour profile only. Equal arguments give equal bytes.
     Raises `PictureError` when the format cannot hold the picture or is not there.
     """
     missing = can_write(picture_format)
@@ -69,7 +69,7 @@ def encode(
                 image, alpha if alpha.size == image.size else alpha.resize(image.size, Image.Resampling.LANCZOS)
             )
     with strict_pillow():  # some EXIF blocks go through Pillow's tables
-        options = _save_options(picture_format, origin, infotext, strip, notes)
+        options = _save_options(picture_format, (image.height, image.width), origin, infotext, strip, notes)
     options |= _quality(picture_format, quality)
     # libtiff cannot write the Exif table through Pillow: it is appended to the finished file
     tiff_exif = cast("bytes | None", options.pop("exif", None)) if picture_format == "TIFF" else None
@@ -96,7 +96,12 @@ def _off_white(image: Image.Image, alpha: Image.Image) -> Image.Image:
 
 
 def _save_options(
-    picture_format: str, origin: Header | None, infotext: str | None, strip: bool, notes: list[str]
+    picture_format: str,
+    size: tuple[int, int],
+    origin: Header | None,
+    infotext: str | None,
+    strip: bool,
+    notes: list[str],
 ) -> dict[str, Any]:
     options: dict[str, Any] = {}
     if origin is not None and origin.icc is not None and origin.icc[16:20] == b"RGB " and picture_format != "BMP":
@@ -116,7 +121,7 @@ def _save_options(
             comment = exif.user_comment(block)
             stale = infotext if comment is not None and has_settings(comment) else None
             kept = _displaced(block, stale, notes)
-            options["exif"] = exif.with_changes(block, comment=stale or None, upright=True, kept=kept)
+            options["exif"] = exif.with_changes(block, comment=stale or None, size=size, kept=kept)
         return options
     if picture_format == "BMP":
         if infotext or block:
@@ -128,9 +133,9 @@ def _save_options(
             notes.append(f"{picture_format} holds no PNG text; not kept: {', '.join(lost)[:80]}")
     if infotext or block is not None:
         kept = None if block is None else _displaced(block, infotext, notes)
-        options["exif"] = exif.with_changes(block, comment=infotext or None, upright=True, kept=kept)
+        options["exif"] = exif.with_changes(block, comment=infotext or None, size=size, kept=kept)
         if kept is not None and picture_format == "JPEG" and len(options["exif"]) > _JPEG_SEGMENT:
-            options["exif"] = exif.with_changes(block, comment=infotext or None, upright=True)
+            options["exif"] = exif.with_changes(block, comment=infotext or None, size=size)
             options["comment"] = kept.encode("utf-8", "replace")[:_JPEG_SEGMENT]
         block = options["exif"]
     if origin is not None and origin.comment is not None and picture_format != "JPEG":

@@ -114,6 +114,34 @@ def test_exif_icc_xmp_dpi_stay_and_orientation_is_reset(target: str) -> None:
     assert header.xmp == XMP.replace(b'"6"', b'"1"')
 
 
+@pytest.mark.parametrize("target", [name for name in WRITABLE if name != "BMP"])
+@pytest.mark.parametrize("infotext", [None, INFOTEXT], ids=["alone", "with ours"])
+@pytest.mark.parametrize("tail", [0, 4])
+def test_exif_tells_the_new_picture_s_sides_and_no_old_thumbnail(target: str, infotext: str | None, tail: int) -> None:
+    sides = {
+        piexif.ExifIFD.PixelXDimension: 24,
+        piexif.ExifIFD.PixelYDimension: 16,
+        piexif.ExifIFD.ISOSpeedRatings: 200,
+    }
+    zeroth = {piexif.ImageIFD.Orientation: 6, piexif.ImageIFD.ImageWidth: 24, piexif.ImageIFD.ImageLength: 16}
+    first = {piexif.ImageIFD.Compression: 6}
+    block = piexif.dump({"0th": zeroth, "Exif": sides, "1st": first, "thumbnail": file_of("JPEG", picture(12, 8))})
+    thumbnail = piexif.load(block)["thumbnail"]
+    block += bytes(tail)
+    assert thumbnail in block
+    loaded = decode(file_of("JPEG", exif=block))
+    encoded = encode(loaded.image.resize((32, 48)), target, origin=loaded.header, infotext=infotext)
+    again = read_header(encoded.data)
+    tags = Image.open(io.BytesIO(encoded.data)).getexif()
+    inner = tags.get_ifd(0x8769)
+    assert (inner[0xA002], inner[0xA003], inner[0x8827]) == (32, 48, 200)
+    assert [tags.get(0x0100, 32), tags.get(0x0101, 48), tags.get(0x0112, 1)] == [32, 48, 1]
+    if target != "TIFF":  # whose next table would be a page
+        assert piexif.load(again.exif)["thumbnail"] is None and piexif.load(again.exif)["1st"] == {}
+        assert thumbnail not in encoded.data
+    assert (again.infotext, again.frames) == (infotext, 1)
+
+
 def test_jpeg_and_webp_comment_is_what_the_webui_reads() -> None:
     for target in ("JPEG", "WEBP"):
         encoded = encode(picture(), target, infotext=INFOTEXT)

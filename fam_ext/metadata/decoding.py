@@ -6,7 +6,7 @@ import io
 from collections.abc import Mapping
 from dataclasses import dataclass
 
-from PIL import Image
+from PIL import Image, ImageCms
 
 from fam_ext.errors import PictureError
 from fam_ext.metadata import png
@@ -17,11 +17,12 @@ from fam_ext.metadata.reading import DEFAULT_MAX_PIXELS, first_line, read_header
 
 @dataclass(frozen=True)
 class Picture:
-    """A decoded picture: upright RGB, its alpha apart, its header for the way back."""
+    """A decoded picture: upright RGB, its alpha apart, its header for the way back; notes of what was lost."""
 
     image: Image.Image
     alpha: Image.Image | None
     header: Header
+    notes: tuple[str, ...] = ()
 
 
 def decode(data: bytes, *, max_pixels: int = DEFAULT_MAX_PIXELS, first_frame: bool = False) -> Picture:
@@ -32,6 +33,7 @@ def decode(data: bytes, *, max_pixels: int = DEFAULT_MAX_PIXELS, first_frame: bo
     header = read_header(data, max_pixels=max_pixels, first_frame=first_frame)
     if header.format == "PNG" and not png.is_whole(data):
         raise PictureError("the file is truncated (its end is missing); copy it again")
+    notes: tuple[str, ...] = ()
     try:
         with strict_pillow():
             # Pillow refuses texts of more than 1 MB: it is given the pixels only
@@ -39,6 +41,11 @@ def decode(data: bytes, *, max_pixels: int = DEFAULT_MAX_PIXELS, first_frame: bo
             image.load()
             image = eight_bits(image)
             transparent = image.mode in ("RGBA", "LA", "La", "RGBa", "PA") or "transparency" in image.info
+            if header.icc is not None and header.icc[16:20] == _SPACES.get(image.mode):
+                image = image.convert("LA") if transparent else image
+                converted = _in_srgb(image, header.icc)
+                image = converted or image
+                notes = () if converted else ("the colour profile cannot be used; colours may look different",)
             image = image.convert("RGBA" if transparent else "RGB")
     except PictureError:
         raise
@@ -49,10 +56,28 @@ def decode(data: bytes, *, max_pixels: int = DEFAULT_MAX_PIXELS, first_frame: bo
     if header.format != "TIFF":  # which Pillow turns while it loads
         image = _upright(image, header.orientation)
     if image.mode != "RGBA":
-        return Picture(bare(image), None, header)
+        return Picture(bare(image), None, header, notes)
     alpha = image.getchannel("A")
     ground = Image.new("RGBA", image.size, (255, 255, 255, 255))
-    return Picture(Image.alpha_composite(ground, image).convert("RGB"), alpha, header)
+    return Picture(Image.alpha_composite(ground, image).convert("RGB"), alpha, header, notes)
+
+
+_SPACES: Mapping[str, bytes] = {"CMYK": b"CMYK", "L": b"GRAY", "LA": b"GRAY"}
+"""The colour space that a profile names, by the mode that becomes RGB by it."""
+
+
+def _in_srgb(image: Image.Image, icc: bytes) -> Image.Image | None:
+    """Return a CMYK or grey picture as RGB by its colour profile, None where the profile or LittleCMS fails."""
+    try:
+        source = ImageCms.ImageCmsProfile(io.BytesIO(icc))
+        target = ImageCms.ImageCmsProfile(ImageCms.createProfile("sRGB"))  # pyright: ignore[reportUnknownArgumentType, reportUnknownMemberType]
+        colours = image.convert("L") if image.mode == "LA" else image
+        made = ImageCms.profileToProfile(colours, source, target, outputMode="RGB")
+    except Exception:  # a colour profile is never a reason to fail
+        return None
+    if made is not None and image.mode == "LA":
+        made.putalpha(image.getchannel("A"))
+    return made
 
 
 _TURNS: Mapping[int, Image.Transpose] = {

@@ -281,6 +281,56 @@ def test_modes_become_rgb(mode: str) -> None:
     assert (loaded.alpha is not None) == (mode in ("LA", "RGBA"))
 
 
+def profile(space: bytes, pcs: bytes, *tags: tuple[bytes, bytes]) -> bytes:
+    """A colour profile (ICC 2.1) of a printer's inks or a grey scale."""
+    table, body, start = struct.pack(">I", len(tags)), b"", 132 + 12 * len(tags)
+    for name, value in tags:
+        table += name + struct.pack(">II", start + len(body), len(value))
+        body += value
+    head = struct.pack(">I4sI4s4s4s12x4s28x", start + len(body), b"", 0x02100000, b"prtr", space, pcs, b"acsp")
+    return head + struct.pack(">III", 0xF6D6, 0x10000, 0xD32D) + bytes(48) + table + body
+
+
+LINEAR = profile(b"GRAY", b"XYZ ", (b"kTRC", b"curv" + struct.pack(">IIH", 0, 1, 256)), (b"wtpt", b"XYZ " + bytes(16)))
+_RAMP = bytes(range(256))
+_INKS = b"".join(bytes((0 if n & 1 else 255 - 100 * (n > 1), 128, 128)) for n in range(16))  # 1 is black, 14 a grey
+INKS = profile(
+    b"CMYK",
+    b"Lab ",
+    (b"A2B0", b"mft1" + bytes((0, 0, 0, 0, 4, 3, 2, 0)) + bytes(36) + _RAMP * 4 + _INKS + _RAMP * 3),
+    (b"wtpt", b"XYZ " + bytes(16)),
+)
+
+
+@pytest.mark.parametrize(
+    ("colour", "icc", "expected"),
+    [
+        (64, LINEAR, (137, 137, 137)),  # a quarter of the light
+        ((64, 100), LINEAR, (137, 137, 137)),
+        ((255, 0, 0, 0), INKS, (145, 145, 145)),  # L* of 60
+        ((0, 0, 0, 255), INKS, (0, 0, 0)),
+        (64, SRGB, (64, 64, 64)),
+    ],
+)
+def test_grey_and_inks_become_rgb_by_their_profile(colour, icc: bytes, expected: tuple[int, ...]) -> None:
+    mode = {int: "L", tuple: "CMYK"}[type(colour)] if colour != (64, 100) else "LA"
+    data = file_of("TIFF" if mode == "CMYK" else "PNG", Image.new(mode, (24, 16), colour), icc_profile=icc)
+    loaded = decode(data)
+    seen = encode(loaded.image, "PNG", origin=loaded.header, alpha=loaded.alpha)
+    found = Image.open(io.BytesIO(seen.data)).getpixel((3, 3))
+    assert found[:3] == pytest.approx(expected, abs=2)
+    assert loaded.notes == ()
+    if mode == "LA":
+        assert found[3] == 100
+
+
+@pytest.mark.parametrize("icc", [LINEAR[:140], b"x" * 16 + b"GRAY" + b"x" * 200])
+def test_a_profile_that_cannot_be_used_is_a_note(icc: bytes) -> None:
+    loaded = decode(file_of("PNG", Image.new("L", (24, 16), 64), icc_profile=icc))
+    assert loaded.image.getpixel((3, 3)) == (64, 64, 64)
+    assert "colour profile" in loaded.notes[0]
+
+
 def test_a_bomb_is_refused_before_its_pixels() -> None:
     header = struct.pack(">IIBBBBB", 50000, 50000, 8, 2, 0, 0, 0)
     data = b"\x89PNG\r\n\x1a\n" + struct.pack(">I", 13) + b"IHDR" + header + struct.pack(">I", 0)

@@ -19,6 +19,7 @@ DEFAULT_MAX_PIXELS = 64_000_000
 MAX_FILE_BYTES = 2 << 30
 XMP_HEADER = b"http://ns.adobe.com/xap/1.0/\x00"
 XMP_TIFF_TAG = 700
+IPTC_RESOURCE = 0x0404
 TIFF_TEXT_TAGS = (270, 271, 272, 305, 306, 315, 33432, *range(0x9C9B, 0x9CA0))
 _MAX_FRAMES = 100
 """Frames of a TIFF are counted no further: each is a table of its own."""
@@ -97,6 +98,7 @@ def _pillow_header(image: Image.Image) -> Header:
         width, height = cast("tuple[int, int]", (image.tag_v2[256], image.tag_v2[257]))
     icc = info.get("icc_profile")
     comment = info.get("comment")
+    iptc = cast("dict[int, object]", info.get("photoshop", {})).get(IPTC_RESOURCE) if picture_format == "JPEG" else None
     return Header(
         format=picture_format,
         size=(width, height) if turned >= 5 else (height, width),
@@ -107,6 +109,7 @@ def _pillow_header(image: Image.Image) -> Header:
         xmp=xmp if isinstance(xmp, bytes) and xmp else None,
         dpi=positive_dpi(info.get("dpi")),
         comment=comment if isinstance(comment, bytes) else None,
+        iptc=iptc if isinstance(iptc, bytes) and iptc else None,
     )
 
 

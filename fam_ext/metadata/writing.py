@@ -18,7 +18,7 @@ from fam_ext.metadata.dissect import has_settings
 from fam_ext.metadata.formats import MAX_SIDE, can_write
 from fam_ext.metadata.guard import strict_pillow
 from fam_ext.metadata.header import XMP_KEY, Header
-from fam_ext.metadata.reading import TIFF_TEXT_TAGS, XMP_HEADER, XMP_TIFF_TAG, first_line, latin
+from fam_ext.metadata.reading import IPTC_RESOURCE, TIFF_TEXT_TAGS, XMP_HEADER, XMP_TIFF_TAG, first_line, latin
 
 log = logging.getLogger(__name__)
 
@@ -112,6 +112,8 @@ def _save_options(
         options["dpi"] = origin.dpi
     if origin is not None and origin.unread:
         notes.append(f"{origin.unread} texts are damaged or too large (8 MB each, 16 MB together); not kept")
+    if origin is not None and origin.iptc is not None and picture_format != "JPEG":
+        notes.append("IPTC (caption, credit, keywords) is kept in JPEG only; choose --format jpeg to keep it")
     block = origin.exif if origin is not None else None
     xmp = _upright_xmp(origin.xmp) if origin is not None and origin.xmp is not None else None
     if picture_format == "PNG":
@@ -147,14 +149,27 @@ def _save_options(
             if "comment" in options:
                 notes.append("the file has a JPEG comment already; choose --format png to keep its EXIF comment")
             options["comment"] = origin.comment
+        segments: list[tuple[bytes, bytes]] = []
         if xmp is not None and len(xmp) + len(XMP_HEADER) <= _JPEG_SEGMENT:
-            payload = XMP_HEADER + xmp
-            options["extra"] = b"\xff\xe1" + struct.pack(">H", len(payload) + 2) + payload
+            segments.append((b"\xff\xe1", XMP_HEADER + xmp))
+        elif xmp is not None:
+            notes.append("JPEG holds 64 KB of XMP; it was left out, choose --format png to keep it")
+        if origin is not None and origin.iptc is not None:
+            segments.append((b"\xff\xed", _photoshop(origin.iptc)))
+        options["extra"] = b"".join(
+            marker + struct.pack(">H", len(payload) + 2) + payload for marker, payload in segments
+        )
     elif picture_format == "TIFF":
         options["tiffinfo"] = _tiff_tags(block) | ({} if xmp is None else {XMP_TIFF_TAG: xmp})
     elif xmp is not None:
         options["xmp"] = xmp
     return options
+
+
+def _photoshop(iptc: bytes) -> bytes:
+    """Return IPTC as Photoshop's segment of a JPEG, without what else that says of the earlier picture."""
+    resource = b"8BIM" + struct.pack(">HHI", IPTC_RESOURCE, 0, len(iptc)) + iptc + bytes(len(iptc) % 2)
+    return (b"Photoshop 3.0\x00" + resource)[:_JPEG_SEGMENT]  # it came from one: the padding alone may not fit
 
 
 def _displaced(block: bytes, infotext: str | None, notes: list[str]) -> str | None:

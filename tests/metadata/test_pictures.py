@@ -560,6 +560,36 @@ def test_a_jpeg_s_comment_stays_in_every_format_and_ours_is_read_first(target: s
     assert all(any(old in text.value for text in header.places) for old in before)
 
 
+def photoshop(*resources: tuple[int, bytes]) -> bytes:
+    made = (b"8BIM" + struct.pack(">HHI", code, 0, len(data)) + data + bytes(len(data) % 2) for code, data in resources)
+    body = (b"Photoshop 3.0\0" + b"".join(made))[:65533]
+    return b"\xff\xed" + struct.pack(">H", len(body) + 2) + body
+
+
+@pytest.mark.parametrize("length", [21, 22, 65_507])
+@pytest.mark.parametrize("target", WRITABLE)
+def test_iptc_stays_in_a_jpeg_and_is_named_elsewhere(target: str, length: int) -> None:
+    iptc = b"\x1c\x02\x78\0\x05hello".ljust(length, b"x")
+    plain = with_xmp(file_of("JPEG"))
+    origin = decode(
+        plain[:2] + photoshop(*[(0x0404, iptc), (0x040C, b"old thumbnail")][: 1 + (length < 100)]) + plain[2:]
+    ).header
+    encoded = encode(picture(), target, origin=origin, infotext=INFOTEXT)
+    if target == "JPEG":
+        written = Image.open(io.BytesIO(encoded.data))
+        assert written.info["photoshop"] == {0x0404: iptc}
+        assert (encoded.notes, read_header(encoded.data).infotext) == ((), INFOTEXT)
+    else:
+        assert "IPTC" in encoded.notes[0]
+    assert read_header(encode(picture(), target, origin=origin, strip=True).data).iptc is None
+
+
+def test_xmp_too_long_for_jpeg_is_named() -> None:
+    origin = Header("PNG", (16, 24), xmp=XMP + b" " * 66_000)
+    assert "64 KB of XMP" in encode(picture(), "JPEG", origin=origin).notes[0]
+    assert encode(picture(), "WEBP", origin=origin).notes == ()
+
+
 def test_png_texts_that_a_format_cannot_hold_are_named() -> None:
     info = PngImagePlugin.PngInfo()
     info.add_text("parameters", "first words")

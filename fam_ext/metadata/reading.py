@@ -21,6 +21,7 @@ XMP_HEADER = b"http://ns.adobe.com/xap/1.0/\x00"
 XMP_TIFF_TAG = 700
 IPTC_RESOURCE = 0x0404
 TIFF_TEXT_TAGS = (270, 271, 272, 305, 306, 315, 33432, *range(0x9C9B, 0x9CA0))
+_SUBFILE_TYPE = 254
 _MAX_FRAMES = 100
 """Frames of a TIFF are counted no further: each is a table of its own."""
 
@@ -127,13 +128,17 @@ def _frames(image: Image.Image) -> int:
         return 1  # MPO's further pictures are previews
     if image.format != "TIFF":
         return int(getattr(image, "n_frames", 1))
+    previews = 0
     for number in range(1, _MAX_FRAMES):
         try:
             image.seek(number)
         except EOFError:
-            image.seek(0)
-            return number
-    return _MAX_FRAMES
+            break
+        previews += cast("Any", image).tag_v2.get(_SUBFILE_TYPE) == 1  # a smaller picture of another page
+    else:
+        number = _MAX_FRAMES
+    image.seek(0)
+    return number - previews
 
 
 def _tiff_exif(image: Image.Image) -> tuple[bytes | None, bytes | None]:

@@ -386,6 +386,15 @@ def test_animated_files_are_refused() -> None:
         read_header(file_of("WEBP", frames[0], save_all=True, append_images=frames[1:]))
 
 
+@pytest.mark.parametrize(("kind", "frames"), [(0, 2), (1, 1)])
+def test_a_tiff_s_preview_is_no_page(kind: int, frames: int) -> None:
+    preview = picture(6, 4)
+    preview.encoderinfo = {"tiffinfo": {254: kind}}
+    data = file_of("TIFF", save_all=True, append_images=[preview], tiffinfo={254: kind})
+    assert read_header(data, first_frame=True).frames == frames
+    assert decode(data, first_frame=True).image.size == (24, 16)
+
+
 def test_metadata_too_long_for_jpeg_is_cut_and_named() -> None:
     encoded = encode(picture(), "JPEG", infotext="x" * 200_000)
     assert "64 KB" in encoded.notes[0]

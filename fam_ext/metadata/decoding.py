@@ -5,6 +5,7 @@ from __future__ import annotations
 import io
 from collections.abc import Mapping
 from dataclasses import dataclass
+from typing import cast
 
 from PIL import Image, ImageCms
 
@@ -39,7 +40,10 @@ def decode(data: bytes, *, max_pixels: int = DEFAULT_MAX_PIXELS, first_frame: bo
             # Pillow refuses texts of more than 1 MB: it is given the pixels only
             image = open_known(io.BytesIO(png.pixels(data) if header.format == "PNG" else data))
             image.load()
+            key: int | tuple[int, ...] | None = image.info.get("transparency") if image.mode != "P" else None
             image = eight_bits(image)
+            if header.format == "PNG" and key is not None:
+                image.info["transparency"] = _key(key, depth=data[24])
             transparent = image.mode in ("RGBA", "LA", "La", "RGBa", "PA") or "transparency" in image.info
             if header.icc is not None and header.icc[16:20] == _SPACES.get(image.mode):
                 image = image.convert("LA") if transparent else image
@@ -60,6 +64,13 @@ def decode(data: bytes, *, max_pixels: int = DEFAULT_MAX_PIXELS, first_frame: bo
     alpha = image.getchannel("A")
     ground = Image.new("RGBA", image.size, (255, 255, 255, 255))
     return Picture(Image.alpha_composite(ground, image).convert("RGB"), alpha, header, notes)
+
+
+def _key(key: int | tuple[int, ...], *, depth: int) -> int | tuple[int, ...]:
+    """Return a PNG's transparent colour in 8 bits a channel; Pillow tells it in those of the file."""
+    if isinstance(key, tuple):
+        return tuple(cast("int", _key(value, depth=depth)) for value in key)
+    return key >> 8 if depth == 16 else min(key * 255 // (2**depth - 1), 255)
 
 
 _SPACES: Mapping[str, bytes] = {"CMYK": b"CMYK", "L": b"GRAY", "LA": b"GRAY"}
@@ -105,6 +116,8 @@ def bare(image: Image.Image) -> Image.Image:
 
 def eight_bits(image: Image.Image) -> Image.Image:
     """Return `image` with 8 bits a channel, which Pillow's own conversion would clip. Raises `PictureError`."""
+    if image.mode == "I" and image.format != "PNG" and cast("int", image.getextrema()[1]) <= 255:
+        return image.convert("L")  # a TIFF's 32 bits hold what they like; an old Pillow has a PNG's 16 in them
     if image.mode.startswith("I;16") or image.mode == "I":
         scaled = image.convert("I").point(lambda value: value * (1 / 256))  # pyright: ignore[reportUnknownLambdaType, reportUnknownMemberType]
         return scaled.convert("L")

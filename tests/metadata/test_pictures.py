@@ -28,6 +28,7 @@ from fam_ext.metadata.pictures import (
     read_header,
 )
 from fam_ext.options.job import Job
+from tests.metadata.files import raw_chunk
 
 INFOTEXT = 'a "cat", ünï 猫\nNegative prompt: dog\nSteps: 20, Sampler: Euler a, CFG scale: 7, Seed: 5, Size: 24x16'
 SRGB = ImageCms.ImageCmsProfile(ImageCms.createProfile("sRGB")).tobytes()
@@ -279,6 +280,34 @@ def test_modes_become_rgb(mode: str) -> None:
     if mode == "I;16":
         assert loaded.image.getpixel((0, 0)) == (0x80, 0x80, 0x80)
     assert (loaded.alpha is not None) == (mode in ("LA", "RGBA"))
+
+
+@pytest.mark.parametrize("value", [0, 200, 255])
+def test_integers_of_32_bits_are_not_made_black(value: int) -> None:
+    loaded = decode(file_of("TIFF", Image.new("I", (24, 16), value)))
+    assert loaded.image.getpixel((3, 3)) == (value,) * 3
+    assert decode(file_of("TIFF", Image.new("I", (24, 16), 0x8080))).image.getpixel((3, 3)) == (0x80,) * 3
+    assert max(decode(file_of("PNG", Image.new("I;16", (24, 16), value))).image.getpixel((3, 3))) == 0  # of 65535
+
+
+@pytest.mark.parametrize(
+    ("depth", "kind", "row", "key"),
+    [
+        (1, 0, b"\x80", b"\0\1"),
+        (2, 0, b"\x60", b"\0\1"),
+        (4, 0, b"\x3c", b"\0\3"),
+        (8, 0, b"\x3c\x40", b"\0\x3c"),
+        (16, 0, b"\x12\x34\x80\0", b"\x12\x34"),
+        (8, 2, b"\1\2\3\4\5\6", b"\0\1\0\2\0\3"),
+        (16, 2, b"\x12\x34" * 3 + b"\x80\0" * 3, b"\x12\x34" * 3),
+    ],
+)
+def test_a_png_s_transparent_colour_is_found_at_any_depth(depth: int, kind: int, row: bytes, key: bytes) -> None:
+    head = raw_chunk(b"IHDR", struct.pack(">IIBBBBB", 2, 1, depth, kind, 0, 0, 0)) + raw_chunk(b"tRNS", key)
+    pixels = raw_chunk(b"IDAT", zlib.compress(b"\0" + row)) + raw_chunk(b"IEND", b"")
+    loaded = decode(b"\x89PNG\r\n\x1a\n" + head + pixels)
+    assert loaded.alpha is not None
+    assert loaded.alpha.tobytes() == b"\0\xff"
 
 
 def profile(space: bytes, pcs: bytes, *tags: tuple[bytes, bytes]) -> bytes:

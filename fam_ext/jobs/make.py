@@ -229,7 +229,7 @@ def pack(loaded: Loaded, drawn: Drawn, item: Item, options: Job) -> Packed:
     return Packed(
         encoded.data,
         loaded.content_hash,
-        tuple(dict.fromkeys((*item.notes, *drawn.ran.notes, *encoded.notes))),
+        tuple(dict.fromkeys((*item.notes, *loaded.picture.notes, *drawn.ran.notes, *encoded.notes))),
         drawn.ran,
     )
 

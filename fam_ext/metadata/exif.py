@@ -23,6 +23,8 @@ _TEXT_TAGS = {
     0x9C9C: "XPComment",
     0x9C9F: "XPSubject",
 }
+_WIDTHS, _HEIGHTS = (0x0100, 0xA002), (0x0101, 0xA003)
+_THUMBNAIL, _THUMBNAIL_LENGTH = 0x0201, 0x0202
 _SPARE_TAGS = (0x010E, 0x9C9C, 0x9C9F)
 """Where a text goes that ours takes the place of."""
 _BYTE, _ASCII_KIND, _SHORT, _LONG, _UNDEFINED = 1, 2, 3, 4, 7
@@ -224,16 +226,18 @@ def _blank_tags(exif: bytes) -> set[int]:
 
 
 def with_changes(
-    exif: bytes | None, *, comment: str | None = None, upright: bool = False, kept: str | None = None
+    exif: bytes | None, *, comment: str | None = None, size: tuple[int, int] | None = None, kept: str | None = None
 ) -> bytes:
-    """Return the EXIF block with a new UserComment and, when `upright`, orientation 1. Begins with `Exif 0 0`.
+    """Return the EXIF block with a new UserComment, and as that of a new, upright picture of `size` (height, width).
+    Begins with `Exif 0 0`.
 
-    What was there stays, byte for byte, except those two; `kept` goes to the place that `spare_place` names. A damaged
-    block is replaced by one that holds only the comment: EXIF is never a reason to fail.
+    What was there stays, byte for byte, except the comment, and with `size` orientation, sides and thumbnail; `kept`
+    goes to the place that `spare_place` names. A damaged block is replaced by one that holds only the comment: EXIF is
+    never a reason to fail.
     """
     place = spare_place(exif, kept) if exif and kept is not None else None
     try:
-        tiff = _edit(_body(exif), comment, upright) if exif else _fresh(comment)
+        tiff = _edit(_body(exif), comment, size) if exif else _fresh(comment)
         if place is not None and kept is not None:
             tiff = _with_text(tiff, place, kept)
     except ExifError:
@@ -251,18 +255,14 @@ def _fresh(comment: str | None) -> bytes:
     return head + first + second + raw
 
 
-def _edit(tiff: bytes, comment: str | None, upright: bool) -> bytes:
+def _edit(tiff: bytes, comment: str | None, size: tuple[int, int] | None) -> bytes:
+    if size is not None:
+        tiff = _renewed(tiff, size)
+    if comment is None:
+        return tiff
     order = _order(tiff)
     data = bytearray(tiff)
     entries, following = _table(tiff, _first(tiff))
-    if upright:
-        entry = _find(entries, ORIENTATION)
-        if entry is not None:
-            value = struct.pack(order + "HH", 1, 0)
-            struct.pack_into(order + "HI4s", data, entry.position + 2, _SHORT, 1, value)
-            entries = [_Entry(e.tag, _SHORT, 1, value, e.position) if e.tag == ORIENTATION else e for e in entries]
-    if comment is None:
-        return bytes(data)
     pointer = _find(entries, EXIF_POINTER)
     inner: list[_Entry] = []
     inner_next = 0
@@ -279,6 +279,33 @@ def _edit(tiff: bytes, comment: str | None, upright: bool) -> bytes:
         return bytes(data)
     entries = [*entries, _Entry(EXIF_POINTER, _LONG, 1, target, 0)]
     struct.pack_into(order + "I", data, 4, _append(data, _pack(order, entries, following)))
+    return bytes(data)
+
+
+def _renewed(tiff: bytes, size: tuple[int, int]) -> bytes:
+    """Return the block as that of an upright picture of `size`, without the thumbnail of the earlier one."""
+    order, data = _order(tiff), bytearray(tiff)
+    first = _first(tiff)
+    entries, following = _table(tiff, first)
+    struct.pack_into(order + "I", data, first + 2 + 12 * len(entries), 0)
+    pointer = _find(entries, EXIF_POINTER)
+    if pointer is not None:
+        with contextlib.suppress(ExifError):
+            entries = entries + _table(tiff, _pointer(tiff, pointer))[0]
+    for entry in entries:
+        if entry.tag == ORIENTATION:
+            struct.pack_into(order + "HIHH", data, entry.position + 2, _SHORT, 1, 1, 0)
+        elif entry.tag in (*_WIDTHS, *_HEIGHTS):
+            struct.pack_into(order + "HII", data, entry.position + 2, _LONG, 1, size[entry.tag in _WIDTHS])
+    with contextlib.suppress(ExifError):
+        second = _table(tiff, following)[0] if following else []
+        thumbnail, length = _find(second, _THUMBNAIL), _find(second, _THUMBNAIL_LENGTH)
+        if thumbnail is not None and length is not None:
+            start = _pointer(tiff, thumbnail)
+            if start > following and not tiff[start + _pointer(tiff, length) :].strip(
+                b"\x00"
+            ):  # nothing lies behind it
+                del data[start:]
     return bytes(data)
 
 

@@ -47,6 +47,8 @@ class Header:
     dpi: tuple[float, float] | None = None
     comment: bytes | None = None
     """JPEG's own comment segment."""
+    iptc: bytes | None = None
+    """The caption, credit and keywords that Photoshop's segment of a JPEG holds."""
     name: str = ""
     """The file's name, "" where only its bytes were read."""
     hidden: str | None = None

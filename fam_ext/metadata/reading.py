@@ -7,7 +7,7 @@ import io
 from pathlib import Path
 from typing import Any, BinaryIO, cast
 
-from PIL import Image
+from PIL import Image, TiffImagePlugin
 
 from fam_ext.errors import PictureError
 from fam_ext.metadata import exif, png, stealth
@@ -19,7 +19,9 @@ DEFAULT_MAX_PIXELS = 64_000_000
 MAX_FILE_BYTES = 2 << 30
 XMP_HEADER = b"http://ns.adobe.com/xap/1.0/\x00"
 XMP_TIFF_TAG = 700
+IPTC_RESOURCE = 0x0404
 TIFF_TEXT_TAGS = (270, 271, 272, 305, 306, 315, 33432, *range(0x9C9B, 0x9CA0))
+_SUBFILE_TYPE = 254
 _MAX_FRAMES = 100
 """Frames of a TIFF are counted no further: each is a table of its own."""
 
@@ -93,8 +95,11 @@ def _pillow_header(image: Image.Image) -> Header:
     if block is not None:
         turned = exif.orientation(block)
     width, height = image.size
+    if isinstance(image, TiffImagePlugin.TiffImageFile):  # Pillow's own size is upright from 11 on
+        width, height = cast("tuple[int, int]", (image.tag_v2[256], image.tag_v2[257]))
     icc = info.get("icc_profile")
     comment = info.get("comment")
+    iptc = cast("dict[int, object]", info.get("photoshop", {})).get(IPTC_RESOURCE) if picture_format == "JPEG" else None
     return Header(
         format=picture_format,
         size=(width, height) if turned >= 5 else (height, width),
@@ -105,6 +110,7 @@ def _pillow_header(image: Image.Image) -> Header:
         xmp=xmp if isinstance(xmp, bytes) and xmp else None,
         dpi=positive_dpi(info.get("dpi")),
         comment=comment if isinstance(comment, bytes) else None,
+        iptc=iptc if isinstance(iptc, bytes) and iptc else None,
     )
 
 
@@ -122,13 +128,17 @@ def _frames(image: Image.Image) -> int:
         return 1  # MPO's further pictures are previews
     if image.format != "TIFF":
         return int(getattr(image, "n_frames", 1))
+    previews = 0
     for number in range(1, _MAX_FRAMES):
         try:
             image.seek(number)
         except EOFError:
-            image.seek(0)
-            return number
-    return _MAX_FRAMES
+            break
+        previews += cast("Any", image).tag_v2.get(_SUBFILE_TYPE) == 1  # a smaller picture of another page
+    else:
+        number = _MAX_FRAMES
+    image.seek(0)
+    return number - previews
 
 
 def _tiff_exif(image: Image.Image) -> tuple[bytes | None, bytes | None]:

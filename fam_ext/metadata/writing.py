@@ -9,7 +9,7 @@ import struct
 from dataclasses import dataclass, field
 from typing import Any, cast
 
-from PIL import Image, PngImagePlugin
+from PIL import Image, ImageChops, PngImagePlugin
 
 from fam_ext.errors import PictureError
 from fam_ext.metadata import containers, exif
@@ -18,7 +18,7 @@ from fam_ext.metadata.dissect import has_settings
 from fam_ext.metadata.formats import MAX_SIDE, can_write
 from fam_ext.metadata.guard import strict_pillow
 from fam_ext.metadata.header import XMP_KEY, Header
-from fam_ext.metadata.reading import TIFF_TEXT_TAGS, XMP_HEADER, XMP_TIFF_TAG, first_line, latin
+from fam_ext.metadata.reading import IPTC_RESOURCE, TIFF_TEXT_TAGS, XMP_HEADER, XMP_TIFF_TAG, first_line, latin
 
 log = logging.getLogger(__name__)
 
@@ -43,10 +43,11 @@ def encode(
     strip: bool = False,
     quality: int | None = None,
 ) -> Encoded:
-    """Return `image` (RGB, upright) as a file with `origin`'s metadata and the new `infotext`.
+    """Return `image` (RGB, upright, on white) as a file with `origin`'s metadata and the new `infotext`.
 
-    `alpha` is resized to the image. EXIF, ICC profile, XMP, DPI and text chunks stay as they were, except that the
-    orientation becomes 1. `strip` writes pixels and colour profile only. Equal arguments give equal bytes.
+    `alpha` is resized to the image, whose half-transparent colours lose the white. EXIF, ICC profile, XMP, DPI and
+    text chunks stay as they were, except that EXIF tells the new sides, orientation 1 and no thumbnail. `strip` writes
+    pixels and colour profile only. Equal arguments give equal bytes.
     Raises `PictureError` when the format cannot hold the picture or is not there.
     """
     missing = can_write(picture_format)
@@ -64,11 +65,11 @@ def encode(
         if picture_format in ("JPEG", "BMP"):
             notes.append(f"{picture_format} holds no transparency; the picture lies on white")
         else:
-            image = image.copy()
-            resized = alpha if alpha.size == image.size else alpha.resize(image.size, Image.Resampling.LANCZOS)
-            image.putalpha(resized)
+            image = _off_white(
+                image, alpha if alpha.size == image.size else alpha.resize(image.size, Image.Resampling.LANCZOS)
+            )
     with strict_pillow():  # some EXIF blocks go through Pillow's tables
-        options = _save_options(picture_format, origin, infotext, strip, notes)
+        options = _save_options(picture_format, (image.height, image.width), origin, infotext, strip, notes)
     options |= _quality(picture_format, quality)
     # libtiff cannot write the Exif table through Pillow: it is appended to the finished file
     tiff_exif = cast("bytes | None", options.pop("exif", None)) if picture_format == "TIFF" else None
@@ -84,8 +85,23 @@ def encode(
     return Encoded(data, tuple(notes))
 
 
+def _off_white(image: Image.Image, alpha: Image.Image) -> Image.Image:
+    """Return the RGBA picture that looks like `image` where it lies on white: C = (image - (1 - alpha)) / alpha, in
+    [0, 1] by clipping. Opaque pixels keep their bytes; those that cannot be seen, too."""
+    white = ImageChops.invert(alpha)
+    seen = Image.merge("RGBa", (*(ImageChops.subtract(band, white) for band in image.split()), alpha)).convert("RGBA")
+    hidden = image.copy()
+    hidden.putalpha(0)
+    return Image.composite(seen, hidden, alpha.point([0] + [255] * 255))
+
+
 def _save_options(
-    picture_format: str, origin: Header | None, infotext: str | None, strip: bool, notes: list[str]
+    picture_format: str,
+    size: tuple[int, int],
+    origin: Header | None,
+    infotext: str | None,
+    strip: bool,
+    notes: list[str],
 ) -> dict[str, Any]:
     options: dict[str, Any] = {}
     if origin is not None and origin.icc is not None and origin.icc[16:20] == b"RGB " and picture_format != "BMP":
@@ -96,6 +112,8 @@ def _save_options(
         options["dpi"] = origin.dpi
     if origin is not None and origin.unread:
         notes.append(f"{origin.unread} texts are damaged or too large (8 MB each, 16 MB together); not kept")
+    if origin is not None and origin.iptc is not None and picture_format != "JPEG":
+        notes.append("IPTC (caption, credit, keywords) is kept in JPEG only; choose --format jpeg to keep it")
     block = origin.exif if origin is not None else None
     xmp = _upright_xmp(origin.xmp) if origin is not None and origin.xmp is not None else None
     if picture_format == "PNG":
@@ -105,7 +123,7 @@ def _save_options(
             comment = exif.user_comment(block)
             stale = infotext if comment is not None and has_settings(comment) else None
             kept = _displaced(block, stale, notes)
-            options["exif"] = exif.with_changes(block, comment=stale or None, upright=True, kept=kept)
+            options["exif"] = exif.with_changes(block, comment=stale or None, size=size, kept=kept)
         return options
     if picture_format == "BMP":
         if infotext or block:
@@ -117,9 +135,9 @@ def _save_options(
             notes.append(f"{picture_format} holds no PNG text; not kept: {', '.join(lost)[:80]}")
     if infotext or block is not None:
         kept = None if block is None else _displaced(block, infotext, notes)
-        options["exif"] = exif.with_changes(block, comment=infotext or None, upright=True, kept=kept)
+        options["exif"] = exif.with_changes(block, comment=infotext or None, size=size, kept=kept)
         if kept is not None and picture_format == "JPEG" and len(options["exif"]) > _JPEG_SEGMENT:
-            options["exif"] = exif.with_changes(block, comment=infotext or None, upright=True)
+            options["exif"] = exif.with_changes(block, comment=infotext or None, size=size)
             options["comment"] = kept.encode("utf-8", "replace")[:_JPEG_SEGMENT]
         block = options["exif"]
     if origin is not None and origin.comment is not None and picture_format != "JPEG":
@@ -131,14 +149,27 @@ def _save_options(
             if "comment" in options:
                 notes.append("the file has a JPEG comment already; choose --format png to keep its EXIF comment")
             options["comment"] = origin.comment
+        segments: list[tuple[bytes, bytes]] = []
         if xmp is not None and len(xmp) + len(XMP_HEADER) <= _JPEG_SEGMENT:
-            payload = XMP_HEADER + xmp
-            options["extra"] = b"\xff\xe1" + struct.pack(">H", len(payload) + 2) + payload
+            segments.append((b"\xff\xe1", XMP_HEADER + xmp))
+        elif xmp is not None:
+            notes.append("JPEG holds 64 KB of XMP; it was left out, choose --format png to keep it")
+        if origin is not None and origin.iptc is not None:
+            segments.append((b"\xff\xed", _photoshop(origin.iptc)))
+        options["extra"] = b"".join(
+            marker + struct.pack(">H", len(payload) + 2) + payload for marker, payload in segments
+        )
     elif picture_format == "TIFF":
         options["tiffinfo"] = _tiff_tags(block) | ({} if xmp is None else {XMP_TIFF_TAG: xmp})
     elif xmp is not None:
         options["xmp"] = xmp
     return options
+
+
+def _photoshop(iptc: bytes) -> bytes:
+    """Return IPTC as Photoshop's segment of a JPEG, without what else that says of the earlier picture."""
+    resource = b"8BIM" + struct.pack(">HHI", IPTC_RESOURCE, 0, len(iptc)) + iptc + bytes(len(iptc) % 2)
+    return (b"Photoshop 3.0\x00" + resource)[:_JPEG_SEGMENT]  # it came from one: the padding alone may not fit
 
 
 def _displaced(block: bytes, infotext: str | None, notes: list[str]) -> str | None:

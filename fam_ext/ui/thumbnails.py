@@ -54,7 +54,9 @@ class Thumbnails:
 
 def upright(picture: Image.Image) -> Image.Image:
     """Return the picture as people see it: turned as its EXIF says, transparency on white, RGB of 8 bits."""
-    turned = ImageOps.exif_transpose(eight_bits(picture))
+    turned = eight_bits(picture)
+    if picture.format != "TIFF":  # which Pillow turns while it loads
+        turned = ImageOps.exif_transpose(turned)
     if turned.mode not in ("RGBA", "LA", "PA") and "transparency" not in turned.info:
         return turned.convert("RGB")
     whole = turned.convert("RGBA")

@@ -9,7 +9,7 @@ from pathlib import Path
 import piexif
 import piexif.helper
 import pytest
-from PIL import Image, ImageCms, ImageFile, PngImagePlugin
+from PIL import Image, ImageChops, ImageCms, ImageFile, PngImagePlugin
 
 from fam_ext.core.config import FamConfig
 from fam_ext.errors import PictureError
@@ -28,6 +28,7 @@ from fam_ext.metadata.pictures import (
     read_header,
 )
 from fam_ext.options.job import Job
+from tests.metadata.files import raw_chunk
 
 INFOTEXT = 'a "cat", ünï 猫\nNegative prompt: dog\nSteps: 20, Sampler: Euler a, CFG scale: 7, Seed: 5, Size: 24x16'
 SRGB = ImageCms.ImageCmsProfile(ImageCms.createProfile("sRGB")).tobytes()
@@ -114,6 +115,34 @@ def test_exif_icc_xmp_dpi_stay_and_orientation_is_reset(target: str) -> None:
     assert header.xmp == XMP.replace(b'"6"', b'"1"')
 
 
+@pytest.mark.parametrize("target", [name for name in WRITABLE if name != "BMP"])
+@pytest.mark.parametrize("infotext", [None, INFOTEXT], ids=["alone", "with ours"])
+@pytest.mark.parametrize("tail", [0, 4])
+def test_exif_tells_the_new_picture_s_sides_and_no_old_thumbnail(target: str, infotext: str | None, tail: int) -> None:
+    sides = {
+        piexif.ExifIFD.PixelXDimension: 24,
+        piexif.ExifIFD.PixelYDimension: 16,
+        piexif.ExifIFD.ISOSpeedRatings: 200,
+    }
+    zeroth = {piexif.ImageIFD.Orientation: 6, piexif.ImageIFD.ImageWidth: 24, piexif.ImageIFD.ImageLength: 16}
+    first = {piexif.ImageIFD.Compression: 6}
+    block = piexif.dump({"0th": zeroth, "Exif": sides, "1st": first, "thumbnail": file_of("JPEG", picture(12, 8))})
+    thumbnail = piexif.load(block)["thumbnail"]
+    block += bytes(tail)
+    assert thumbnail in block
+    loaded = decode(file_of("JPEG", exif=block))
+    encoded = encode(loaded.image.resize((32, 48)), target, origin=loaded.header, infotext=infotext)
+    again = read_header(encoded.data)
+    tags = Image.open(io.BytesIO(encoded.data)).getexif()
+    inner = tags.get_ifd(0x8769)
+    assert (inner[0xA002], inner[0xA003], inner[0x8827]) == (32, 48, 200)
+    assert [tags.get(0x0100, 32), tags.get(0x0101, 48), tags.get(0x0112, 1)] == [32, 48, 1]
+    if target != "TIFF":  # whose next table would be a page
+        assert piexif.load(again.exif)["thumbnail"] is None and piexif.load(again.exif)["1st"] == {}
+        assert thumbnail not in encoded.data
+    assert (again.infotext, again.frames) == (infotext, 1)
+
+
 def test_jpeg_and_webp_comment_is_what_the_webui_reads() -> None:
     for target in ("JPEG", "WEBP"):
         encoded = encode(picture(), target, infotext=INFOTEXT)
@@ -121,13 +150,21 @@ def test_jpeg_and_webp_comment_is_what_the_webui_reads() -> None:
         assert piexif.helper.UserComment.load(block["Exif"][piexif.ExifIFD.UserComment]) == INFOTEXT
 
 
-@pytest.mark.parametrize("orientation", range(1, 9))
-def test_every_orientation_is_brought_upright(orientation: int) -> None:
-    stored = picture()
-    data = file_of("PNG", stored, exif=exif_block(orientation))
-    from PIL import ImageOps
+TURNS = dict(enumerate((None, *map(Image.Transpose, (0, 3, 1, 5, 4, 6, 2))), 1))
+"""What brings the pixels upright, by EXIF orientation."""
 
-    expected = ImageOps.exif_transpose(Image.open(io.BytesIO(data))).convert("RGB")
+
+@pytest.mark.parametrize("orientation", TURNS)
+@pytest.mark.parametrize("kind", ["PNG", "JPEG", "WEBP", "TIFF", "TIFF in LZW"])
+def test_every_orientation_is_brought_upright(kind: str, orientation: int) -> None:
+    options = {"exif": exif_block(orientation)}
+    if kind.startswith("TIFF"):
+        options = {"tiffinfo": {0x0112: orientation}, "compression": "tiff_lzw" if "LZW" in kind else "raw"}
+    if kind == "WEBP":
+        options |= {"lossless": True}
+    data = file_of(kind[:4], **options)
+    stored = picture() if kind != "JPEG" else decode(file_of("JPEG")).image
+    expected = stored if TURNS[orientation] is None else stored.transpose(TURNS[orientation])
     loaded = decode(data)
     assert loaded.image.tobytes() == expected.tobytes()
     assert loaded.header.size == (expected.height, expected.width)
@@ -142,6 +179,28 @@ def test_alpha_comes_back(target: str) -> None:
     assert alpha.size == (48, 32)
     if target in ("PNG", "TIFF"):
         assert alpha.tobytes() == loaded.alpha.resize((48, 32), Image.Resampling.LANCZOS).tobytes()
+
+
+@pytest.mark.parametrize("target", ["PNG", "TIFF"])
+def test_half_transparent_colours_lose_the_white_that_they_lay_on(target: str) -> None:
+    colours = [(0, 0, 0, 77), (255, 0, 0, 128), (40, 90, 200, 200), (9, 8, 7, 255), (255, 255, 255, 0)]
+    for colour in colours:
+        loaded = decode(file_of("PNG", Image.new("RGBA", (24, 16), colour)))
+        big = loaded.image.resize((48, 32), Image.Resampling.LANCZOS)
+        encoded = encode(big, target, origin=loaded.header, alpha=loaded.alpha)
+        found = Image.open(io.BytesIO(encoded.data)).getpixel((20, 20))
+        assert found == pytest.approx(colour, abs=0 if colour[3] in (0, 255) else 3)
+
+
+def test_an_edge_looks_on_white_as_it_was_drawn() -> None:
+    shape = Image.new("RGBA", (24, 16), (200, 0, 0, 0))
+    shape.paste((200, 0, 0, 255), (8, 4, 16, 12))
+    loaded = decode(file_of("PNG", shape.resize((48, 32), Image.Resampling.BICUBIC)))
+    drawn = loaded.image.resize((96, 64), Image.Resampling.LANCZOS)
+    made = decode(encode(drawn, "PNG", origin=loaded.header, alpha=loaded.alpha).data)
+    white = Image.merge("RGB", [ImageChops.invert(made.alpha)] * 3)  # what shows through: no colour is darker
+    apart = ImageChops.difference(made.image, ImageChops.lighter(drawn, white))
+    assert max(high for _, high in apart.getextrema()) <= 2
 
 
 def test_alpha_on_jpeg_is_named() -> None:
@@ -223,6 +282,84 @@ def test_modes_become_rgb(mode: str) -> None:
     assert (loaded.alpha is not None) == (mode in ("LA", "RGBA"))
 
 
+@pytest.mark.parametrize("value", [0, 200, 255])
+def test_integers_of_32_bits_are_not_made_black(value: int) -> None:
+    loaded = decode(file_of("TIFF", Image.new("I", (24, 16), value)))
+    assert loaded.image.getpixel((3, 3)) == (value,) * 3
+    assert decode(file_of("TIFF", Image.new("I", (24, 16), 0x8080))).image.getpixel((3, 3)) == (0x80,) * 3
+    assert max(decode(file_of("PNG", Image.new("I;16", (24, 16), value))).image.getpixel((3, 3))) == 0  # of 65535
+
+
+@pytest.mark.parametrize(
+    ("depth", "kind", "row", "key"),
+    [
+        (1, 0, b"\x80", b"\0\1"),
+        (2, 0, b"\x60", b"\0\1"),
+        (4, 0, b"\x3c", b"\0\3"),
+        (8, 0, b"\x3c\x40", b"\0\x3c"),
+        (16, 0, b"\x12\x34\x80\0", b"\x12\x34"),
+        (8, 2, b"\1\2\3\4\5\6", b"\0\1\0\2\0\3"),
+        (16, 2, b"\x12\x34" * 3 + b"\x80\0" * 3, b"\x12\x34" * 3),
+    ],
+)
+def test_a_png_s_transparent_colour_is_found_at_any_depth(depth: int, kind: int, row: bytes, key: bytes) -> None:
+    head = raw_chunk(b"IHDR", struct.pack(">IIBBBBB", 2, 1, depth, kind, 0, 0, 0)) + raw_chunk(b"tRNS", key)
+    pixels = raw_chunk(b"IDAT", zlib.compress(b"\0" + row)) + raw_chunk(b"IEND", b"")
+    loaded = decode(b"\x89PNG\r\n\x1a\n" + head + pixels)
+    assert loaded.alpha is not None
+    assert loaded.alpha.tobytes() == b"\0\xff"
+
+
+def profile(space: bytes, pcs: bytes, *tags: tuple[bytes, bytes]) -> bytes:
+    """A colour profile (ICC 2.1) of a printer's inks or a grey scale."""
+    table, body, start = struct.pack(">I", len(tags)), b"", 132 + 12 * len(tags)
+    for name, value in tags:
+        table += name + struct.pack(">II", start + len(body), len(value))
+        body += value
+    head = struct.pack(">I4sI4s4s4s12x4s28x", start + len(body), b"", 0x02100000, b"prtr", space, pcs, b"acsp")
+    return head + struct.pack(">III", 0xF6D6, 0x10000, 0xD32D) + bytes(48) + table + body
+
+
+LINEAR = profile(b"GRAY", b"XYZ ", (b"kTRC", b"curv" + struct.pack(">IIH", 0, 1, 256)), (b"wtpt", b"XYZ " + bytes(16)))
+_RAMP = bytes(range(256))
+_INKS = b"".join(bytes((0 if n & 1 else 255 - 100 * (n > 1), 128, 128)) for n in range(16))  # 1 is black, 14 a grey
+INKS = profile(
+    b"CMYK",
+    b"Lab ",
+    (b"A2B0", b"mft1" + bytes((0, 0, 0, 0, 4, 3, 2, 0)) + bytes(36) + _RAMP * 4 + _INKS + _RAMP * 3),
+    (b"wtpt", b"XYZ " + bytes(16)),
+)
+
+
+@pytest.mark.parametrize(
+    ("colour", "icc", "expected"),
+    [
+        (64, LINEAR, (137, 137, 137)),  # a quarter of the light
+        ((64, 100), LINEAR, (137, 137, 137)),
+        ((255, 0, 0, 0), INKS, (145, 145, 145)),  # L* of 60
+        ((0, 0, 0, 255), INKS, (0, 0, 0)),
+        (64, SRGB, (64, 64, 64)),
+    ],
+)
+def test_grey_and_inks_become_rgb_by_their_profile(colour, icc: bytes, expected: tuple[int, ...]) -> None:
+    mode = {int: "L", tuple: "CMYK"}[type(colour)] if colour != (64, 100) else "LA"
+    data = file_of("TIFF" if mode == "CMYK" else "PNG", Image.new(mode, (24, 16), colour), icc_profile=icc)
+    loaded = decode(data)
+    seen = encode(loaded.image, "PNG", origin=loaded.header, alpha=loaded.alpha)
+    found = Image.open(io.BytesIO(seen.data)).getpixel((3, 3))
+    assert found[:3] == pytest.approx(expected, abs=2)
+    assert loaded.notes == ()
+    if mode == "LA":
+        assert found[3] == 100
+
+
+@pytest.mark.parametrize("icc", [LINEAR[:140], b"x" * 16 + b"GRAY" + b"x" * 200])
+def test_a_profile_that_cannot_be_used_is_a_note(icc: bytes) -> None:
+    loaded = decode(file_of("PNG", Image.new("L", (24, 16), 64), icc_profile=icc))
+    assert loaded.image.getpixel((3, 3)) == (64, 64, 64)
+    assert "colour profile" in loaded.notes[0]
+
+
 def test_a_bomb_is_refused_before_its_pixels() -> None:
     header = struct.pack(">IIBBBBB", 50000, 50000, 8, 2, 0, 0, 0)
     data = b"\x89PNG\r\n\x1a\n" + struct.pack(">I", 13) + b"IHDR" + header + struct.pack(">I", 0)
@@ -276,6 +413,15 @@ def test_animated_files_are_refused() -> None:
     frames = [picture(), picture().rotate(180)]
     with pytest.raises(PictureError, match="2 frames"):
         read_header(file_of("WEBP", frames[0], save_all=True, append_images=frames[1:]))
+
+
+@pytest.mark.parametrize(("kind", "frames"), [(0, 2), (1, 1)])
+def test_a_tiff_s_preview_is_no_page(kind: int, frames: int) -> None:
+    preview = picture(6, 4)
+    preview.encoderinfo = {"tiffinfo": {254: kind}}
+    data = file_of("TIFF", save_all=True, append_images=[preview], tiffinfo={254: kind})
+    assert read_header(data, first_frame=True).frames == frames
+    assert decode(data, first_frame=True).image.size == (24, 16)
 
 
 def test_metadata_too_long_for_jpeg_is_cut_and_named() -> None:
@@ -450,6 +596,36 @@ def test_a_jpeg_s_comment_stays_in_every_format_and_ours_is_read_first(target: s
     header = read_header(encode(picture(), target, origin=origin, infotext=ours).data)
     assert header.infotext == ours
     assert all(any(old in text.value for text in header.places) for old in before)
+
+
+def photoshop(*resources: tuple[int, bytes]) -> bytes:
+    made = (b"8BIM" + struct.pack(">HHI", code, 0, len(data)) + data + bytes(len(data) % 2) for code, data in resources)
+    body = (b"Photoshop 3.0\0" + b"".join(made))[:65533]
+    return b"\xff\xed" + struct.pack(">H", len(body) + 2) + body
+
+
+@pytest.mark.parametrize("length", [21, 22, 65_507])
+@pytest.mark.parametrize("target", WRITABLE)
+def test_iptc_stays_in_a_jpeg_and_is_named_elsewhere(target: str, length: int) -> None:
+    iptc = b"\x1c\x02\x78\0\x05hello".ljust(length, b"x")
+    plain = with_xmp(file_of("JPEG"))
+    origin = decode(
+        plain[:2] + photoshop(*[(0x0404, iptc), (0x040C, b"old thumbnail")][: 1 + (length < 100)]) + plain[2:]
+    ).header
+    encoded = encode(picture(), target, origin=origin, infotext=INFOTEXT)
+    if target == "JPEG":
+        written = Image.open(io.BytesIO(encoded.data))
+        assert written.info["photoshop"] == {0x0404: iptc}
+        assert (encoded.notes, read_header(encoded.data).infotext) == ((), INFOTEXT)
+    else:
+        assert "IPTC" in encoded.notes[0]
+    assert read_header(encode(picture(), target, origin=origin, strip=True).data).iptc is None
+
+
+def test_xmp_too_long_for_jpeg_is_named() -> None:
+    origin = Header("PNG", (16, 24), xmp=XMP + b" " * 66_000)
+    assert "64 KB of XMP" in encode(picture(), "JPEG", origin=origin).notes[0]
+    assert encode(picture(), "WEBP", origin=origin).notes == ()
 
 
 def test_png_texts_that_a_format_cannot_hold_are_named() -> None:

@@ -11,7 +11,7 @@ from fam_ext.jobs import report
 from fam_ext.jobs.batches import Batches
 from fam_ext.jobs.compare import compare_html, script
 from fam_ext.ui import compare
-from fam_ext.ui.thumbnails import Thumbnails
+from fam_ext.ui.thumbnails import Thumbnails, upright
 from tests.jobs.fakes import Fast, make_folder, page_job
 from tests.ui.test_folder import ended
 from tests.ui.test_tab import browser  # noqa: F401
@@ -125,6 +125,19 @@ def test_sixteen_bits_are_not_clipped():
     grey = Image.new("I;16", (64, 64), 32768)
     for picture in pictures(compare.compare_html(grey, grey)):
         assert 120 < picture.getpixel((9, 9))[0] < 136
+
+
+@pytest.mark.parametrize("kind", ["PNG", "TIFF"])
+def test_a_picture_is_turned_once(kind, tmp_path):
+    stored = Image.new("RGB", (64, 32), "white")
+    stored.paste("black", (0, 0, 64, 16))
+    tags = Image.Exif()
+    tags[0x0112] = 6
+    stored.save(tmp_path / "one", kind, exif=tags)
+    with Image.open(tmp_path / "one") as image:
+        shown = upright(image)
+    assert shown.size == (32, 64)
+    assert shown.getpixel((24, 32)) == (0, 0, 0)
 
 
 @pytest.mark.slow

@@ -302,9 +302,8 @@ def _renewed(tiff: bytes, size: tuple[int, int]) -> bytes:
         thumbnail, length = _find(second, _THUMBNAIL), _find(second, _THUMBNAIL_LENGTH)
         if thumbnail is not None and length is not None:
             start = _pointer(tiff, thumbnail)
-            if start > following and not tiff[start + _pointer(tiff, length) :].strip(
-                b"\x00"
-            ):  # nothing lies behind it
+            behind = tiff[start + _pointer(tiff, length) :]
+            if start > following and not behind.strip(b"\x00"):
                 del data[start:]
     return bytes(data)
 

@@ -8,7 +8,8 @@ import hashlib
 import logging
 import os
 import sqlite3
-from pathlib import Path
+from pathlib import Path, PurePath
+from urllib.parse import quote
 
 log = logging.getLogger(__name__)
 
@@ -86,6 +87,12 @@ def stops_the_job(error: OSError, output: Path, temporary: Path) -> bool:
         for path in (temporary, probe):
             unlink(path)
     return False
+
+
+def db_uri(path: PurePath) -> str:
+    """Return the URI by which SQLite opens a file to read it alone. No server stands where `as_uri` puts a Windows
+    share's: SQLite refuses one."""
+    return f"file:///{quote(os.fsencode(path.as_posix().removeprefix('/')), safe='/:')}?mode=ro"
 
 
 def db_sentence(path: Path, error: sqlite3.Error) -> str:

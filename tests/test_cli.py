@@ -126,6 +126,7 @@ def test_the_summary_says_what_helps_each_kind_of_failure(tmp_path: Path, capsys
         (["upscale", "IN", "-o", "OUT", "--rule", "seed"], "FIELD=RULE"),
         (["upscale", "IN", "-o", "OUT", "--rule", "seed=prefix"], "does not fit seed"),
         (["upscale", "IN", "-o", "OUT", "--prompt-rule", "prefix"], "--prompt-rule is prefix; give prompt"),
+        (["upscale", "IN", "-o", "OUT", "--rule", "prompt=override"], "--prompt is left out, and its rule is override"),
         (["upscale", "IN", "-o", "OUT", "--set", "colour=red"], "--set is"),
         (["upscale", "IN", "-o", "OUT", "--name", "{prompt}"], "name pattern"),
         (["upscale", "IN", "-o", "OUT", "--timeout", "0"], "timeout is 0"),

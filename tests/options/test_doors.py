@@ -168,6 +168,11 @@ def test_a_pages_box_is_width_by_height_and_its_upscaler_the_renderers() -> None
     assert (job.size.size, job.renderer.upscaler) == ((512, 640), "Latent")
 
 
+def test_an_empty_prompt_that_is_said_empties_every_prompt() -> None:
+    picture = by_python({"prompt": "", "rules": {"prompt": "override"}}).picture
+    assert request_for(parse("its own\nSteps: 11"), (64, 64), picture)[0].prompt == ""
+
+
 def thrown(**words: object) -> int:
     job = resolve.job({"seed": -1, **words}, preset_of=PresetStore().get)
     return job.picture.rules["seed"].value
@@ -215,6 +220,9 @@ BAD = [
     ({"own_settings": "yes"}, "own_settings is 'yes'; choose true or false"),
     ({"prompt": "\ud800"}, "prompt holds"),
     ({"prompt_rule": "prefix"}, "give prompt or negative_prompt as well"),
+    ({"rules": {"prompt": "prefix"}}, "prompt is left out, and its rule is prefix; give prompt, or choose take"),
+    ({"rules": {"prompt": "override"}, "negative_prompt": "fog"}, "prompt is left out, and its rule is override"),
+    ({"rules": {"negative_prompt": "suffix"}, "prompt": "best"}, "negative_prompt is left out"),
     ({"am_window": [0, 1]}, "am_window is [0, 1]"),
 ]
 

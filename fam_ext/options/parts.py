@@ -24,6 +24,7 @@ from fam_ext.options.field import (
 from fam_ext.options.request import OWN, REQUEST, check_value
 
 FORMATS = ("PNG", "JPEG", "WEBP", "AVIF", "TIFF", "BMP")
+WITH_QUALITY = ("JPEG", "WEBP", "AVIF")
 RULES = ("take", "override", "prefix", "suffix", "replace")
 WORDS = ("prompt", "negative_prompt")
 NAME_FIELDS = ("stem", "format", "width", "height", "scale", "seed", "index", "steps", "method")

@@ -110,7 +110,8 @@ def summary_line(summary: Summary, output: str) -> str:
         parts.append(f"{summary.done_before} done before")
     if summary.kept:
         parts.append(
-            f"{summary.kept} kept as they are (made from another picture or other settings; --overwrite replaces)"
+            f"{summary.kept} kept as they are (made from another picture or other settings, or changed since; "
+            "--overwrite replaces)"
         )
     if summary.skipped:
         parts.append(f"{summary.skipped} skipped")

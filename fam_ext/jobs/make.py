@@ -27,7 +27,7 @@ from fam_ext.errors import (
 from fam_ext.escapes import sentence
 from fam_ext.jobs.contract import Progress, Ran, Rendered, Renderer
 from fam_ext.jobs.journal import Journal
-from fam_ext.jobs.journal.disk import output_sentence, stops_the_job, sync_folder
+from fam_ext.jobs.journal.disk import output_sentence, replace, stops_the_job, sync_folder
 from fam_ext.jobs.journal.enter import EXISTS, IS_SOURCE
 from fam_ext.jobs.journal.rows import Item
 from fam_ext.jobs.ran_text import fields
@@ -304,7 +304,7 @@ def write(journal: Journal, item: Item, packed: Packed, options: Job) -> None:
             notes=notes,
             ran=packed.ran,
         )
-        os.replace(temporary, target)
+        replace(temporary, target)
     except OSError as error:
         _drop(temporary)
         if stops_the_job(error, journal.output, temporary):

@@ -146,8 +146,11 @@ def summary_line(summary: Summary, output: str) -> str:
         parts.append(f"{summary.pending} waiting (the same command resumes)")
     if summary.left_out:
         parts.append(summary.left_out)
+    line = f"{', '.join(parts)} in {clock(summary.seconds)}"
     page = reports.place(Path(output), "report.html")
-    return f"{', '.join(parts)} in {clock(summary.seconds)}{f'; report: {page}' if page.is_file() else ''}"
+    if page.is_file() and page.name not in summary.unreported:
+        line += f"; report: {page}"
+    return f"{line}; {summary.unreported}" if summary.unreported else line
 
 
 def failed_line(summary: Summary, output: str) -> str:

@@ -176,6 +176,8 @@ class Batches:
                 on_event=lambda event: _note(batch, event),
             )
             closers.close()
+            if summary.unreported:
+                logger.warning("%s", summary.unreported)
             if batch.trial is None:
                 _note_unreadable(batch)
             batch.summary = summary

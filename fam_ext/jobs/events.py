@@ -106,6 +106,8 @@ class Summary:
     cancelled: bool = False
     left_out: str = ""
     """What the input folders held that was not taken, on one line."""
+    unreported: str = ""
+    """Which reports could not be written, and why."""
 
     @property
     def exit_code(self) -> int:

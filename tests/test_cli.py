@@ -307,6 +307,16 @@ def test_an_empty_folder_says_so(tmp_path: Path, capsys) -> None:
     assert "no pictures were found" in out
 
 
+@pytest.mark.parametrize("dry", [[], ["--dry-run"]])
+def test_a_pattern_that_no_picture_matches_is_wrong_usage(tmp_path: Path, capsys, dry: list[str]) -> None:
+    make_folder(tmp_path / "in", 2)
+    words = ("upscale", tmp_path / "in", "-o", tmp_path / "out", "-r", "--include", "*.webp,*.jpg", *dry)
+    code, _, err = run(capsys, *words)
+    assert code == 2 and err.startswith("error: --include is *.webp,*.jpg, which no picture in ")
+    assert err.endswith("matches; choose *.png, and give it again for *.jpg\n") and not (tmp_path / "out").exists()
+    assert run(capsys, *words, "--include", "*0.png")[0] == 0
+
+
 def test_strip_metadata(tmp_path: Path, capsys) -> None:
     make_folder(tmp_path / "in", 1)
     run(capsys, "upscale", tmp_path / "in", "-o", tmp_path / "out", "--strip-metadata")

@@ -271,6 +271,6 @@ def _finish(summary: Summary, output: str) -> None:
     nothing = not (summary.done or summary.done_before or summary.kept or summary.skipped)
     if nothing and not (summary.failed or summary.pending):
         left = f" ({summary.left_out})" if summary.left_out else ""
-        say(f"no pictures were found{left}; add --recursive for folders within folders")
+        say(f"no pictures were found{left}; folders within folders are read with --recursive")
         return
     say(summary_line(summary, output))

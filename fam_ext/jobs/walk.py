@@ -107,6 +107,20 @@ def check_places(places: Places) -> None:
             )
 
 
+def check_any(places: Places, *, said_by: str = "pattern", choose: str = "*.png") -> None:
+    """Raise `UsageError` when the walk finds nothing; `said_by` is what the door calls `include`."""
+    left_out: Counter[str] = Counter()
+    given = ", ".join(map(shown, places.inputs))
+    if next(walk(places, left_out), None) is not None:
+        return
+    if places.include:
+        patterns = shown(", ".join(places.include))
+        raise UsageError(f"{said_by} is {patterns}, which no picture in {given} matches; choose {choose}")
+    line = left_out_line(left_out)
+    more = "" if places.recursive else ", or take the folders inside too"
+    raise UsageError(f"input is {given}, which holds no picture{line and f' ({line})'}; choose another folder{more}")
+
+
 def is_within(path: str | Path, root: str | Path) -> bool:
     """Return whether `path` is `root` or lies below it: links resolved, and by identity where names may differ (case,
     mounts)."""

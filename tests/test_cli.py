@@ -292,6 +292,12 @@ def test_a_dry_run_estimates_from_history(tmp_path: Path, capsys) -> None:
     assert len(out.splitlines()) == 4
 
 
+def test_a_plans_csv_has_no_line_between_two(tmp_path: Path, capsys) -> None:
+    make_folder(tmp_path / "in", 2)
+    _, out, _ = run(capsys, "upscale", tmp_path / "in", "-o", tmp_path / "out", "--dry-run", "--plan-format", "csv")
+    assert "\r" not in out and len(out.splitlines()) == 3
+
+
 def test_first_n_is_a_trial(tmp_path: Path, capsys) -> None:
     make_folder(tmp_path / "in", 5)
     run(capsys, "upscale", tmp_path / "in", "-o", tmp_path / "out", "--first", 2)

@@ -133,7 +133,7 @@ def print_plan(options: Job, plan_format: TableFormat) -> None:
         counts = journal.plan(walk(options.places, left_out), options, plan_file)
         history = journal.history()
         if plan_format is TableFormat.csv:
-            writer = csv.writer(sys.stdout)
+            writer = csv.writer(sys.stdout, lineterminator="\n")  # Windows makes its own of it
             writer.writerow(_plan_row(None, history))
             for item in journal.items(planned=True):
                 values = _plan_row(item, history).values()

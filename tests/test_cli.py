@@ -11,6 +11,7 @@ from pathlib import Path
 import pytest
 
 from fam_ext import __version__, cli
+from fam_ext.cli.progress import failed_line
 from fam_ext.core.config import FamConfig
 from fam_ext.jobs.events import Summary
 from fam_ext.jobs.journal.store import POISON
@@ -290,6 +291,13 @@ def test_a_dry_run_estimates_from_history(tmp_path: Path, capsys) -> None:
     code, out, _ = run(capsys, "upscale", tmp_path / "in", "-o", tmp_path / "out", "--dry-run", "--plan-format", "csv")
     assert out.splitlines()[0].startswith("state,source,output")
     assert len(out.splitlines()) == 4
+
+
+def test_the_hint_has_the_quotes_of_the_systems_shell(monkeypatch) -> None:
+    for system, hint in (("posix", r"retry-failed 'C:\my out'"), ("nt", r'retry-failed "C:\my out"')):
+        with monkeypatch.context() as patch:
+            patch.setattr(os, "name", system)
+            assert hint in failed_line(Summary(failed=1), r"C:\my out")
 
 
 def test_a_plans_csv_has_no_line_between_two(tmp_path: Path, capsys) -> None:

@@ -155,7 +155,7 @@ def summary_line(summary: Summary, output: str) -> str:
 
 def failed_line(summary: Summary, output: str) -> str:
     """Return how many pictures failed, and what helps each kind."""
-    retry = f"fam-hires retry-failed {shlex.quote(output)}"
+    retry = f"fam-hires retry-failed {_quoted(output)}"
     kinds: list[str] = []
     if summary.unusable:
         kinds.append(f"{summary.unusable} cannot be taken: mend what their lines name, then give the job's command")
@@ -166,6 +166,11 @@ def failed_line(summary: Summary, output: str) -> str:
             f"{summary.poisoned} ended the process twice: make them or --scale smaller; {retry} tries once more"
         )
     return f"{summary.failed} failed ({'; '.join(kinds)})"
+
+
+def _quoted(path: str) -> str:
+    """Return a path as the system's usual shell takes it."""
+    return f'"{path}"' if os.name == "nt" else shlex.quote(path)
 
 
 class _PlainView:

@@ -84,7 +84,8 @@ class RenderError(FamError):
 
 
 class Skipped(FamError):  # noqa: N818  # a signal, not a fault
-    """The user left out the picture under way; the rest goes on, and a later run makes it."""
+    """The user left out the picture under way, or its output has come to exist; the rest goes on, and a later run plans
+    it anew."""
 
 
 class Cancelled(FamError):  # noqa: N818  # a signal, not a fault

@@ -11,6 +11,7 @@ from pathlib import Path
 import pytest
 
 from fam_ext import __version__, cli
+from fam_ext.cli.progress import failed_line
 from fam_ext.core.config import FamConfig
 from fam_ext.jobs.events import Summary
 from fam_ext.jobs.journal.store import POISON
@@ -126,6 +127,7 @@ def test_the_summary_says_what_helps_each_kind_of_failure(tmp_path: Path, capsys
         (["upscale", "IN", "-o", "OUT", "--rule", "seed"], "FIELD=RULE"),
         (["upscale", "IN", "-o", "OUT", "--rule", "seed=prefix"], "does not fit seed"),
         (["upscale", "IN", "-o", "OUT", "--prompt-rule", "prefix"], "--prompt-rule is prefix; give prompt"),
+        (["upscale", "IN", "-o", "OUT", "--rule", "prompt=override"], "--prompt is left out, and its rule is override"),
         (["upscale", "IN", "-o", "OUT", "--set", "colour=red"], "--set is"),
         (["upscale", "IN", "-o", "OUT", "--name", "{prompt}"], "name pattern"),
         (["upscale", "IN", "-o", "OUT", "--timeout", "0"], "timeout is 0"),
@@ -291,6 +293,19 @@ def test_a_dry_run_estimates_from_history(tmp_path: Path, capsys) -> None:
     assert len(out.splitlines()) == 4
 
 
+def test_the_hint_has_the_quotes_of_the_systems_shell(monkeypatch) -> None:
+    for system, hint in (("posix", r"retry-failed 'C:\my out'"), ("nt", r'retry-failed "C:\my out"')):
+        with monkeypatch.context() as patch:
+            patch.setattr(os, "name", system)
+            assert hint in failed_line(Summary(failed=1), r"C:\my out")
+
+
+def test_a_plans_csv_has_no_line_between_two(tmp_path: Path, capsys) -> None:
+    make_folder(tmp_path / "in", 2)
+    _, out, _ = run(capsys, "upscale", tmp_path / "in", "-o", tmp_path / "out", "--dry-run", "--plan-format", "csv")
+    assert "\r" not in out and len(out.splitlines()) == 3
+
+
 def test_first_n_is_a_trial(tmp_path: Path, capsys) -> None:
     make_folder(tmp_path / "in", 5)
     run(capsys, "upscale", tmp_path / "in", "-o", tmp_path / "out", "--first", 2)
@@ -304,6 +319,16 @@ def test_an_empty_folder_says_so(tmp_path: Path, capsys) -> None:
     code, out, _ = run(capsys, "upscale", tmp_path / "in", "-o", tmp_path / "out")
     assert code == 0
     assert "no pictures were found" in out
+
+
+@pytest.mark.parametrize("dry", [[], ["--dry-run"]])
+def test_a_pattern_that_no_picture_matches_is_wrong_usage(tmp_path: Path, capsys, dry: list[str]) -> None:
+    make_folder(tmp_path / "in", 2)
+    words = ("upscale", tmp_path / "in", "-o", tmp_path / "out", "-r", "--include", "*.webp,*.jpg", *dry)
+    code, _, err = run(capsys, *words)
+    assert code == 2 and err.startswith("error: --include is *.webp,*.jpg, which no picture in ")
+    assert err.endswith("matches; choose *.png, and give it again for *.jpg\n") and not (tmp_path / "out").exists()
+    assert run(capsys, *words, "--include", "*0.png")[0] == 0
 
 
 def test_strip_metadata(tmp_path: Path, capsys) -> None:

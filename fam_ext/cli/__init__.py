@@ -20,7 +20,7 @@ from fam_ext import __version__
 from fam_ext.cli import compare, inspect, model, report, trial, upscale
 from fam_ext.cli.bench import bench_app
 from fam_ext.cli.presets import presets_app
-from fam_ext.cli.progress import Interrupted, clock, handling, interrupted, silence
+from fam_ext.cli.progress import Interrupted, clock, handling, interrupted, silence, stopping_signals
 from fam_ext.errors import FamError, OutputError
 from fam_ext.escapes import shown
 from fam_ext.terminal import PlainFormatter, say
@@ -81,7 +81,7 @@ def main(arguments: Sequence[str] | None = None) -> None:
         with handling(interrupted):
             app(args=list(arguments) if arguments is not None else None)
     except BrokenPipeError:
-        silence()
+        silence(sys.stdout)
         sys.exit(FAILED_EXIT)
     except OutputError as error:
         _exit_with(error, FAILED_EXIT)
@@ -91,7 +91,7 @@ def main(arguments: Sequence[str] | None = None) -> None:
     except FamError as error:
         _exit_with(error, USAGE_EXIT)
     except OSError as error:
-        silence()
+        silence(sys.stdout)
         place = "the output" if error.filename is None else shown(error.filename)
         _exit_with(
             OutputError(f"{place} cannot be used ({error.strerror}); check its disk and permissions"), FAILED_EXIT
@@ -103,7 +103,7 @@ def main(arguments: Sequence[str] | None = None) -> None:
 
 def program() -> None:
     """`main` as a process of its own. A signal that comes when all is said ends it with the code it has anyway: left to
-    the system, SIGTERM would call a finished batch killed, and Ctrl-C print a traceback."""
+    the system, SIGTERM or a closed terminal would call a finished batch killed, and Ctrl-C print a traceback."""
     code = INTERRUPTED_EXIT
 
     def leave(_number: int, _frame: object) -> None:
@@ -112,7 +112,7 @@ def program() -> None:
                 stream.flush()
         os._exit(code)
 
-    for number in (signal.SIGINT, signal.SIGTERM):
+    for number in stopping_signals():
         signal.signal(number, leave)
     atexit.register(_ignore_signals)  # behind it Python takes its handlers away, and the system's would kill
     try:
@@ -124,7 +124,7 @@ def program() -> None:
 
 
 def _ignore_signals() -> None:
-    for number in (signal.SIGINT, signal.SIGTERM):
+    for number in stopping_signals():
         signal.signal(number, signal.SIG_IGN)
 
 

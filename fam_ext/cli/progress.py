@@ -1,7 +1,8 @@
-"""How a job's progress is shown: plain lines, JSON lines, or live bars; and Ctrl-C."""
+"""How a job's progress is shown: plain lines, JSON lines, or live bars; and Ctrl-C or a terminal that is closed."""
 
 from __future__ import annotations
 
+import contextlib
 import dataclasses
 import json
 import os
@@ -13,7 +14,7 @@ from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from enum import Enum
 from pathlib import Path
-from typing import Any
+from typing import Any, TextIO
 
 from fam_ext.escapes import shown
 from fam_ext.jobs.events import Control, Event, Listener, Summary
@@ -54,7 +55,8 @@ def watched(view: View) -> Iterator[tuple[Control, Listener, Finish]]:
         if control.cancelled:
             raise Interrupted
         control.cancel()
-        show.note("stopping: what is under way is dropped, and the same command resumes (again to quit at once)")
+        with contextlib.suppress(OSError):  # nobody reads
+            show.note("stopping: what is under way is dropped, and the same command resumes (again to quit at once)")
 
     with handling(interrupt), show:
         yield control, _while_open(show.event), _while_open(show.finish)
@@ -68,13 +70,35 @@ def interrupted(number: int, frame: object) -> None:
     raise Interrupted
 
 
+_HANGUP: int | None = getattr(signal, "SIGHUP", None)
+"""The terminal was closed, or its connection lost."""
+
+
+def stopping_signals() -> list[int]:
+    """Return the signals that ask a command to end; not a closed terminal's where we are to outlive it (nohup)."""
+    numbers = [signal.SIGINT, signal.SIGTERM, _HANGUP, getattr(signal, "SIGBREAK", None)]
+    return [
+        number
+        for number in numbers
+        if number is not None and not (number == _HANGUP and signal.getsignal(number) == signal.SIG_IGN)
+    ]
+
+
 @contextmanager
 def handling(interrupt: Callable[[int, object], None]) -> Iterator[None]:
-    """Let `interrupt` answer Ctrl-C and SIGTERM."""
+    """Let `interrupt` answer Ctrl-C, SIGTERM and a terminal that is closed, to which then nothing is written."""
     before: dict[int, Any] = {}
+    terminals = [stream for stream in (sys.stdout, sys.stderr) if stream is not None and stream.isatty()]
+
+    def answer(number: int, frame: object) -> None:
+        if number == _HANGUP:
+            signal.signal(number, signal.SIG_IGN)  # the system and the shell may each send it
+            silence(*terminals)
+        interrupt(number, frame)
+
     if threading.current_thread() is threading.main_thread():
-        for number in (signal.SIGINT, signal.SIGTERM):
-            before[number] = signal.signal(number, interrupt)
+        for number in stopping_signals():
+            before[number] = signal.signal(number, answer)
     try:
         yield
     finally:
@@ -90,14 +114,15 @@ def _while_open(show: Callable[..., None]) -> Callable[..., None]:
             show(*values)
             sys.stdout.flush()
         except OSError:
-            silence()
+            silence(sys.stdout)
 
     return call
 
 
-def silence() -> None:
+def silence(*streams: TextIO) -> None:
     nowhere = os.open(os.devnull, os.O_WRONLY)
-    os.dup2(nowhere, sys.stdout.fileno())
+    for stream in streams:
+        os.dup2(nowhere, stream.fileno())
     os.close(nowhere)
 
 
@@ -110,7 +135,8 @@ def summary_line(summary: Summary, output: str) -> str:
         parts.append(f"{summary.done_before} done before")
     if summary.kept:
         parts.append(
-            f"{summary.kept} kept as they are (made from another picture or other settings; --overwrite replaces)"
+            f"{summary.kept} kept as they are (made from another picture or other settings, or changed since; "
+            "--overwrite replaces)"
         )
     if summary.skipped:
         parts.append(f"{summary.skipped} skipped")
@@ -120,13 +146,16 @@ def summary_line(summary: Summary, output: str) -> str:
         parts.append(f"{summary.pending} waiting (the same command resumes)")
     if summary.left_out:
         parts.append(summary.left_out)
+    line = f"{', '.join(parts)} in {clock(summary.seconds)}"
     page = reports.place(Path(output), "report.html")
-    return f"{', '.join(parts)} in {clock(summary.seconds)}{f'; report: {page}' if page.is_file() else ''}"
+    if page.is_file() and page.name not in summary.unreported:
+        line += f"; report: {page}"
+    return f"{line}; {summary.unreported}" if summary.unreported else line
 
 
 def failed_line(summary: Summary, output: str) -> str:
     """Return how many pictures failed, and what helps each kind."""
-    retry = f"fam-hires retry-failed {shlex.quote(output)}"
+    retry = f"fam-hires retry-failed {_quoted(output)}"
     kinds: list[str] = []
     if summary.unusable:
         kinds.append(f"{summary.unusable} cannot be taken: mend what their lines name, then give the job's command")
@@ -137,6 +166,11 @@ def failed_line(summary: Summary, output: str) -> str:
             f"{summary.poisoned} ended the process twice: make them or --scale smaller; {retry} tries once more"
         )
     return f"{summary.failed} failed ({'; '.join(kinds)})"
+
+
+def _quoted(path: str) -> str:
+    """Return a path as the system's usual shell takes it."""
+    return f'"{path}"' if os.name == "nt" else shlex.quote(path)
 
 
 class _PlainView:
@@ -242,6 +276,6 @@ def _finish(summary: Summary, output: str) -> None:
     nothing = not (summary.done or summary.done_before or summary.kept or summary.skipped)
     if nothing and not (summary.failed or summary.pending):
         left = f" ({summary.left_out})" if summary.left_out else ""
-        say(f"no pictures were found{left}; add --recursive for folders within folders")
+        say(f"no pictures were found{left}; folders within folders are read with --recursive")
         return
     say(summary_line(summary, output))

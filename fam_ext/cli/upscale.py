@@ -17,6 +17,7 @@ from fam_ext.errors import ConfigError
 from fam_ext.escapes import shown
 from fam_ext.jobs.renderers import RendererSpec
 from fam_ext.jobs.run import run_job, wordless_line
+from fam_ext.jobs.walk import check_any
 from fam_ext.options import resolve
 from fam_ext.options.field import CLI, PANELS, options_of
 from fam_ext.options.job import Job
@@ -80,6 +81,8 @@ def upscale(
     interrupted.
     """
     options, run = job_of(inputs, output, said, rules=parse_rules(rule or ()), dials=parse_dials(set_field or ()))
+    if options.places.include:
+        check_any(options.places, said_by="--include", choose="*.png, and give it again for *.jpg")
     if dry_run:
         print_plan(options, plan_format)
         return
@@ -130,7 +133,7 @@ def print_plan(options: Job, plan_format: TableFormat) -> None:
         counts = journal.plan(walk(options.places, left_out), options, plan_file)
         history = journal.history()
         if plan_format is TableFormat.csv:
-            writer = csv.writer(sys.stdout)
+            writer = csv.writer(sys.stdout, lineterminator="\n")  # Windows makes its own of it
             writer.writerow(_plan_row(None, history))
             for item in journal.items(planned=True):
                 values = _plan_row(item, history).values()

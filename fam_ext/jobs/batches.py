@@ -6,7 +6,6 @@ import logging
 import secrets
 import threading
 import time
-from collections import Counter
 from collections.abc import Callable, Mapping
 from contextlib import ExitStack
 from dataclasses import dataclass, field
@@ -22,7 +21,7 @@ from fam_ext.jobs.journal import Journal
 from fam_ext.jobs.plan import check_job
 from fam_ext.jobs.run import run_job
 from fam_ext.jobs.trial import Trial
-from fam_ext.jobs.walk import left_out_line, walk
+from fam_ext.jobs.walk import check_any
 from fam_ext.options.job import Job
 from fam_ext.options.parts import RunRule
 
@@ -129,7 +128,7 @@ class Batches:
         """Start a job, or a trial with its `options`, and return it. Raises `BusyError` where one is running,
         `UsageError` where the places cannot be used, or hold no picture."""
         check_job(options)
-        _check_any(options)
+        check_any(options.places)
         with self._mutex:
             running = self.active()
             if running is not None:
@@ -176,6 +175,8 @@ class Batches:
                 on_event=lambda event: _note(batch, event),
             )
             closers.close()
+            if summary.unreported:
+                logger.warning("%s", summary.unreported)
             if batch.trial is None:
                 _note_unreadable(batch)
             batch.summary = summary
@@ -184,18 +185,6 @@ class Batches:
         except Exception as error:
             logger.exception("the folder job failed")
             batch.error = sentence(error)
-
-
-def _check_any(options: Job) -> None:
-    left_out: Counter[str] = Counter()
-    places, given = options.places, ", ".join(options.places.inputs)
-    if next(walk(places, left_out), None) is not None:
-        return
-    if places.include:
-        raise UsageError(f"pattern is {', '.join(places.include)}, which no picture in {given} matches; choose *.png")
-    line = left_out_line(left_out)
-    more = "" if places.recursive else ", or take the folders inside too"
-    raise UsageError(f"input is {given}, which holds no picture{line and f' ({line})'}; choose another folder{more}")
 
 
 def _note_unreadable(batch: Batch) -> None:

@@ -75,7 +75,7 @@ class Event:
     done_before: int = 0
     """Done by an earlier run with the same settings."""
     kept: int = 0
-    """Made by an earlier run with other settings."""
+    """Made by an earlier run with other settings, or changed since."""
     eta: float | None = None
     """Seconds left for the whole job; None while nothing is known."""
     notes: tuple[str, ...] = ()
@@ -89,7 +89,7 @@ Listener = Callable[[Event], None]
 @dataclass(frozen=True)
 class Summary:
     """How a job ended. `done` counts this run, `done_before` earlier ones with the same settings, `kept` those with
-    others; `stopped` says why it ended early."""
+    others, or changed since; `stopped` says why it ended early."""
 
     done: int = 0
     done_before: int = 0
@@ -106,6 +106,8 @@ class Summary:
     cancelled: bool = False
     left_out: str = ""
     """What the input folders held that was not taken, on one line."""
+    unreported: str = ""
+    """Which reports could not be written, and why."""
 
     @property
     def exit_code(self) -> int:

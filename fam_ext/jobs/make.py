@@ -21,13 +21,14 @@ from fam_ext.errors import (
     OutOfMemoryError,
     OutputError,
     PictureError,
+    Skipped,
     UnsupportedSamplerError,
     UnsupportedScheduleError,
 )
 from fam_ext.escapes import sentence
 from fam_ext.jobs.contract import Progress, Ran, Rendered, Renderer
 from fam_ext.jobs.journal import Journal
-from fam_ext.jobs.journal.disk import output_sentence, stops_the_job, sync_folder
+from fam_ext.jobs.journal.disk import output_sentence, replace, stops_the_job, sync_folder
 from fam_ext.jobs.journal.enter import EXISTS, IS_SOURCE
 from fam_ext.jobs.journal.rows import Item
 from fam_ext.jobs.ran_text import fields
@@ -80,7 +81,7 @@ class Packed:
 
 
 def load(item: Item, options: Job) -> Loaded:
-    """Return the decoded picture. Raises `PictureError`, one sentence."""
+    """Return the decoded picture. Errors as `load_bytes`."""
     try:
         check_allowed(item.source, options.places)  # once more: it may have become a link since the plan
         return load_bytes(_read(item.source), item, options)
@@ -89,10 +90,10 @@ def load(item: Item, options: Job) -> Loaded:
 
 
 def load_bytes(data: bytes, item: Item, options: Job) -> Loaded:
-    """Return the picture decoded from its file's bytes. Raises `PictureError`, one sentence: also where its output has
-    come to exist since the plan, and would be drawn in vain."""
+    """Return the picture decoded from its file's bytes. Raises `PictureError`, one sentence; `Skipped` where its
+    output has come to exist since the plan, and would be drawn in vain."""
     if not options.output.overwrite and os.path.lexists(Path(options.places.output, item.output)):
-        raise PictureError(EXISTS)
+        raise Skipped(EXISTS)
     picture = pictures.decode(data, max_pixels=options.places.max_input_pixels, first_frame=options.places.first_frame)
     if item.native != (0, 0) and picture.header.size != item.native:
         raise PictureError("the file changed after it was planned; run the command again")
@@ -279,7 +280,8 @@ def write(journal: Journal, item: Item, packed: Packed, options: Job) -> None:
     """Put the file in its place and journal it: temporary file, fsync, journal `saving`, rename, journal `done`.
 
     A process killed between any two of these resumes with nothing lost and nothing done twice. Raises `OutputError`
-    when no further picture can be written either, `PictureError` when only this one cannot.
+    when no further picture can be written either, `PictureError` when only this one cannot,
+    `Skipped` when its output has come to exist.
     """
     target = journal.output / item.output
     temporary = journal.temporary_path(item.id)
@@ -291,7 +293,7 @@ def write(journal: Journal, item: Item, packed: Packed, options: Job) -> None:
             journal.temporary.mkdir(parents=True, exist_ok=True)
             journal.places.add(target.parent)
         if not options.output.overwrite and os.path.lexists(target) and _differs(target, packed.data):
-            raise PictureError(EXISTS)
+            raise Skipped(EXISTS)
         if options.output.overwrite and journal.is_source(target):
             raise PictureError(IS_SOURCE)
         _write_synced(temporary, packed.data)
@@ -304,7 +306,7 @@ def write(journal: Journal, item: Item, packed: Packed, options: Job) -> None:
             notes=notes,
             ran=packed.ran,
         )
-        os.replace(temporary, target)
+        replace(temporary, target)
     except OSError as error:
         _drop(temporary)
         if stops_the_job(error, journal.output, temporary):

@@ -40,6 +40,7 @@ log = logging.getLogger(__name__)
 # further tries would end the same way
 _FINAL = (
     PictureError,
+    Skipped,
     ConfigError,
     UnsupportedSamplerError,
     UnsupportedModelError,
@@ -178,7 +179,9 @@ class Outcomes:
         self.emit("finished", item, seconds=packed.seconds, notes=packed.notes)
 
     def failed(self, item: Item, error: BaseException | str) -> None:
-        """Record a failure; the rest goes on."""
+        """Record a failure, or that the picture is left out; the rest goes on."""
+        if isinstance(error, Skipped):
+            return self.skip(item, sentence(error))
         text = error if isinstance(error, str) else sentence(error)
         self.journal.fail(item, text)
         with self._mutex:
@@ -201,7 +204,7 @@ class Outcomes:
             self.journal.release(item)
 
     def skip(self, item: Item, reason: str) -> None:
-        """Record that the user left a picture out; the rest goes on."""
+        """Record that a picture is left out; the rest goes on."""
         self.journal.skip(item, reason)
         with self._mutex:
             self._skipped += 1
@@ -215,9 +218,6 @@ class Outcomes:
             self.journal.release(item)
             if not self.control.cancelled:
                 self.stop("the renderer was interrupted; start the job again to go on")
-            return False
-        if isinstance(error, Skipped):
-            self.skip(item, sentence(error))
             return False
         shared = isinstance(error, UnsupportedModelError | AlreadyGuidedError | UnknownSitesError)
         asked_for = isinstance(error, UnsupportedSamplerError) and not {"sampler", "schedule"} & set(item.taken)

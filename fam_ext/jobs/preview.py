@@ -15,6 +15,7 @@ from fam_ext.options.job import Job
 from fam_ext.options.request import REQUEST, HiresRequest
 from fam_ext.options.table import CONFIG_FIELDS
 
+KEPT = "kept: made with other settings, or changed since"
 MAX_LISTED = 300
 MAX_COMPARED = 5000
 """Files whose request is held beside the journal's, to tell what has changed since an earlier run."""
@@ -46,7 +47,7 @@ class Totals:
     waiting: int
     done: int
     kept: int
-    """Made with other settings."""
+    """Made with other settings, or changed since."""
     changes: tuple[str, ...]
     """What of those has changed since, one phrase an option: "steps 20 to 30 (40 pictures)"."""
     skipped: int
@@ -127,7 +128,7 @@ def previews(options: Job) -> Iterator[Preview]:
                 item,
                 request=asked.get(item.key, item.request),
                 output=item.output,
-                outcome="kept: made with other settings" if item.key in found.kept_keys else _outcome(item),
+                outcome=KEPT if item.key in found.kept_keys else _outcome(item),
             )
             for item in journal.items(limit=MAX_LISTED, planned=True)
         )

@@ -21,11 +21,12 @@ from typing import IO, Any
 from PIL import Image
 
 from fam_ext import __version__
-from fam_ext.errors import Cancelled
+from fam_ext.errors import Cancelled, OutputError
 from fam_ext.escapes import shown
 from fam_ext.jobs import compare
 from fam_ext.jobs.contract import Ran
 from fam_ext.jobs.journal import Journal
+from fam_ext.jobs.journal.disk import replace
 from fam_ext.jobs.journal.rows import Item
 from fam_ext.jobs.ran_text import dials
 from fam_ext.methods.catalog import reads
@@ -113,7 +114,7 @@ def write_all(
     """Write the three reports into the output folder, each atomically, and return their paths.
 
     `cancelled` is asked before each file's line. Raises `Cancelled`: no report is half-written then, and those that
-    stood there stay; and `OSError`.
+    stood there stay; and `OutputError` that names those which cannot be written, when the others are.
     """
 
     def items(**which: Any) -> Iterator[Item]:  # noqa: ANN401  # as Journal.items
@@ -127,12 +128,17 @@ def write_all(
         lambda file: write_json(journal, items, file),
         lambda file: write_html(journal, items, file, thumbnails),
     )
-    paths: list[Path] = []
-    for name, write in zip(NAMES, writers, strict=True):
-        path = place(journal.output, name)
-        with _replacing(path, journal) as file:
-            write(file)
-        paths.append(path)
+    paths = [place(journal.output, name) for name in NAMES]
+    problems: list[str] = []
+    for path, write in zip(paths, writers, strict=True):
+        try:
+            with _replacing(path, journal) as file:
+                write(file)
+        except OSError as error:
+            problems.append(f"{path.name} cannot be written ({error.strerror or type(error).__name__})")
+    if problems:
+        what = "close what has it open, or check the disk; then fam-hires report writes it"
+        raise OutputError(f"{', '.join(problems)}; {what}")
     return paths
 
 
@@ -145,7 +151,7 @@ def _replacing(path: Path, journal: Journal) -> Generator[IO[str]]:
     try:
         with open(name, "x", encoding="utf-8", errors="backslashreplace", newline="") as file:
             yield file
-        os.replace(name, path)
+        replace(name, path)
     except BaseException:
         name.unlink(missing_ok=True)
         raise

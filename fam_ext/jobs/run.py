@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import dataclasses
-import logging
 import sqlite3
 import time
 from collections import Counter
@@ -23,8 +22,6 @@ from fam_ext.jobs.renderers import RendererSource, kept_renderer, to_keep
 from fam_ext.jobs.walk import STATE_FOLDER, left_out_line, walk
 from fam_ext.options.job import Job
 from fam_ext.options.parts import RunRule
-
-log = logging.getLogger(__name__)
 
 REPORT_DUE = "report_due"
 """Name in a journal for whether the reports are older than it: a process may be stopped before it writes them."""
@@ -159,8 +156,10 @@ class _Job:
             outcomes.stop(str(error))
         summary = outcomes.summary()
         if self._run.report and not journal.joined:
-            self._report()
-            summary = dataclasses.replace(summary, stopped=outcomes.stopped, cancelled=self._control.cancelled)
+            unreported = self._report()
+            summary = dataclasses.replace(
+                summary, stopped=outcomes.stopped, cancelled=self._control.cancelled, unreported=unreported
+            )
         outcomes.emit("ended", message=summary.stopped or "")
         if outcomes.fatal is not None:
             raise outcomes.fatal
@@ -183,12 +182,13 @@ class _Job:
         self._tell_failed()
         return self._journal.counts()["pending"] > 0 and not self._outcomes.ending
 
-    def _report(self) -> None:
+    def _report(self) -> str:
+        """Write the reports where they are due, and return which could not be, and why; "" for none."""
         counts = self._counts
         changed = self._outcomes.touched or counts.new or counts.failed or counts.skipped
         try:
             if not changed and report.exists(self._journal.output) and not self._journal.get(REPORT_DUE, False):
-                return
+                return ""
             if self._control.cancelled:  # the pictures were: what is known is written at once
                 report.write_all(self._journal, thumbnails=0)
             else:
@@ -196,5 +196,6 @@ class _Job:
             self._journal.set(REPORT_DUE, False)
         except Cancelled as error:
             self._outcomes.stop(str(error))
-        except (OSError, OutputError) as error:
-            log.warning("the report could not be written: %s", error)
+        except OutputError as error:
+            return str(error)
+        return ""

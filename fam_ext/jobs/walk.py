@@ -26,8 +26,8 @@ NO_FILES = "pipes, sockets or devices"
 LINKS = "links that lead outside the input folder or into the output"
 _FOREIGN_FOLDERS = ("__macosx", "@eadir", "#recycle", "$recycle.bin", "system volume information", "lost+found")
 _FOREIGN_FILES = ("thumbs.db", "ehthumbs.db", "desktop.ini", "icon\r")
-_SILENT = (".txt",)
-"""Files that are read beside a picture, and are none."""
+_BESIDE = (".txt", ".TXT")
+"""Endings of the text that is read beside a picture; the first that is there."""
 _MAX_NAMED = 8
 _NUMBERS = re.compile(r"([0-9]+)")
 _MAX_SORTED = 1024
@@ -105,6 +105,20 @@ def check_places(places: Places) -> None:
             raise UsageError(
                 f"input {shown(entry)} lies inside the output {shown(places.output)}; choose an output beside it"
             )
+
+
+def check_any(places: Places, *, said_by: str = "pattern", choose: str = "*.png") -> None:
+    """Raise `UsageError` when the walk finds nothing; `said_by` is what the door calls `include`."""
+    left_out: Counter[str] = Counter()
+    given = ", ".join(map(shown, places.inputs))
+    if next(walk(places, left_out), None) is not None:
+        return
+    if places.include:
+        patterns = shown(", ".join(places.include))
+        raise UsageError(f"{said_by} is {patterns}, which no picture in {given} matches; choose {choose}")
+    line = left_out_line(left_out)
+    more = "" if places.recursive else ", or take the folders inside too"
+    raise UsageError(f"input is {given}, which holds no picture{line and f' ({line})'}; choose another folder{more}")
 
 
 def is_within(path: str | Path, root: str | Path) -> bool:
@@ -230,8 +244,8 @@ class _Walk:
             return Candidate(key, str(path), problem=_os_sentence("file", error))
         if not stat.S_ISREG(status.st_mode):
             return Candidate(key, str(path), problem="it is not a regular file; choose a picture file")
-        sidecar = path.with_suffix(".txt")
-        return self._with_sidecar(key, str(path), status, sidecar if sidecar != path else None)
+        texts = (text for text in map(path.with_suffix, _BESIDE) if text != path and os.path.exists(text))
+        return self._with_sidecar(key, str(path), status, next(texts, None))
 
     def folder(self, root: Path, label: str) -> Iterator[Candidate]:
         # links come last: a folder's files are listed at its own place, whichever links lead there
@@ -285,7 +299,7 @@ class _Walk:
                     (links if _is_link(entry) else inner).append((Path(entry.path), key))
                 elif not is_folder and not is_picture and self._wanted(key):
                     kind = os.path.splitext(entry.name)[1].lower()
-                    self.left_out[shown(kind[:20]) or "without a suffix"] += kind not in _SILENT
+                    self.left_out[shown(kind[:20]) or "without a suffix"] += kind not in _BESIDE
             stack.extend(reversed(inner))
 
     def _candidate(self, entry: os.DirEntry[str], key: str, names: set[str]) -> tuple[Candidate | None, bool]:
@@ -308,8 +322,8 @@ class _Walk:
             if not self._is_allowed(entry.path):
                 return Candidate(key, entry.path, problem=OUTSIDE), False
         stem = entry.name[: entry.name.rfind(".")]
-        sidecar = Path(entry.path).with_name(f"{stem}.txt") if f"{stem}.txt" in names else None
-        return self._with_sidecar(key, entry.path, status, sidecar), False
+        texts = (Path(entry.path).with_name(text) for text in (stem + end for end in _BESIDE) if text in names)
+        return self._with_sidecar(key, entry.path, status, next(texts, None)), False
 
     def _with_sidecar(self, key: str, path: str, status: os.stat_result, sidecar: Path | None) -> Candidate:
         mark = ""

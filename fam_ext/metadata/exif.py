@@ -155,17 +155,18 @@ def texts(exif: bytes) -> list[tuple[str, str]]:
 
 
 def decode_plain(raw: bytes) -> str:
-    """Return text whose encoding nothing says: a byte order mark is honoured, then UTF-8, else Latin-1."""
+    """Return text whose encoding nothing says: a byte order mark is honoured, then UTF-8, else Windows' code page,
+    which has letters where Latin-1 has control characters; else Latin-1."""
     for mark, codec in _MARKS:
         if raw.startswith(mark):
             return raw[len(mark) :].decode(codec, "replace").strip("\x00")
     if len(raw) > 3 and 3 * raw.count(0) > len(raw) and raw.strip(b"\x00").count(0):
         return _decode_unicode(raw, big_endian=True).strip("\x00")  # UTF-16 that nobody marked
     raw = raw.rstrip(b"\x00")
-    try:
-        return raw.decode("utf-8").strip("\x00")
-    except UnicodeDecodeError:
-        return raw.decode("latin-1").strip("\x00")
+    for codec in ("utf-8", "cp1252"):
+        with contextlib.suppress(UnicodeDecodeError):
+            return raw.decode(codec).strip("\x00")
+    return raw.decode("latin-1").strip("\x00")
 
 
 def decode_comment(raw: bytes, *, big_endian: bool = True) -> str | None:

@@ -24,6 +24,7 @@ from fam_ext.options.field import (
 from fam_ext.options.request import OWN, REQUEST, check_value
 
 FORMATS = ("PNG", "JPEG", "WEBP", "AVIF", "TIFF", "BMP")
+WITH_QUALITY = ("JPEG", "WEBP", "AVIF")
 RULES = ("take", "override", "prefix", "suffix", "replace")
 WORDS = ("prompt", "negative_prompt")
 NAME_FIELDS = ("stem", "format", "width", "height", "scale", "seed", "index", "steps", "method")
@@ -189,6 +190,8 @@ class PictureRule:
                 raise ConfigError(f"rule for {said(name)} is unknown; choose from {', '.join((*OWN, 'config'))}")
             if rule.kind in ("prefix", "suffix", "replace") and name not in WORDS:
                 raise ConfigError(f"rule {rule.kind} does not fit {name}; it is for {' and '.join(WORDS)}")
+            if name in WORDS and rule.kind != "take" and rule.value is None:
+                raise ConfigError(f"{name} is left out, and its rule is {rule.kind}; give {name}, or choose take")
             if name != "config" and rule.kind in ("take", "override") and rule.value is not None:
                 check_value(name, rule.value)
         for name, value in self.settings.items():

@@ -35,7 +35,7 @@ from fam_ext.options.field import (
     spoken,
 )
 from fam_ext.options.job import Job
-from fam_ext.options.parts import RULES, WORDS, OutputRule, Places, Rule, SizeRule
+from fam_ext.options.parts import RULES, WITH_QUALITY, WORDS, OutputRule, Places, Rule, SizeRule
 from fam_ext.options.presets import DEFAULT, Preset
 from fam_ext.options.renderer import RendererChoice
 from fam_ext.options.request import OWN, REQUEST, HiresRequest
@@ -190,6 +190,11 @@ def job(
         if spec.name in given
     }
     flat |= _places(given) | _box(given)
+    if flat.get("exact_size") and not flat.get("size"):
+        raise UsageError("exact_size is true; give a size as well")
+    if flat.get("quality") is not None and flat.get("format") not in (None, *WITH_QUALITY):
+        choose = f"choose {', '.join(WITH_QUALITY)}, or leave quality out"
+        raise UsageError(f"quality is {flat['quality']}, and {flat['format']} has none; {choose}")
     return Job.of(
         flat.pop("inputs", ()),
         flat.pop("output", ""),
@@ -274,8 +279,9 @@ def _settings(
             resolved[name] = Rule("override", value)
         elif preset.overrides and name in settings:
             resolved[name] = Rule("override", settings[name])
-    if given.get("prompt_rule", "take") != "take" and not any(name in given for name in WORDS):
-        raise UsageError(f"prompt_rule is {given['prompt_rule']}; give prompt or negative_prompt as well")
+    for rule, words in (("prompt_rule", WORDS), ("negative_rule", WORDS[1:])):
+        if given.get(rule, "take") != "take" and not any(name in given for name in words):
+            raise UsageError(f"{rule} is {given[rule]}; give {' or '.join(words)} as well")
     for name, kind in rules.items():
         known = resolved.get(name)
         resolved[name] = Rule(kind, None if known is None else known.value)

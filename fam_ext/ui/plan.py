@@ -4,9 +4,9 @@ from __future__ import annotations
 
 from collections.abc import Iterator
 
-from fam_ext.jobs.preview import MAX_LISTED, Row, Totals, previews, wordless
+from fam_ext.jobs.preview import KEPT, MAX_LISTED, Row, Totals, previews, wordless
 from fam_ext.options.job import Job
-from fam_ext.ui.tables import KEPT, duration, sentence_html, table_html
+from fam_ext.ui.tables import duration, sentence_html, table_html
 
 _COLUMNS = ("file", "native", "target", "output", "prompt", "program", "notes", "plan")
 

@@ -6,10 +6,10 @@ import html
 from collections.abc import Callable, Iterable, Mapping, Sequence
 from typing import Any
 
+from fam_ext.jobs.preview import KEPT
 from fam_ext.ui.thumbnails import Thumbnail
 
 RUNNING = ("planning", "running", "paused", "stopping")
-KEPT = "kept: made with other settings"
 
 
 def table_html(columns: Sequence[str], rows: Iterable[Sequence[Any]], *, element_id: str) -> str:

@@ -4,13 +4,14 @@ import errno
 import os
 import shutil
 import sqlite3
+from collections import Counter
 from pathlib import Path
 
 import pytest
 
 from fam_ext.errors import OutputError, UsageError
 from fam_ext.jobs import make, report
-from fam_ext.jobs.journal import Journal
+from fam_ext.jobs.journal import Journal, disk
 from fam_ext.jobs.run import run_job
 from tests.jobs.fakes import Fast, make_folder, options, outputs, strays
 
@@ -58,6 +59,7 @@ def test_an_output_that_may_not_be_written_fails_alone(tmp_path: Path, monkeypat
         real(first, second)
 
     with monkeypatch.context() as patch:
+        patch.setattr(disk, "HELD_SECONDS", 0.1)
         patch.setattr(os, "replace", held)
         for done in (3, 0):
             summary = run_job(options(source, tmp_path / "out"), Fast)
@@ -65,6 +67,22 @@ def test_an_output_that_may_not_be_written_fails_alone(tmp_path: Path, monkeypat
     assert "(Permission denied); close what has it open" in str(errors(tmp_path / "out")["picture 1.png"])
     assert strays(tmp_path / "out") == [] and len(outputs(tmp_path / "out")) == 3
     assert run_job(options(source, tmp_path / "out"), Fast).done == 1
+
+
+def test_a_fresh_file_that_a_scanner_holds_for_an_instant_costs_no_picture(tmp_path: Path, monkeypatch) -> None:
+    source, held = make_folder(tmp_path / "in", 2), Counter[str]()
+    real = os.replace
+
+    def scanned(first: str | Path, second: str | Path) -> None:
+        held[str(second)] += 1
+        if held[str(second)] < 4:
+            raise PermissionError(errno.EACCES, os.strerror(errno.EACCES))
+        real(first, second)
+
+    monkeypatch.setattr(os, "replace", scanned)
+    summary = run_job(options(source, tmp_path / "out"), Fast)
+    assert (summary.done, summary.failed, summary.stopped) == (2, 0, None)
+    assert {held[str(tmp_path / "out" / name)] for name in outputs(tmp_path / "out")} == {4}
 
 
 @pytest.mark.parametrize("code", [errno.EACCES, errno.EPERM])
@@ -77,6 +95,7 @@ def test_an_output_folder_that_may_not_be_written_ends_the_job_once(tmp_path: Pa
             raise OSError(code, os.strerror(code))
         real(first, second)
 
+    monkeypatch.setattr(disk, "HELD_SECONDS", 0.1)
     monkeypatch.setattr(os, "replace", forbidden)
     renderer = Fast(seconds=0.02)
     summary = run_job(options(source, tmp_path / "out"), lambda: renderer)

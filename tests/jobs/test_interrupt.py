@@ -1,5 +1,6 @@
 """Ctrl-C while the report is written, as a real signal to a real process; and reports that are behind their journal."""
 
+import contextlib
 import json
 import os
 import signal
@@ -10,6 +11,10 @@ from pathlib import Path
 
 import pytest
 
+with contextlib.suppress(ImportError):  # Windows has none
+    import fcntl
+    import termios
+
 from fam_ext.jobs import report
 from fam_ext.jobs.events import Control
 from fam_ext.jobs.journal import Journal
@@ -17,6 +22,7 @@ from fam_ext.jobs.run import run_job
 from fam_ext.options.parts import RunRule
 from tests.jobs.fakes import Fast, make_folder, make_picture, options, outputs, strays
 
+SIGNALS = [getattr(signal, name) for name in ("SIGINT", "SIGTERM", "SIGHUP") if hasattr(signal, name)]
 PROGRAM = """
 import sys, time
 from fam_ext import cli
@@ -85,6 +91,71 @@ def test_ctrl_c_stops_the_command_that_writes_the_report(tmp_path: Path) -> None
     assert (tmp_path / "out" / "report.html").read_bytes() == before and strays(tmp_path / "out") == []
 
 
+DRAWING = """
+from fam_ext import cli
+from tests.jobs.fakes import FakeSpec
+
+cli.upscale.RendererSpec = lambda arguments: FakeSpec(arguments={"seconds": 0.5, "steps": 20})  # workers find it
+if __name__ == "__main__":
+    cli.program()
+"""
+
+
+def in_a_terminal() -> None:
+    """Make stdin the terminal of this process, as a login does."""
+    fcntl.ioctl(0, termios.TIOCSCTTY, 0)
+
+
+def as_nohup_does() -> None:
+    signal.signal(signal.SIGHUP, signal.SIG_IGN)
+
+
+@pytest.mark.skipif(sys.platform != "linux", reason="terminals")
+@pytest.mark.parametrize(
+    "words", [("live",), ("plain",), pytest.param(("plain", "--workers", "2"), marks=pytest.mark.slow)]
+)
+def test_a_closed_terminal_is_answered_as_ctrl_c_is(tmp_path: Path, words: tuple[str, ...]) -> None:
+    source, output = make_folder(tmp_path / "in", 6), tmp_path / "out"
+    ours, theirs = os.openpty()
+    process = subprocess.Popen(
+        [sys.executable, "-c", DRAWING, "upscale", str(source), "-o", str(output), "--progress", *words],
+        cwd=Path(__file__).parents[2],
+        stdin=theirs,
+        stdout=theirs,
+        stderr=theirs,
+        start_new_session=True,
+        preexec_fn=in_a_terminal,
+    )
+    os.close(theirs)
+    said = b""
+    while b"picture 0.png ->" not in said and b"1/6" not in said:
+        said += os.read(ours, 1 << 16)
+    os.close(ours)
+    assert process.wait(timeout=60) == 130
+    assert strays(output) == [] and report.is_ours(output / "report.html")
+    with Journal(output) as journal:
+        items = list(journal.items())
+    assert 1 <= sum(item.state == "done" for item in items) < 6
+    assert {(item.state, item.deaths) for item in items} == {("done", 0), ("pending", 0)}
+
+
+@pytest.mark.skipif(sys.platform == "win32", reason="signals")
+def test_what_nohup_started_outlives_its_terminal(tmp_path: Path) -> None:
+    source, output = make_folder(tmp_path / "in", 2), tmp_path / "out"
+    process = subprocess.Popen(
+        [sys.executable, "-c", DRAWING, "upscale", str(source), "-o", str(output), "--progress", "plain"],
+        cwd=Path(__file__).parents[2],
+        stdout=subprocess.PIPE,
+        text=True,
+        preexec_fn=as_nohup_does,
+    )
+    assert process.stdout is not None
+    assert "picture 0.png ->" in process.stdout.readline()
+    process.send_signal(signal.SIGHUP)
+    out, _ = process.communicate(timeout=60)
+    assert process.returncode == 0 and "2 done" in out
+
+
 LATE = """
 import atexit, sys, time
 from fam_ext import cli
@@ -113,7 +184,7 @@ cli.program()
 
 
 @pytest.mark.skipif(sys.platform == "win32", reason="signals")
-@pytest.mark.parametrize("number", [signal.SIGINT, signal.SIGTERM])
+@pytest.mark.parametrize("number", SIGNALS)
 @pytest.mark.parametrize(("words", "code"), [(["--version"], 0), (["report", "/nowhere/at/all"], 2)])
 def test_a_signal_after_the_end_leaves_the_code(number: int, words: list[str], code: int) -> None:
     process = subprocess.Popen(
@@ -133,7 +204,7 @@ def test_a_signal_after_the_end_leaves_the_code(number: int, words: list[str], c
 
 
 @pytest.mark.skipif(sys.platform == "win32", reason="signals")
-@pytest.mark.parametrize("number", [signal.SIGINT, signal.SIGTERM])
+@pytest.mark.parametrize("number", SIGNALS)
 @pytest.mark.parametrize(("words", "code"), [(["--version"], 0), (["report", "/nowhere/at/all"], 2)])
 def test_a_signal_while_the_interpreter_goes_leaves_the_code(number: int, words: list[str], code: int) -> None:
     command = [sys.executable, "-c", LAST, *words, str(int(number))]

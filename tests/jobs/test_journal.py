@@ -6,14 +6,14 @@ import os
 import sqlite3
 import threading
 import time
-from pathlib import Path
+from pathlib import Path, PurePath, PurePosixPath, PureWindowsPath
 
 import pytest
 
 from fam_ext.errors import UsageError
 from fam_ext.jobs.contract import Ran
 from fam_ext.jobs.journal import Journal
-from fam_ext.jobs.journal.disk import db_sentence, output_sentence, stops_the_job, sync_folder
+from fam_ext.jobs.journal.disk import db_sentence, db_uri, output_sentence, stops_the_job, sync_folder
 from fam_ext.jobs.journal.queue import STATES
 from fam_ext.jobs.journal.rows import COLUMNS, Item, PlanCounts, item_of
 from fam_ext.jobs.plan import plan_file
@@ -221,6 +221,29 @@ def test_an_open_journal_leaves_the_living_alone(tmp_path: Path) -> None:
         first.release(item)
         assert not second.others_at_work()
     assert outputs(tmp_path / "out") == {}
+
+
+@pytest.mark.parametrize(
+    ("path", "uri"),
+    [
+        (PurePosixPath("/my out/é#?%20.sqlite3"), "file:///my%20out/%C3%A9%23%3F%2520.sqlite3?mode=ro"),
+        (PureWindowsPath(r"C:\my out\j.sqlite3"), "file:///C:/my%20out/j.sqlite3?mode=ro"),
+        (PureWindowsPath(r"\\nas\share\out\j.sqlite3"), "file:////nas/share/out/j.sqlite3?mode=ro"),
+    ],
+)
+def test_sqlite_opens_a_network_path_without_a_server(path: PurePath, uri: str) -> None:
+    assert db_uri(path) == uri
+    with pytest.raises(sqlite3.OperationalError, match="unable to open"):  # and not: invalid uri authority
+        sqlite3.connect(uri, uri=True)
+
+
+@pytest.mark.skipif(os.name == "nt", reason="Windows takes no such name")
+def test_a_journal_is_read_whatever_its_folder_is_called(tmp_path: Path) -> None:
+    output = tmp_path / "a #?%20é"
+    with Journal(output) as journal:
+        journal.set("here", 1)
+    with Journal(output, memory=True) as journal:
+        assert journal.get("here") == 1
 
 
 @pytest.mark.skipif(not os.path.isdir("/proc/self/fd"), reason="reads /proc")

@@ -7,7 +7,7 @@ from pathlib import Path
 import pytest
 from PIL import Image
 
-from fam_ext.errors import AlreadyGuidedError, LoadError, OutputError, PictureError, RenderError
+from fam_ext.errors import AlreadyGuidedError, LoadError, OutputError, PictureError, RenderError, Skipped
 from fam_ext.escapes import sentence
 from fam_ext.jobs import make
 from fam_ext.jobs.contract import Progress, Ran, Rendered
@@ -187,7 +187,7 @@ def test_what_came_into_an_outputs_place_stays(packed, tmp_path: Path, there: by
     else:
         target.write_bytes(there)
     if refused:
-        with pytest.raises(PictureError, match=EXISTS):
+        with pytest.raises(Skipped, match=EXISTS):
             make.write(journal, one, made, job)
     else:
         make.write(journal, one, made, job)

@@ -103,6 +103,20 @@ def test_a_sidecar_speaks_for_a_picture_without_metadata(tmp_path: Path) -> None
     assert (second.request.prompt, second.request.steps) == ("only words", 30)
 
 
+@pytest.mark.parametrize(
+    ("raw", "prompt"),
+    [
+        ("a cat \u2013 \u201csoft\u201d, 5 \u20ac".encode("cp1252"), "a cat \u2013 \u201csoft\u201d, 5 \u20ac"),
+        (b"caf\xe9 \x81", "caf\xe9 \x81"),  # which that page does not have
+    ],
+)
+def test_a_sidecar_in_windows_code_page_keeps_its_signs(tmp_path: Path, raw: bytes, prompt: str) -> None:
+    (tmp_path / "in").mkdir()
+    Image.new("RGB", (64, 64)).save(tmp_path / "in" / "a.jpg")
+    (tmp_path / "in" / "a.txt").write_bytes(raw)
+    assert planned(tmp_path / "in")[0].request.prompt == prompt
+
+
 @pytest.mark.parametrize("codec", ["utf-8", "utf-8-sig", "utf-16", "latin-1"])
 def test_a_sidecar_of_another_program_and_encoding(tmp_path: Path, codec: str) -> None:
     (tmp_path / "in").mkdir()

@@ -169,11 +169,11 @@ def test_an_output_that_comes_after_the_plan_stays_and_nothing_is_drawn(tmp_path
         if event.kind == "planned":
             (tmp_path / "out" / "picture 0.png").write_bytes(b"mine")
         assert event.kind != "step" or event.key == "picture 1.png"
-        lines.extend([event.message] * (event.kind == "failed"))
+        lines.extend([event.message] * (event.kind == "skipped"))
 
     lines: list[str] = []
     summary = run_job(job, SPEC, run=run, on_event=listen)
-    assert (summary.done, summary.failed, lines) == (1, 1, [EXISTS])
+    assert (summary.done, summary.skipped, summary.exit_code, lines) == (1, 1, 0, [EXISTS])
     assert (tmp_path / "out" / "picture 0.png").read_bytes() == b"mine"
 
 
@@ -283,4 +283,4 @@ def test_a_picture_whose_output_has_come_to_exist_is_not_drawn(tmp_path: Path) -
         if event.kind == "planned":
             make_picture(tmp_path / "out" / NAMES[1], "another's")
 
-    assert (run_job(plan, lambda: renderer, on_event=listen).failed, len(renderer.seen)) == (1, 1)
+    assert (run_job(plan, lambda: renderer, on_event=listen).skipped, len(renderer.seen)) == (1, 1)

@@ -2,14 +2,17 @@
 
 import builtins
 import csv
+import errno
 import json
+import os
 from pathlib import Path
 
 import pytest
 
-from fam_ext.errors import Cancelled
+from fam_ext.cli.progress import summary_line
+from fam_ext.errors import Cancelled, OutputError
 from fam_ext.jobs import report
-from fam_ext.jobs.journal import Journal
+from fam_ext.jobs.journal import Journal, disk
 from fam_ext.jobs.journal.rows import Item
 from fam_ext.jobs.run import run_job
 from fam_ext.options.parts import RunRule
@@ -80,6 +83,31 @@ def test_a_report_that_is_cancelled_leaves_the_one_that_stood(made: Path) -> Non
             report.write_all(journal, cancelled=lambda: True)
         assert list(journal.temporary.iterdir()) == []
     assert {name: (made / name).read_bytes() for name in report.NAMES} == before
+
+
+@pytest.mark.parametrize("held", ["report.csv", "report.html"])
+def test_a_report_that_is_held_open_is_named_and_the_others_are_written(
+    made: Path, tmp_path: Path, monkeypatch, held: str
+) -> None:
+    make_picture(tmp_path / "in" / "new.png", "new", 9)
+    job, real = options(tmp_path / "in", made), os.replace
+
+    def opened(first: str | Path, second: str | Path) -> None:
+        if Path(second).name == held:
+            raise PermissionError(errno.EACCES, os.strerror(errno.EACCES))
+        real(first, second)
+
+    with monkeypatch.context() as patch:
+        patch.setattr(os, "replace", opened)
+        patch.setattr(disk, "HELD_SECONDS", 0.1)
+        summary = run_job(job, Odd, run=RunRule(retries=0))
+        with Journal(made) as journal, pytest.raises(OutputError, match=held):
+            report.write_all(journal)
+    assert summary.unreported.startswith(f"{held} cannot be written (Permission denied); close what has it open")
+    line = summary_line(summary, str(made))
+    assert line.endswith(summary.unreported) and ("; report: " in line) == (held != "report.html")
+    assert [name for name in report.NAMES if "new.png" not in (made / name).read_text(encoding="utf-8")] == [held]
+    assert run_job(job, Odd).unreported == "" and "new.png" in (made / held).read_text(encoding="utf-8")
 
 
 def test_a_finished_file_says_what_ran_and_another_what_was_asked() -> None:

@@ -84,6 +84,23 @@ def test_other_settings_keep_the_outputs_unless_overwrite(tmp_path: Path) -> Non
     assert again.seen == []
 
 
+@pytest.mark.parametrize("content", [b"", b"\x89PNG and then nothing", None])
+def test_an_output_that_was_changed_is_kept_and_not_done(tmp_path: Path, content: bytes | None) -> None:
+    source, output = make_folder(tmp_path / "in", 2), tmp_path / "out"
+    run_job(options(source, output), Fast)
+    first = outputs(output)
+    changed = output / "picture 0.png"
+    changed.write_bytes(first[changed.name] + b"more" if content is None else content)
+    for _ in range(2):
+        kept = outputs(output)
+        summary = run_job(options(source, output), Fast)
+        assert (summary.done, summary.done_before, summary.kept, summary.exit_code) == (0, 1, 1, 0)
+        assert outputs(output) == kept
+    summary = run_job(options(source, output, overwrite=True), Fast)
+    assert (summary.done, summary.done_before, summary.kept) == (1, 1, 0)
+    assert outputs(output) == first
+
+
 def test_a_foreign_output_is_kept_unless_overwrite(tmp_path: Path) -> None:
     source = make_folder(tmp_path / "in", 2)
     (tmp_path / "out").mkdir()

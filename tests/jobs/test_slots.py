@@ -62,7 +62,7 @@ def made(monkeypatch) -> list[Process]:
     Process.made = []
     context = SimpleNamespace(Pipe=multiprocessing.Pipe, Process=Process)
     monkeypatch.setattr(process.multiprocessing, "get_context", lambda method: context)
-    monkeypatch.setattr(process, "_ctrl_c_held", contextlib.nullcontext)
+    monkeypatch.setattr(process, "_terminal_held", contextlib.nullcontext)
     return Process.made
 
 

@@ -150,6 +150,15 @@ def test_a_single_picture_brings_the_text_beside_it(tmp_path: Path) -> None:
     assert (found.sidecar, found.sidecar_mark != before) == (tmp_path / "a.txt", True)
 
 
+def test_a_text_in_capitals_is_read_where_no_other_is(tmp_path: Path) -> None:
+    make_picture(tmp_path / "a.png")
+    for name in ("a.TXT", "a.txt"):  # on most disks of Windows and macOS one file
+        (tmp_path / name).write_text("a lamp")
+        for source in (tmp_path, tmp_path / "a.png"):
+            (found,) = walk(options(source, tmp_path / "out").places)
+            assert found.sidecar is not None and found.sidecar.samefile(tmp_path / name) and found.sidecar_mark
+
+
 def test_what_is_no_part_of_a_job_is_named(tmp_path: Path) -> None:
     source = tmp_path / "in"
     for name in ("a.png", "sub/b.png"):

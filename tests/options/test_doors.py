@@ -168,6 +168,18 @@ def test_a_pages_box_is_width_by_height_and_its_upscaler_the_renderers() -> None
     assert (job.size.size, job.renderer.upscaler) == ((512, 640), "Latent")
 
 
+def test_what_needs_a_size_or_a_format_is_taken_with_it() -> None:
+    boxed = by_python({"exact_size": True, "width": 640, "height": 512}).size
+    assert (boxed.exact_size, boxed.size) == (True, (512, 640))
+    for words in ({"quality": 80}, {"quality": 80, "format": "jpg"}, {"format": "png"}):
+        assert by_python(words).output.quality == words.get("quality")
+
+
+def test_an_empty_prompt_that_is_said_empties_every_prompt() -> None:
+    picture = by_python({"prompt": "", "rules": {"prompt": "override"}}).picture
+    assert request_for(parse("its own\nSteps: 11"), (64, 64), picture)[0].prompt == ""
+
+
 def thrown(**words: object) -> int:
     job = resolve.job({"seed": -1, **words}, preset_of=PresetStore().get)
     return job.picture.rules["seed"].value
@@ -215,6 +227,12 @@ BAD = [
     ({"own_settings": "yes"}, "own_settings is 'yes'; choose true or false"),
     ({"prompt": "\ud800"}, "prompt holds"),
     ({"prompt_rule": "prefix"}, "give prompt or negative_prompt as well"),
+    ({"negative_rule": "override", "prompt": "best"}, "negative_rule is override; give negative_prompt as well"),
+    ({"exact_size": True}, "exact_size is true; give a size as well"),
+    ({"quality": 80, "format": "tif"}, "quality is 80, and TIFF has none; choose JPEG, WEBP, AVIF, or leave"),
+    ({"rules": {"prompt": "prefix"}}, "prompt is left out, and its rule is prefix; give prompt, or choose take"),
+    ({"rules": {"prompt": "override"}, "negative_prompt": "fog"}, "prompt is left out, and its rule is override"),
+    ({"rules": {"negative_prompt": "suffix"}, "prompt": "best"}, "negative_prompt is left out"),
     ({"am_window": [0, 1]}, "am_window is [0, 1]"),
 ]
 

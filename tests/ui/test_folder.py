@@ -66,7 +66,7 @@ def test_the_plan_of_other_settings_shows_them_and_what_is_kept(tmp_path):
     assert "Changed since: Size (px) 96 x 64 to 192 x 128 (3 pictures); Prompt (3 pictures)" in other
     assert "Start would make nothing; All again makes every picture" in other and "data-kept" in other
     assert "data-kept" not in same
-    assert other.count("<td>kept: made with other settings</td>") == 3
+    assert other.count("<td>kept: made with other settings, or changed since</td>") == 3
     assert "picture 1, hard" in other and "picture 1, soft" not in other and "192 x 128" in other
 
 

@@ -29,6 +29,8 @@ log = logging.getLogger(__name__)
 
 WORKER_VARIABLE = "FAM_HIRES_WORKER"
 """In a worker's environment: its number, 0 to N-1."""
+_BY_TERMINAL = {getattr(signal, name) for name in ("SIGINT", "SIGHUP", "SIGBREAK") if hasattr(signal, name)}
+"""What a terminal sends to all of a job's processes: Ctrl-C, and when it is closed."""
 
 
 def devices() -> list[str]:
@@ -47,7 +49,8 @@ def devices() -> list[str]:
 
 def _worker(connection: Connection, spec: RendererSpec, options: Job, number: int, visible: str | None) -> None:
     """The worker's main loop. Ends when the driver's end of the pipe closes, whatever it is doing."""
-    signal.signal(signal.SIGINT, signal.SIG_IGN)  # Ctrl-C is the driver's
+    for sent in _BY_TERMINAL:
+        signal.signal(sent, signal.SIG_IGN)  # the driver answers
     os.environ[WORKER_VARIABLE] = str(number)
     if visible is not None:
         os.environ["CUDA_VISIBLE_DEVICES"] = visible
@@ -103,13 +106,13 @@ class _Worker:
 
 
 @contextlib.contextmanager
-def _ctrl_c_held() -> Generator[None]:
-    """Let processes start that Ctrl-C, which a terminal sends to all, does not reach; ours comes when this is over."""
+def _terminal_held() -> Generator[None]:
+    """Let processes start that what a terminal sends to all does not reach; ours comes when this is over."""
     if sys.platform == "win32":
         yield
         return
     resource_tracker.ensure_running()  # by itself it would lift the mask
-    before = signal.pthread_sigmask(signal.SIG_BLOCK, {signal.SIGINT})
+    before = signal.pthread_sigmask(signal.SIG_BLOCK, _BY_TERMINAL)
     try:
         yield
     finally:
@@ -135,7 +138,7 @@ class ProcessSlots:
             name=f"fam-worker-{number}",
             daemon=True,
         )
-        with _ctrl_c_held():
+        with _terminal_held():
             process.start()
         theirs.close()
         return _Worker(number, process, ours)

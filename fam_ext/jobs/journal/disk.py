@@ -8,10 +8,15 @@ import hashlib
 import logging
 import os
 import sqlite3
-from pathlib import Path
+import time
+from pathlib import Path, PurePath
+from urllib.parse import quote
 
 log = logging.getLogger(__name__)
 
+HELD_SECONDS = 2.0
+"""So long is a move that is forbidden tried again."""
+_PAUSE_SECONDS = 0.05
 _FULL = (errno.ENOSPC, errno.EDQUOT, errno.EROFS)
 
 
@@ -35,6 +40,19 @@ def sync_folder(folder: Path) -> None:
             os.fsync(descriptor)
         finally:
             os.close(descriptor)
+
+
+def replace(source: Path, target: Path) -> None:
+    """Move a file into its place. On Windows a virus scanner or a cloud disk's client holds a fresh file for an
+    instant, in which that is forbidden: it is tried again."""
+    until = time.monotonic() + HELD_SECONDS
+    while True:
+        try:
+            return os.replace(source, target)
+        except PermissionError:
+            if time.monotonic() >= until:
+                raise
+        time.sleep(_PAUSE_SECONDS)
 
 
 def same_file(first: str, second: str) -> bool:
@@ -79,13 +97,19 @@ def stops_the_job(error: OSError, output: Path, temporary: Path) -> bool:
     try:
         temporary.parent.mkdir(parents=True, exist_ok=True)  # as `write` makes it
         temporary.touch()
-        os.replace(temporary, probe)
+        replace(temporary, probe)
     except OSError:
         return True
     finally:
         for path in (temporary, probe):
             unlink(path)
     return False
+
+
+def db_uri(path: PurePath) -> str:
+    """Return the URI by which SQLite opens a file to read it alone. No server stands where `as_uri` puts a Windows
+    share's: SQLite refuses one."""
+    return f"file:///{quote(os.fsencode(path.as_posix().removeprefix('/')), safe='/:')}?mode=ro"
 
 
 def db_sentence(path: Path, error: sqlite3.Error) -> str:

@@ -153,7 +153,7 @@ class Entry(Store):
             there = os.path.lexists(self._below(row.output))
             same_settings = row.settings_hash == settings_hash and row.content_hash is not None
             equal = same_settings and row.content_hash == file_hash(Path(candidate.path))
-            if there and equal:
+            if equal and self._is_whole(row):
                 counts.done_before += 1
                 return self._met(
                     row,
@@ -251,13 +251,17 @@ class Entry(Store):
         """Return whether an unchanged row needs nothing: done and still there, or waiting for its turn. One that waited
         to replace its output, and may no longer, is planned anew."""
         if row.state == "done":
-            try:
-                return row.output is not None and os.stat(self._below(row.output)).st_size == row.bytes
-            except OSError:
-                return False
+            return self._is_whole(row)
         if row.state == "pending" and not options.output.overwrite and row.output is not None:
             return not os.path.lexists(self._below(row.output))
         return row.state in ("pending", "running", "saving") or row.deaths >= MAX_DEATHS
+
+    def _is_whole(self, row: _Known) -> bool:
+        """Return whether a finished row's output is there, and as large as it was written."""
+        try:
+            return row.output is not None and os.stat(self._below(row.output)).st_size == row.bytes
+        except OSError:
+            return False
 
     def _write(
         self,

@@ -77,7 +77,7 @@ class Queue(Entry):
             )
 
     def skip(self, item: Item, reason: str) -> None:
-        """Record that the user left out this picture; the next plan takes it up again."""
+        """Record that this picture is left out; the next plan takes it up again."""
         with self._transaction() as db:
             db.execute("UPDATE items SET state = 'skipped', owner = NULL, error = ? WHERE id = ?", (reason, item.id))
 

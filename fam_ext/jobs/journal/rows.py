@@ -57,7 +57,8 @@ class PlanCounts:
     new: int = 0
     done_before: int = 0
     kept: int = 0
-    """Outputs made from another picture or with other settings, kept because nothing was said about replacing them."""
+    """Outputs made from another picture or with other settings, or changed since, kept because nothing was said about
+    replacing them."""
     kept_keys: set[str] = field(default_factory=set[str])
     skipped: int = 0
     failed: int = 0

@@ -15,7 +15,7 @@ from pathlib import Path
 from typing import Any, TypeVar
 
 from fam_ext.errors import OutputError, UsageError
-from fam_ext.jobs.journal.disk import db_sentence, file_hash, output_sentence, sync_folder, unlink
+from fam_ext.jobs.journal.disk import db_sentence, db_uri, file_hash, output_sentence, replace, sync_folder, unlink
 from fam_ext.jobs.journal.rows import from_db
 from fam_ext.jobs.journal.schema import MIGRATIONS, SCHEMA, SCHEMA_VERSION, Connection
 from fam_ext.jobs.lock import FileLock, NoLocksError, is_held
@@ -111,7 +111,7 @@ class Store:
         memory = sqlite3.connect(":memory:", isolation_level=None, check_same_thread=False)
         if self.path.is_file():
             try:
-                source = sqlite3.connect(f"{self.path.resolve().as_uri()}?mode=ro", uri=True)
+                source = sqlite3.connect(db_uri(self.path.resolve()), uri=True)
                 try:
                     source.backup(memory)
                 finally:
@@ -292,7 +292,7 @@ class Store:
         if file_hash(temporary) != output_hash:
             return False
         try:
-            os.replace(temporary, target)
+            replace(temporary, target)
         except OSError:
             return False
         sync_folder(target.parent)

@@ -270,6 +270,9 @@ def _offload(pipe: Any, device: torch.device, offload: str) -> None:  # noqa: AN
         return
     import accelerate
 
+    if device == torch.device("cuda"):
+        # accelerate compares it with the weights' own, which has a number, and else moves them all before each call
+        device = torch.device("cuda", torch.cuda.current_device())
     # in the order in which they run: text encoders, UNet, VAE
     parts = [getattr(pipe, name, None) for name in pipe.model_cpu_offload_seq.split("->")]
     networks = [part for part in parts if part is not None]

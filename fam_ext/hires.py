@@ -7,7 +7,6 @@ import time
 from collections.abc import Callable
 from dataclasses import dataclass
 
-import torch
 from PIL import Image
 from torch import Tensor
 
@@ -15,18 +14,14 @@ from fam_ext import recipe
 from fam_ext.core.config import FamConfig
 from fam_ext.core.guide import GuideReport, NativeRecord, seeded_noise
 from fam_ext.core.schedule import NoiseLevel, Size
-from fam_ext.errors import NonFiniteLatentError, PictureError, UsageError
+from fam_ext.errors import PictureError, UsageError
 from fam_ext.hosts.base import Host, Prompt, Sampler
 from fam_ext.methods.base import Method, Pass, Stage
 from fam_ext.methods.catalog import FAM, entry_for
-from fam_ext.recipe import GRID, Source, enlarge
+from fam_ext.recipe import GRID, Source, check_decoded, enlarge
 
 log = logging.getLogger(__name__)
 
-FLAT = 1e-3
-"""Widest range of pixel values, of 0 to 1, in a picture of one flat colour."""
-VARIED = 0.5
-"""A latent with a value this far from its channel's median holds more than one colour."""
 MIN_NATIVE_SIDE = 16
 MIN_TARGET_SIDE = 64
 NATIVE_SALT, TARGET_SALT, REPLAY_SALT, STAGE_SALT = 0, 1, 2, 10
@@ -281,33 +276,6 @@ def _decoded(host: Host, latent: Tensor, *, tile: int | None) -> Image.Image:
     pixels = host.decode(latent, tile=tile)
     check_decoded(pixels, latent)
     return to_image(pixels)
-
-
-def check_decoded(pixels: Tensor, latent: Tensor) -> None:
-    """Raise `NonFiniteLatentError` when `pixels` (B, 3, H, W), decoded from `latent`, are no picture: values that are
-    not finite, or one flat colour where the latent is not flat (what a VAE that overflowed leaves).
-
-    A white picture's latent is flat inside only: the encoder's padding shows along its edges.
-    """
-    for picture, source in zip(pixels, latent, strict=True):
-        finite = torch.isfinite(picture).all()
-        flat = ((picture.amax((-2, -1)) - picture.amin((-2, -1))) < FLAT).all()
-        inner = _inner(source.float())
-        varied = (inner - inner.flatten(1).median(1).values[:, None, None]).abs().max() > VARIED
-        # one wait for the device for the three answers
-        is_finite, is_flat, is_varied = torch.stack([finite, flat, varied]).cpu().tolist()
-        if not is_finite or (is_flat and is_varied):
-            fault = "one flat colour" if is_finite else "not finite"
-            raise NonFiniteLatentError(
-                f"the decoded picture is {fault}, so the VAE overflowed; use --dtype float32 or bfloat16"
-                " (in the WebUI --no-half-vae), or another VAE"
-            )
-
-
-def _inner(latent: Tensor) -> Tensor:
-    """Return `latent` (C, H, W) without its outermost eighth, two cells or more, where it has that many."""
-    top, left = (min(max(2, side // 8), (side - 1) // 2) for side in latent.shape[-2:])
-    return latent[:, top : latent.shape[-2] - top, left : latent.shape[-1] - left]
 
 
 def _check_size(size: Size, native: Image.Image) -> None:

@@ -18,10 +18,15 @@ from torch.nn.functional import interpolate
 
 from fam_ext.core.guide import GuideReport, NativeRecord
 from fam_ext.core.schedule import Size
+from fam_ext.errors import NonFiniteLatentError
 from fam_ext.methods.base import Method, Pass, Pictures, Stage
 
 GRID = 8
 """Pixels of a picture for one of its latent."""
+FLAT = 1e-3
+"""Widest range of pixel values, of 0 to 1, in a picture of one flat colour."""
+VARIED = 0.5
+"""A latent with a value this far from its channel's median holds more than one colour."""
 LATENT_MODES: dict[str, dict[str, Any]] = {
     "latent_bicubic": {"mode": "bicubic", "align_corners": False},
     "latent_bilinear": {"mode": "bilinear", "align_corners": False},
@@ -184,7 +189,36 @@ def _size_of(source: Source) -> Size:
 def _images(studio: Studio, source: Source) -> Sequence[Image.Image]:
     if source.images or source.latent is None:
         return source.images
-    return to_images(studio.decode(source.latent))
+    pixels = studio.decode(source.latent)
+    check_decoded(pixels, source.latent.to(pixels.device))
+    return to_images(pixels)
+
+
+def check_decoded(pixels: Tensor, latent: Tensor) -> None:
+    """Raise `NonFiniteLatentError` when `pixels` (B, 3, H, W), decoded from `latent`, are no picture: values that are
+    not finite, or one flat colour where the latent is not flat (what a VAE that overflowed leaves).
+
+    A white picture's latent is flat inside only: the encoder's padding shows along its edges.
+    """
+    for picture, source in zip(pixels, latent, strict=True):
+        finite = torch.isfinite(picture).all()
+        flat = ((picture.amax((-2, -1)) - picture.amin((-2, -1))) < FLAT).all()
+        inner = _inner(source.float())
+        varied = (inner - inner.flatten(1).median(1).values[:, None, None]).abs().max() > VARIED
+        # one wait for the device for the three answers
+        is_finite, is_flat, is_varied = torch.stack([finite, flat, varied]).cpu().tolist()
+        if not is_finite or (is_flat and is_varied):
+            fault = "one flat colour" if is_finite else "not finite"
+            raise NonFiniteLatentError(
+                f"the decoded picture is {fault}, so the VAE overflowed; use --dtype float32 or bfloat16"
+                " (in the WebUI --no-half-vae), or another VAE"
+            )
+
+
+def _inner(latent: Tensor) -> Tensor:
+    """Return `latent` (C, H, W) without its outermost eighth, two cells or more, where it has that many."""
+    top, left = (min(max(2, side // 8), (side - 1) // 2) for side in latent.shape[-2:])
+    return latent[:, top : latent.shape[-2] - top, left : latent.shape[-1] - left]
 
 
 def _latent_size(size: Size) -> Size:

@@ -168,8 +168,9 @@ def render_on(
 ) -> Rendered:
     """Return `image` (RGB, upright) at `request.size`, made by `host`, with what ran.
 
-    `upscaler` enlarges where the method asks for that, and makes the reference where `upsample` is "auto". `around` and
-    errors as in `hires.upscale`; `OutOfMemoryError` too.
+    `upscaler` enlarges where the method asks for that, and makes the reference where `upsample` is "auto"; its tiles
+    are 256 px, and smaller with a VAE tile below 1024. `around` and errors as in `hires.upscale`; `OutOfMemoryError`
+    too.
     """
     watch_memory(host.device)
     enlarged: list[str] = []
@@ -177,7 +178,7 @@ def render_on(
     def larger(image: Image.Image, size: Size, /) -> Image.Image:
         assert upscaler is not None
         enlarged.append(upscaler.name)
-        return upscaler.enlarge(image, size, tile=request.tile, cancelled=progress.cancelled)
+        return upscaler.enlarge(image, size, tile=_network_tile(request.tile), cancelled=progress.cancelled)
 
     done = _guarded(
         lambda: hires.upscale(
@@ -196,6 +197,12 @@ def render_on(
     )
     ran = what_ran(done, request, host)
     return Rendered(done.image, dataclasses.replace(ran, upscaler=enlarged[0]) if enlarged else ran)
+
+
+def _network_tile(tile: int | None) -> int:
+    """Return the most px a side that an upscaler's network is given where the VAE's tile is `tile`: a quarter, as most
+    make 4x of it, but never more than its default."""
+    return max(upscalers.LEAST_TILE, min(upscalers.TILE, tile // 4)) if tile else upscalers.TILE
 
 
 def native_on(host: DiffusersHost, request: HiresRequest, progress: Progress, *, size: Size) -> hires.Native:

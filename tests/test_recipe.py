@@ -11,7 +11,7 @@ from fam_ext import hires, recipe
 from fam_ext.core.config import FamConfig
 from fam_ext.core.guide import GuideReport, seeded_noise
 from fam_ext.core.schedule import NoiseLevel
-from fam_ext.errors import UsageError
+from fam_ext.errors import NonFiniteLatentError, UsageError
 from fam_ext.methods.base import Method, Pass, Stage
 from fam_ext.methods.capabilities import STANDALONE
 from fam_ext.methods.catalog import METHODS, Entry
@@ -282,6 +282,22 @@ def test_a_pass_finishes_what_the_sampler_gave(monkeypatch):
 
     plain = made(Pass)
     assert torch.equal(made(Finishing), plain + 1)
+
+
+@pytest.mark.parametrize("method", ["freescale", "diffusehigh"])
+@pytest.mark.parametrize("fault", [torch.nan, 0.0])
+def test_an_autoencoder_that_overflows_between_two_stages_ends_the_picture(method, fault):
+    class Overflowing(Small):
+        decoded = 0
+
+        def decode(self, latents, *, tile=None):
+            self.decoded += 1
+            return super().decode(latents) if self.decoded > 1 else super().decode(latents) * 0 + fault
+
+    host = Overflowing()
+    with pytest.raises(NonFiniteLatentError, match="so the VAE overflowed; use --dtype float32"):
+        hires.upscale(host, NOISE, size=(192, 192), sampling=hires.Sampling(), method=method)
+    assert host.decoded == 1
 
 
 def test_auto_is_bicubic_until_the_user_chose_a_network():

@@ -122,7 +122,7 @@ class Host(Protocol):
     """What a method may need of it: `methods.capabilities`."""
 
     def encode(self, images: Tensor, *, tile: int | None = None) -> Tensor:
-        """Return the latents of `images`; tiled in `tile` pixels (None: when large, 0: never)."""
+        """Return the latents of `images`; in equal tiles of at most `tile` pixels (None: when large, 0: never)."""
         ...
 
     def decode(self, latents: Tensor, *, tile: int | None = None) -> Tensor:

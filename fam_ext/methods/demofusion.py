@@ -14,6 +14,7 @@ from fam_ext.core.config import FamConfig
 from fam_ext.core.schedule import NoiseLevel, Size
 from fam_ext.methods.ablation import SkipResidualPass
 from fam_ext.methods.base import Call, Condition, Method, Pass, Pictures, Stage
+from fam_ext.methods.scales import GRID, scales
 from fam_ext.methods.views import View, WindowStage, averaged, dilated, jitter, windows
 
 
@@ -63,14 +64,15 @@ class DemoFusion(Method):
 
 
 def phases(size: Size, native: Size) -> list[Size]:
-    """Return the sizes of the picture at each whole multiple of `native` below `size`, and `size`."""
-    scale = max(size[0] / native[0], size[1] / native[1])
-    return [*(_share(size, factor / scale) for factor in range(2, math.ceil(scale))), size]
+    """Return the sizes of the picture at each whole multiple of `native` over 8 pixels below `size`, and `size`."""
+    scale = max(scales([side / GRID for side in size], [side / GRID for side in native]))
+    smaller = (_share(size, factor / scale) for factor in range(2, math.ceil(scale)))
+    return [*(each for each in smaller if max(size[0] - each[0], size[1] - each[1]) > GRID), size]
 
 
 def _share(size: Size, share: float) -> Size:
     """Return a share of `size` in multiples of 8 pixels."""
-    return round(size[0] * share / 8) * 8, round(size[1] * share / 8) * 8
+    return round(size[0] * share / GRID) * GRID, round(size[1] * share / GRID) * GRID
 
 
 class DemoFusionPass(SkipResidualPass):
@@ -80,8 +82,8 @@ class DemoFusionPass(SkipResidualPass):
         super().__init__(pictures)
         self.window = window
         self.method = method
-        height, width = self.size = (pictures.noise.shape[-2], pictures.noise.shape[-1])
-        self.factor = math.ceil(max(height / window[0], width / window[1]))
+        self.size = pictures.noise.shape[-2], pictures.noise.shape[-1]
+        self.factor = math.ceil(max(scales(self.size, window)))
 
     def around_model(self, call: Call, latent: Tensor, level: NoiseLevel, condition: Condition) -> Tensor:
         method, window = self.method, self.window

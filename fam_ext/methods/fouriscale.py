@@ -16,6 +16,7 @@ from fam_ext.core.schedule import NoiseLevel, Size
 from fam_ext.core.without_fft import Modulation, modulate_by_matmuls
 from fam_ext.methods.base import OFF, TARGET, Call, Condition, Kernel, Method, Pass, Patch, Pictures, Stage
 from fam_ext.methods.capabilities import ATTENTION, CONVOLUTION
+from fam_ext.methods.scales import scales
 
 LARGE = 3.0
 """Scale of the larger side from which the dilation lasts in SD1.5 and SD2.1 as long as in SDXL."""
@@ -96,8 +97,7 @@ class FouriScalePass(Pass):
     def __init__(self, pictures: Pictures, method: FouriScale) -> None:
         super().__init__(pictures)
         self.method = method
-        sides = zip(pictures.noise.shape[-2:], pictures.native.shape[-2:], strict=True)
-        self.scales = [side / native for side, native in sides]
+        self.scales = scales(pictures.noise.shape[-2:], pictures.native.shape[-2:])
         self.setting = method.setting or (SDXL if pictures.is_sdxl else SD)
         if method.setting is None and max(self.scales) >= LARGE:
             self.setting = replace(self.setting, full=SDXL.full, end=SDXL.end)

@@ -17,6 +17,7 @@ from fam_ext.methods.base import TARGET, Call, Condition, Kernel, Method, Pass, 
 from fam_ext.methods.capabilities import ATTENTION, CONVOLUTION
 from fam_ext.methods.demofusion import blurred, phases
 from fam_ext.methods.scalecrafter import dilated
+from fam_ext.methods.scales import scales
 from fam_ext.methods.views import View, jitter, windows
 
 SITES = "down_blocks.1.downsamplers.*,down_blocks.2.resnets.*,mid_block.*"
@@ -68,8 +69,8 @@ class FreeScalePass(SkipResidualPass):
         super().__init__(pictures)
         self.method = method
         self.power = method.pull
-        sides = zip(pictures.noise.shape[-2:], pictures.native.shape[-2:], strict=True)
-        self.scales = [max(1.0, side / native) for side, native in sides]
+        enlarged = scales(pictures.noise.shape[-2:], pictures.native.shape[-2:])
+        self.scales = [max(1.0, scale) for scale in enlarged]
         self._level: NoiseLevel | None = None
         """Of the call that runs now."""
         self._windows = lru_cache(maxsize=4)(overlapping)  # a step's layers of one grid share them

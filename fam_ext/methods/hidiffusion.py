@@ -12,6 +12,7 @@ from fam_ext.core.schedule import NoiseLevel, Size
 from fam_ext.methods.base import TARGET, Call, Condition, Kernel, Method, Pass, Patch, Pictures, Stage
 from fam_ext.methods.capabilities import ATTENTION, CONVOLUTION, FEATURE_SIZE
 from fam_ext.methods.fam import Fam
+from fam_ext.methods.scales import scales
 from fam_ext.methods.together import Together
 from fam_ext.methods.views import jitter
 
@@ -49,10 +50,9 @@ class HiDiffusionPass(Pass):
 
     def __init__(self, pictures: Pictures) -> None:
         super().__init__(pictures)
-        sides = zip(pictures.noise.shape[-2:], pictures.native.shape[-2:], strict=True)
-        scales = [side / native for side, native in sides]
-        self.acts = max(scales) > 1
-        self.is_large = min(scales) >= LARGE
+        enlarged = scales(pictures.noise.shape[-2:], pictures.native.shape[-2:])
+        self.acts = max(enlarged) > 1
+        self.is_large = min(enlarged) >= LARGE
         self.strides_first = False
         """Whether what strides is the network's first downsampler; noted when it is asked, before the pool there."""
         self.done = 0.0

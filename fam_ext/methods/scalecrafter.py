@@ -12,6 +12,7 @@ from fam_ext.core.config import FamConfig
 from fam_ext.core.schedule import NoiseLevel, Size
 from fam_ext.methods.base import OFF, TARGET, Call, Condition, Kernel, Method, Pass, Patch, Pictures, Stage
 from fam_ext.methods.capabilities import CONVOLUTION
+from fam_ext.methods.scales import scales
 
 SITES = "down_blocks.3.resnets.*,mid_block.*,up_blocks.0.*"
 """The authors' list for 2x, for SD1.5 and SDXL (which has no down_blocks.3)."""
@@ -45,8 +46,8 @@ class ScaleCrafterPass(Pass):
     def __init__(self, pictures: Pictures, method: ScaleCrafter) -> None:
         super().__init__(pictures)
         self.method = method
-        sides = zip(pictures.noise.shape[-2:], pictures.native.shape[-2:], strict=True)
-        self.scales = [max(1.0, side / native) for side, native in sides]
+        enlarged = scales(pictures.noise.shape[-2:], pictures.native.shape[-2:])
+        self.scales = [max(1.0, scale) for scale in enlarged]
 
     def around_model(self, call: Call, latent: Tensor, level: NoiseLevel, condition: Condition) -> Tensor:
         acts = self.pictures.rho(level) > self.method.end

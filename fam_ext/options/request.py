@@ -206,7 +206,8 @@ class HiresRequest(Checked):
         None,
         "int",
         "VAE tile (px)",
-        "Side of the VAE's tiles; empty is automatic, 0 never tiles. Smaller needs less memory.",
+        "Largest side of the VAE's tiles; empty is automatic, 0 never tiles. Smaller needs less memory; below 1024 an "
+        "upscaler's tiles of 256 become a quarter of it, too.",
         "FAM tile",
         panel="model",
         doors=(CLI, INFOTEXT),

@@ -8,8 +8,8 @@ from typing import Any
 from modules import processing, shared
 from torch import Tensor
 
-from fam_ext.hires import check_decoded
 from fam_ext.hosts.base import replace_once
+from fam_ext.recipe import check_decoded
 from fam_ext.webui.answers import answering
 from fam_ext.webui.session import Session
 

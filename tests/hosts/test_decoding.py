@@ -112,7 +112,6 @@ def test_tiles_are_smaller_where_the_autoencoder_is_wider_than_the_model():
         pipe.vae.register_to_config(force_upcast=force)
         host = DiffusersHost(pipe, name="toy", device=CPU, dtype=torch.float16)
         for side in (1024, 1280, 2048):
-            with host._tiled((side, side), None):
-                seen.append(pipe.vae.tile_sample_min_size if pipe.vae.use_tiling else 0)
+            seen.append(8 * host._latent_tile((side, side), None))
     assert narrow == [0, 0, 1024]
     assert wide == [0, 704, 704]

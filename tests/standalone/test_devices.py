@@ -1,10 +1,13 @@
 """Devices that are not there, and memory that ran out."""
 
+from types import SimpleNamespace
+
 import pytest
 import torch
 
 from fam_ext import standalone
 from fam_ext.errors import OutOfMemoryError, UsageError, is_out_of_memory
+from fam_ext.hosts.diffusers import host
 from fam_ext.hosts.diffusers.load import pick_device
 
 RAN_OUT = [
@@ -74,6 +77,23 @@ def test_a_device_is_checked_for_its_number(monkeypatch):
     monkeypatch.setattr(torch.cuda, "is_available", lambda: False)
     with pytest.raises(UsageError, match="this machine has: cpu"):
         pick_device("cuda:0")
+
+
+@pytest.mark.slow  # imports accelerate
+def test_a_card_without_a_number_is_offloaded_to_by_its_number(monkeypatch):
+    accelerate = pytest.importorskip("accelerate")
+    given = []
+
+    def hooked(network, device, *, prev_module_hook):
+        given.append(device)
+        return network, SimpleNamespace(hook=SimpleNamespace(prev_module_hook=prev_module_hook))
+
+    monkeypatch.setattr(accelerate, "cpu_offload_with_hook", hooked)
+    monkeypatch.setattr(torch.cuda, "current_device", lambda: 2)
+    pipe = SimpleNamespace(model_cpu_offload_seq="unet->vae", unet=object(), vae=object())
+    for name in ("cuda", "cuda:1", "cpu"):
+        host._offload(pipe, torch.device(name), "model")
+    assert given == [torch.device(name) for name in ("cuda:2", "cuda:2", "cuda:1", "cuda:1", "cpu", "cpu")]
 
 
 def test_an_unknown_offload_is_named():

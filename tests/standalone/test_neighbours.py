@@ -14,6 +14,7 @@ from fam_ext import hires, standalone
 from fam_ext.core.config import FamConfig
 from fam_ext.errors import Cancelled, UsageError
 from fam_ext.jobs.contract import Progress
+from fam_ext.jobs.make import degrade
 from fam_ext.methods.catalog import METHODS
 from fam_ext.options.renderer import RendererChoice
 from fam_ext.options.request import HiresRequest
@@ -82,6 +83,27 @@ def test_an_upscaler_alone_draws_what_its_network_draws(sd_host, network):
     assert rendered.image.tobytes() == upscaler.enlarge(NATIVE, (128, 128)).tobytes()
     assert seen == [(64, 64)] * 2
     assert (rendered.ran.upscaler, rendered.ran.steps_taken, rendered.ran.config) == (upscaler.name, 0, None)
+
+
+@pytest.mark.parametrize(
+    ("tile", "most"), [(None, 256), (0, 256), (4096, 256), (1024, 256), (512, 128), (256, 64), (8, 64)]
+)
+def test_the_vaes_tile_only_makes_a_networks_smaller(sd_host, network, tile, most):
+    upscaler, seen = network
+    request = dataclasses.replace(asked("upscaler", (600, 560)), tile=tile)
+    standalone.render_on(sd_host, NATIVE.resize((280, 300)), request, Progress(), upscaler=upscaler)
+    assert most / 2 < max(map(max, seen)) <= most
+
+
+def test_each_step_down_gives_a_network_less(sd_host, network):
+    upscaler, seen = network
+    request, largest = asked("upscaler", (600, 560)), []
+    while request is not None:
+        standalone.render_on(sd_host, NATIVE.resize((280, 300)), request, Progress(), upscaler=upscaler)
+        largest.append(max(map(max, seen)))
+        seen.clear()
+        request, _ = degrade(request, standalone.DiffusersRenderer.can_give_up) or (None, "")
+    assert len(largest) == 3 and largest == sorted(set(largest), reverse=True)
 
 
 def test_without_a_network_it_is_lanczos(sd_host):

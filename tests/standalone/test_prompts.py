@@ -88,6 +88,26 @@ def test_states_are_the_encoders_own_and_weights_change_them_but_not_their_mean(
 
 
 @pytest.mark.slow
+def test_each_chunk_keeps_its_own_mean_however_many_there_are():
+    tokenizer = toys.tokenizer()
+    plain = torch.rand(4, CHUNK + 2, 8, generator=torch.Generator().manual_seed(1)) + torch.arange(4.0)[:, None, None]
+
+    def encoder(tokens, **_):
+        shown = plain[: len(tokens)]
+        return SimpleNamespace(last_hidden_state=shown, pooler_output=shown[:, 0])
+
+    encoder.config = SimpleNamespace(num_hidden_layers=1)
+    prompt = "(cat:1.6) dog BREAK a (red:0.5) dog BREAK dog"
+    by_count = [encode_prompt(prompt, tokenizer, encoder, chunks=count, device=CPU)[0] for count in (3, 4)]
+    weights = torch.tensor(tokenize(prompt, tokenizer)[1])
+    for chunk, (states, factors) in enumerate(zip(plain[:3], weights, strict=True)):
+        weighted = states * factors[:, None]
+        expected = weighted * (states.mean() / weighted.mean())
+        for made in by_count:
+            assert torch.equal(made.unflatten(1, (-1, CHUNK + 2))[0, chunk], expected)
+
+
+@pytest.mark.slow
 @pytest.mark.parametrize(("cat", "dog"), [(0, 0), (1, -1), (1, -2)], ids=["0 to 0", "0 to 1", "-1 to 0"])
 def test_a_mean_of_zero_neither_breaks_nor_empties_the_states(cat, dog):
     plain = torch.tensor([8.0, -8.0]).repeat(1, CHUNK + 2, 1)

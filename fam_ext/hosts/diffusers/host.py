@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import functools
-from collections.abc import Callable, Generator
+from collections.abc import Callable, Generator, Sequence
 from contextlib import contextmanager, nullcontext
 from typing import Any
 
@@ -14,6 +14,7 @@ from fam_ext.core.schedule import NoiseLevel, Size
 from fam_ext.errors import UnsupportedSamplerError
 from fam_ext.hosts.base import Model, Prompt
 from fam_ext.hosts.diffusers.prompts import count_chunks, cut_note, encode_prompt, is_open_clip
+from fam_ext.hosts.diffusers.tiles import in_tiles
 from fam_ext.hosts.diffusers.unet import UNetHooks
 from fam_ext.hosts.diffusers.words import PromptWords
 from fam_ext.methods.base import OFF, TARGET, Condition, Pass
@@ -24,6 +25,8 @@ from fam_ext.samplers.trained import Trained
 
 TILE_FROM_SIDE = 1536
 DEFAULT_TILE = 1024
+LEAST_TILE = 4
+"""Latent pixels: the least that overlaps by a quarter."""
 HALVED = 0.5**0.5
 OFFLOADS = ("none", "model", "sequential")
 
@@ -55,6 +58,7 @@ class DiffusersHost:
         """Gives the SHA-256 of the model's weights, 64 hexadecimal digits; read when it is asked for."""
         if pipe.vae.dtype == torch.float16 and getattr(pipe.vae.config, "force_upcast", False):
             pipe.vae.to(torch.float32)
+        pipe.vae.use_tiling = False  # `in_tiles` does it
         _offload(pipe, device, offload)
         self.name = name
         self.device = device
@@ -82,19 +86,20 @@ class DiffusersHost:
     @torch.inference_mode()
     def encode(self, images: Tensor, *, tile: int | None = None) -> Tensor:
         """Return the latents (B, C, H / 8, W / 8) of `images` (B, 3, H, W) in [0, 1]: the distribution's mode."""
-        with self._tiled(images.shape[-2:], tile):
-            pixels = (images.to(self.device) * 2 - 1).to(self.pipe.vae.dtype)
-            latents = torch.cat([self.pipe.vae.encode(picture[None]).latent_dist.mode() for picture in pixels])
+        vae, tile = self.pipe.vae, self._latent_tile(images.shape[-2:], tile)
+        pixels = (images.to(self.device) * 2 - 1).to(vae.dtype)
+        encoded = functools.partial(in_tiles, lambda part: vae.encode(part).latent_dist.mode(), taken=self.downscale)
+        latents = torch.cat([encoded(picture[None], tile) for picture in pixels])
         return (latents.float() - self._shift) * self.pipe.vae.config.scaling_factor
 
     @torch.inference_mode()
     def decode(self, latents: Tensor, *, tile: int | None = None) -> Tensor:
         """Return the images (B, 3, H, W) in [0, 1] of `latents`, one at a time; NaN where the VAE overflowed."""
         size = latents.shape[-2] * self.downscale, latents.shape[-1] * self.downscale
-        with self._tiled(size, tile):
-            plain = latents.to(self.device) / self.pipe.vae.config.scaling_factor + self._shift
-            plain = plain.to(self.pipe.vae.dtype)
-            pictures = torch.cat([self.pipe.vae.decode(latent[None]).sample for latent in plain])
+        vae, tile = self.pipe.vae, self._latent_tile(size, tile)
+        plain = (latents.to(self.device) / vae.config.scaling_factor + self._shift).to(vae.dtype)
+        decoded = functools.partial(in_tiles, lambda part: vae.decode(part).sample, made=self.downscale)
+        pictures = torch.cat([decoded(latent[None], tile) for latent in plain])
         pixels = pictures.float() / 2 + 0.5
         return pixels.clamp(0, 1).masked_fill(~pixels.isfinite(), torch.nan)  # a clamped infinity would pass as white
 
@@ -102,27 +107,13 @@ class DiffusersHost:
     def _shift(self) -> float:
         return getattr(self.pipe.vae.config, "shift_factor", None) or 0.0
 
-    @contextmanager
-    def _tiled(self, size: tuple[int, ...], tile: int | None) -> Generator[None, None, None]:
+    def _latent_tile(self, size: Sequence[int], tile: int | None) -> int:
+        """Return the most that the VAE is given of a picture of `size`, latent pixels a side; 0: all of it."""
         if tile is None:
             # float32 in a half-precision run takes twice the room: tiles, and what is tiled, of half the area
             narrow = HALVED if self.pipe.vae.dtype == torch.float32 and self.dtype != torch.float32 else 1.0
             tile = round(DEFAULT_TILE * narrow / 64) * 64 if max(size) > TILE_FROM_SIDE * narrow else 0
-        step = 4 * self.downscale
-        if tile and max(size) > tile:
-            # tiles overlap by a quarter: unless that is whole latents, the parts do not add up to the picture
-            tile = max(step, tile // step * step)
-        vae = self.pipe.vae
-        before = vae.use_tiling, vae.tile_sample_min_size, vae.tile_latent_min_size
-        if tile:
-            vae.use_tiling = True
-            vae.tile_sample_min_size, vae.tile_latent_min_size = tile, tile // self.downscale
-        else:
-            vae.use_tiling = False
-        try:
-            yield
-        finally:
-            vae.use_tiling, vae.tile_sample_min_size, vae.tile_latent_min_size = before
+        return max(LEAST_TILE, tile // self.downscale) if tile else 0
 
     # --- sampling
 
@@ -279,6 +270,9 @@ def _offload(pipe: Any, device: torch.device, offload: str) -> None:  # noqa: AN
         return
     import accelerate
 
+    if device == torch.device("cuda"):
+        # accelerate compares it with the weights' own, which has a number, and else moves them all before each call
+        device = torch.device("cuda", torch.cuda.current_device())
     # in the order in which they run: text encoders, UNet, VAE
     parts = [getattr(pipe, name, None) for name in pipe.model_cpu_offload_seq.split("->")]
     networks = [part for part in parts if part is not None]

@@ -236,7 +236,7 @@ def encode_prompt(
     `chunks` pads with empty chunks. `device` is where `text_encoder` runs: offloaded, its weights lie elsewhere.
     `clip_skip` n takes the n-th layer from the end (1: the last), then the final norm, as the WebUI does; `penultimate`
     is SDXL's: without the final norm, and the last but one layer unless `clip_skip` says another. Weighted states keep
-    the mean of the plain ones, as in the WebUI, unless one of the two means is 0. Raises `PictureError` for a
+    the mean of the chunk's plain ones, as in the WebUI, unless one of the two means is 0. Raises `PictureError` for a
     `clip_skip` above the layers.
     """
     layers = text_encoder.config.num_hidden_layers
@@ -258,12 +258,17 @@ def encode_prompt(
         states = final_norm(output.hidden_states[-clip_skip])
     if any(weight != 1 for chunk in weights for weight in chunk):
         factors = torch.tensor(weights, device=states.device, dtype=states.dtype)[..., None]
-        mean = states.float().mean()
+        means = _chunk_means(states)
         states = states * factors
-        ratio = (mean / states.float().mean()).to(states.dtype)
+        ratio = (means / _chunk_means(states)).to(states.dtype)
         states = states * ratio.where(ratio.isfinite() & (ratio != 0), 1)  # no factor keeps a mean of 0
     pooled = output.text_embeds if hasattr(output, "text_embeds") else output.pooler_output
     return states.reshape(1, -1, states.shape[-1]), pooled[:1]
+
+
+def _chunk_means(states: Tensor) -> Tensor:
+    """Return the mean of each chunk of `states` (chunks, tokens, width), float32 (chunks, 1, 1)."""
+    return torch.stack([chunk.float().mean() for chunk in states])[:, None, None]
 
 
 def count_chunks(prompt: str, tokenizer: Any) -> int:  # noqa: ANN401

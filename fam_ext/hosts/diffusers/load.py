@@ -59,7 +59,7 @@ def _from_folder(folder: Path, dtype: torch.dtype) -> Any:  # noqa: ANN401
         raise UnsupportedModelError(f"{folder.name} has no .safetensors weights; pickled weights are not loaded")
     options: dict[str, Any] = {"dtype": dtype, "local_files_only": True}
     try:
-        networks = {name: _network(folder / name, *parts[name], options) for name in NETWORKS if name in parts}
+        networks = {name: _network(folder / name, parts[name], options) for name in NETWORKS if name in parts}
         if kind != "StableDiffusionXLPipeline":
             options |= {"safety_checker": None, "requires_safety_checker": False}
         return getattr(diffusers, kind).from_pretrained(folder, **networks, **options)
@@ -75,12 +75,15 @@ def _from_folder(folder: Path, dtype: torch.dtype) -> Any:  # noqa: ANN401
         ) from error
 
 
-def _network(folder: Path, library: str, kind: str, options: Mapping[str, Any]) -> Any:  # noqa: ANN401
-    """Return the network in `folder`. Raises `UnsupportedModelError` where its files lack weights, which the libraries
-    would fill at random."""
+def _network(folder: Path, entry: Sequence[str], options: Mapping[str, Any]) -> Any:  # noqa: ANN401
+    """Return the network in `folder`, of the library and class that `entry` names.
+
+    Raises `UnsupportedModelError` where its files lack weights, which the libraries would fill at random.
+    """
     import diffusers
     import transformers
 
+    library, kind = entry
     libraries = {"diffusers": diffusers, "transformers": transformers}
     files = [file.name for file in folder.glob("*.safetensors")]
     variant = "fp16" if files and all(".fp16." in name for name in files) else None

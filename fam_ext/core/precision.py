@@ -12,13 +12,15 @@ from torch import Tensor
 
 P = ParamSpec("P")
 R = TypeVar("R")
+WITH_AUTOCAST = ("cuda", "xpu", "cpu")
+"""Devices that every torch has an autocast of."""
 
 
 def without_autocast(tensor: Tensor) -> AbstractContextManager[object]:
     """While open, no autocast of `tensor`'s device acts: A1111 samples under one on CUDA, where matmuls of float32
     become half, and those into a float32 tensor fail."""
     kind = tensor.device.type
-    return nullcontext() if kind == "mps" else torch.autocast(kind, enabled=False)  # torch 2.1 has none of MPS
+    return torch.autocast(kind, enabled=False) if kind in WITH_AUTOCAST else nullcontext()
 
 
 def as_given(function: Callable[P, R]) -> Callable[P, R]:

@@ -23,6 +23,17 @@ from fam_ext.options.parts import RunRule
 from tests.jobs.fakes import Fast, make_folder, make_picture, options, outputs, strays
 
 SIGNALS = [getattr(signal, name) for name in ("SIGINT", "SIGTERM", "SIGHUP") if hasattr(signal, name)]
+
+
+@pytest.fixture(autouse=True)
+def terminal_signals():
+    """Each process begins as in a terminal, also where the tests run under nohup."""
+    before = signal.signal(signal.SIGHUP, signal.SIG_DFL) if hasattr(signal, "SIGHUP") else None
+    yield
+    if before is not None:
+        signal.signal(signal.SIGHUP, before)
+
+
 PROGRAM = """
 import sys, time
 from fam_ext import cli

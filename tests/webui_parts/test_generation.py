@@ -1,16 +1,20 @@
 """What a generation says of its pictures, and what it enlarges."""
 
+from contextlib import nullcontext
+from types import SimpleNamespace
 from unittest.mock import MagicMock
 
 import pytest
 import torch
+from PIL import Image
 
 from fam_ext.core.config import FamConfig
 from fam_ext.core.guide import GuideReport, NativeRecord
 from fam_ext.core.schedule import NoiseLevel
+from fam_ext.jobs.contract import Progress
 from fam_ext.options.table import VERSION_KEY
 from fam_ext.recipe import Source, to_images
-from tests.webui_parts.conftest import Txt2Img
+from tests.webui_parts.conftest import Img2Img, Txt2Img
 
 WHOLE = GuideReport(4, {"site": 4})
 
@@ -96,3 +100,28 @@ def test_the_hires_pass_enlarges_the_part_that_the_webui_keeps(webui):
     ((samples, source),) = taken
     assert samples.shape[-2:] == (64, 64) and source.latent.shape[-2:] == (32, 64)
     assert source.record.steps()[0][1].shape[-2:] == (32, 64)
+
+
+def test_img2img_s_upscaler_is_not_run_to_round_the_native_picture(webui, monkeypatch):
+    part, asked = webui("generation"), []
+    picture = Image.new("RGB", (500, 700))
+    monkeypatch.setattr(part.images, "flatten", lambda image, colour: image)
+    monkeypatch.setattr(
+        part.images, "resize_image", lambda *given, **named: asked.append((given[2:], named)) or picture
+    )
+    monkeypatch.setattr(webui.shared.opts, "img2img_background_color", "#ffffff", raising=False)
+    p = Img2Img(image_mask=None, height=1400, width=1000, resize_mode=0, init_images=[picture])
+    session = webui("session").open_session(p, FamConfig(), MagicMock())
+    part._take_native_pictures(session)
+    assert asked == [((496, 704), {"upscaler_name": "None"})] and session.source.images == [picture]
+
+
+@pytest.mark.parametrize("save", [False, True])
+def test_a_finished_picture_s_pass_makes_no_grid_of_one(webui, monkeypatch, save):
+    part, p = webui("renderer"), Txt2Img()
+    monkeypatch.setattr(part, "_processing", lambda *given, **named: p)
+    for name in ("own_random_state", "settings_kept", "closing", "_answerable"):
+        monkeypatch.setattr(part, name, lambda *given: nullcontext())
+    monkeypatch.setattr(part, "process_images", lambda p: SimpleNamespace(images=["made"]))
+    part.hires_from_picture(None, MagicMock(), Progress(), upscaler="Lanczos", save=save)
+    assert (p.do_not_save_samples, p.do_not_save_grid) == (not save, True)

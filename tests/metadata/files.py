@@ -5,13 +5,33 @@ import struct
 import zlib
 
 import piexif
-from PIL import Image, PngImagePlugin
+from PIL import Image, ImageCms, PngImagePlugin
 
-from fam_ext.metadata.pictures import read_header
+from fam_ext.metadata.pictures import FORMATS, can_write, read_header
 
 PROMPT, NEGATIVE = "a red barn, evening", "fog, letters"
 LINE = "Steps: 21, Sampler: Euler a, CFG scale: 5.5, Seed: 777, Size: 64x48"
 INFOTEXT = f"{PROMPT}\nNegative prompt: {NEGATIVE}\n{LINE}"
+SRGB = ImageCms.ImageCmsProfile(ImageCms.createProfile("sRGB")).tobytes()
+WRITABLE = [name for name in FORMATS if can_write(name) is None]
+
+
+def picture(width: int = 24, height: int = 16, mode: str = "RGB") -> Image.Image:
+    image = Image.new(mode, (width, height))
+    image.putdata(
+        [
+            tuple((x * 9 + y * 5 + band * 40) % 256 for band in range(len(mode)))
+            for y in range(height)
+            for x in range(width)
+        ]
+    )
+    return image
+
+
+def file_of(picture_format: str, image: Image.Image | None = None, **options) -> bytes:
+    buffer = io.BytesIO()
+    (image or picture()).save(buffer, picture_format, **options)
+    return buffer.getvalue()
 
 
 def png(*chunks: tuple[str, str], exif: bytes | None = None) -> bytes:

@@ -3,7 +3,6 @@
 import csv
 import json
 import os
-import re
 import threading
 import time
 from pathlib import Path
@@ -12,7 +11,7 @@ import pytest
 from PIL import Image
 
 from fam_ext.core.config import FamConfig
-from fam_ext.errors import UnknownSitesError, UnsupportedModelError, UnsupportedSamplerError, UsageError
+from fam_ext.errors import UsageError
 from fam_ext.jobs import make
 from fam_ext.jobs.events import Control
 from fam_ext.jobs.journal import Journal
@@ -20,7 +19,7 @@ from fam_ext.jobs.run import retry_failed, run_job
 from fam_ext.metadata.formats import SUFFIXES
 from fam_ext.metadata.infotext import from_fields, parse, undo
 from fam_ext.metadata.pictures import can_write, decode, read_header
-from fam_ext.options.parts import Rule, RunRule
+from fam_ext.options.parts import RunRule
 from fam_ext.options.renderer import STANDALONE, RendererChoice
 from tests.jobs.fakes import SPEC, Fast, Odd, infotext, make_folder, make_picture, options, outputs, strays
 
@@ -159,48 +158,6 @@ def test_out_of_memory_goes_down_the_chain_and_says_so(tmp_path: Path) -> None:
     assert "FM only" in notes["a.png"]
 
 
-def test_an_unknown_sampler_from_metadata_is_replaced_but_not_one_asked_for(tmp_path: Path) -> None:
-    make_picture(tmp_path / "in" / "a.png", "x", 1)
-    picture = tmp_path / "in" / "a.png"
-    image = Image.open(picture)
-    from PIL import PngImagePlugin
-
-    info = PngImagePlugin.PngInfo()
-    info.add_text("parameters", image.info["parameters"].replace("Euler a", "LMS"))
-    image.save(picture, pnginfo=info)
-    assert run_job(options(tmp_path / "in", tmp_path / "out"), Odd, run=QUICK).done == 1
-    assert parse(read_header(tmp_path / "out" / "a.png").infotext).params["FAM sampler"] == "DPM++ 2M"
-    forced = options(tmp_path / "in", tmp_path / "out2", rules={"sampler": Rule("override", "LMS")})
-    with pytest.raises(UnsupportedSamplerError, match="LMS"):
-        run_job(forced, Odd, run=QUICK)
-
-
-def test_an_unknown_sampler_keeps_its_schedule_and_an_unknown_schedule_its_sampler(tmp_path: Path) -> None:
-    from PIL import PngImagePlugin
-
-    make_picture(tmp_path / "in" / "a.png", "x", 1)
-    picture = tmp_path / "in" / "a.png"
-    image = Image.open(picture)
-    for number, (asked, ran) in enumerate(
-        [
-            (("LMS", "Exponential"), ("DPM++ 2M", "Exponential")),
-            (("Euler", "Beta"), ("Euler", "Automatic")),
-            (("LMS", "Beta"), ("DPM++ 2M", "Automatic")),
-        ]
-    ):
-        info = PngImagePlugin.PngInfo()
-        own = f"x\nSteps: 4, Sampler: {asked[0]}, Schedule type: {asked[1]}, CFG scale: 7, Seed: 1"
-        info.add_text("parameters", own)
-        image.save(picture, pnginfo=info)
-        output = tmp_path / f"out{number}"
-        assert run_job(options(tmp_path / "in", output), Odd, run=QUICK).done == 1
-        params = parse(read_header(output / "a.png").infotext).params
-        named = params.get("FAM sampler", asked[0]), params.get("FAM schedule", asked[1])
-        assert named == ran
-        changed = [kind for kind, old, new in zip(("sampler", "schedule"), asked, ran, strict=True) if old != new]
-        assert re.findall(r"(sampler|schedule) \w+ is not offered", params["FAM notes"]) == changed
-
-
 def test_a_comparison_method_is_not_labelled_fam(tmp_path: Path) -> None:
     make_folder(tmp_path / "in", 1)
     run_job(options(tmp_path / "in", tmp_path / "out", method="direct"), Fast)
@@ -274,31 +231,6 @@ def test_timeout_fails_the_hanging_picture_alone(tmp_path: Path) -> None:
     assert (summary.done, summary.failed) == (1, 1)
     with Journal(tmp_path / "out") as journal:
         assert "more than 0.5 s" in next(journal.items(state="failed")).error
-
-
-def test_a_model_that_cannot_be_used_stops_the_job_at_once(tmp_path: Path) -> None:
-    make_folder(tmp_path / "in", 3)
-
-    def broken() -> Fast:
-        raise UnsupportedModelError("model is Flux; choose SD1.5, SD2.1 or SDXL")
-
-    with pytest.raises(UnsupportedModelError, match="Flux"):
-        run_job(options(tmp_path / "in", tmp_path / "out"), broken)
-    assert run_job(options(tmp_path / "in", tmp_path / "out"), Fast).done == 3
-
-
-def test_sites_that_the_model_lacks_stop_the_job_at_once(tmp_path: Path) -> None:
-    class Lacking(Fast):
-        def render(self, image: Image.Image, request, progress):  # type: ignore[no-untyped-def]
-            self.seen.append(request)
-            raise UnknownSitesError("am_sites is 'nowhere'; choose \"auto\" or patterns of: up_blocks.1")
-
-    make_folder(tmp_path / "in", 3)
-    renderer = Lacking()
-    with pytest.raises(UnknownSitesError, match="nowhere"):
-        run_job(options(tmp_path / "in", tmp_path / "out"), lambda: renderer, run=QUICK)
-    assert len(renderer.seen) == 1
-    assert run_job(options(tmp_path / "in", tmp_path / "out"), Fast).done == 3
 
 
 def test_no_renderer_is_built_when_there_is_nothing_to_do(tmp_path: Path) -> None:
@@ -458,19 +390,6 @@ def test_another_model_is_another_picture(tmp_path: Path) -> None:
     assert (kept.done, kept.kept) == (0, 1) and again.seen == []
     made = run_job(options(source, tmp_path / "out", renderer=model("two"), overwrite=True), Fast)
     assert made.done == 1
-
-
-def test_a_model_that_only_one_picture_asks_for_ends_only_that_picture(tmp_path: Path) -> None:
-    class Choosy(Fast):
-        def render(self, image: Image.Image, request, progress):  # type: ignore[no-untyped-def]
-            if request.model == "gone":
-                raise UnsupportedModelError("model gone is not there; choose another")
-            return super().render(image, request, progress)
-
-    source = make_folder(tmp_path / "in", 2)
-    make_picture(source / "picture 0.png", "first", 3, Model="gone")
-    summary = run_job(options(source, tmp_path / "out", rules={"model": Rule("take", None)}), Choosy, run=QUICK)
-    assert (summary.done, summary.failed, summary.stopped) == (1, 1, None)
 
 
 @pytest.mark.parametrize("fate", ["raise", "skip"])

@@ -64,6 +64,18 @@ def test_out_of_memory_while_loading_is_ours_too(monkeypatch):
         standalone.load_pipeline(device="cpu")
 
 
+@pytest.mark.slow  # imports diffusers
+def test_a_part_that_memory_ran_out_for_is_not_called_lacking(monkeypatch):
+    import diffusers
+
+    def full(*args, **more):
+        raise RAN_OUT[0]
+
+    monkeypatch.setattr(diffusers.AutoencoderKL, "from_pretrained", full)
+    with pytest.raises(OutOfMemoryError, match="ran out"):
+        standalone.load_pipeline(device="cpu")
+
+
 def test_a_device_is_checked_for_its_number(monkeypatch):
     monkeypatch.setattr(torch.cuda, "is_available", lambda: True)
     monkeypatch.setattr(torch.cuda, "device_count", lambda: 2)

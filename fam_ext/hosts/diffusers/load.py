@@ -90,7 +90,7 @@ def _network(folder: Path, entry: Sequence[str], options: Mapping[str, Any]) -> 
     network, found = getattr(libraries[library], kind).from_pretrained(
         folder, variant=variant, use_safetensors=True, output_loading_info=True, **options
     )
-    lacking = sorted(name for name in found["missing_keys"] if not name.endswith("position_ids"))
+    lacking = sorted(found["missing_keys"])
     if lacking:
         raise UnsupportedModelError(
             f"{folder.name} of {folder.parent.name} lacks {len(lacking)} of its weights (the first is {lacking[0]});"

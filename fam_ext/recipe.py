@@ -145,11 +145,14 @@ def _sharpened(image: Image.Image, percent: int) -> Image.Image:
 
 
 def _pictures(studio: Studio, source: Source, stage: Stage, *, number: int, steps: int) -> Pictures:
+    encoded = source.latent is None
     native = studio.encode(to_tensor(source.images)) if source.latent is None else source.latent
     source = Source(source.images, native, source.record)
     target = None if stage.upsample is None else studio.upscaled(stage)
     if target is None and stage.upsample is not None:
-        target = upsampled(studio, source, stage.size, mode=stage.upsample)
+        # of equal sizes a filter changes nothing, so that picture is not encoded a second time
+        as_large = encoded and _size_of(source) == stage.size and not (stage.upsample == "auto" and studio.upscales)
+        target = native if as_large else upsampled(studio, source, stage.size, mode=stage.upsample)
     noise = studio.noise(_latent_size(stage.size), number).float()
     batch = noise.shape[0]
     native_noise = studio.native_noise((native.shape[-2], native.shape[-1]))

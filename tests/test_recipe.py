@@ -246,6 +246,17 @@ def test_a_stage_of_pixels_is_enlarged_by_the_host_and_sharpened():
     assert soft.getpixel((51, 60)) == sharp.getpixel((51, 60)), "3 px beside it nothing changes"
 
 
+@pytest.mark.parametrize(
+    ("method", "encoded"), [("fam", 1), ("tiled", 1), ("upscaler+img2img", 1), ("diffusehigh", 1), ("upscaler", 0)]
+)
+def test_no_larger_picture_is_encoded_twice(method, encoded, monkeypatch):
+    host, seen = Small(), []
+    usual = host.encode
+    monkeypatch.setattr(host, "encode", lambda image, **more: (seen.append(image.shape), usual(image, **more))[1])
+    hires.upscale(host, NOISE, size=SIZE, sampling=hires.Sampling(), method=method)
+    assert seen == [(1, 3, 64, 64)] + [(1, 3, *SIZE)] * encoded
+
+
 def test_a_picture_serves_a_whole_batch():
     class Batch(hires._Studio):
         def noise(self, size, stage):

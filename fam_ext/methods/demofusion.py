@@ -63,10 +63,12 @@ class DemoFusion(Method):
         return DemoFusionPass(pictures, stage.latent_window(pictures), self)
 
 
-def phases(size: Size, native: Size) -> list[Size]:
-    """Return the sizes of the picture at each whole multiple of `native` over 8 pixels below `size`, and `size`."""
+def phases(size: Size, native: Size, *, doubling: bool = False) -> list[Size]:
+    """Return the sizes of the picture at each whole multiple of `native` over 8 pixels below `size`, or with `doubling`
+    at 2, 4, 8 ... times it, and `size`."""
     scale = max(scales([side / GRID for side in size], [side / GRID for side in native]))
-    smaller = (_share(size, factor / scale) for factor in range(2, math.ceil(scale)))
+    factors = range(2, math.ceil(scale))
+    smaller = (_share(size, factor / scale) for factor in factors if not doubling or factor.bit_count() == 1)
     return [*(each for each in smaller if max(size[0] - each[0], size[1] - each[1]) > GRID), size]
 
 

@@ -18,15 +18,15 @@ from fam_ext.methods.capabilities import ATTENTION, CONVOLUTION
 from fam_ext.methods.demofusion import blurred, phases
 from fam_ext.methods.scalecrafter import dilated
 from fam_ext.methods.scales import scales
-from fam_ext.methods.views import View, jitter, windows
+from fam_ext.methods.views import View, WindowStage, jitter, windows
 
 SITES = "down_blocks.1.downsamplers.*,down_blocks.2.resnets.*,mid_block.*"
 """Theirs in SDXL; they have none for SD1.5."""
 
 
 class FreeScale(Method):
-    """One phase for each multiple of the native size, each from the picture before, enlarged in pixels and diffused to
-    rho = `start` (theirs: after 30 % of the steps).
+    """Phases of 2, 4, 8 ... times the native size, each from the picture before, enlarged in pixels and diffused to
+    rho = `start` (theirs: after 30 % of the steps). Scales are those of the native size in each.
 
     - The skip residual: before each step z <- (1 - c) z + c z~_t, c = (0.5 + 0.5 cos(pi (1 - rho)))^`pull`.
     - Restrained dilation: the convolutions at `sites` are dilated by the scale until rho = `end` (theirs: 35 of 50).
@@ -56,21 +56,24 @@ class FreeScale(Method):
         self.sites = sites
 
     def stages(self, size: Size, native: Size) -> Sequence[Stage]:
-        return [Stage(each, start=self.start, upsample="pixel_bicubic") for each in phases(size, native)]
+        return [
+            WindowStage(each, start=self.start, upsample="pixel_bicubic", window=native)
+            for each in phases(size, native, doubling=True)
+        ]
 
     def begin(self, stage: Stage, pictures: Pictures) -> Pass:
-        return FreeScalePass(pictures, self)
+        assert isinstance(stage, WindowStage)
+        return FreeScalePass(pictures, stage.latent_window(pictures), self)
 
 
 class FreeScalePass(SkipResidualPass):
-    """See `FreeScale`."""
+    """See `FreeScale`; `window` in latent pixels."""
 
-    def __init__(self, pictures: Pictures, method: FreeScale) -> None:
+    def __init__(self, pictures: Pictures, window: Size, method: FreeScale) -> None:
         super().__init__(pictures)
         self.method = method
         self.power = method.pull
-        enlarged = scales(pictures.noise.shape[-2:], pictures.native.shape[-2:])
-        self.scales = [max(1.0, scale) for scale in enlarged]
+        self.scales = [max(1.0, scale) for scale in scales(pictures.noise.shape[-2:], window)]
         self._level: NoiseLevel | None = None
         """Of the call that runs now."""
         self._windows = lru_cache(maxsize=4)(overlapping)  # a step's layers of one grid share them

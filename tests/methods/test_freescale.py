@@ -4,6 +4,7 @@ import torch
 
 from fam_ext.core.config import FamConfig
 from fam_ext.core.guide import seeded_noise
+from fam_ext.methods.base import Pictures
 from fam_ext.methods.freescale import SITES, FreeScale, overlapping
 from fam_ext.methods.views import jitter, windows
 from tests.methods.neighbours import Dilating, Makings, at, begun, meant, phases_of, starting
@@ -40,7 +41,24 @@ def test_freescale_dilates_until_its_end_and_pulls_by_its_own_power():
     state, level = seeded_noise((4, 16, 32), [9]), at(0.5)
     reference = level.diffused(steered.pictures.target, steered.pictures.noise)
     assert torch.allclose(steered.before_step(state, level), state.lerp(reference, 0.25), atol=1e-6)
-    assert [stage.size for stage in steered.method.stages((192, 192), (64, 64))] == [(128, 128), (192, 192)]
+
+
+def test_freescale_doubles_from_phase_to_phase_and_every_phase_knows_the_native_size():
+    method = FreeScale(FamConfig())
+    sizes = {
+        times: [stage.size[0] // 64 for stage in method.stages((64 * times,) * 2, (64, 64))] for times in (2, 3, 4, 5)
+    }
+    assert sizes == {2: [2], 3: [2, 3], 4: [2, 4], 5: [2, 4, 5]}
+    before, noise = seeded_noise((4, 16, 16), [1]), seeded_noise((4, 32, 32), [2])
+    pictures = Pictures(before, noise, noise, None, steps=10)  # the second phase's "native" is what the first has made
+    steered, kernel = method.begin(method.stages((256, 256), (64, 64))[-1], pictures), Dilating()
+    phases_of(steered, 0.9)
+    steered.convolve("a", seeded_noise((3, 16, 16), [3]), kernel, size=(16, 16), phase="target")
+    assert kernel.runs == [((16, 16), (4, 4), None)]
+    q, k, v = torch.zeros(1, 1, 256, 2), torch.zeros(1, 1, 256, 2), torch.zeros(1, 1, 16, 16, 2)
+    v[0, 0, :, 4:] = 1.0
+    out = steered.attend("a", q, k, v.flatten(2, 3), size=(16, 16), scale=None, phase="target").unflatten(2, (16, 16))
+    assert out[0, 0, 8, 0, 0] < 0.2, "a window is the native picture's grid, not the former phase's"
 
 
 def test_freescale_dilates_the_authors_layers():

@@ -6,8 +6,6 @@ import dataclasses
 import functools
 import hashlib
 import logging
-import os
-import stat
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -18,6 +16,7 @@ from fam_ext.jobs.settings import offered, request_for, untaken
 from fam_ext.jobs.size import MIN_SIDE, check_native, check_target, enlarged_note, is_capped, target_size
 from fam_ext.jobs.walk import Candidate, check_places
 from fam_ext.metadata import exif, pictures, programs
+from fam_ext.metadata.files import open_regular
 from fam_ext.metadata.infotext import Infotext
 from fam_ext.methods.capabilities import STANDALONE as STANDALONE_GIVES
 from fam_ext.methods.catalog import entry_for
@@ -157,11 +156,8 @@ def _plan_file(candidate: Candidate, options: Job, index: int) -> Planned:
 
 def _read_sidecar(path: Path) -> str:
     try:
-        # never waits: a FIFO that has taken the file's place since the walk would
-        with open(os.open(path, os.O_RDONLY | getattr(os, "O_NONBLOCK", 0)), "rb") as file:
-            if not stat.S_ISREG(os.fstat(file.fileno()).st_mode):
-                return ""
+        with open_regular(path) as file:
             raw = file.read(_MAX_SIDECAR)
-    except OSError:
+    except (OSError, PictureError):
         return ""
     return exif.decode_plain(raw).replace("\x00", "").strip()

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import dataclasses
+import os
 import sqlite3
 import time
 from collections import Counter
@@ -99,7 +100,7 @@ def retry_failed(
 
 def check_journal(output: str) -> None:
     """Raise `UsageError` when the folder holds no journal."""
-    if not (Path(output) / STATE_FOLDER / FILE_NAME).is_file():
+    if not os.path.isfile(Path(output) / STATE_FOLDER / FILE_NAME):
         raise UsageError(f"{output} holds no journal of a job; give the output folder of fam-hires upscale")
 
 

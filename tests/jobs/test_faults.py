@@ -238,14 +238,14 @@ def test_a_stored_journal_is_migrated(tmp_path: Path, version: int) -> None:
 
 def test_memory_that_ends_while_reading_fails_that_picture(tmp_path: Path, monkeypatch) -> None:
     source = make_folder(tmp_path / "in", 3)
-    real = make._read
+    real = make.pictures.read_file
 
-    def read(path: str) -> bytes:
-        if path.endswith("1.png"):
+    def read(path) -> bytes:
+        if str(path).endswith("in/picture 1.png"):
             raise MemoryError
         return real(path)
 
-    monkeypatch.setattr(make, "_read", read)
+    monkeypatch.setattr(make.pictures, "read_file", read)
     summary = run_job(options(source, tmp_path / "out"), Fast)
     assert (summary.done, summary.failed, summary.stopped) == (2, 1, None)
     assert "too large for this machine's memory" in str(errors(tmp_path / "out")["picture 1.png"])

@@ -21,8 +21,10 @@ from fam_ext.jobs.outcomes import Outcomes
 from fam_ext.jobs.plan import check_job, plan_file
 from fam_ext.jobs.renderers import RendererSource, kept_renderer, to_keep
 from fam_ext.jobs.walk import STATE_FOLDER, left_out_line, walk
+from fam_ext.options.field import options_of, said
 from fam_ext.options.job import Job
 from fam_ext.options.parts import RunRule
+from fam_ext.options.renderer import RendererChoice
 
 REPORT_DUE = "report_due"
 """Name in a journal for whether the reports are older than it: a process may be stopped before it writes them."""
@@ -53,7 +55,9 @@ def run_job(
                 time.sleep(_POLL_SECONDS)
             journal.follow()
             if journal.get("options") is not None:
-                options = stored_options(journal)
+                shared = stored_options(journal)
+                _check_joined(options.renderer, shared.renderer)
+                options = shared
         else:
             on_event(Event("planning"))
             left_out: Counter[str] = Counter()
@@ -96,6 +100,17 @@ def retry_failed(
             on_event=on_event,
             counts=PlanCounts(),
         ).run()
+
+
+def _check_joined(ours: RendererChoice, theirs: RendererChoice) -> None:
+    """Raise `UsageError` where this process would draw a shared job otherwise than its owner; on another device it
+    may."""
+    for spec in options_of(RendererChoice):
+        own, other = getattr(ours, spec.name), getattr(theirs, spec.name)
+        if (spec.decides == "pixels" or spec.name == "name") and own != other:
+            raise UsageError(
+                f"{spec.name} is {said(own)} here and {said(other)} in the job to join; give this command the same"
+            )
 
 
 def check_journal(output: str) -> None:

@@ -115,7 +115,7 @@ def texts_of(text: object) -> tuple[str, ...]:
     return tuple(str(entry) for entry in cast("list[object]", found)) if isinstance(found, list) else ()
 
 
-def _number(value: Any) -> Any:  # noqa: ANN401  # whatever a damaged column holds
+def number(value: Any) -> Any:  # noqa: ANN401  # whatever a damaged column holds
     """Return a row's number; None where it is none: SQLite keeps any value in any column."""
     return value if isinstance(value, int | float) and abs(value) < 1 << 63 else None
 
@@ -131,23 +131,23 @@ def item_of(row: Sequence[Any]) -> Item:
         key=from_db(row[1]),
         source=from_db(row[2]),
         request=request_of(row[3]),
-        native=(_number(row[4]) or 0, _number(row[5]) or 0),
+        native=(number(row[4]) or 0, number(row[5]) or 0),
         format=_text(row[6]) or "",
         output=from_db(row[7]),
         taken=texts_of(row[8]),
         origin=_text(row[9]),
         base_text=_text(row[10]),
         content_hash=_text(row[11]),
-        attempts=_number(row[12]) or 0,
+        attempts=number(row[12]) or 0,
         state=_text(row[13]) or "",
         error=_text(row[14]),
         notes=texts_of(row[15]),
-        seconds=_number(row[16]),
-        bytes=_number(row[17]),
-        finished=_number(row[18]),
-        size=_number(row[19]) or 0,
-        mtime_ns=_number(row[20]) or 0,
+        seconds=number(row[16]),
+        bytes=number(row[17]),
+        finished=number(row[18]),
+        size=number(row[19]) or 0,
+        mtime_ns=number(row[20]) or 0,
         program=_text(row[21]),
-        deaths=_number(row[22]) or 0,
+        deaths=number(row[22]) or 0,
         ran=ran_of(row[23]),
     )

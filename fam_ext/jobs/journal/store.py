@@ -43,7 +43,7 @@ MAX_DEATHS = 2
 """So often may a process die during a picture before its row fails."""
 POISON = (
     "the process ended twice while it worked on this picture (killed, or out of memory); make the picture or --scale "
-    "smaller, or try it once more with fam-hires retry-failed"
+    "smaller, or try it once more: fam-hires retry-failed, in the WebUI Start"
 )
 
 
@@ -69,6 +69,8 @@ class Store:
         self.places: set[Path] = set()
         """Folders below the output that were checked and made in this run."""
         self._sources: frozenset[tuple[int, int]] | None = None
+        self._just_failed: set[int] = set()
+        """Rows that this process found to have ended two."""
         self._plan: int = 0
         """The plan whose files are worked on and counted; those that only earlier plans met wait for theirs."""
         self._main_lock: FileLock | None = None
@@ -294,11 +296,13 @@ class Store:
                         "WHERE id = ? AND owner = ?",
                         ("done" if whole else "pending", item_id, owner),
                     )
-                    db.execute(
+                    failed = db.execute(
                         "UPDATE items SET state = 'failed', error = ?, finished = ? "
                         "WHERE id = ? AND state = 'pending' AND deaths >= ?",
                         (POISON, time.time(), item_id, MAX_DEATHS),
                     )
+                    if failed.rowcount:
+                        self._just_failed.add(item_id)
                 count += 1
         self._remove_dead_temporaries()
         return count

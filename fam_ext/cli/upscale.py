@@ -125,6 +125,7 @@ def _full(path: str) -> str:
 def print_plan(options: Job, plan_format: TableFormat) -> None:
     from fam_ext.jobs.journal import Journal
     from fam_ext.jobs.plan import plan_file
+    from fam_ext.jobs.report import cell
     from fam_ext.jobs.walk import check_places, left_out_line, walk
 
     check_places(options.places)
@@ -137,7 +138,7 @@ def print_plan(options: Job, plan_format: TableFormat) -> None:
             writer.writerow(_plan_row(None, history))
             for item in journal.items(planned=True):
                 values = _plan_row(item, history).values()
-                writer.writerow([plain(value) if isinstance(value, str) else value for value in values])
+                writer.writerow([cell(plain(value)) if isinstance(value, str) else value for value in values])
             return
         if plan_format is TableFormat.json:
             for item in journal.items(planned=True):

@@ -18,7 +18,7 @@ from fam_ext.escapes import shown
 from fam_ext.jobs import compare
 from fam_ext.jobs.new_file import put_new
 from fam_ext.jobs.walk import natural_key
-from fam_ext.metadata.pictures import decode, format_of
+from fam_ext.metadata.pictures import decode, format_of, read_file
 
 MOST_PAIRS = 50
 """Pairs of one page: each travels whole."""
@@ -38,11 +38,11 @@ def pairs(before: Path, after: Path) -> tuple[list[Pair], str]:
     """Return two files as one pair, of two folders those of one name, whatever their endings; and what has no other, as
     a sentence. Raises `UsageError`."""
     for path in (before, after):
-        if not path.exists():
+        if not os.path.exists(path):
             raise UsageError(f"{shown(path)} does not exist; check the path")
-    if before.is_dir() != after.is_dir():
+    if os.path.isdir(before) != os.path.isdir(after):
         raise UsageError(f"{shown(before)} and {shown(after)} are a file and a folder; give two files, or two folders")
-    if not before.is_dir():
+    if not os.path.isdir(before):
         return [Pair(after.name, before, after)], ""
     old, new = _by_stem(before), _by_stem(after)
     found = [Pair(stem, old[stem], new[stem]) for stem in sorted(old.keys() & new.keys(), key=natural_key)]
@@ -75,7 +75,7 @@ def write_page(found: Sequence[Pair], note: str, target: Path, *, overwrite: boo
     Raises `OutputError` where the page exists and may not be replaced or cannot be written, `PictureError` where no
     pair can be shown.
     """
-    if target.exists() and not overwrite:
+    if os.path.exists(target) and not overwrite:
         raise OutputError(f"{shown(target)} exists; choose another --out, or add --overwrite")
     temporary = target.parent / f".fam-{secrets.token_hex(8)}.part"
     problems: list[str] = []
@@ -113,8 +113,8 @@ def _section(pair: Pair, *, most: int) -> str:
 
 def _picture(path: Path) -> Image.Image:
     try:
-        return decode(path.read_bytes()).image
-    except (FamError, OSError) as error:
+        return decode(read_file(path)).image
+    except FamError as error:
         raise PictureError(f"{shown(path)} cannot be shown: {error}") from None
 
 

@@ -14,6 +14,7 @@ from typing import IO
 
 from fam_ext.errors import BusyError, OutputError
 from fam_ext.escapes import shown
+from fam_ext.metadata.files import at_once
 
 log = logging.getLogger(__name__)
 
@@ -57,7 +58,7 @@ class FileLock:
 
     def acquire(self) -> bool:
         """Return whether the lock is ours now. Raises `NoLocksError` where there are none."""
-        file = open(self.path, "ab")  # noqa: SIM115  # held until release
+        file = open(self.path, "ab", opener=at_once)  # noqa: SIM115  # held until release
         try:
             for attempt in range(_TRIES):
                 if attempt:
@@ -86,7 +87,7 @@ class FileLock:
 def is_held(path: Path) -> bool:
     """Return whether a living process holds the lock on `path`. Two that ask at once do not see each other."""
     try:
-        with open(path, "r+b" if sys.platform == "win32" else "rb") as file:
+        with open(path, "r+b" if sys.platform == "win32" else "rb", opener=at_once) as file:
             return not _try_lock(file, shared=True)
     except OSError:
         return False  # no such file, or no locks: one process at a time

@@ -6,7 +6,6 @@ import contextlib
 import dataclasses
 import hashlib
 import os
-import stat
 import time
 from collections.abc import Callable, Collection
 from dataclasses import dataclass
@@ -28,7 +27,7 @@ from fam_ext.errors import (
 from fam_ext.escapes import sentence
 from fam_ext.jobs.contract import Progress, Ran, Rendered, Renderer
 from fam_ext.jobs.journal import Journal
-from fam_ext.jobs.journal.disk import output_sentence, replace, stops_the_job, sync_folder
+from fam_ext.jobs.journal.disk import check_inside, output_sentence, replace, stops_the_job, sync_folder
 from fam_ext.jobs.journal.enter import EXISTS, IS_SOURCE
 from fam_ext.jobs.journal.rows import Item
 from fam_ext.jobs.ran_text import fields
@@ -84,7 +83,7 @@ def load(item: Item, options: Job) -> Loaded:
     """Return the decoded picture. Errors as `load_bytes`."""
     try:
         check_allowed(item.source, options.places)  # once more: it may have become a link since the plan
-        return load_bytes(_read(item.source), item, options)
+        return load_bytes(pictures.read_file(item.source), item, options)
     except MemoryError:
         raise PictureError(TOO_LARGE) from None
 
@@ -98,20 +97,6 @@ def load_bytes(data: bytes, item: Item, options: Job) -> Loaded:
     if item.native != (0, 0) and picture.header.size != item.native:
         raise PictureError("the file changed after it was planned; run the command again")
     return Loaded(picture, hashlib.sha256(data).hexdigest())
-
-
-def _read(source: str) -> bytes:
-    try:
-        with open(source, "rb") as file:
-            status = os.fstat(file.fileno())
-            if not stat.S_ISREG(status.st_mode):
-                raise PictureError("it is not a regular file; choose a picture file")
-            if status.st_size > pictures.MAX_FILE_BYTES:
-                raise PictureError("the file has more than 2 GB; choose a smaller one")
-            return file.read()
-    except OSError as error:
-        reason = error.strerror or type(error).__name__
-        raise PictureError(f"the file cannot be read ({reason}); check the file and its disk") from None
 
 
 def draw(renderer: Renderer, loaded: Loaded, item: Item, progress: Progress) -> Drawn:
@@ -354,11 +339,3 @@ def _differs(path: Path, data: bytes) -> bool:
 def _drop(path: Path) -> None:
     with contextlib.suppress(OSError):
         path.unlink()
-
-
-def check_inside(output: Path, target: Path) -> None:
-    """Raise `PictureError` when `target`, symlinks followed, would lie outside the output folder."""
-    root = os.path.realpath(output)
-    parent = os.path.realpath(target.parent)
-    if parent != root and not parent.startswith(root.rstrip(os.sep) + os.sep):
-        raise PictureError("a link in the output folder leads outside it; remove the link")

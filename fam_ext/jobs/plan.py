@@ -5,9 +5,8 @@ from __future__ import annotations
 import dataclasses
 import functools
 import hashlib
+import json
 import logging
-import os
-import stat
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -18,12 +17,14 @@ from fam_ext.jobs.settings import offered, request_for, untaken
 from fam_ext.jobs.size import MIN_SIDE, check_native, check_target, enlarged_note, is_capped, target_size
 from fam_ext.jobs.walk import Candidate, check_places
 from fam_ext.metadata import exif, pictures, programs
+from fam_ext.metadata.files import open_regular
 from fam_ext.metadata.infotext import Infotext
 from fam_ext.methods.capabilities import STANDALONE as STANDALONE_GIVES
 from fam_ext.methods.catalog import entry_for
 from fam_ext.options.job import Job
-from fam_ext.options.renderer import STANDALONE
+from fam_ext.options.renderer import LANCZOS, STANDALONE, WEBUI
 from fam_ext.options.request import HiresRequest
+from fam_ext.weights import weights_mark
 
 log = logging.getLogger(__name__)
 
@@ -64,6 +65,13 @@ class Planned:
         )
         return hashlib.sha256("\x00".join(parts).encode("utf-8", "surrogatepass")).hexdigest()[:24]
 
+    def weights(self, options: Job, marks: tuple[str, ...]) -> str | None:
+        """Return the `weights_of` its job that draw it, as the journal holds them; None where they are not known."""
+        if options.renderer.name == WEBUI and self.request is not None:
+            named = (self.request.model, self.request.vae)  # these are in the request already
+            marks = tuple("" if name else mark for mark, name in zip(marks, named, strict=False))
+        return json.dumps(marks) if any(marks) else None
+
     @functools.cached_property
     def request_text(self) -> str | None:
         """The request as JSON, as the journal holds it."""
@@ -92,6 +100,16 @@ def check_job(options: Job) -> None:
     missing = pictures.can_write(options.output.format) if options.output.format is not None else None
     if missing is not None:
         raise UsageError(missing)
+
+
+def weights_of(options: Job) -> tuple[str, ...]:
+    """Return a mark of each file that draws the job, by its content: another may have come under its name."""
+    renderer = options.renderer
+    if renderer.name != STANDALONE:
+        return options.loaded
+    upscaler = None if renderer.upscaler == LANCZOS else renderer.upscaler
+    files = (renderer.model, renderer.model_config, *(file for file, _ in renderer.weighted_loras), upscaler)
+    return tuple(weights_mark(Path(file)) for file in files if file is not None)
 
 
 def _plan_file(candidate: Candidate, options: Job, index: int) -> Planned:
@@ -157,11 +175,8 @@ def _plan_file(candidate: Candidate, options: Job, index: int) -> Planned:
 
 def _read_sidecar(path: Path) -> str:
     try:
-        # never waits: a FIFO that has taken the file's place since the walk would
-        with open(os.open(path, os.O_RDONLY | getattr(os, "O_NONBLOCK", 0)), "rb") as file:
-            if not stat.S_ISREG(os.fstat(file.fileno()).st_mode):
-                return ""
+        with open_regular(path) as file:
             raw = file.read(_MAX_SIDECAR)
-    except OSError:
+    except (OSError, PictureError):
         return ""
     return exif.decode_plain(raw).replace("\x00", "").strip()

@@ -163,7 +163,6 @@ def row(item: Item) -> dict[str, Any]:
     said: Ran | HiresRequest | None = item.ran if item.state == "done" and item.ran is not None else request
     values = {name: getattr(said, name, None) for name in _RAN if name != "size"}
     size = (said and said.size) or (None, None)
-    finished = None if item.finished is None else time.strftime("%Y-%m-%dT%H:%M:%SZ", time.gmtime(item.finished))
     return {
         **values,
         "given_up": "; ".join(values["given_up"] or ()),
@@ -184,20 +183,28 @@ def row(item: Item) -> dict[str, Any]:
         "prompt": request.prompt if request else None,
         "negative_prompt": request.negative_prompt if request else None,
         "fam": dials(said.config) if said is not None and reads(said.method, "fm") else "",
-        "finished": finished,
+        "finished": _time(item.finished),
     }
 
 
+def _time(seconds: float | None) -> str | None:
+    try:
+        return None if seconds is None else time.strftime("%Y-%m-%dT%H:%M:%SZ", time.gmtime(seconds))
+    except (OverflowError, ValueError, OSError):  # a year that no system has
+        return None
+
+
 def write_csv(items: Items, file: IO[str]) -> None:
-    """Write one line a file. Cells that a spreadsheet would take for a formula get a leading apostrophe."""
+    """Write one line a file."""
     writer = csv.writer(file)
     writer.writerow(COLUMNS)
     for item in items():
         values = row(item)
-        writer.writerow([_cell(values[name]) for name in COLUMNS])
+        writer.writerow([cell(values[name]) for name in COLUMNS])
 
 
-def _cell(value: Any) -> Any:  # noqa: ANN401
+def cell(value: Any) -> Any:  # noqa: ANN401
+    """Return what a cell is to hold: a text that a spreadsheet would take for a formula gets a leading apostrophe."""
     return "'" + value if isinstance(value, str) and _FORMULA.match(value) else value
 
 
@@ -288,11 +295,11 @@ def _compare_button(item: Item) -> str:
 def _thumbnail(path: Path, side: int) -> str:
     """Return a small picture as an <img>, or nothing when the file cannot be shown."""
     from fam_ext.errors import FamError
-    from fam_ext.metadata.pictures import decode
+    from fam_ext.metadata.pictures import decode, read_file
 
     try:
-        picture = decode(path.read_bytes(), max_pixels=_MAX_THUMBNAIL_PIXELS).image
-    except (FamError, OSError):
+        picture = decode(read_file(path), max_pixels=_MAX_THUMBNAIL_PIXELS).image
+    except FamError:
         return ""
     picture.thumbnail((side, side), Image.Resampling.BILINEAR)
     buffer = io.BytesIO()

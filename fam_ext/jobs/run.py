@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import dataclasses
+import os
 import sqlite3
 import time
 from collections import Counter
@@ -20,8 +21,10 @@ from fam_ext.jobs.outcomes import Outcomes
 from fam_ext.jobs.plan import check_job, plan_file
 from fam_ext.jobs.renderers import RendererSource, kept_renderer, to_keep
 from fam_ext.jobs.walk import STATE_FOLDER, left_out_line, walk
+from fam_ext.options.field import options_of, said
 from fam_ext.options.job import Job
 from fam_ext.options.parts import RunRule
+from fam_ext.options.renderer import RendererChoice
 
 REPORT_DUE = "report_due"
 """Name in a journal for whether the reports are older than it: a process may be stopped before it writes them."""
@@ -52,7 +55,9 @@ def run_job(
                 time.sleep(_POLL_SECONDS)
             journal.follow()
             if journal.get("options") is not None:
-                options = stored_options(journal)
+                shared = stored_options(journal)
+                _check_joined(options.renderer, shared.renderer)
+                options = shared
         else:
             on_event(Event("planning"))
             left_out: Counter[str] = Counter()
@@ -97,9 +102,20 @@ def retry_failed(
         ).run()
 
 
+def _check_joined(ours: RendererChoice, theirs: RendererChoice) -> None:
+    """Raise `UsageError` where this process would draw a shared job otherwise than its owner; on another device it
+    may."""
+    for spec in options_of(RendererChoice):
+        own, other = getattr(ours, spec.name), getattr(theirs, spec.name)
+        if (spec.decides == "pixels" or spec.name == "name") and own != other:
+            raise UsageError(
+                f"{spec.name} is {said(own)} here and {said(other)} in the job to join; give this command the same"
+            )
+
+
 def check_journal(output: str) -> None:
     """Raise `UsageError` when the folder holds no journal."""
-    if not (Path(output) / STATE_FOLDER / FILE_NAME).is_file():
+    if not os.path.isfile(Path(output) / STATE_FOLDER / FILE_NAME):
         raise UsageError(f"{output} holds no journal of a job; give the output folder of fam-hires upscale")
 
 

@@ -5,6 +5,7 @@ from __future__ import annotations
 
 import functools
 import itertools
+import os
 import time
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, replace
@@ -19,7 +20,7 @@ from fam_ext.jobs.plan import Planned, check_job, plan_file
 from fam_ext.jobs.renderers import RendererSource, RendererSpec
 from fam_ext.jobs.run import run_job
 from fam_ext.jobs.walk import walk
-from fam_ext.metadata.pictures import decode
+from fam_ext.metadata.pictures import decode, read_file
 from fam_ext.options.job import Job
 from fam_ext.options.parts import RunRule
 
@@ -221,15 +222,15 @@ def _work(planned: Planned) -> tuple[int, float]:
 
 def _detail_of(planned: Planned, *, max_pixels: int) -> float | None:
     try:
-        return fine_detail(decode(Path(planned.candidate.path).read_bytes(), max_pixels=max_pixels).image)
-    except (FamError, OSError):
+        return fine_detail(decode(read_file(planned.candidate.path), max_pixels=max_pixels).image)
+    except FamError:
         return None
 
 
 def _trial_folder(output: str) -> str:
     """Return a folder that is not there yet, beside the output: no run takes it for its inputs or its results."""
     beside = Path(output).with_name(f"{Path(output).name}-try")
-    return next(str(one) for number in itertools.count(1) if not (one := beside / str(number)).exists())
+    return next(str(one) for number in itertools.count(1) if not os.path.lexists(one := beside / str(number)))
 
 
 def _telling(column: Column, ended: Sequence[Summary], columns: int, files: int, on_event: Listener) -> Listener:

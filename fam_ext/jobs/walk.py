@@ -89,19 +89,25 @@ def natural_key(name: str) -> tuple[list[Any], str]:
 
 
 def check_places(places: Places) -> None:
-    """Raise `UsageError` when an input is missing, or the output and an input folder lie one inside the other."""
-    output = Path(os.path.realpath(places.output))
-    if output.exists() and not output.is_dir():
-        raise UsageError(f"output {shown(places.output)} is a file; choose a folder")
+    """Raise `UsageError` when an input is missing, the output cannot be one, or it and an input folder lie one inside
+    the other."""
+    output = os.path.realpath(places.output)
+    try:
+        if not stat.S_ISDIR(os.stat(output).st_mode):
+            raise UsageError(f"output {shown(places.output)} is a file; choose a folder")
+    except FileNotFoundError:
+        pass
+    except OSError as error:  # a name that is too long, links in a circle
+        what = f"cannot be used ({error.strerror}); choose another folder"
+        raise UsageError(f"output {shown(places.output)} {what}") from None
     for entry in places.inputs:
-        path = Path(entry)
-        if not os.path.lexists(path):
+        if not os.path.lexists(entry):
             raise UsageError(f"input {shown(entry)} does not exist; check the path")
-        if path.is_dir() and is_within(output, path):
+        if os.path.isdir(entry) and is_within(output, entry):
             raise UsageError(
                 f"output {shown(places.output)} lies inside the input {shown(entry)}; choose a folder outside it"
             )
-        if path.is_dir() and is_within(path, output):
+        if os.path.isdir(entry) and is_within(entry, output):
             raise UsageError(
                 f"input {shown(entry)} lies inside the output {shown(places.output)}; choose an output beside it"
             )
@@ -155,7 +161,7 @@ def walk(places: Places, left_out: Counter[str] | None = None) -> Iterator[Candi
     walker = _Walk(places, Counter() if left_out is None else left_out)
     several = len(places.inputs) > 1
     labels: dict[str, int] = {}
-    inputs = [(path, None if path.is_dir() else _place(path)) for path in map(Path, places.inputs)]
+    inputs = [(path, None if os.path.isdir(path) else _place(path)) for path in map(Path, places.inputs)]
     walker.named.update(place for _, place in inputs if place is not None)
     given: set[str] = set()
     for path, place in inputs:

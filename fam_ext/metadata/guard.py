@@ -24,18 +24,19 @@ _Load = Callable[[Any, BinaryIO], None]
 @contextlib.contextmanager
 def strict_pillow() -> Generator[None]:
     """Damaged files make Pillow warn; what matters becomes a `PictureError`, also where the host has told Pillow to
-    fill up truncated files with grey. One thread at a time: the settings are the whole process's."""
+    fill up truncated files with grey. Pillow's own limit of pixels is off: the caller's counts. One thread at a time:
+    the settings are the whole process's."""
     with _SETTINGS, warnings.catch_warnings():
         warnings.simplefilter("ignore")
-        kept = ImageFile.LOAD_TRUNCATED_IMAGES
+        kept, most = ImageFile.LOAD_TRUNCATED_IMAGES, Image.MAX_IMAGE_PIXELS
         tables: Any = TiffImagePlugin.ImageFileDirectory_v2
         load: _Load = tables.load
-        ImageFile.LOAD_TRUNCATED_IMAGES = False
+        ImageFile.LOAD_TRUNCATED_IMAGES, Image.MAX_IMAGE_PIXELS = False, None
         tables.load = _checked(load)
         try:
             yield
         finally:
-            ImageFile.LOAD_TRUNCATED_IMAGES = kept
+            ImageFile.LOAD_TRUNCATED_IMAGES, Image.MAX_IMAGE_PIXELS = kept, most
             tables.load = load
 
 

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from fam_ext.metadata.decoding import Picture, decode
+from fam_ext.metadata.files import MAX_FILE_BYTES, read_file
 from fam_ext.metadata.formats import (
     FORMATS,
     MAX_SIDE,
@@ -13,7 +14,7 @@ from fam_ext.metadata.formats import (
     format_of,
 )
 from fam_ext.metadata.header import Header, PngText
-from fam_ext.metadata.reading import DEFAULT_MAX_PIXELS, MAX_FILE_BYTES, read_header
+from fam_ext.metadata.reading import DEFAULT_MAX_PIXELS, read_header
 from fam_ext.metadata.writing import Encoded, encode
 
 __all__ = [
@@ -32,5 +33,6 @@ __all__ = [
     "decode",
     "encode",
     "format_of",
+    "read_file",
     "read_header",
 ]

@@ -11,12 +11,12 @@ from PIL import Image, TiffImagePlugin
 
 from fam_ext.errors import PictureError
 from fam_ext.metadata import exif, png, stealth
+from fam_ext.metadata.files import open_regular
 from fam_ext.metadata.formats import HEIF_BRANDS, JXL_STARTS, PLUGINS, can_write, has_plugin
 from fam_ext.metadata.guard import check_segments, open_known, strict_pillow
 from fam_ext.metadata.header import Header, positive_dpi
 
 DEFAULT_MAX_PIXELS = 64_000_000
-MAX_FILE_BYTES = 2 << 30
 XMP_HEADER = b"http://ns.adobe.com/xap/1.0/\x00"
 XMP_TIFF_TAG = 700
 IPTC_RESOURCE = 0x0404
@@ -38,7 +38,7 @@ def read_header(
         if isinstance(source, bytes):
             header = _with_hidden(_read_header(file := io.BytesIO(source)), file)
         else:
-            with open(source, "rb", buffering=32768) as file:
+            with open_regular(source) as file:
                 header = dataclasses.replace(_read_header(file), name=Path(source).name)
                 header = _with_hidden(header, file)
     except PictureError:
@@ -70,10 +70,6 @@ def _read_header(file: BinaryIO) -> Header:
             return _pillow_header(image)
     except PictureError:
         raise
-    except Image.DecompressionBombError:
-        raise PictureError(
-            "the picture has more pixels than Pillow opens; it looks like a decompression bomb"
-        ) from None
     except Exception as error:  # header parsers raise whatever they like on damaged data
         raise PictureError(f"the header is damaged ({first_line(error)}); open and save it again") from None
 

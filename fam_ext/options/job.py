@@ -29,6 +29,8 @@ class Job:
     picture: PictureRule = field(default_factory=PictureRule)
     output: OutputRule = field(default_factory=OutputRule)
     renderer: RendererChoice = field(default_factory=RendererChoice)
+    loaded: tuple[str, ...] = ()
+    """In a WebUI its checkpoint and its VAE, which draw where a picture names none; a journal keeps them by file."""
 
     def __post_init__(self) -> None:
         if not self.places.inputs:

@@ -43,6 +43,15 @@ def checkpoint(name: str, *, label: str = "model", in_part: bool = True) -> str:
     return found.title
 
 
+def loaded() -> tuple[str, str]:
+    """Return what draws where a picture names neither: the hash, else the name, of the settings' checkpoint; their
+    VAE."""
+    info = sd_models.checkpoint_aliases.get(shared.opts.sd_model_checkpoint)
+    # as the WebUI does when it loads it, and keeps; None where it runs with --no-hashing
+    found = "" if info is None else info.shorthash or info.calculate_shorthash() or info.name
+    return found, shared.opts.sd_vae
+
+
 def check_method(name: str, sampler: str, model: Any) -> Entry:  # noqa: ANN401
     """Return the method's entry. Raises a `FamError` where the WebUI has no such sampler, or does not give what the
     method needs, or the sampler does not."""

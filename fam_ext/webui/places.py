@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import os
 from pathlib import Path
 
 from modules import shared
@@ -40,7 +41,7 @@ _allowed: list[Path] = []
 
 def _real(place: str | Path) -> Path:
     """Return a path with its links resolved; a relative one stands on the data folder, as in the WebUI's settings."""
-    return (Path(data_path) / place).resolve()
+    return Path(os.path.realpath(Path(data_path) / place))  # resolve() raises where links lead in a circle
 
 
 def folders_note() -> str:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import dataclasses
 from typing import Any
 
 import gradio as gr
@@ -20,7 +21,7 @@ from fam_ext.ui.host import TAB_ID, Made, TabHost
 from fam_ext.ui.tab import build_tab
 from fam_ext.webui import foretell
 from fam_ext.webui.kept import reload_model
-from fam_ext.webui.known import upscalers
+from fam_ext.webui.known import loaded, upscalers
 from fam_ext.webui.places import check_places, default_output, folders_note
 from fam_ext.webui.renderer import RENDER_JOB, WebUIRenderer, check_job, hires_from_picture
 from fam_ext.webui.script import default_config, store
@@ -41,11 +42,11 @@ batches = Batches(_make_renderer)
 
 
 def check(options: Job) -> Job:
-    """Return the job with its folders in full. Raises a `FamError` where its folders are not allowed, or it names what
-    this WebUI has not."""
+    """Return the job with its folders in full, and what is loaded. Raises a `FamError` where its folders are not
+    allowed, or it names what this WebUI has not."""
     placed = check_places(options)
     check_job(placed)
-    return placed
+    return dataclasses.replace(placed, loaded=loaded())
 
 
 def _generate(image: Image.Image, request: HiresRequest, upscaler: str) -> Made:

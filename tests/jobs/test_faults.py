@@ -192,14 +192,14 @@ def test_an_earlier_journal_is_migrated_and_a_later_one_refused(tmp_path: Path) 
     database = sqlite3.connect(path)
     for index in ("items_queue", "items_source"):
         database.execute(f"DROP INDEX {index}")
-    for column in ("base_text", "program", "at_risk", "deaths", "ran", "plan"):
+    for column in ("base_text", "program", "at_risk", "deaths", "ran", "plan", "weights"):
         database.execute(f"ALTER TABLE items DROP COLUMN {column}")
     database.execute("UPDATE meta SET value = '1' WHERE name = 'schema_version'")
     database.commit()
     database.close()
     assert run_job(options(source, tmp_path / "out"), Fast).done_before == 2
     database = sqlite3.connect(path)
-    assert database.execute("SELECT value FROM meta WHERE name = 'schema_version'").fetchone() == ("6",)
+    assert database.execute("SELECT value FROM meta WHERE name = 'schema_version'").fetchone() == ("7",)
     database.execute("UPDATE meta SET value = '99' WHERE name = 'schema_version'")
     database.commit()
     database.close()
@@ -220,7 +220,7 @@ def test_a_stored_journal_is_migrated(tmp_path: Path, version: int) -> None:
         database.commit()
         database.close()
     with Journal(tmp_path) as journal:
-        assert journal.get("schema_version") == 6
+        assert journal.get("schema_version") == 7
         assert journal.counts() == {"pending": 0, "running": 0, "saving": 0, "done": 3, "failed": 2, "skipped": 0}
         assert [item.deaths for item in journal.items()] == [0] * 5
         done = [report.row(item) for item in journal.items(state="done")]
@@ -238,14 +238,14 @@ def test_a_stored_journal_is_migrated(tmp_path: Path, version: int) -> None:
 
 def test_memory_that_ends_while_reading_fails_that_picture(tmp_path: Path, monkeypatch) -> None:
     source = make_folder(tmp_path / "in", 3)
-    real = make._read
+    real = make.pictures.read_file
 
-    def read(path: str) -> bytes:
-        if path.endswith("1.png"):
+    def read(path) -> bytes:
+        if str(path).endswith("in/picture 1.png"):
             raise MemoryError
         return real(path)
 
-    monkeypatch.setattr(make, "_read", read)
+    monkeypatch.setattr(make.pictures, "read_file", read)
     summary = run_job(options(source, tmp_path / "out"), Fast)
     assert (summary.done, summary.failed, summary.stopped) == (2, 1, None)
     assert "too large for this machine's memory" in str(errors(tmp_path / "out")["picture 1.png"])

@@ -94,7 +94,7 @@ def test_a_picture_that_changed_since_the_plan_is_refused(tmp_path: Path) -> Non
 @pytest.mark.parametrize(("bytes_", "refused"), [(100, False), (99, True)])
 def test_a_file_that_is_too_large_is_refused(tmp_path: Path, monkeypatch, bytes_: int, refused: bool) -> None:
     (tmp_path / "a.png").write_bytes(b"x" * 100)
-    monkeypatch.setattr(make.pictures, "MAX_FILE_BYTES", bytes_)
+    monkeypatch.setattr("fam_ext.metadata.files.MAX_FILE_BYTES", bytes_)
     with pytest.raises(PictureError, match="more than 2 GB" if refused else "picture"):
         make.load(item(tmp_path / "a.png"), options(tmp_path / "a.png", tmp_path / "out"))
 

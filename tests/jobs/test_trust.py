@@ -81,8 +81,8 @@ def test_a_report_holds_no_live_markup(tmp_path: Path) -> None:
 
 def test_cells_are_no_formulas() -> None:
     for text in ("=1", "+1", "-1", "@a", "\t=1", " =1", "\n=1", "\uff1d1"):
-        assert report._cell(text) == "'" + text
-    assert report._cell("a=1") == "a=1"
+        assert report.cell(text) == "'" + text
+    assert report.cell("a=1") == "a=1"
 
 
 @pytest.mark.parametrize(

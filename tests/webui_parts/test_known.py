@@ -35,3 +35,14 @@ def test_a_checkpoint_may_be_named_in_part_only_where_the_webui_takes_such_a_nam
     assert part.checkpoint("dreamshaper") == part.checkpoint("dreamshaper_8", in_part=False) == found.title
     with pytest.raises(ConfigError, match=r"model is 'dreamshaper'; choose from dreamshaper_8\.safetensors"):
         part.checkpoint("dreamshaper", in_part=False)
+
+
+@pytest.mark.parametrize(("known", "made", "said"), [("ab", None, "ab"), (None, "cd", "cd"), (None, None, "x.ckpt")])
+def test_what_is_loaded_goes_by_its_hash(webui, monkeypatch, known, made, said):
+    part = webui("known")
+    info = SimpleNamespace(shorthash=known, calculate_shorthash=lambda: made, name="x.ckpt")
+    monkeypatch.setattr(part.shared, "opts", SimpleNamespace(sd_model_checkpoint="x", sd_vae="Automatic"))
+    monkeypatch.setattr(part.sd_models, "checkpoint_aliases", {"x": info}, raising=False)
+    assert part.loaded() == (said, "Automatic")
+    monkeypatch.setattr(part.sd_models, "checkpoint_aliases", {})
+    assert part.loaded() == ("", "Automatic")

@@ -7,10 +7,9 @@ import os
 import time
 from collections.abc import Iterator
 from dataclasses import dataclass
-from pathlib import Path
 from typing import Any
 
-from fam_ext.errors import Cancelled, UsageError
+from fam_ext.errors import Cancelled, PictureError, UsageError
 from fam_ext.jobs import make
 from fam_ext.jobs.contract import Progress, Renderer
 from fam_ext.jobs.executors.workers import START_SECONDS, died_loading, portable, work_on
@@ -152,8 +151,8 @@ class RaySlots:
         """Let a loaded actor draw. The source travels through the object store, so that actors elsewhere need no
         shared file system; a file that the driver cannot read is left to the actor to report."""
         try:
-            data: bytes | None = Path(item.source).read_bytes()
-        except OSError:
+            data: bytes | None = make.pictures.read_file(item.source)
+        except PictureError:
             data = None
         actor.began, actor.future = time.monotonic(), actor.handle.work.remote(item, data)
 

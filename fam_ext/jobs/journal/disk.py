@@ -12,6 +12,9 @@ import time
 from pathlib import Path, PurePath
 from urllib.parse import quote
 
+from fam_ext.errors import PictureError
+from fam_ext.metadata.files import open_regular
+
 log = logging.getLogger(__name__)
 
 HELD_SECONDS = 2.0
@@ -24,10 +27,10 @@ def file_hash(path: Path) -> str | None:
     """Return the SHA-256 of a file, None when it cannot be read."""
     engine = hashlib.sha256()
     try:
-        with open(path, "rb") as file:
+        with open_regular(path) as file:
             while block := file.read(1 << 20):
                 engine.update(block)
-    except OSError:
+    except (OSError, ValueError, PictureError):
         return None
     return engine.hexdigest()
 
@@ -53,6 +56,19 @@ def replace(source: Path, target: Path) -> None:
             if time.monotonic() >= until:
                 raise
         time.sleep(_PAUSE_SECONDS)
+
+
+def is_link(path: Path) -> bool:
+    """Return whether a path is a link, or on Windows a junction."""
+    return os.path.islink(path) or getattr(os.path, "isjunction", os.path.islink)(path)
+
+
+def check_inside(output: Path, target: Path) -> None:
+    """Raise `PictureError` when `target`, symlinks followed, would lie outside the output folder."""
+    root = os.path.realpath(output)
+    parent = os.path.realpath(target.parent)
+    if parent != root and not parent.startswith(root.rstrip(os.sep) + os.sep):
+        raise PictureError("a link in the output folder leads outside it; remove the link")
 
 
 def same_file(first: str, second: str) -> bool:

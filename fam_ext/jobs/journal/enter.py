@@ -15,12 +15,13 @@ from pathlib import Path
 from typing import Any, NamedTuple
 
 from fam_ext.jobs.journal.disk import file_hash, identities, same_file
-from fam_ext.jobs.journal.rows import PlanCounts, from_db, to_db
+from fam_ext.jobs.journal.rows import PlanCounts, from_db, number, to_db
 from fam_ext.jobs.journal.store import MAX_DEATHS, Store
 from fam_ext.jobs.names import alternatives, fold
-from fam_ext.jobs.plan import Planned
+from fam_ext.jobs.plan import Planned, weights_of
 from fam_ext.jobs.walk import Candidate, numbered
-from fam_ext.options.job import Job
+from fam_ext.options.job import Job, digest
+from fam_ext.options.renderer import WEBUI
 from fam_ext.options.request import HiresRequest
 
 log = logging.getLogger(__name__)
@@ -48,13 +49,15 @@ class _Known(NamedTuple):
     content_hash: str | None
     bytes: int | None
     deaths: int
+    weights: str | None
 
     @classmethod
     def of(cls, row: Sequence[Any]) -> _Known:
         """Return the row of _COLUMNS with its names as text."""
         known = cls(*row)
         output = None if known.output is None else from_db(known.output)
-        return known._replace(key=from_db(known.key), source=from_db(known.source), output=output)
+        deaths = number(known.deaths) or 0
+        return known._replace(key=from_db(known.key), source=from_db(known.source), output=output, deaths=deaths)
 
 
 _COLUMNS = ", ".join(_Known._fields)
@@ -77,7 +80,9 @@ class Entry(Store):
         counts = PlanCounts()
         ranks = _Ranks()
         self._numbers.clear()
-        fingerprint = options.fingerprint
+        marks = weights_of(options)
+        # what is done is looked at closely where other weights draw now
+        fingerprint = digest([options.fingerprint, *marks]) if any(marks) else options.fingerprint
         with self._transaction() as db:
             self._set("planning", True)
             self._plan += 1
@@ -90,6 +95,7 @@ class Entry(Store):
             self._decide,
             options=options,
             fingerprint=fingerprint,
+            marks=marks,
             plan_file=plan_file,
             ranks=ranks,
             counts=counts,
@@ -129,6 +135,7 @@ class Entry(Store):
         index: int,
         options: Job,
         fingerprint: str,
+        marks: tuple[str, ...],
         plan_file: Callable[..., Planned],
         ranks: _Ranks,
         counts: PlanCounts,
@@ -148,11 +155,12 @@ class Entry(Store):
             counts.done_before += row.state == "done"
             return self._met(row, candidate)
         planned = plan_file(candidate, options, index=index)
-        settings_hash = planned.settings_hash(options)
+        settings_hash, weights = planned.settings_hash(options), planned.weights(options, marks)
         if row is not None and row.state == "done" and row.output is not None and planned.problem is None:
             there = os.path.lexists(self._below(row.output))
+            same_weights = None in (row.weights, weights) or row.weights == weights
             same_settings = row.settings_hash == settings_hash and row.content_hash is not None
-            equal = same_settings and row.content_hash == file_hash(Path(candidate.path))
+            equal = same_settings and same_weights and row.content_hash == file_hash(Path(candidate.path))
             if equal and self._is_whole(row):
                 counts.done_before += 1
                 return self._met(
@@ -179,6 +187,7 @@ class Entry(Store):
                 row=row,
                 options=options,
                 settings_hash=settings_hash,
+                weights=weights,
                 fingerprint=fingerprint,
                 ranks=ranks,
                 counts=counts,
@@ -254,7 +263,11 @@ class Entry(Store):
             return self._is_whole(row)
         if row.state == "pending" and not options.output.overwrite and row.output is not None:
             return not os.path.lexists(self._below(row.output))
-        return row.state in ("pending", "running", "saving") or row.deaths >= MAX_DEATHS
+        if row.state in ("pending", "running", "saving"):
+            return True
+        # in a WebUI, where nothing else tries it again, a start after the one that failed it gives it one more try
+        in_webui = options.renderer.name == WEBUI
+        return row.deaths >= MAX_DEATHS and (not in_webui or row.id in self._just_failed)
 
     def _is_whole(self, row: _Known) -> bool:
         """Return whether a finished row's output is there, and as large as it was written."""
@@ -271,6 +284,7 @@ class Entry(Store):
         row: _Known | None,
         options: Job,
         settings_hash: str,
+        weights: str | None,
         fingerprint: str,
         ranks: _Ranks,
         counts: PlanCounts,
@@ -317,7 +331,7 @@ class Entry(Store):
             "output_hash": None,
             "state": state,
             "attempts": 0,
-            "deaths": 0,
+            "deaths": 0 if row is None or row.deaths < MAX_DEATHS or row.fingerprint != fingerprint else 1,
             "error": error,
             "notes": json.dumps(planned.notes) if planned.notes else None,
             "seconds": None,
@@ -327,6 +341,7 @@ class Entry(Store):
             "program": planned.program,
             "ran": None,
             "plan": self._plan,
+            "weights": weights,
         }
         if row is None:
             self._db.execute(insert_statement(tuple(values)), tuple(values.values()))

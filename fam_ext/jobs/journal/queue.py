@@ -124,7 +124,8 @@ class Queue(Entry):
             rows = self._db.execute(
                 "SELECT state, COUNT(*) FROM items WHERE plan = ? OR ? GROUP BY state", (self._plan, whole)
             ).fetchall()
-        return {state: 0 for state in STATES} | dict(rows)
+        found = dict(rows)  # a stranger's may hold any other state too
+        return {state: found.get(state, 0) for state in STATES}
 
     def hopeless(self) -> tuple[int, int]:
         """Return how many of the plan's failed files no try can help, and how many ended the process too often."""

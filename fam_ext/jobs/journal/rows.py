@@ -81,9 +81,9 @@ def to_db(name: str) -> str | bytes:
     return name
 
 
-def from_db(value: str | bytes) -> str:
-    """Return the file name that `to_db` was given."""
-    return os.fsdecode(value) if isinstance(value, bytes) else value
+def from_db(value: object) -> str:
+    """Return the file name that `to_db` was given; "" for what is none."""
+    return os.fsdecode(value) if isinstance(value, str | bytes) else ""
 
 
 def request_of(text: str | None) -> HiresRequest | None:
@@ -115,9 +115,14 @@ def texts_of(text: object) -> tuple[str, ...]:
     return tuple(str(entry) for entry in cast("list[object]", found)) if isinstance(found, list) else ()
 
 
-def _number(value: Any) -> Any:  # noqa: ANN401  # whatever a damaged column holds
+def number(value: Any) -> Any:  # noqa: ANN401  # whatever a damaged column holds
     """Return a row's number; None where it is none: SQLite keeps any value in any column."""
-    return value if isinstance(value, int | float) else None
+    return value if isinstance(value, int | float) and abs(value) < 1 << 63 else None
+
+
+def _text(value: object) -> str | None:
+    """Return a row's text; None where it is none."""
+    return value if isinstance(value, str) else None
 
 
 def item_of(row: Sequence[Any]) -> Item:
@@ -126,23 +131,23 @@ def item_of(row: Sequence[Any]) -> Item:
         key=from_db(row[1]),
         source=from_db(row[2]),
         request=request_of(row[3]),
-        native=(_number(row[4]) or 0, _number(row[5]) or 0),
-        format=row[6] or "",
-        output="" if row[7] is None else from_db(row[7]),
+        native=(number(row[4]) or 0, number(row[5]) or 0),
+        format=_text(row[6]) or "",
+        output=from_db(row[7]),
         taken=texts_of(row[8]),
-        origin=row[9],
-        base_text=row[10],
-        content_hash=row[11],
-        attempts=_number(row[12]) or 0,
-        state=row[13],
-        error=row[14],
+        origin=_text(row[9]),
+        base_text=_text(row[10]),
+        content_hash=_text(row[11]),
+        attempts=number(row[12]) or 0,
+        state=_text(row[13]) or "",
+        error=_text(row[14]),
         notes=texts_of(row[15]),
-        seconds=_number(row[16]),
-        bytes=_number(row[17]),
-        finished=_number(row[18]),
-        size=_number(row[19]) or 0,
-        mtime_ns=_number(row[20]) or 0,
-        program=row[21],
-        deaths=_number(row[22]) or 0,
+        seconds=number(row[16]),
+        bytes=number(row[17]),
+        finished=number(row[18]),
+        size=number(row[19]) or 0,
+        mtime_ns=number(row[20]) or 0,
+        program=_text(row[21]),
+        deaths=number(row[22]) or 0,
         ran=ran_of(row[23]),
     )

@@ -6,7 +6,7 @@ import sqlite3
 from collections.abc import Callable, Mapping
 from typing import Any
 
-SCHEMA_VERSION = 6
+SCHEMA_VERSION = 7
 
 SCHEMA = """
 CREATE TABLE meta (name TEXT PRIMARY KEY, value TEXT NOT NULL) WITHOUT ROWID;
@@ -45,7 +45,8 @@ CREATE TABLE items (
     owner TEXT,
     program TEXT,
     ran TEXT,
-    plan INTEGER NOT NULL DEFAULT 0
+    plan INTEGER NOT NULL DEFAULT 0,
+    weights TEXT
 );
 CREATE INDEX items_queue ON items (state, plan, deaths, model_rank, size_rank, id);
 CREATE INDEX items_source ON items (source);
@@ -83,12 +84,18 @@ def _to_version_6(connection: sqlite3.Connection) -> None:
     connection.execute("CREATE INDEX items_source ON items (source)")
 
 
+def _to_version_7(connection: sqlite3.Connection) -> None:
+    """Version 6 did not say which weights draw a file."""
+    connection.execute("ALTER TABLE items ADD COLUMN weights TEXT")
+
+
 MIGRATIONS: Mapping[int, Callable[[sqlite3.Connection], None]] = {
     1: _to_version_2,
     2: _to_version_3,
     3: _to_version_4,
     4: _to_version_5,
     5: _to_version_6,
+    6: _to_version_7,
 }
 
 

@@ -6,6 +6,7 @@ import contextlib
 import json
 import logging
 import os
+import re
 import secrets
 import sqlite3
 import threading
@@ -14,8 +15,18 @@ from collections.abc import Generator
 from pathlib import Path
 from typing import Any, TypeVar
 
-from fam_ext.errors import OutputError, UsageError
-from fam_ext.jobs.journal.disk import db_sentence, db_uri, file_hash, output_sentence, replace, sync_folder, unlink
+from fam_ext.errors import OutputError, PictureError, UsageError
+from fam_ext.jobs.journal.disk import (
+    check_inside,
+    db_sentence,
+    db_uri,
+    file_hash,
+    is_link,
+    output_sentence,
+    replace,
+    sync_folder,
+    unlink,
+)
 from fam_ext.jobs.journal.rows import from_db
 from fam_ext.jobs.journal.schema import MIGRATIONS, SCHEMA, SCHEMA_VERSION, Connection
 from fam_ext.jobs.lock import FileLock, NoLocksError, is_held
@@ -25,12 +36,14 @@ log = logging.getLogger(__name__)
 
 _Opened = TypeVar("_Opened", bound="Store")
 FILE_NAME = "journal.sqlite3"
+_OWNER = re.compile(r"\d+-\w+")
+"""How `Store.token` reads. A journal may be a stranger's: whatever else it names as an owner leads to no file."""
 _BUSY_SECONDS = 60.0
 MAX_DEATHS = 2
 """So often may a process die during a picture before its row fails."""
 POISON = (
     "the process ended twice while it worked on this picture (killed, or out of memory); make the picture or --scale "
-    "smaller, or try it once more with fam-hires retry-failed"
+    "smaller, or try it once more: fam-hires retry-failed, in the WebUI Start"
 )
 
 
@@ -56,6 +69,8 @@ class Store:
         self.places: set[Path] = set()
         """Folders below the output that were checked and made in this run."""
         self._sources: frozenset[tuple[int, int]] | None = None
+        self._just_failed: set[int] = set()
+        """Rows that this process found to have ended two."""
         self._plan: int = 0
         """The plan whose files are worked on and counted; those that only earlier plans met wait for theirs."""
         self._main_lock: FileLock | None = None
@@ -67,6 +82,7 @@ class Store:
             self.follow()
             return
         try:
+            self._refuse_links()
             self.folder.mkdir(parents=True, exist_ok=True)
             self.temporary.mkdir(exist_ok=True)
             self._take_locks(join)
@@ -91,6 +107,13 @@ class Store:
                 self._db.close()
         self._release_locks()
 
+    def _refuse_links(self) -> None:
+        """Raise `OutputError` where what is written and tidied up here would be elsewhere."""
+        files = ("lock", *(FILE_NAME + ending for ending in ("", "-wal", "-shm")))
+        for place in (self.folder, self.temporary, *map(self.folder.joinpath, files)):
+            if is_link(place):
+                raise OutputError(f"{place} is a link, and a job's own files are never followed elsewhere; remove it")
+
     # --- open and close -------------------------------------------------------------------------------------------
 
     @staticmethod
@@ -109,9 +132,9 @@ class Store:
 
     def _copy_in_memory(self) -> sqlite3.Connection:
         memory = sqlite3.connect(":memory:", isolation_level=None, check_same_thread=False)
-        if self.path.is_file():
+        if os.path.isfile(self.path):
             try:
-                source = sqlite3.connect(db_uri(self.path.resolve()), uri=True)
+                source = sqlite3.connect(db_uri(Path(os.path.realpath(self.path))), uri=True)
                 try:
                     source.backup(memory)
                 finally:
@@ -273,38 +296,41 @@ class Store:
                         "WHERE id = ? AND owner = ?",
                         ("done" if whole else "pending", item_id, owner),
                     )
-                    db.execute(
+                    failed = db.execute(
                         "UPDATE items SET state = 'failed', error = ?, finished = ? "
                         "WHERE id = ? AND state = 'pending' AND deaths >= ?",
                         (POISON, time.time(), item_id, MAX_DEATHS),
                     )
+                    if failed.rowcount:
+                        self._just_failed.add(item_id)
                 count += 1
         self._remove_dead_temporaries()
         return count
 
-    def _finish(self, owner: str, item_id: int, output: str | bytes, output_hash: str) -> bool:
+    def _finish(self, owner: Any, item_id: int, output: Any, output_hash: Any) -> bool:  # noqa: ANN401  # a stranger's
         """Return whether the picture is in its place, moving it there if only the rename was missing."""
+        if not (_is_owner(owner) and isinstance(output, str | bytes) and isinstance(output_hash, str)):
+            return False
         target = self.output / from_db(output)
-        if file_hash(target) == output_hash:
-            sync_folder(target.parent)  # the process may have ended before its rename was on the disk
-            return True
         temporary = self.temporary_path(item_id, owner=owner)
-        if file_hash(temporary) != output_hash:
-            return False
         try:
-            replace(temporary, target)
-        except OSError:
+            check_inside(self.output, target)
+            if file_hash(target) != output_hash:
+                if file_hash(temporary) != output_hash:
+                    return False
+                replace(temporary, target)
+        except (PictureError, OSError, ValueError):  # ValueError: a name that no system takes
             return False
-        sync_folder(target.parent)
+        sync_folder(target.parent)  # the process may have ended before its rename was on the disk
         return True
 
-    def _alive(self, owner: str) -> bool:
-        return is_held(self.folder / f"owner-{owner}.lock")
+    def _alive(self, owner: object) -> bool:
+        return _is_owner(owner) and is_held(self.folder / f"owner-{owner}.lock")
 
     def _remove_dead_temporaries(self) -> None:
         for path in self._listing(self.temporary):
             owner = path.name.rsplit("-", 1)[0]
-            if owner != self.token and not self._alive(owner):
+            if _is_owner(owner) and owner != self.token and not self._alive(owner):
                 unlink(path)
         for path in self._listing(self.folder):
             if path.name.startswith("owner-") and path.name != f"owner-{self.token}.lock" and not is_held(path):
@@ -328,3 +354,7 @@ class Store:
     def temporary_path(self, item_id: int, *, owner: str | None = None) -> Path:
         """Return where an item's bytes wait for their rename: short, on the output's volume, named by owner."""
         return self.temporary / f"{owner or self.token}-{item_id}"
+
+
+def _is_owner(value: object) -> bool:
+    return isinstance(value, str) and _OWNER.fullmatch(value) is not None

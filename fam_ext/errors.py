@@ -61,8 +61,15 @@ OUT_OF_MEMORY = (
     "cannot allocate memory",
     "not enough memory",
     "invalid buffer size",  # MPS
+    "not enough gpu video memory",  # DirectML
     "cublas_status_alloc_failed",
+    "cublas_status_not_initialized",  # its handle and workspace found no room
     "cudnn_status_alloc_failed",
+    "cudnn_status_not_initialized",
+    "unable to find an engine to execute this computation",  # cuDNN, no workspace fits
+    "unable to find a valid cudnn algorithm",
+    "cufft_alloc_failed",
+    "cufft_internal_error",
     "cudnn_status_internal_error_host_allocation_failed",
 )
 

@@ -17,10 +17,10 @@ from fam_ext import hires, upscalers
 from fam_ext.core.schedule import Size
 from fam_ext.errors import OutOfMemoryError, UnsupportedModelError, UsageError, is_out_of_memory
 from fam_ext.hosts.diffusers.host import OFFLOADS, DiffusersHost
-from fam_ext.hosts.diffusers.load import pick_device, pick_dtype, quiet_libraries, read_pipeline
-from fam_ext.hosts.diffusers.prompts import settle, split_extra_networks
+from fam_ext.hosts.diffusers.load import pick_device, pick_dtype, quiet_libraries, read_pipeline, why_no_gpu
+from fam_ext.hosts.diffusers.prompts import embedding_names, settle, split_extra_networks
 from fam_ext.hosts.memory import peak_memory, watch_memory
-from fam_ext.jobs.contract import Progress, Ran, Rendered
+from fam_ext.jobs.contract import WORKER_VARIABLE, Progress, Ran, Rendered
 from fam_ext.methods.base import Method
 from fam_ext.options.request import HiresRequest
 from fam_ext.samplers.names import spacing_that_runs, split_name
@@ -92,9 +92,18 @@ def load_pipeline(
         )
 
     name = "fluent-tiny (embedded)" if path is None else source.stem
+    is_first = os.environ.get(WORKER_VARIABLE, "0") == "0"  # of several workers one says it
+    if device is None and path is not None and target.type == "cpu" and is_first:
+        log.warning("%s is drawn on the CPU, which takes many times as long: %s", name, why_no_gpu())
     host = _guarded(load)
     log.info("%s loaded on %s as %s in %.1f s", name, target, precision, time.perf_counter() - began)
     return host
+
+
+def _own_gpu() -> str | None:
+    """Return the GPU of this worker process; None where there is one for all, or the process is no worker."""
+    number, count = os.environ.get(WORKER_VARIABLE), torch.cuda.device_count()
+    return f"cuda:{int(number) % count}" if number is not None and count > 1 else None
 
 
 class DiffusersRenderer:
@@ -118,7 +127,7 @@ class DiffusersRenderer:
     ) -> None:
         self._model = model
         self._upscaler_file = upscaler
-        self._device = device
+        self._device = (_own_gpu() or device) if device in (None, "cuda") else device
         self._dtype = dtype
         self._loading = loading
         self._host: DiffusersHost | None = None
@@ -257,7 +266,7 @@ def request_sampling(request: HiresRequest) -> hires.Sampling:
 
 def what_was_left_out(request: HiresRequest, host: DiffusersHost) -> tuple[str, ...]:
     """Return a sentence for each part of the prompts that `host` did not see, or saw otherwise: <lora:...> tags,
-    schedules, words past its limit."""
+    schedules, textual inversions, words past its limit."""
     prompt, tags = split_extra_networks(request.prompt)
     notes: list[str] = []
     if request.vae not in (None, *OWN_VAE):
@@ -266,6 +275,11 @@ def what_was_left_out(request: HiresRequest, host: DiffusersHost) -> tuple[str, 
         names = [f"{kind} {name[:MAX_NOTED_NAME]}" for kind, name, _ in tags[:MAX_NOTED_TAGS]]
         more = f" and {len(tags) - MAX_NOTED_TAGS} more" if len(tags) > MAX_NOTED_TAGS else ""
         notes.append(f"left out of the prompt: {', '.join(names)}{more}; give the files with --lora")
+    words = embedding_names(f"{request.prompt}, {request.negative_prompt}")
+    if words:
+        named = ", ".join(name[:MAX_NOTED_NAME] for name in words[:MAX_NOTED_TAGS])
+        more = f" and {len(words) - MAX_NOTED_TAGS} more" if len(words) > MAX_NOTED_TAGS else ""
+        notes.append(f"no textual inversion is loaded: {named}{more} drawn as plain words")
     for name, text in (("prompt", prompt), ("negative prompt", split_extra_networks(request.negative_prompt)[0])):
         drawn, changed = settle(text)
         notes += [f"in the {name}, {' and '.join(changed)}"] if changed else []

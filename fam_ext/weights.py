@@ -5,15 +5,17 @@ from __future__ import annotations
 import functools
 import hashlib
 import json
+import re
 import struct
 from pathlib import Path
-from typing import Any
+from typing import Any, cast
 
 from fam_ext.errors import UnsupportedModelError
 
 _PIECE = 1 << 20
 _MARKED, _MARKED_PIECE = 64, 1 << 16
 ARCHITECTURES = (
+    ("edm_vpred.sigma_max", "CosXL (an EDM model)"),
     ("edm_mean", "an EDM model (Playground v2.5)"),
     ("double_blocks.0.img_attn.norm.key_norm.scale", "Flux"),
     ("joint_blocks.0.context_block.attn.qkv.weight", "SD3"),
@@ -78,7 +80,7 @@ def architecture(file: Path) -> str:
 
     Reads the header only. Raises `UnsupportedModelError` when the file is not safetensors.
     """
-    keys = _safetensors_keys(file)
+    keys = _safetensors_header(file)
     plain = {key.removeprefix("model.diffusion_model.") for key in keys}
     return next((name for key, name in ARCHITECTURES if key in plain), "unknown")
 
@@ -86,18 +88,30 @@ def architecture(file: Path) -> str:
 def marked_training(file: Path) -> dict[str, Any]:
     """Return the scheduler settings that a `.safetensors` checkpoint's own marks ask for, as the WebUI reads them.
 
-    The key `v_pred` is v-prediction; `ztsnr` zero terminal SNR, which needs the noisiest timestep: trailing spacing.
+    The key `v_pred` is v-prediction, as are a `.yaml` of its name beside it that says so, and `modelspec` in its
+    header; `ztsnr` is zero terminal SNR, which needs the noisiest timestep: trailing spacing.
     """
-    keys = _safetensors_keys(file)
+    keys = _safetensors_header(file)
     settings: dict[str, Any] = {}
-    if "v_pred" in keys:
+    said = keys.get("__metadata__")
+    is_spec_v = isinstance(said, dict) and cast("dict[str, object]", said).get("modelspec.prediction_type") == "v"
+    if "v_pred" in keys or is_spec_v or _yaml_says_v(file.with_suffix(".yaml")):
         settings["prediction_type"] = "v_prediction"
     if "ztsnr" in keys:
         settings |= {"rescale_betas_zero_snr": True, "timestep_spacing": "trailing"}
     return settings
 
 
-def _safetensors_keys(file: Path) -> set[str]:
+def _yaml_says_v(file: Path) -> bool:
+    try:
+        with file.open(encoding="utf-8", errors="replace") as stream:
+            text = stream.read(_PIECE)
+    except OSError:
+        return False
+    return re.search(r"""^ *parameterization: *(["']?)v\1 *(#.*)?$""", text, re.MULTILINE) is not None
+
+
+def _safetensors_header(file: Path) -> dict[str, Any]:
     broken = UnsupportedModelError(
         f"{file.name} is not a safetensors file; give a diffusers folder or a .safetensors file"
     )
@@ -106,6 +120,6 @@ def _safetensors_keys(file: Path) -> set[str]:
             length = struct.unpack("<Q", stream.read(8))[0]
             if length > min(file.stat().st_size, 2**28):
                 raise broken
-            return set(json.loads(stream.read(length)))
-    except (struct.error, ValueError) as error:
+            return dict(json.loads(stream.read(length)))
+    except (struct.error, ValueError, TypeError) as error:
         raise broken from error

@@ -2,6 +2,9 @@
 
 from __future__ import annotations
 
+from typing import Any
+
+import torch
 from torch import Tensor
 from torch.nn.functional import scaled_dot_product_attention
 
@@ -9,6 +12,25 @@ from fam_ext.core.precision import as_given
 from fam_ext.core.resize import matrices_on, resize_grid
 from fam_ext.core.schedule import Size
 from fam_ext.errors import ConfigError
+
+WITH_FUSED = ("cuda", "cpu")
+"""Devices whose `scaled_dot_product_attention` makes no matrix of queries by keys."""
+MOST_SCORES = 2**27
+"""Elements of the largest such matrix elsewhere (MPS, DirectML): 256 MiB in half precision."""
+
+
+def attention(q: Tensor, k: Tensor, v: Tensor, *, scale: float | None = None) -> Tensor:
+    """Return `scaled_dot_product_attention`, also of torch 2.0, which knows the usual scale only; for parts of the
+    queries in turn where the device would make their whole matrix."""
+    more: dict[str, Any] = {} if scale is None or scale == q.shape[-1] ** -0.5 else {"scale": scale}
+    tokens = count = q.shape[-2]
+    if q.device.type not in WITH_FUSED:
+        tokens = max(1, MOST_SCORES // (q.shape[0] * q.shape[1] * k.shape[-2]))
+    parts = [
+        scaled_dot_product_attention(q[..., first : first + tokens, :], k, v, **more)
+        for first in range(0, count, tokens)
+    ]
+    return parts[0] if len(parts) == 1 else torch.cat(parts, dim=-2)
 
 
 @as_given
@@ -40,15 +62,15 @@ def modulated_attention(
     _check(q, native_q, size, native_size, strength)
     k, v, native_k = (_all_heads(tensor, q.shape[1]) for tensor in (k, v, native_k))
     if strength == 0:
-        return scaled_dot_product_attention(q, k, v, scale=scale)
+        return attention(q, k, v, scale=scale)
 
     spread, pool = matrices_on(native_size, size, interp, device=v.device, dtype=v.dtype)
     pooled = resize_grid(_merged(v, size).to(pool[0].dtype), pool).to(v.dtype)
-    native_out = scaled_dot_product_attention(native_q, native_k, _split(pooled, q.shape[1]), scale=scale)
+    native_out = attention(native_q, native_k, _split(pooled, q.shape[1]), scale=scale)
     native_grid = _merged(native_out, native_size).to(spread[0].dtype)
     if strength == 1:
         return _split(resize_grid(native_grid, spread).to(q.dtype), q.shape[1])
-    out = _merged(scaled_dot_product_attention(q, k, v, scale=scale), size).to(spread[0].dtype)
+    out = _merged(attention(q, k, v, scale=scale), size).to(spread[0].dtype)
     return _split(resize_grid(native_grid, spread, onto=out, share=strength).to(q.dtype), q.shape[1])
 
 

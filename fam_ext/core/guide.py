@@ -164,11 +164,11 @@ class HiresGuide:
         self, site: str, q: Tensor, k: Tensor, v: Tensor, *, size: Size, scale: float | None = None
     ) -> Tensor | None:
         """Return the attention output (B, heads, H*W, d) with the native map of `site` blended in (Eq. 7); None, attend
-        as usual, where none was kept, and where another method runs this grid smaller than the native one. Raises
-        `ConfigError` where it was kept for another number of rows."""
+        as usual, where none is kept, and where another method runs this grid smaller than the native one. A map is
+        used once. Raises `ConfigError` where it was kept for another number of rows."""
         if site not in self._maps:
             return None
-        native_q, native_k, native_size = self._maps[site]
+        native_q, native_k, native_size = self._maps.pop(site)  # one call, one use: the UNet's memory peaks later
         if any(side < native for side, native in zip(size, native_size, strict=True)):
             return None
         if native_q.shape[0] != q.shape[0]:

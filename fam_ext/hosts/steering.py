@@ -31,6 +31,8 @@ class Steering:
         self.level: NoiseLevel | None = None
         """Where the sampler last called the model, and there its state (B, C, H, W): hosts whose loop is not ours."""
         self.latent: Tensor | None = None
+        self.is_other = False
+        """Whether the network runs on a latent that it was not called with: ControlNet's reference."""
         self.layout: list[Row] | None = None
         """The rows that the network is to be given at this state, call by call; None: not known."""
         self.checks = LateChecks()

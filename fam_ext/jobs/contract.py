@@ -14,6 +14,9 @@ from fam_ext.errors import ConfigError
 from fam_ext.options.field import check, option, options_of, said
 from fam_ext.options.request import REQUEST, HiresRequest
 
+WORKER_VARIABLE = "FAM_HIRES_WORKER"
+"""In the environment of a worker process: its number, 0 to N-1."""
+
 
 def _of_request(name: str, **more: Any) -> Any:  # noqa: ANN401
     """Return the field of a setting, described as a request's own; None: it did not act, or goes without saying."""

@@ -13,7 +13,7 @@ from pathlib import Path
 from fam_ext.errors import FamError, PictureError, UsageError
 from fam_ext.escapes import one_line, shown
 from fam_ext.jobs.names import output_name
-from fam_ext.jobs.settings import offered, request_for, untaken
+from fam_ext.jobs.settings import offered, request_for, undrawn_embeddings, untaken
 from fam_ext.jobs.size import MIN_SIDE, check_native, check_target, enlarged_note, is_capped, target_size
 from fam_ext.jobs.walk import Candidate, check_places
 from fam_ext.metadata import exif, pictures, programs
@@ -139,7 +139,7 @@ def _plan_file(candidate: Candidate, options: Job, index: int) -> Planned:
             check_target(native, target)
         entry_for(request.method, STANDALONE_GIVES, where="the standalone host")
         request, changed = offered(request, taken)
-        notes = (*notes, *changed)
+        notes = (*notes, *changed, *undrawn_embeddings(found or Infotext(), request))
     notes = tuple(map(shown, notes))
     if skip is None and min(native) < MIN_SIDE:
         notes = (*notes, enlarged_note(native))

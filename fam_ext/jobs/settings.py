@@ -12,6 +12,7 @@ from fam_ext.options.table import BY_NAME
 from fam_ext.samplers import names
 
 _MAX_NOTED = 24
+_MAX_NAMED = 5
 
 
 def request_for(found: Infotext, target: tuple[int, int], picture: PictureRule) -> tuple[HiresRequest, tuple[str, ...]]:
@@ -79,6 +80,16 @@ def untaken(found: Infotext, request: HiresRequest, picture: PictureRule) -> lis
             used = "the default" if ran is None else f"{ran:g}" if isinstance(ran, float) else ran
             notes.append(f"{spec.host_key} {text[:_MAX_NOTED]} {why}, {used} is used")
     return notes
+
+
+def undrawn_embeddings(found: Infotext, request: HiresRequest) -> list[str]:
+    """Return a note of the WebUI's textual inversions in the picture's words; the standalone host loads none."""
+    hashes = found.params.get("TI hashes", "")
+    words = f"{request.prompt} {request.negative_prompt}"
+    named = [name for entry in hashes.split(",") if (name := entry.partition(":")[0].strip()) and name in words]
+    shown = ", ".join(name[:_MAX_NOTED] for name in named[:_MAX_NAMED])
+    more = f" and {len(named) - _MAX_NAMED} more" if len(named) > _MAX_NAMED else ""
+    return [f"no textual inversion is loaded: {shown}{more} drawn as plain words"] if named else []
 
 
 def _own(found: Infotext, name: str) -> Any:  # noqa: ANN401  # fields differ in type

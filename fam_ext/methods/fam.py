@@ -5,8 +5,8 @@ from __future__ import annotations
 from collections.abc import Sequence
 
 from torch import Tensor
-from torch.nn.functional import scaled_dot_product_attention
 
+from fam_ext.core.attention import attention
 from fam_ext.core.config import FamConfig
 from fam_ext.core.guide import GuideReport, HiresGuide
 from fam_ext.core.schedule import NoiseLevel, Size
@@ -90,7 +90,7 @@ class FamPass(FmPass):
         """See `methods.base.Attend`: keep the map of a native call, blend it in afterwards."""
         if phase == NATIVE:
             self.guide.keep_map(site, q, k, size=size)
-            return scaled_dot_product_attention(q, k, v, scale=scale)
+            return attention(q, k, v, scale=scale)
         return self.guide.blended(site, q, k, v, size=size, scale=scale)
 
 

@@ -9,8 +9,9 @@ from functools import lru_cache
 
 import torch
 from torch import Tensor
-from torch.nn.functional import pad, scaled_dot_product_attention
+from torch.nn.functional import pad
 
+from fam_ext.core.attention import attention
 from fam_ext.core.config import FamConfig
 from fam_ext.core.schedule import NoiseLevel, Size
 from fam_ext.core.without_fft import Modulation, modulate_by_matmuls
@@ -156,7 +157,7 @@ class FouriScalePass(Pass):
         if not self._blends:
             self._maps[site] = q, k
             return None
-        return scaled_dot_product_attention(*self._maps[site], v, scale=scale)
+        return attention(*self._maps[site], v, scale=scale)
 
 
 def low_pass(size: Size, factor: float, *, ramp: float, floor: float, device: torch.device) -> Tensor:

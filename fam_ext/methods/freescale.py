@@ -8,8 +8,8 @@ from functools import lru_cache
 
 import torch
 from torch import Tensor
-from torch.nn.functional import scaled_dot_product_attention
 
+from fam_ext.core.attention import attention
 from fam_ext.core.config import FamConfig
 from fam_ext.core.schedule import NoiseLevel, Size
 from fam_ext.methods.ablation import SkipResidualPass
@@ -97,13 +97,13 @@ class FreeScalePass(SkipResidualPass):
         """See `methods.base.Attend`: the layout of windows, the detail of the whole."""
         if phase != TARGET or self._level is None:
             return None
-        overall = scaled_dot_product_attention(q, k, v, scale=scale)
+        overall = attention(q, k, v, scale=scale)
         height, width = (max(1, round(side / by)) for side, by in zip(size, self.scales, strict=True))
         views, count = self._windows(size, (height, width), self._level, device=overall.device, dtype=overall.dtype)
         total = torch.zeros_like(overall.unflatten(2, size))
         for rows, columns in views:
             own_q, own_k, own_v = (each.unflatten(2, size)[:, :, rows, columns].flatten(2, 3) for each in (q, k, v))
-            said = scaled_dot_product_attention(own_q, own_k, own_v, scale=scale)
+            said = attention(own_q, own_k, own_v, scale=scale)
             total[:, :, rows, columns] += said.unflatten(2, (height, width))
         difference = (total / count).flatten(2, 3) - overall
         side = 2 * math.ceil(max(self.scales)) - 1

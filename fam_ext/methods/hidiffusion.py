@@ -5,8 +5,9 @@ from __future__ import annotations
 from collections.abc import Sequence
 
 from torch import Tensor
-from torch.nn.functional import avg_pool2d, interpolate, scaled_dot_product_attention
+from torch.nn.functional import avg_pool2d, interpolate
 
+from fam_ext.core.attention import attention
 from fam_ext.core.config import FamConfig
 from fam_ext.core.schedule import NoiseLevel, Size
 from fam_ext.methods.base import TARGET, Call, Condition, Kernel, Method, Pass, Patch, Pictures, Stage
@@ -120,7 +121,7 @@ class HiDiffusionPass(Pass):
             return None
         shift = height // 2 * self.quarters[0] // 4, width // 2 * self.quarters[1] // 4
         q, k, v = (in_windows(each, size, shift) for each in (q, k, v))
-        return out_of_windows(scaled_dot_product_attention(q, k, v, scale=scale), size, shift)
+        return out_of_windows(attention(q, k, v, scale=scale), size, shift)
 
 
 def in_windows(tokens: Tensor, size: Size, shift: Size) -> Tensor:

@@ -7,10 +7,12 @@ import torch
 from torch.nn.functional import interpolate, scaled_dot_product_attention
 from torch.utils._python_dispatch import TorchDispatchMode
 
-from fam_ext.core.attention import modulated_attention
+from fam_ext.core import attention as core_attention
+from fam_ext.core.attention import attention, modulated_attention
 from fam_ext.core.frequency import high_pass_mask, modulate
 from fam_ext.core.resize import key_matrix, matrices_on, resize_matrix
 from fam_ext.errors import ConfigError
+from tests.fake_device import DEVICE, FakeDevice
 
 RATIOS = [
     ((8, 8), (16, 16)),  # 2x
@@ -161,3 +163,31 @@ def test_rows_of_the_matrices_in_use_sum_to_one(ratio, dtype, interp):
     spread, pool = matrices_on(*ratio, interp, device=torch.device("cpu"), dtype=dtype)
     for matrix in (*spread, *pool):
         assert (matrix.double().sum(1) - 1).abs().max() < 1e-6  # thirds in bfloat16: 2e-3
+
+
+def test_a_device_that_makes_the_whole_matrix_is_given_the_queries_in_parts(monkeypatch):
+    q, k, v = torch.randn(3, 2, 4, 50, 8).unbind()
+    asked = []
+
+    def noting(part, *others, **more):
+        asked.append(part.shape[-2])
+        return scaled_dot_product_attention(part, *others, **more)
+
+    monkeypatch.setattr(core_attention, "scaled_dot_product_attention", noting)
+    monkeypatch.setattr(core_attention, "MOST_SCORES", 2 * 4 * 50 * 15)
+    expected = attention(q, k, v)
+    with FakeDevice():
+        out = attention(q.to(DEVICE), k.to(DEVICE), v.to(DEVICE)).cpu()
+    assert asked == [50, 15, 15, 15, 5]
+    assert torch.allclose(out, expected, atol=1e-6)
+
+
+def test_torch_2_0_is_not_told_the_usual_scale(monkeypatch):
+    q, k, v = torch.randn(3, 1, 2, 16, 8).unbind()
+    small = torch.randn(1, 2, 4, 8)
+    more = {"size": (4, 4), "native_size": (2, 2), "strength": 0.7}
+    expected = modulated_attention(q, k, v, small, small, **more)
+    monkeypatch.setattr(
+        core_attention, "scaled_dot_product_attention", lambda q, k, v: scaled_dot_product_attention(q, k, v)
+    )
+    assert torch.equal(modulated_attention(q, k, v, small, small, scale=8**-0.5, **more), expected)

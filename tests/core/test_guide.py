@@ -86,11 +86,15 @@ def test_attention_is_kept_blended_and_dropped():
     blended = guide.blended("a", *large, size=(8, 6))
     assert not torch.allclose(blended, scaled_dot_product_attention(*large), atol=1e-2)
     assert guide.blended("never kept", *large, size=(8, 6)) is None
+    assert guide.blended("a", *large, size=(8, 6)) is None, "a map is used once"
+    guide.keep_map("a", *small[:2], size=(4, 3))
     acted = dict(guide.report.am_calls)
     assert guide.blended("a", *large, size=(2, 24)) is None, "smaller than the native grid in one direction"
     assert guide.report.am_calls == acted
+    guide.keep_map("a", *small[:2], size=(4, 3))
     with pytest.raises(ConfigError, match="4 rows but its native pass had 2"):
         guide.blended("a", *[tokens(48, s, rows=4) for s in (4, 5, 6)], size=(8, 6))
+    guide.keep_map("a", *small[:2], size=(4, 3))
     guide.drop_maps()
     assert guide.blended("a", *large, size=(8, 6)) is None
     assert guide.report.am_calls == {"a": 1}

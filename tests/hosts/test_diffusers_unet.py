@@ -12,7 +12,7 @@ from fam_ext.errors import AlreadyGuidedError, ConfigError, UnsupportedModelErro
 from fam_ext.hosts.diffusers.unet import UNetHooks, unet_blocks
 from fam_ext.hosts.sites import select_sites
 from fam_ext.methods.base import NATIVE, TARGET, Condition
-from tests.methods.passes import fam_pass
+from tests.methods.passes import fam_pass, watch_maps
 
 from . import toys
 
@@ -112,12 +112,14 @@ def test_am_acts_once_per_site_and_call_and_changes_the_output(kind, target):
     call = make_call(unet, width, passes)
     plain = call(rows(target), LEVEL, False)
     guide = make_pass(target=target)
+    kept, alive = watch_maps(guide, unet.up_blocks[-1])
     passes.clear()
     with guided(unet, guide) as step:
         result = step(call, rows(target), LEVEL)
     sites = select_sites(unet_blocks(unet), "auto")
     assert guide.ran().am_calls == {site.name: 1 for site in sites}
     assert passes == [((2, 4, 8, 8), True), ((2, 4, *target), False)]
+    assert kept and alive == [len(kept), 0], "none lives on where the network's memory peaks"
     assert result.shape == plain.shape
     assert (result - plain).abs().max() > 1e-4 * plain.abs().max()
 

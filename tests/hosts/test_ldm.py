@@ -16,7 +16,7 @@ from fam_ext.hosts.ldm import unet as ldm_unet
 from fam_ext.hosts.steering import Steering
 from fam_ext.methods.base import Pass
 from tests.hosts import ldm_toys
-from tests.methods.passes import fam_pass
+from tests.methods.passes import fam_pass, watch_maps
 
 pytestmark = pytest.mark.skipif(not ldm_toys.HAS_LDM, reason=ldm_toys.WITHOUT)
 LEVEL = NoiseLevel(500.0, 1.0, 2.0)
@@ -123,6 +123,23 @@ def test_the_native_pass_stops_after_the_last_site():
     # blocks 0-2 run twice, natively at first; what follows runs only for the target
     assert [index for index, _ in seen] == [0, 1, 2, *range(9)]
     assert [side for _, side in seen[:3]] == [2, 2, 2]
+
+
+def test_no_native_map_lives_on_where_the_networks_memory_peaks():
+    unet, steered = ldm_toys.unet("sdxl"), make_pass()
+    kept, alive = watch_maps(steered, unet.output_blocks[-1])
+    call(unet, steered)
+    assert len(kept) == 6 and alive == [0]
+
+
+def test_merged_tokens_are_told_the_native_size():
+    unet, seen, target = ldm_toys.unet("sdxl"), [], (12, 12)
+    unet._tome_info = {"size": None}
+    # as tomesd: it hears of the size where the network is called as a module, and counts by it in every block
+    unet.register_forward_pre_hook(lambda module, args: module._tome_info.update(size=tuple(args[0].shape[2:])))
+    unet.input_blocks[-1].register_forward_pre_hook(lambda module, args: seen.append(unet._tome_info["size"]))
+    call(unet, make_pass(target=target))
+    assert seen == [(8, 8), target] and unet._tome_info == {"size": target}
 
 
 def test_a_native_pass_like_the_target_changes_nothing():
@@ -311,6 +328,32 @@ def test_reference_style_context_is_self_attention_and_banks_fall_through():
     assert "output_blocks.3.1.transformer_blocks.0.attn1" not in guide.ran().am_calls
     assert len(guide.ran().am_calls) == 2
     block._forward = original
+
+
+@pytest.mark.parametrize("is_cast", [False, True])
+def test_am_acts_on_the_pictures_own_run_and_not_on_a_references(is_cast):
+    unet, guide, runs = ldm_toys.unet("sdxl"), make_pass(), []
+    plain, blended = type(unet).forward, guide.guide.blended
+    given, reference = {}, torch.randn(2, 4, 16, 16)
+
+    def controlnet(x, timesteps=None, context=None, y=None, **kwargs):
+        x = x.clone() if is_cast else x
+        for name, latent in (("reference", reference), ("picture", x)):
+            runs.append(name)
+            given[name] = plain(unet, latent, timesteps, context, y=y)
+        return given["picture"]
+
+    def noting(site, *args, **kwargs):
+        out = blended(site, *args, **kwargs)
+        runs.extend([site] if out is not None else [])
+        return out
+
+    guide.guide.blended, unet.forward = noting, controlnet
+    call(unet, guide)
+    assert runs[:2] == ["reference", "picture"] and len(runs) == 5
+    seen = given["reference"]
+    call(unet, make_pass(FamConfig(am=False)))
+    assert torch.equal(given["reference"], seen)
 
 
 def test_hypernetworks_reach_keys_and_values():

@@ -18,6 +18,7 @@ PROMPTS = [
     "a red cat, on the (shiny table:1.2) of [wood]",
     r"two \(2\) dogs BREAK a cat",
     " ".join(["a cat on the table"] * 20),
+    " ".join(["a cat on the table,"] * 20),
     "",
 ]
 

@@ -2,7 +2,7 @@
 
 import pytest
 
-from fam_ext.jobs.settings import request_for, untaken
+from fam_ext.jobs.settings import request_for, undrawn_embeddings, untaken
 from fam_ext.metadata.infotext import Infotext
 from fam_ext.options.job import Job
 from fam_ext.options.parts import Rule
@@ -93,3 +93,15 @@ def test_settings_say_that_a_negative_prompt_is_empty(prompt: str, params: dict[
     )
     assert (request.prompt, request.negative_prompt) == expected
     assert [name in names for name in ("prompt", "negative_prompt")] == [word is not None for word in words]
+
+
+def test_textual_inversions_of_the_pictures_words_are_named() -> None:
+    found = Infotext("a cat", "", {"TI hashes": "EasyNegative: c74b4e810b03, badhand: 5e40d722fc3d"})
+    request = HiresRequest(size=(64, 64), prompt="a cat", negative_prompt="(EasyNegative:1.2), blurry")
+    said = ["no textual inversion is loaded: EasyNegative drawn as plain words"]
+    assert undrawn_embeddings(found, request) == said, "the other one is in no word that is drawn"
+    assert undrawn_embeddings(Infotext("EasyNegative", ""), request) == []
+    names = [f"name{number}" for number in range(7)]
+    many = Infotext("", "", {"TI hashes": ", ".join(f"{name}: 0" for name in names)})
+    request = HiresRequest(size=(64, 64), prompt=" ".join(names))
+    assert "name4 and 2 more drawn" in undrawn_embeddings(many, request)[0]

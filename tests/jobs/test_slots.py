@@ -159,26 +159,11 @@ def test_each_worker_has_a_gpu_of_its_own_where_there_are_several(
     slots.close()
 
 
-@pytest.mark.parametrize(
-    ("visible", "names", "found"),
-    [
-        ("1,GPU-a", ["nvidia0"], ["1", "GPU-a"]),
-        ("", ["nvidia0"], []),
-        (None, ["null", "nvidia10", "nvidia2", "nvidiactl", "nvidia-uvm", "mynvidia3", "nvidia"], ["2", "10"]),
-        (None, None, []),
-    ],
-)
-def test_devices_are_those_that_cuda_may_see(monkeypatch, visible: str | None, names, found: list[str]) -> None:
+@pytest.mark.parametrize(("visible", "found"), [("1,GPU-a", ["1", "GPU-a"]), (" 1, ", [" 1"]), ("", []), (None, [])])
+def test_devices_are_those_that_the_variable_names(monkeypatch, visible: str | None, found: list[str]) -> None:
     monkeypatch.delenv("CUDA_VISIBLE_DEVICES", raising=False)
     if visible is not None:
         monkeypatch.setenv("CUDA_VISIBLE_DEVICES", visible)
-
-    def listdir(place: str) -> list[str]:
-        if names is None:
-            raise FileNotFoundError(place)
-        return names
-
-    monkeypatch.setattr(process.os, "listdir", listdir)
     assert devices() == found
 
 

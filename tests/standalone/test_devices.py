@@ -19,6 +19,13 @@ RAN_OUT = [
     RuntimeError("Invalid buffer size: 32.00 GB"),
     RuntimeError("[enforce fail at alloc_cpu.cpp:117] DefaultCPUAllocator: can't allocate memory: you tried 8 bytes"),
     RuntimeError("DefaultCPUAllocator: not enough memory: you tried to allocate 4 bytes."),
+    RuntimeError("Could not allocate tensor with 8 bytes. There is not enough GPU video memory available!"),
+    RuntimeError("CUDA error: CUBLAS_STATUS_NOT_INITIALIZED when calling `cublasCreate(handle)`"),
+    RuntimeError("cuDNN error: CUDNN_STATUS_NOT_INITIALIZED"),
+    RuntimeError("GET was unable to find an engine to execute this computation"),
+    RuntimeError("Unable to find a valid cuDNN algorithm to run convolution"),
+    RuntimeError("cuFFT error: CUFFT_ALLOC_FAILED"),
+    RuntimeError("cuFFT error: CUFFT_INTERNAL_ERROR"),
     MemoryError(),
     OutOfMemoryError("the memory ran out"),
 ]
@@ -74,6 +81,31 @@ def test_a_part_that_memory_ran_out_for_is_not_called_lacking(monkeypatch):
     monkeypatch.setattr(diffusers.AutoencoderKL, "from_pretrained", full)
     with pytest.raises(OutOfMemoryError, match="ran out"):
         standalone.load_pipeline(device="cpu")
+
+
+@pytest.mark.parametrize(("worker", "gpus", "taken"), [("3", 2, "cuda:1"), ("3", 1, None), (None, 2, None)])
+def test_a_worker_takes_a_gpu_of_its_own(monkeypatch, worker, gpus, taken):
+    monkeypatch.setattr(torch.cuda, "device_count", lambda: gpus)
+    monkeypatch.delenv("FAM_HIRES_WORKER", raising=False)
+    if worker is not None:
+        monkeypatch.setenv("FAM_HIRES_WORKER", worker)
+    given = (None, "cuda", "cuda:0", "cpu")
+    devices = [standalone.DiffusersRenderer(device=device)._device for device in given]
+    assert devices == [taken, taken or "cuda", "cuda:0", "cpu"]
+
+
+@pytest.mark.slow  # imports diffusers
+@pytest.mark.parametrize(("cuda", "why"), [(None, "is built without CUDA"), ("12.4", "finds no GPU; look at the dr")])
+def test_a_model_that_lands_on_the_cpu_says_why(monkeypatch, caplog, tmp_path, cuda, why):
+    monkeypatch.setattr(standalone, "pick_device", lambda name: torch.device("cpu"))
+    monkeypatch.setattr(standalone, "read_pipeline", lambda *_, **__: SimpleNamespace(to=lambda device: None))
+    monkeypatch.setattr(standalone, "DiffusersHost", lambda *_, **__: "host")
+    monkeypatch.setattr(torch.version, "cuda", cuda)
+    standalone.load_pipeline(tmp_path, device="cpu")
+    standalone.load_pipeline()
+    assert not caplog.records
+    standalone.load_pipeline(tmp_path)
+    assert len(caplog.records) == 1 and why in caplog.text and "is drawn on the CPU" in caplog.text
 
 
 def test_a_device_is_checked_for_its_number(monkeypatch):

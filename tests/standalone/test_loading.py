@@ -131,6 +131,25 @@ def test_a_single_files_marks_set_its_scheduler(tmp_path, marks, scheduler):
         assert first.timestep == 751
 
 
+@pytest.mark.parametrize(
+    ("said", "beside", "is_v"),
+    [
+        ({}, None, False),
+        ({"modelspec.prediction_type": "v"}, None, True),
+        ({"modelspec.prediction_type": "epsilon"}, "model:\n  params:\n    timesteps: 1000\n", False),
+        ({}, 'model:\n  params:\n    parameterization: "v"\n    timesteps: 1000\n', True),
+        ({}, "parameterization: v  # as trained", True),
+        ({}, "parameterization: eps\n# parameterization: v\n", False),
+    ],
+)
+def test_v_prediction_is_read_where_a_file_or_its_yaml_says_so(tmp_path, said, beside, is_v):
+    file = tmp_path / "model.safetensors"
+    save_file({"x": torch.zeros(1)}, file, metadata=said)
+    if beside is not None:
+        file.with_suffix(".yaml").write_text(beside)
+    assert weights.marked_training(file) == ({"prediction_type": "v_prediction"} if is_v else {})
+
+
 def sdxl_state_dict(pipe):
     """The weights of `pipe` under the names of SDXL's own checkpoints; its second text encoder in open_clip's."""
     state = {}
@@ -207,6 +226,7 @@ def test_a_lora_changes_the_picture_by_its_weight(tmp_path, folders):
         ("double_blocks.0.img_attn.norm.key_norm.scale", "Flux"),
         ("conditioner.embedders.0.model.transformer.resblocks.0.attn.in_proj_weight", "the SDXL refiner"),
         ("edm_mean", "an EDM model"),
+        ("edm_vpred.sigma_max", "CosXL"),
         ("something.else", "unknown"),
     ],
 )

@@ -252,6 +252,17 @@ def test_a_prompts_schedules_are_drawn_as_their_ends_and_said(sd_host):
     )
 
 
+def test_textual_inversions_are_drawn_as_words_and_said(sd_host):
+    request = HiresRequest(
+        size=(96, 96), prompt="a (embedding:style.pt:1.2)", negative_prompt="embedding:Easy, x", steps=2
+    )
+    assert standalone.what_was_left_out(request, sd_host) == (
+        "no textual inversion is loaded: style.pt, Easy drawn as plain words",
+    )
+    many = HiresRequest(size=(96, 96), prompt=" ".join(f"embedding:e{number}" for number in range(7)), steps=2)
+    assert "e3, e4 and 2 more drawn" in standalone.what_was_left_out(many, sd_host)[0]
+
+
 @pytest.mark.parametrize(("asked", "written"), [("Automatic", "Karras"), ("Uniform", None), ("Karras", None)])
 def test_a_schedule_of_the_pictures_own_text_that_did_not_run_is_corrected(tmp_path, sd_host, asked, written):
     info, text = PngInfo(), f"a cat\nSteps: 2, Sampler: DPM++ 2M, Schedule type: {asked}, CFG scale: 7, Seed: 1"

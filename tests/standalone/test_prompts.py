@@ -1,5 +1,6 @@
 """The WebUI's prompt language."""
 
+import re
 import time
 from types import SimpleNamespace
 
@@ -69,6 +70,32 @@ def test_chunks_of_any_length_and_weights():
     assert len(tokens) == 2 and {len(chunk) for chunk in tokens} == {CHUNK + 2} == {len(chunk) for chunk in weights}
     assert weights[1].count(1.5) == len(tokenizer("dog", add_special_tokens=False).input_ids)
     assert len(tokenize("a BREAK b", tokenizer)[0]) == 2
+
+
+def numbers(text, **_):
+    """A tokenizer: a number is that token, a comma 0."""
+    return SimpleNamespace(input_ids=[0 if part == "," else int(part) for part in re.findall(r"\d+|,", text)])
+
+
+numbers.bos_token_id = numbers.eos_token_id = numbers.pad_token_id = -1
+
+
+@pytest.mark.parametrize(
+    ("commas", "lengths"),
+    [((55,), [56, 34]), ((54,), [75, 15]), ((60, 66), [67, 23]), ((74,), [75, 15]), ((75,), [75, 15]), ((), [75, 15])],
+)
+def test_what_follows_a_late_comma_goes_into_the_next_chunk_with_its_factor(commas, lengths):
+    # as the WebUI's tokenize_line: at most 20 tokens from the comma to the end, and never before a comma itself
+    parts = ["," if place in commas else f"({place + 1}:1.5)" if place > 66 else f"{place + 1}" for place in range(90)]
+    tokens, weights = tokenize(" ".join(parts), numbers)
+    assert [sum(token != -1 for token in chunk) for chunk in tokens] == lengths
+    shown = [
+        (token, factor) for chunk in zip(tokens, weights, strict=True) for token, factor in zip(*chunk, strict=True)
+    ]
+    assert all((factor == 1.5) == (token > 67) for token, factor in shown)
+    assert [token for token, _ in shown if token > 0] == [place + 1 for place in range(90) if place not in commas]
+    chunks, _ = tokenize(" ".join([*parts[:60], "BREAK", *parts[60:]]), numbers)
+    assert [sum(token != -1 for token in chunk) for chunk in chunks] == [60, 30], "no comma of another chunk counts"
 
 
 @pytest.mark.slow

@@ -11,8 +11,8 @@ from weakref import WeakValueDictionary
 
 import torch
 from torch import Tensor
-from torch.nn.functional import scaled_dot_product_attention
 
+from fam_ext.core.attention import attention
 from fam_ext.hosts.steering import Steering
 from fam_ext.methods.base import NATIVE
 
@@ -35,7 +35,7 @@ def attend(q: Tensor, k: Tensor, v: Tensor, site: str, handle: int, height: int,
         q, k = q.clone(), k.clone()  # kept beyond this call, when the graph may have taken their memory for others
     out = steering.attend(site, q, k, v, size=(height, width), scale=scale)
     if out is None:
-        out = scaled_dot_product_attention(q, k, v, scale=scale)
+        out = attention(q, k, v, scale=scale)
     return out.to(q.dtype).transpose(1, 2).flatten(2).contiguous()
 
 

@@ -207,6 +207,13 @@ def pick_device(name: str | None) -> torch.device:
     return device
 
 
+def why_no_gpu() -> str:
+    """Return why `pick_device` finds none, a few words for whoever has one."""
+    if torch.version.cuda is None and torch.version.hip is None:
+        return f"torch {torch.__version__} is built without CUDA; install one for your GPU (pytorch.org)"
+    return f"torch {torch.__version__} finds no GPU; look at the driver (nvidia-smi)"
+
+
 def pick_dtype(name: str | None, device: torch.device) -> torch.dtype:
     """Return the number format of that name; None: what suits `device`. Raises `UsageError`."""
     if name is None:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import re
+from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import Any
 
@@ -14,6 +15,8 @@ from fam_ext.errors import PictureError
 CHUNK = 75
 MAX_CHUNKS = 20
 """What a prompt may take: 1500 tokens. The rest is left out, with a note."""
+COMMA_REACH = 20
+"""The WebUI's "Prompt word wrap length limit"."""
 _MAX_CHARACTERS = 100 * CHUNK * MAX_CHUNKS
 """No tokenizer is shown more: more than any such prompt has."""
 STRONGER = 1.1
@@ -22,6 +25,8 @@ _TOKEN = re.compile(
 )
 # no "<" inside a tag: else each of many "<a:" reads to the end of the prompt
 _EXTRA_NETWORK = re.compile(r"<(\w{1,32}):([^:<>]+)(?::([^<>]*))?>")
+
+_EMBEDDING = re.compile(r"\bembedding:([^\s,:()\[\]<>|]+)")
 
 
 @dataclass(frozen=True)
@@ -100,6 +105,11 @@ def split_extra_networks(prompt: str) -> tuple[str, list[tuple[str, str, float]]
     """Return the prompt without its <kind:name:weight> tags, and the tags as (kind, name, weight)."""
     tags = [(kind, name, _number(weight)) for kind, name, weight in _EXTRA_NETWORK.findall(prompt)]
     return _EXTRA_NETWORK.sub("", prompt), tags
+
+
+def embedding_names(prompt: str) -> list[str]:
+    """Return the textual inversions that `prompt` names as ComfyUI does, embedding:NAME, each once."""
+    return list(dict.fromkeys(_EMBEDDING.findall(prompt)))
 
 
 def settle(prompt: str) -> tuple[str, list[str]]:
@@ -198,22 +208,42 @@ def cut_note(prompt: str, tokenizer: Any) -> str | None:  # noqa: ANN401
 
 def _chunked(prompt: str, tokenizer: Any) -> tuple[list[list[int]], list[list[float]]]:  # noqa: ANN401
     """Return the chunks' tokens and factors; where there are more than MAX_CHUNKS, not all of the rest."""
-    chunks: list[list[int]] = [[]]
-    weights: list[list[float]] = [[]]
-    for span in parse_emphasis(prompt[:_MAX_CHARACTERS]):
+    spans = parse_emphasis(prompt[:_MAX_CHARACTERS])
+    chunks = in_chunks(spans, tokenizer)
+    tokens = [[token for token, _ in chunk] for chunk in chunks]
+    return tokens, [[spans[index].weight for _, index in chunk] for chunk in chunks]
+
+
+def in_chunks(spans: Sequence[Span], tokenizer: Any) -> list[list[tuple[int, int]]]:  # noqa: ANN401
+    """Return the chunks of the tokens of `spans`, each with its span's index; past MAX_CHUNKS not all of them.
+
+    As in the WebUI, what follows a comma that is at most COMMA_REACH tokens before a chunk's end goes into the next.
+    """
+
+    def tokens_of(text: str) -> list[int]:
+        return tokenizer(text, add_special_tokens=False, truncation=False, verbose=False).input_ids
+
+    comma = tokens_of(",")
+    chunks: list[list[tuple[int, int]]] = [[]]
+    after = 0
+    """Where in the last chunk what follows its last comma begins; 0: it has none."""
+    for index, span in enumerate(spans):
         if len(chunks) > MAX_CHUNKS:
             break
         if span.text is None:
             chunks.append([])
-            weights.append([])
+            after = 0
             continue
-        for token in tokenizer(span.text, add_special_tokens=False, truncation=False, verbose=False).input_ids:
+        for token in tokens_of(span.text):
             if len(chunks[-1]) == CHUNK:
-                chunks.append([])
-                weights.append([])
-            chunks[-1].append(token)
-            weights[-1].append(span.weight)
-    return chunks, weights
+                moves = after and CHUNK - after < COMMA_REACH and [token] != comma
+                chunks.append(chunks[-1][after:] if moves else [])
+                chunks[-2] = chunks[-2][:after] if moves else chunks[-2]
+                after = 0
+            elif [token] == comma:
+                after = len(chunks[-1]) + 1
+            chunks[-1].append((token, index))
+    return chunks
 
 
 def _framed(chunk: list[int], tokenizer: Any) -> list[int]:  # noqa: ANN401

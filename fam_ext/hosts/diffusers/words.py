@@ -11,7 +11,7 @@ from torch import Tensor, nn
 
 from fam_ext.core.schedule import Size
 from fam_ext.hosts.base import Prompt
-from fam_ext.hosts.diffusers.prompts import CHUNK, Span, parse_emphasis
+from fam_ext.hosts.diffusers.prompts import CHUNK, Span, in_chunks, parse_emphasis
 from fam_ext.hosts.sites import Site
 from fam_ext.hosts.steering import Steering
 from fam_ext.methods.base import OFF, Condition
@@ -28,19 +28,10 @@ def split_words(prompt: str) -> list[Span]:
 
 def places(words: Sequence[Span], tokenizer: Any) -> list[list[int]]:  # noqa: ANN401
     """Return the indices of each word's tokens among the states of `prompts.encode_prompt`."""
-    found: list[list[int]] = []
-    chunk = inside = 0
-    for word in words:
-        own: list[int] = []
-        if word.text is None:
-            chunk, inside = chunk + 1, 0
-        else:
-            for _ in tokenizer(word.text, add_special_tokens=False, truncation=False, verbose=False).input_ids:
-                if inside == CHUNK:
-                    chunk, inside = chunk + 1, 0
-                inside += 1
-                own.append(chunk * (CHUNK + 2) + inside)  # each chunk begins with a mark
-        found.append(own)
+    found: list[list[int]] = [[] for _ in words]
+    for number, chunk in enumerate(in_chunks(words, tokenizer)):
+        for inside, (_, word) in enumerate(chunk, 1):  # each chunk begins with a mark
+            found[word].append(number * (CHUNK + 2) + inside)
     return found
 
 

@@ -158,6 +158,11 @@ def steered_unet(
         if convolutions or maps:
             undo.enter_context(steered_layers(layers(), steering, convolutions=convolutions, maps=maps))
         installed(unet, functools.partial(UNetHook, unet, steering, traits))
+        if sites:
+            network: Any = unet
+            around: Any = hooks[-1]
+            handle = network.input_blocks[0].register_forward_pre_hook(around.note_input)
+            undo.callback(handle.remove)
         yield sites
 
 
@@ -187,6 +192,8 @@ class UNetHook:
         self.traits = traits
         self.previous = previous
         self._is_inside = False
+        self._given: Tensor | None = None
+        """What the network is being called with."""
         self._orders: dict[tuple[Row, ...], tuple[Tensor, Tensor]] = {}
 
     def __call__(self, x: Tensor, timesteps: Any = None, context: Any = None, y: Any = None, **kwargs: Any) -> Tensor:  # noqa: ANN401
@@ -198,6 +205,7 @@ class UNetHook:
         def call(latent: Tensor, level: NoiseLevel, condition: Condition, *, phase: str = TARGET) -> Tensor:
             with steering.during(phase):
                 if latent is x:
+                    self._given = x
                     return self.previous(x, timesteps, context, y=y, **kwargs)
                 return self._other(latent, level, x, condition.given, is_here=level is here)
 
@@ -214,7 +222,13 @@ class UNetHook:
             condition = Condition(find_rows, (timesteps, context, y), find_uncond)
             return steered.around_model(call, x, here, condition)
         finally:
-            self._is_inside = False
+            self._is_inside, self._given = False, None
+
+    def note_input(self, module: nn.Module, args: tuple[Any, ...]) -> None:
+        """Tell the sites, before the first layer runs, whose latent this is: extensions run others (a reference)."""
+        given, first = self._given, args[0]
+        is_own = given is None or first is given or torch.equal(first, given.to(first))  # a copy where it was cast
+        self.steering.is_other = not is_own
 
     def _order(self, x: Tensor) -> tuple[Tensor, Tensor] | tuple[None, None]:
         """Return the pictures of these rows as the host orders them, and which are unconditional, on their device: sent
@@ -238,10 +252,16 @@ class UNetHook:
         if y is not None:
             y = self.traits.native_vector(y, size)
         # the class's forward: what others put on the instance (ControlNet) is made for the target's size
+        self._given = latent
+        merged: Any = getattr(self.unet, "_tome_info", {})  # token merging notes it where the module itself is called
+        before = merged.get("size")
+        merged["size"] = size
         try:
             return type(self.unet).forward(self.unet, latent, timesteps, context, y=y)
         except NativePassDone:
             return latent
+        finally:
+            merged["size"] = before
 
 
 class SiteHook:
@@ -267,7 +287,13 @@ class SiteHook:
         size = self.sizes.get(self.site.transformer)
         # reference-style ControlNet passes x itself as context; banks and merged tokens change the lengths
         is_self = (context is None or context is x) and mask is None and kwargs.get("additional_tokens") is None
-        if self.steering.phase == OFF or size is None or not is_self or x.shape[1] != size[0] * size[1]:
+        if (
+            self.steering.phase == OFF
+            or self.steering.is_other
+            or size is None
+            or not is_self
+            or x.shape[1] != size[0] * size[1]
+        ):
             return self.previous(x, context=context, mask=mask, **kwargs)
         attention: Any = self.site.attention
         context_k, context_v = self.traits.hypernetworks(x)

@@ -18,7 +18,7 @@ from typing import Any
 
 from fam_ext.errors import Cancelled
 from fam_ext.jobs import make
-from fam_ext.jobs.contract import Progress, Renderer
+from fam_ext.jobs.contract import WORKER_VARIABLE, Progress, Renderer
 from fam_ext.jobs.executors.workers import START_SECONDS, died_loading, portable, work_on
 from fam_ext.jobs.journal.rows import Item
 from fam_ext.jobs.renderers import RendererSpec
@@ -27,24 +27,13 @@ from fam_ext.options.parts import RunRule
 
 log = logging.getLogger(__name__)
 
-WORKER_VARIABLE = "FAM_HIRES_WORKER"
-"""In a worker's environment: its number, 0 to N-1."""
 _BY_TERMINAL = {getattr(signal, name) for name in ("SIGINT", "SIGHUP", "SIGBREAK") if hasattr(signal, name)}
 """What a terminal sends to all of a job's processes: Ctrl-C, and when it is closed."""
 
 
 def devices() -> list[str]:
-    """Return the CUDA devices that this process may use, as CUDA_VISIBLE_DEVICES names them; empty without torch."""
-    visible = os.environ.get("CUDA_VISIBLE_DEVICES")
-    if visible is not None:
-        return [name for name in visible.split(",") if name.strip()]
-    try:
-        return sorted(
-            (name[len("nvidia") :] for name in os.listdir("/dev") if name[:6] == "nvidia" and name[6:].isdigit()),
-            key=int,
-        )
-    except OSError:
-        return []
+    """Return the CUDA devices that CUDA_VISIBLE_DEVICES names; without it none: each worker counts them itself."""
+    return [name for name in os.environ.get("CUDA_VISIBLE_DEVICES", "").split(",") if name.strip()]
 
 
 def _worker(connection: Connection, spec: RendererSpec, options: Job, number: int, visible: str | None) -> None:

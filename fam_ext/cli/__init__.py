@@ -21,7 +21,7 @@ from fam_ext.cli import compare, inspect, model, report, trial, upscale
 from fam_ext.cli.bench import bench_app
 from fam_ext.cli.presets import presets_app
 from fam_ext.cli.progress import Interrupted, clock, handling, interrupted, silence, stopping_signals
-from fam_ext.errors import FamError, OutputError
+from fam_ext.errors import FamError, OutputError, RenderError
 from fam_ext.escapes import shown
 from fam_ext.terminal import PlainFormatter, say
 
@@ -83,7 +83,7 @@ def main(arguments: Sequence[str] | None = None) -> None:
     except BrokenPipeError:
         silence(sys.stdout)
         sys.exit(FAILED_EXIT)
-    except OutputError as error:
+    except (OutputError, RenderError) as error:
         _exit_with(error, FAILED_EXIT)
     except sqlite3.Error as error:
         what = f"the journal is damaged ({error}); move the output's .fam-hires folder away, then existing outputs are"

@@ -335,6 +335,11 @@ def test_a_rule_keeps_the_presets_value(tmp_path: Path, capsys) -> None:
         assert planned(capsys, tmp_path / "in", "-o", tmp_path / "out", "--preset", "fast", *words)[0]["steps"] == 20
 
 
+def test_samplers_are_listed_with_their_schedules(capsys) -> None:
+    out = run(capsys, "samplers")[1]
+    assert "LCM: Uniform; Automatic is Uniform\nschedules: Automatic, " in out and "PLMS is refused: " in out
+
+
 def test_what_a_sampler_has_not_is_replaced_with_a_word(tmp_path: Path, capsys) -> None:
     make_picture(tmp_path / "in" / "a.png")
     with Image.open(tmp_path / "in" / "a.png") as picture:

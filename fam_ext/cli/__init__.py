@@ -17,7 +17,7 @@ from typing import Annotated
 import typer
 
 from fam_ext import __version__
-from fam_ext.cli import compare, inspect, model, report, trial, upscale
+from fam_ext.cli import compare, inspect, model, report, samplers, trial, upscale
 from fam_ext.cli.bench import bench_app
 from fam_ext.cli.presets import presets_app
 from fam_ext.cli.progress import Interrupted, clock, handling, interrupted, silence, stopping_signals
@@ -38,6 +38,7 @@ app.command("try")(trial.try_presets)
 app.command()(model.generate)
 app.command()(compare.compare)
 app.command()(inspect.inspect)
+app.command()(samplers.samplers)
 app.command()(report.report)
 app.command("retry-failed")(report.retry)
 app.add_typer(presets_app, name="presets")

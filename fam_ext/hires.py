@@ -108,7 +108,7 @@ def upscale(
     maker = entry_for(method, host.gives, where=f"the host of {host.name}").load()(config)
     maker = maker if around is None else around(maker)
     native = image if isinstance(image, Native) else _encoded(host, image, tile=tile)
-    _check_size(size, native.image)
+    check_size(size, (native.image.height, native.image.width))
     studio = _Studio(host, sampling, tile=tile, low_memory=low_memory, callbacks=callbacks, larger=larger)
     enlarged = enlarge(studio, maker, Source([native.image], native.latent, native.record), size=size)
     made = enlarged.made
@@ -278,13 +278,15 @@ def _decoded(host: Host, latent: Tensor, *, tile: int | None) -> Image.Image:
     return to_image(pixels)
 
 
-def _check_size(size: Size, native: Image.Image) -> None:
+def check_size(size: Size, native: Size) -> None:
+    """Raise `UsageError` for a target that is no multiple of 8, below 64 px a side, or smaller than its native picture
+    by more than rounding."""
     _check_multiples(size)
     if min(size) < MIN_TARGET_SIDE:
         raise UsageError(f"the target size is {size[1]}x{size[0]}; choose at least {MIN_TARGET_SIDE} px a side")
-    if size[0] < native.height - GRID or size[1] < native.width - GRID:
+    if size[0] < native[0] - GRID or size[1] < native[1] - GRID:
         raise UsageError(
-            f"the target size {size[1]}x{size[0]} is smaller than the picture's {native.width}x{native.height};"
+            f"the target size {size[1]}x{size[0]} is smaller than the picture's {native[1]}x{native[0]};"
             " choose a scale of at least 1"
         )
 

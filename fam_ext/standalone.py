@@ -245,7 +245,9 @@ def generate(
     progress = progress or Progress()
     first_half = Progress(lambda done, total: progress.step(done, 2 * total), progress.cancelled)
     second_half = Progress(lambda done, total: progress.step(total + done, 2 * total), progress.cancelled)
-    first = native_on(host, request, first_half, size=native or hires.native_size(host, request.size))
+    native = native or hires.native_size(host, request.size)
+    hires.check_size(request.size, native)  # before the native picture is drawn
+    first = native_on(host, request, first_half, size=native)
     return render_on(host, first, request, second_half, upscaler=upscaler), first.image
 
 

@@ -9,6 +9,7 @@ import sys
 from pathlib import Path
 
 import pytest
+from PIL import Image
 
 from fam_ext import __version__, cli
 from fam_ext.cli.progress import failed_line
@@ -126,7 +127,25 @@ def test_the_summary_says_what_helps_each_kind_of_failure(tmp_path: Path, capsys
         (["upscale", "IN", "-o", "OUT", "--format", "gif"], "--format is 'GIF'; choose PNG"),
         (["upscale", "IN", "-o", "OUT", "--rule", "seed"], "FIELD=RULE"),
         (["upscale", "IN", "-o", "OUT", "--rule", "seed=prefix"], "does not fit seed"),
-        (["upscale", "IN", "-o", "OUT", "--prompt-rule", "prefix"], "--prompt-rule is prefix; give prompt"),
+        (["upscale", "IN", "-o", "OUT", "--prompt-rule", "prefix"], "--prompt-rule is prefix; give --prompt or"),
+        (["upscale", "IN", "-o", "OUT", "--negative-rule", "prefix"], "give --negative as well"),
+        (["upscale", "IN", "-o", "OUT", "--rule", "seed=override"], "--seed is left out, and its rule is override"),
+        (["upscale", "IN", "-o", "OUT", "--rule", "model=take"], "--rule is model=take; one model draws"),
+        (["upscale", "IN", "-o", "OUT", "--sampler", "Eular a"], "sampler 'Eular a' is unknown; choose one of DDIM"),
+        (["upscale", "IN", "-o", "OUT", "--sampler", "plms"], "sampler 'PLMS' is refused"),
+        (["upscale", "IN", "-o", "OUT", "--schedule", "Karrass"], "schedule 'Karrass' is unknown"),
+        (["upscale", "IN", "-o", "OUT", "--sampler", "DDIM", "--schedule", "karras"], "does not go with sampler DDIM"),
+        (["upscale", "IN", "-o", "OUT", "--sampler", "LCM Karras"], "does not go with sampler LCM; choose Uniform"),
+        (["upscale", "IN", "-o", "OUT", "--sampler", "lcm", "--steps", "60"], "--steps is 60, and sampler LCM takes"),
+        (["upscale", "IN", "-o", "OUT", "--scale", "abc"], "--scale is 'abc'; write a number"),
+        (["upscale", "IN", "-o", "OUT", "--steps", "2.5"], "--steps is '2.5'; write a whole number"),
+        (["upscale", "IN", "-o", "OUT", "--set", "am=1"], "--set is 'am=1'; choose am=true or am=false"),
+        (["upscale", "IN", "-o", "OUT", "--no-fm", "--set", "fm=true"], "give it as --no-fm or with --set"),
+        (["upscale", "IN", "-o", "OUT", "--cutoff", "32"], "or give --cutoff-reference as well"),
+        (["upscale", "IN", "-o", "", "--dry-run"], "--output is empty; name a folder"),
+        (["upscale", "IN", "-o", "OUT", "--dry-run", "--lora", "gone.safetensors:2"], "and nothing is there"),
+        (["demo", "run", "--pictures", "0", "-o", "OUT"], "--pictures is 0"),
+        (["presets", "import", "gone.json"], "gone.json is no file"),
         (["upscale", "IN", "-o", "OUT", "--rule", "prompt=override"], "--prompt is left out, and its rule is override"),
         (["upscale", "IN", "-o", "OUT", "--set", "colour=red"], "--set is"),
         (["upscale", "IN", "-o", "OUT", "--name", "{prompt}"], "name pattern"),
@@ -150,7 +169,7 @@ def test_the_summary_says_what_helps_each_kind_of_failure(tmp_path: Path, capsys
         (["upscale", "IN", "-o", "OUT", "--lora", "a.safetensors:inf"], "--lora is"),
         (["upscale", "IN", "-o", "OUT", "--cutoff", "nan"], "cutoff is nan"),
         (["upscale", "IN", "-o", "OUT", "--cfg-scale", "inf"], "--cfg-scale is inf"),
-        (["upscale", "IN", "-o", "OUT", "--size", "0x99999999999"], "the size is 0x99999999999"),
+        (["upscale", "IN", "-o", "OUT", "--size", "0x99999999999"], "--size is 0x99999999999"),
         (["upscale", "IN", "-o", "OUT", "--max-side", "3"], "--max-side is 3"),
         (["upscale", "IN", "-o", "OUT", "--first", "-1"], "--first is -1"),
         (["upscale", "IN", "-o", "OUT", "--progress", "loud"], "loud"),
@@ -291,6 +310,54 @@ def test_a_dry_run_estimates_from_history(tmp_path: Path, capsys) -> None:
     code, out, _ = run(capsys, "upscale", tmp_path / "in", "-o", tmp_path / "out", "--dry-run", "--plan-format", "csv")
     assert out.splitlines()[0].startswith("state,source,output")
     assert len(out.splitlines()) == 4
+
+
+def test_a_dry_run_says_what_is_kept_and_what_is_asked_for_now(tmp_path: Path, capsys) -> None:
+    make_folder(tmp_path / "in", 2)
+    job = (tmp_path / "in", "-o", tmp_path / "out")
+    assert run(capsys, "upscale", *job)[0] == 0
+    [first, _] = planned(
+        capsys, *job, "--scale", 3, "--name", "{stem}-{scale}", "--schedule", "Karras", "--sampler", "Heun"
+    )
+    assert (first["state"], first["sampler"]) == ("kept", "Heun")
+    assert int(first["target"].split("x")[0]) == 3 * int(first["native"].split("x")[0])
+    _, out, _ = run(capsys, "upscale", *job, "--steps", 9, "--rule", "steps=override", "--dry-run")
+    assert "2 files: 2 kept" in out and "to 9 (2 pictures)" in out and "another --output makes one more" in out
+    _, out, _ = run(capsys, "upscale", *job, "--steps", 9, "--overwrite", "--dry-run")
+    assert "2 files: 2 pending" in out and "going by this folder's history" in out
+    _, out, _ = run(capsys, "upscale", *job, "--exact-size", "--size", "504x304", "--max-megapixels", 0.01, "--dry-run")
+    assert "no target is larger" not in out
+
+
+def test_a_rule_keeps_the_presets_value(tmp_path: Path, capsys) -> None:
+    make_picture(tmp_path / "in" / "a.png")
+    for words in ([], ["--rule", "steps=take"], ["--rule", "steps=override"]):
+        assert planned(capsys, tmp_path / "in", "-o", tmp_path / "out", "--preset", "fast", *words)[0]["steps"] == 20
+
+
+def test_samplers_are_listed_with_their_schedules(capsys) -> None:
+    out = run(capsys, "samplers")[1]
+    assert "LCM: Uniform; Automatic is Uniform\nschedules: Automatic, " in out and "PLMS is refused: " in out
+
+
+def test_what_a_sampler_has_not_is_replaced_with_a_word(tmp_path: Path, capsys) -> None:
+    make_picture(tmp_path / "in" / "a.png")
+    with Image.open(tmp_path / "in" / "a.png") as picture:
+        picture.save(tmp_path / "in" / "a.png")  # without its metadata
+    job = (tmp_path / "in", "-o", tmp_path / "out")
+    [row] = planned(capsys, *job, "--schedule", "Karras")
+    assert (row["sampler"], row["schedule"]) == ("DDIM", "Uniform") and "not Karras" in row["notes"]
+    [row] = planned(capsys, *job, "--sampler", "LCM", "--preset", "paper", "--rule", "steps=take")
+    assert row["steps"] == 50
+
+
+def test_the_help_tells_what_runs_where_nothing_is_said(capsys, monkeypatch) -> None:
+    monkeypatch.setenv("COLUMNS", "250")
+    help = run(capsys, "upscale", "--help")[1]
+    for flag, value in (("--cutoff ", 28), ("--fm-edge", 1), ("--am-window", "1 to 0.4"), ("--retries", 1)):
+        assert f"(default: {value})" in help.split(flag)[1].split(" --")[0]
+    assert "instead of each picture's own" in help
+    assert "picture's own" not in run(capsys, "generate", "--help")[1]
 
 
 def test_the_hint_has_the_quotes_of_the_systems_shell(monkeypatch) -> None:

@@ -36,6 +36,7 @@ def test_inspect_and_the_plan_agree(tmp_path) -> None:
         assert row[name] == value
     text = CliRunner().invoke(app, ["inspect", str(source / "a.png")]).stdout
     assert "Forge in PNG parameters" in text and "would run:" in text
+    assert CliRunner().invoke(app, ["inspect", str(source / "._a.png")]).exit_code == 1
     assert "1 of 2 carry no prompt" in CliRunner().invoke(app, arguments).stdout
     assert not (tmp_path / "out").exists()
 

@@ -55,7 +55,7 @@ def test_generate_writes_a_picture_that_says_how_it_was_made_and_replaces_none(m
     ("options", "sentence"),
     [
         (["--sampler", "PLMS"], "sampler 'PLMS' is refused"),
-        (["--size", "100x100"], "the size is 100x100; choose multiples of 8"),
+        (["--sampler", "DDIM", "--schedule", "Karras"], "does not go with sampler DDIM"),
         (["--method", "magic"], "method is 'magic'"),
         (["--attention", "1.5"], "attention is 1.5; choose 0 to 1"),
         (["--count", "0"], "--count is 0; choose at least 1"),
@@ -69,6 +69,40 @@ def test_generate_answers_bad_input_with_one_sentence_and_writes_nothing(model, 
     error = capsys.readouterr().err
     assert sentence in error and error.count("\n") == 1
     assert not (tmp_path / "out").exists() or not list((tmp_path / "out").iterdir())
+
+
+@pytest.mark.parametrize(
+    ("options", "sentence"),
+    [
+        (["--size", "256x256"], "256x256 is smaller than the picture's 512x512"),
+        (["--am-sites", "nowhere"], "nowhere"),
+    ],
+)
+def test_generate_finds_what_cannot_be_before_it_draws(model, tmp_path, capsys, monkeypatch, options, sentence):
+    monkeypatch.setattr("fam_ext.hires.native_size", lambda host, size: (512, 512))
+    monkeypatch.setattr("fam_ext.hires.generate_native", None)
+    assert run("generate", "a cat", "-o", tmp_path / "out", "--model", model, *options) == 2
+    assert sentence in capsys.readouterr().err
+
+
+def test_generate_rounds_a_size_as_upscale_does(model, tmp_path, capsys):
+    words = ["--size", "100x130", "--steps", 1, "--device", "cpu", "--method", "resize"]
+    assert run("generate", "a cat", "-o", tmp_path / "out", "--model", model, *words) == 0
+    assert "(104x128)" in capsys.readouterr().out
+
+
+def test_a_demo_that_ends_early_is_no_wrong_usage(tmp_path, capsys, monkeypatch):
+    from fam_ext.errors import RenderError
+
+    for cancel, code in ((False, 1), (True, 130)):
+
+        def fail(*_, control, cancel=cancel, **more):
+            if cancel:
+                control.cancel()
+            raise RenderError("the demo ended early")
+
+        monkeypatch.setattr("fam_ext.demo.run.run_demo", fail)
+        assert run("demo", "run", "--out", tmp_path) == code
 
 
 def test_compare_puts_methods_side_by_side(model, tmp_path, capsys):
@@ -135,7 +169,7 @@ def test_demo_makes_a_contact_sheet_from_real_pictures_with_the_real_model(tmp_p
         picture.transpose(Image.Transpose.FLIP_LEFT_RIGHT).save(newer / first.name)
     monkeypatch.setattr(demo, "samples", lambda: newer)
     before = {path.name: path.read_bytes() for path in (tmp_path / "fam").iterdir() if path.suffix == ".png"}
-    assert run("demo", "run", "--out", tmp_path, "--pictures", 1) == 2
+    assert run("demo", "run", "--out", tmp_path, "--pictures", 1) == 1
     assert "made from other samples" in capsys.readouterr().err
     assert before == {path.name: path.read_bytes() for path in (tmp_path / "fam").iterdir() if path.suffix == ".png"}
 

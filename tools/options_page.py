@@ -2,14 +2,15 @@
 
 from __future__ import annotations
 
+import dataclasses
 from collections.abc import Iterable
 from pathlib import Path
 
-from fam_ext.cli.options import flag
+from fam_ext.cli.options import default_shown, flag
 from fam_ext.options.field import API, CLI, INFOTEXT, PAGE, PANELS, SCRIPT, XYZ, Option, allowed
 from fam_ext.options.parts import RunRule
-from fam_ext.options.presets import BUILTIN, DEFAULT
-from fam_ext.options.resolve import options_at
+from fam_ext.options.presets import DEFAULT
+from fam_ext.options.resolve import RANDOM_SEED, options_at
 
 FILE = Path(__file__).parents[1] / "docs" / "options.md"
 OTHERS = {API: "API", SCRIPT: "script", XYZ: "X/Y/Z"}
@@ -25,7 +26,10 @@ metadata may bring a value, marked *own*, that counts before it. **Decides** say
 pixels, the size, the file (its kind or metadata), its name or times, or only how the job runs.
 
 Said now counts before an overriding preset, that before the picture's metadata, that before any preset, and that before
-the default. A value out of range is refused at every door with one sentence, before anything runs.
+the default; a prompt that is said is for pictures without one, unless `prompt_rule` says otherwise. At the command line
+`--rule` says how a setting of the picture counts (FIELD=RULE; `rules` in the API), `--set` gives one of FAM's dials as
+infotext has it (FIELD=VALUE), `--dry-run` prints the plan (`--plan-format`: table, json or csv), `--progress` how a run
+is shown. A value out of range is refused at every door with one sentence, before anything runs.
 """
 COLUMNS = ("option", "command line", "page", "other doors", "infotext", "default", "allowed", "decides", "what it does")
 
@@ -58,25 +62,12 @@ def row(spec: Option) -> str:
             (spec.page or spec.label) if PAGE in spec.doors else "",
             ", ".join(others),
             f"`{spec.key}`" if INFOTEXT in spec.doors else "",
-            ", ".join(part for part in (default(spec), "own" if spec.own else "") if part),
-            allowed(spec),
+            ", ".join(part for part in (default_shown(spec), "own" if spec.own else "") if part),
+            allowed(dataclasses.replace(spec, low=RANDOM_SEED) if spec.name == "seed" else spec),
             spec.decides,
             spec.help,
         )
     )
-
-
-def default(spec: Option) -> str:
-    """Return what an option is where nothing is said; "" for nothing."""
-    preset = BUILTIN[DEFAULT]
-    value = preset.config.to_dict().get(spec.name, preset.settings.get(spec.name, spec.default))
-    if value is None or value in ("", ()):
-        return ""
-    if isinstance(value, tuple):
-        return " to ".join(f"{end:g}" for end in value)
-    if isinstance(value, bool):
-        return "on" if value else "off"
-    return f"{value:g}" if isinstance(value, float) else str(value)
 
 
 def cells(texts: Iterable[str]) -> str:

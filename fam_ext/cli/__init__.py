@@ -17,11 +17,11 @@ from typing import Annotated
 import typer
 
 from fam_ext import __version__
-from fam_ext.cli import compare, inspect, model, report, trial, upscale
+from fam_ext.cli import compare, inspect, model, report, samplers, trial, upscale
 from fam_ext.cli.bench import bench_app
 from fam_ext.cli.presets import presets_app
 from fam_ext.cli.progress import Interrupted, clock, handling, interrupted, silence, stopping_signals
-from fam_ext.errors import FamError, OutputError
+from fam_ext.errors import FamError, OutputError, RenderError
 from fam_ext.escapes import shown
 from fam_ext.terminal import PlainFormatter, say
 
@@ -38,6 +38,7 @@ app.command("try")(trial.try_presets)
 app.command()(model.generate)
 app.command()(compare.compare)
 app.command()(inspect.inspect)
+app.command()(samplers.samplers)
 app.command()(report.report)
 app.command("retry-failed")(report.retry)
 app.add_typer(presets_app, name="presets")
@@ -83,7 +84,7 @@ def main(arguments: Sequence[str] | None = None) -> None:
     except BrokenPipeError:
         silence(sys.stdout)
         sys.exit(FAILED_EXIT)
-    except OutputError as error:
+    except (OutputError, RenderError) as error:
         _exit_with(error, FAILED_EXIT)
     except sqlite3.Error as error:
         what = f"the journal is damaged ({error}); move the output's .fam-hires folder away, then existing outputs are"

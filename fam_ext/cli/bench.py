@@ -96,7 +96,7 @@ def bench_quality(
         ),
     ] = None,
     scales: Annotated[
-        str | None, typer.Option(help="Comma-separated factors. [default: 2, or none with --sizes]")
+        str | None, typer.Option(help="Comma-separated factors. (default: 2, or none with --sizes)")
     ] = None,
     sizes: Annotated[
         str | None, typer.Option(help="Comma-separated WIDTHxHEIGHT in px, of any aspect, beside --scales.")
@@ -108,7 +108,7 @@ def bench_quality(
     references: Annotated[
         Path | None, typer.Option(help="Folder of real pictures for the set distances, instead of --truth's.")
     ] = None,
-    crop: Annotated[int | None, typer.Option(help="Side of the crops in px. [default: the native side]")] = None,
+    crop: Annotated[int | None, typer.Option(help="Side of the crops in px. (default: the native side)")] = None,
     crops: Annotated[int, typer.Option(help="Crops of each picture.")] = 10,
     inception: Annotated[
         str | None, typer.Option(help="torch-fidelity's Inception weights, for FID and KID; extra: fidelity.")

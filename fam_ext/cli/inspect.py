@@ -27,14 +27,23 @@ def inspect(
     as_json: Annotated[bool, typer.Option("--json", help="One JSON object, for programs.")] = False,
     preset: Annotated[str, typer.Option(help="Named settings; see `fam-hires presets list`.")] = preset_store.DEFAULT,
 ) -> None:
-    """Print what a picture's metadata holds, where it was found, and what `upscale` would run. Writes nothing."""
+    """Print what a picture's metadata holds, where it was found, and what `upscale` would run. Writes nothing.
+
+    Exit code 1: the file is no picture.
+    """
     path = Path(os.path.abspath(os.path.expanduser(file)))
     if not path.is_file():
         raise UsageError(f"{shown(file)} is not a file; name one picture")
     values = describe(path, preset)
     if as_json:
         terminal.say(terminal.as_json(values))
-        return
+    else:
+        _say(values)
+    if values["format"] is None:
+        raise typer.Exit(1)
+
+
+def _say(values: dict[str, Any]) -> None:
     terminal.say(f"{values['file']}: {values['error'] or values['format']}")
     for text in values["texts"]:
         terminal.say(f"  {shown(text['place'])} {shown(text['key'])}: {text['characters']} characters")

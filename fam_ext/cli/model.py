@@ -17,9 +17,10 @@ from fam_ext.cli.making import MADE, PRESET, RENDERER, SIZES, load_renderer, pic
 from fam_ext.cli.options import takes
 from fam_ext.cli.upscale import renderer_of
 from fam_ext.cli.written import folder_at, write_new
-from fam_ext.errors import UsageError
+from fam_ext.errors import RenderError, UsageError
 from fam_ext.jobs.make import infotext_of
-from fam_ext.jobs.settings import request_for
+from fam_ext.jobs.settings import check_names, offered, request_for
+from fam_ext.jobs.size import rounded
 from fam_ext.metadata.infotext import Infotext
 from fam_ext.options import resolve
 from fam_ext.options.presets import PresetStore
@@ -28,7 +29,7 @@ from fam_ext.terminal import say
 demo_app = typer.Typer(help="The embedded model: see it work, export it to a WebUI.", no_args_is_help=True)
 
 
-@takes([*SIZES, *MADE, *PRESET, *RENDERER])
+@takes([*SIZES, *MADE, *PRESET, *RENDERER], own_settings=False)
 def generate(
     prompt: Annotated[str, typer.Argument(help="What the picture shows.")],
     output: Annotated[str, typer.Option("--output", "-o", help="Folder for the pictures; made if needed.")] = "out",
@@ -46,16 +47,21 @@ def generate(
     renderer = renderer_of(said)
     words = {"prompt": prompt, "seed": int(time.time()) % 2**31, **picture_words(said)}
     job = resolve.job({**words, "inputs": ["text"]}, preset_of=PresetStore().get)
+    check_names(job.picture)
     folder = folder_at(output)
 
     from fam_ext import standalone
+    from fam_ext.comparison.run import check
     from fam_ext.demo.names import note_on
 
     if renderer.model is None and (note := note_on(prompt)):
         say(note, err=True)
     loaded = load_renderer(renderer)
-    side = round(loaded.host.native_side * job.size.scale / 8) * 8
-    first = request_for(Infotext(), job.size.size or (side, side), job.picture)[0]
+    height, width = job.size.size or (loaded.host.native_side * job.size.scale,) * 2
+    first, changed = offered(request_for(Infotext(), (rounded(height), rounded(width)), job.picture)[0])
+    for note in changed:
+        say(note, err=True)
+    check(loaded.host, [first], recorded=True)
     for number in range(count):
         request = dataclasses.replace(first, seed=first.seed + number)
         with steps_bar(f"seed {request.seed}") as progress:
@@ -75,13 +81,20 @@ def demo_run(
     count: Annotated[int, typer.Option("--pictures", help="How many of the sample pictures.")] = 4,
 ) -> None:
     """Upscale the sample folder by FAM and by direct inference with the embedded model, and show them side by side."""
-    from fam_ext.cli.progress import View, watched
+    from fam_ext.cli.progress import Interrupted, View, watched
     from fam_ext.demo.run import run_demo
 
+    if count < 1:
+        raise UsageError(f"--pictures is {count}; choose at least 1")
     began = time.perf_counter()
     folder = folder_at(output)
     with watched(View.auto) as (control, listen, _):
-        sheet, lines = run_demo(folder, count=count, say=say, control=control, listen=listen)
+        try:
+            sheet, lines = run_demo(folder, count=count, say=say, control=control, listen=listen)
+        except RenderError:
+            if control.cancelled:
+                raise Interrupted from None
+            raise
     for line in lines:
         say(line)
     say(f"contact sheet: {sheet} ({time.perf_counter() - began:.0f} s)")

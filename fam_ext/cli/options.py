@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import inspect
+import re
 from collections.abc import Callable, Iterable, Iterator, Mapping
 from contextlib import contextmanager
 from typing import Annotated, Any
@@ -13,14 +14,22 @@ from fam_ext.errors import ConfigError, UsageError
 from fam_ext.metadata.infotext import parse_value
 from fam_ext.options.field import PANELS, Option
 from fam_ext.options.parts import WORDS, SizeRule
+from fam_ext.options.presets import BUILTIN, DEFAULT
 from fam_ext.options.table import CONFIG_FIELDS
 
-_TYPES: Mapping[str, Any] = {"int": int, "float": float, "texts": list[str], "paths": list[str]}
+_TYPES: Mapping[str, Any] = {"texts": list[str], "paths": list[str]}
+_NUMBERS: Mapping[str, tuple[Callable[[str], float], str]] = {
+    "int": (int, "a whole number"),
+    "float": (float, "a number"),
+}
 
 
-def takes(options: Iterable[Option]) -> Callable[[Callable[..., None]], Callable[..., None]]:
+def takes(
+    options: Iterable[Option], *, own_settings: bool = True
+) -> Callable[[Callable[..., None]], Callable[..., None]]:
     """Return a decorator that adds `options` to a command's parameters and calls it with `said`: their values by name,
-    those that were given alone."""
+    those that were given alone. `own_settings`: pictures may bring some, which an
+    option then replaces."""
     table = list(options)
 
     def decorate(function: Callable[..., None]) -> Callable[..., None]:
@@ -30,7 +39,7 @@ def takes(options: Iterable[Option]) -> Callable[[Callable[..., None]], Callable
             if parameter.name != "said"
         ]
         taken = {parameter.name for parameter in own}
-        added = [_parameter(spec) for spec in table if spec.name not in taken]
+        added = [_parameter(spec, own=own_settings) for spec in table if spec.name not in taken]
 
         def command(**values: Any) -> None:  # noqa: ANN401
             said: dict[str, Any] = {}
@@ -57,26 +66,33 @@ def flag(spec: Option) -> str:
     return next((name for name in spec.flags if name.startswith("--")), plain)
 
 
-def _parameter(spec: Option) -> inspect.Parameter:
+def default_shown(spec: Option) -> str:
+    """Return what an option is where nothing is said, which is the default preset; "" for nothing."""
+    preset = BUILTIN[DEFAULT]
+    value = preset.config.to_dict().get(spec.name, preset.settings.get(spec.name, spec.default))
+    if value is None or value in ("", ()):
+        return ""
+    if isinstance(value, tuple):
+        return " to ".join(f"{end:g}" for end in value)
+    if isinstance(value, bool):
+        return "on" if value else "off"
+    return f"{value:g}" if isinstance(value, float) else str(value)
+
+
+def _parameter(spec: Option, *, own: bool) -> inspect.Parameter:
     text = f"Off: {spec.help[0].lower()}{spec.help[1:]}" if spec.inverted else spec.help
     if spec.choices and not all(choice in text for choice in spec.choices):
         text += f" One of {', '.join(spec.choices)}."
-    if spec.own and spec.name not in WORDS:
+    if own and spec.own and spec.name not in WORDS:
         text += " For all, instead of each picture's own."
-    elif spec.default not in (None, "", (), False, True):
-        default = spec.default
-        shown = (
-            " to ".join(map(str, default))
-            if isinstance(default, tuple)
-            else f"{default:g}"
-            if isinstance(default, float)
-            else str(default)
-        )
-        text += f" (default: {shown})"  # in brackets rich takes it for markup, and shows nothing
+    elif spec.kind != "bool" and (default := default_shown(spec)):
+        text += f" (default: {default})"  # in brackets rich takes it for markup, and shows nothing
     names = [flag(spec), *(name for name in spec.flags if not name.startswith("--"))]
     more: dict[str, Any] = {"help": text, "show_default": False, "rich_help_panel": PANELS[spec.panel]}
     if spec.kind == "bool":
         return _keyword(spec.name, bool, typer.Option(*names, **more), False)
+    if spec.kind in _NUMBERS:
+        more["metavar"] = f"<{spec.kind}>"  # read by us: the error repeats what was given
     kind = _TYPES.get(spec.kind, str)
     return _keyword(spec.name, kind | None, typer.Option(*names, **more), None)
 
@@ -89,6 +105,12 @@ def _keyword(name: str, kind: Any, option: Any, default: Any) -> inspect.Paramet
 def _read(spec: Option, value: Any) -> Any:  # noqa: ANN401
     if spec.kind == "bool":
         return not spec.default
+    if spec.kind in _NUMBERS:
+        read, what = _NUMBERS[spec.kind]
+        try:
+            return read(value)
+        except ValueError:
+            raise UsageError(f"{flag(spec)} is {value!r}; write {what}") from None
     if spec.kind == "size":
         return parse_size(value)
     if spec.kind == "window":
@@ -106,11 +128,12 @@ def in_flags(options: Iterable[Option]) -> Iterator[None]:
     try:
         yield
     except (ConfigError, UsageError) as error:
-        name, _, rest = str(error).partition(" ")
-        spec = next((spec for spec in options if spec.name == name), None)
-        if spec is None:
+        flags = {spec.name: flag(spec) for spec in options}
+        name, _, rest = str(error).removeprefix("the ").partition(" ")
+        if name not in flags:
             raise
-        raise type(error)(f"{flag(spec)} {rest}") from None
+        rest = re.sub(r"(?<=\bgive )\w+|(?<= or )\w+", lambda found: flags.get(found[0], found[0]), rest)
+        raise type(error)(f"{flags[name]} {rest}") from None
 
 
 def parse_size(text: str, *, said_by: str = "--size") -> tuple[int, int]:
@@ -164,6 +187,6 @@ def parse_dials(entries: Iterable[str], *, said_by: str = "--set") -> dict[str, 
             raise UsageError(f"{said_by} is {entry!r}; write FIELD=VALUE with one of {names}")
         value = parse_value(spec, text.replace(",", " to ") if spec.kind == "window" else text)
         if spec.kind == "bool" and text.strip().lower() not in ("true", "false"):
-            raise ConfigError(f"{name} is {text!r}; choose true or false")
+            raise ConfigError(f"{said_by} is {entry!r}; choose {name}=true or {name}=false")
         dials[name] = (not value if spec.inverted else value) if spec.kind == "bool" else value
     return dials

@@ -37,6 +37,10 @@ def clock(seconds: float) -> str:
     return f"{hours}:{rest // 60:02d}:{rest % 60:02d}" if hours else f"{rest // 60}:{rest % 60:02d}"
 
 
+KEPT = (
+    "kept as they are (made from another picture or other settings, or changed since; a folder holds one output of "
+    "each picture: --overwrite makes it anew, another --output makes one more)"
+)
 Finish = Callable[[Summary, str], None]
 
 
@@ -134,10 +138,7 @@ def summary_line(summary: Summary, output: str) -> str:
     if summary.done_before:
         parts.append(f"{summary.done_before} done before")
     if summary.kept:
-        parts.append(
-            f"{summary.kept} kept as they are (made from another picture or other settings, or changed since; "
-            "--overwrite replaces)"
-        )
+        parts.append(f"{summary.kept} {KEPT}")
     if summary.skipped:
         parts.append(f"{summary.skipped} skipped")
     if summary.failed:
@@ -276,6 +277,6 @@ def _finish(summary: Summary, output: str) -> None:
     nothing = not (summary.done or summary.done_before or summary.kept or summary.skipped)
     if nothing and not (summary.failed or summary.pending):
         left = f" ({summary.left_out})" if summary.left_out else ""
-        say(f"no pictures were found{left}; folders within folders are read with --recursive")
+        say(f"no pictures were found{left}; check the folder, --exclude and --recursive (folders within folders)")
         return
     say(summary_line(summary, output))

@@ -11,9 +11,10 @@ from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
 
-from fam_ext.cli.options import parse_dials, parse_rules, takes
-from fam_ext.cli.progress import View, clock, watched
-from fam_ext.errors import ConfigError
+from fam_ext.cli.options import flag, parse_dials, parse_rules, takes
+from fam_ext.cli.progress import KEPT, View, clock, watched
+from fam_ext.core.config import FamConfig
+from fam_ext.errors import ConfigError, UsageError
 from fam_ext.escapes import shown
 from fam_ext.jobs.renderers import RendererSpec
 from fam_ext.jobs.run import run_job, wordless_line
@@ -28,8 +29,11 @@ from fam_ext.options.resolve import options_at
 from fam_ext.terminal import as_json, plain, say
 
 if TYPE_CHECKING:
+    from collections.abc import Iterator
+
     from fam_ext.jobs.journal import Journal
-    from fam_ext.jobs.journal.rows import Item
+    from fam_ext.jobs.journal.rows import Item, PlanCounts
+    from fam_ext.options.request import HiresRequest
 
 
 class TableFormat(str, Enum):
@@ -57,7 +61,7 @@ def upscale(
         list[str] | None,
         typer.Option(
             help="FIELD=RULE for one field (repeatable): prompt, negative_prompt, seed, steps, sampler, schedule, "
-            "cfg_scale, model, vae, clip_skip, config. An option that is given overrides, unless FIELD=take.",
+            "cfg_scale, clip_skip, timestep_spacing, config. An option that is given overrides, unless FIELD=take.",
             rich_help_panel=PANELS["words"],
         ),
     ] = None,
@@ -99,9 +103,15 @@ def job_of(
     """Return the job that a command line asks for, and how it is to be run. Raises `ConfigError` or `UsageError`."""
     run = RunRule(**{name: said[name] for name in _RUN if name in said})
     words = {name: value for name, value in said.items() if name not in (*_RUN, *_RENDERER) or name == "name"}
+    for name in ("model", "vae"):
+        if name in rules:
+            raise UsageError(f"--rule is {name}={rules[name]}; one model draws a whole job here: name it with --model")
     for name in dials:
         if name in words:
-            raise ConfigError(f"{name} is given twice; give it as --{name.replace('_', '-')} or with --set")
+            as_flag = flag(next(spec for spec in options_of(FamConfig) if spec.name == name))
+            raise ConfigError(f"{name} is given twice; give it as {as_flag} or with --set")
+    if not output.strip():
+        raise UsageError("--output is empty; name a folder, . for this one")
     words |= {"inputs": [_full(path) for path in inputs], "output": _full(output), "rules": rules, **dials}
     return resolve.job(words, preset_of=PresetStore().get, renderer=renderer_of(said)), run
 
@@ -124,52 +134,73 @@ def _full(path: str) -> str:
 
 def print_plan(options: Job, plan_format: TableFormat) -> None:
     from fam_ext.jobs.journal import Journal
-    from fam_ext.jobs.plan import plan_file
+    from fam_ext.jobs.plan import check_job
+    from fam_ext.jobs.preview import kept_changes, noting_requests
     from fam_ext.jobs.report import cell
-    from fam_ext.jobs.walk import check_places, left_out_line, walk
+    from fam_ext.jobs.walk import left_out_line, walk
 
-    check_places(options.places)
+    check_job(options)
+    _check_files(options.renderer)
     left_out: Counter[str] = Counter()
+    asked: dict[str, HiresRequest] = {}
     with Journal(options.places.output, memory=True) as journal:
-        counts = journal.plan(walk(options.places, left_out), options, plan_file)
-        history = journal.history()
+        history = journal.history()  # first: what is to be replaced loses its own
+        counts = journal.plan(walk(options.places, left_out), options, noting_requests(asked))
+
+        def rows() -> Iterator[dict[str, Any]]:
+            for item in journal.items(planned=True):
+                kept = asked.get(item.key, item.request) if item.key in counts.kept_keys else None
+                yield _plan_row(item, history, kept=kept)
+
         if plan_format is TableFormat.csv:
             writer = csv.writer(sys.stdout, lineterminator="\n")  # Windows makes its own of it
             writer.writerow(_plan_row(None, history))
-            for item in journal.items(planned=True):
-                values = _plan_row(item, history).values()
-                writer.writerow([cell(plain(value)) if isinstance(value, str) else value for value in values])
+            for row in rows():
+                writer.writerow([cell(plain(value)) if isinstance(value, str) else value for value in row.values()])
             return
         if plan_format is TableFormat.json:
-            for item in journal.items(planned=True):
-                say(as_json(_plan_row(item, history)))
+            for row in rows():
+                say(as_json(row))
             return
-        for item in journal.items(planned=True):
-            row = _plan_row(item, history)
+        for row in rows():
             say(
                 f"{row['state']:8} {row['source']}  {row['native']} -> {row['target']}  {row['output']}  "
                 f"{row['sampler']} {row['steps']} seed {row['seed']}  {shown(row['error'] or row['prompt'])}"
                 + (f"  [{shown(row['program'])}]" if row["program"] else "")
                 + (f"  ({shown(row['notes'])})" if row["notes"] else "")
             )
-        _print_estimate(journal, counts.files, history)
+        _print_estimate(journal, counts, history)
+        if counts.kept:
+            say(f"{counts.kept} {KEPT}: {'; '.join(kept_changes(journal, counts, asked))}")
         for line in (wordless_line(journal), left_out_line(left_out)):
             if line:
                 say(line)
-        if options.size.max_megapixels is not None:
+        if options.size.max_megapixels is not None and not options.size.exact_size:
             say(f"no target is larger than {options.size.max_megapixels:g} MP (--max-megapixels)")
 
 
-def _plan_row(item: Item | None, history: tuple[float, float] | None) -> dict[str, Any]:
+def _check_files(renderer: RendererChoice) -> None:
+    """Raise `UsageError` for a file of the model that is not there: a dry run loads none."""
+    upscaler = None if renderer.upscaler == LANCZOS else renderer.upscaler
+    files = [("--model", renderer.model), ("--model-config", renderer.model_config), ("--upscaler", upscaler)]
+    for name, path in (*files, *(("--lora", file) for file, _ in renderer.weighted_loras)):
+        if path is not None and not os.path.exists(path):
+            raise UsageError(f"{name} is {shown(path)}, and nothing is there; check the path")
+
+
+def _plan_row(
+    item: Item | None, history: tuple[float, float] | None, *, kept: HiresRequest | None = None
+) -> dict[str, Any]:
+    """Return the values of an item's line; of no item's the names. `kept` is what is asked for of one that stays."""
     names = ("state", "source", "output", "native", "target", "origin", "prompt", "negative_prompt", "seed", "steps")
     names += ("sampler", "schedule", "cfg_scale", "method", "seconds", "bytes", "error", "program", "notes")
     if item is None:
         return {name: None for name in names}
-    request = item.request
+    request = kept or item.request
     megapixels = request.size[0] * request.size[1] / 1e6 if request else 0.0
     values: dict[str, Any] = {name: None for name in names}
     values |= {
-        "state": item.state,
+        "state": "kept" if kept else item.state,
         "source": shown(item.key),
         "output": shown(item.output),
         "native": f"{item.native[1]}x{item.native[0]}",
@@ -189,9 +220,11 @@ def _plan_row(item: Item | None, history: tuple[float, float] | None) -> dict[st
     return values
 
 
-def _print_estimate(journal: Journal, files: int, history: tuple[float, float] | None) -> None:
-    states = ", ".join(f"{number} {state}" for state, number in journal.counts().items() if number)
-    say(f"{files} files: {states or 'none'}")
+def _print_estimate(journal: Journal, counts: PlanCounts, history: tuple[float, float] | None) -> None:
+    numbers = journal.counts()
+    numbers["done"] -= counts.kept
+    states = ", ".join(f"{number} {state}" for state, number in {**numbers, "kept": counts.kept}.items() if number)
+    say(f"{counts.files} files: {states or 'none'}")
     megapixels = journal.pending_pixels() / 1e6
     if history is None:
         say(f"{megapixels:.1f} MP to make; time and disk are estimated once this folder holds a finished file")

@@ -7,7 +7,7 @@ import secrets
 from pathlib import Path
 from typing import TYPE_CHECKING
 
-from fam_ext.errors import OutputError
+from fam_ext.errors import OutputError, UsageError
 from fam_ext.jobs.new_file import put_new
 from fam_ext.metadata import pictures
 
@@ -16,6 +16,8 @@ if TYPE_CHECKING:
 
 
 def folder_at(path: str) -> Path:
+    if not path.strip():
+        raise UsageError("--output is empty; name a folder, . for this one")
     folder = Path(path).expanduser()
     try:
         folder.mkdir(parents=True, exist_ok=True)

@@ -31,8 +31,9 @@ class FamConfig(Checked):
         0.5,
         "float",
         "Cutoff c",
-        "How far the pinned low band reaches at the end (c of Eq. 9-10), as a share of the side named by the cutoff "
-        "reference. Higher keeps more of the native structure; too high blurs.",
+        "How far the pinned low band reaches at the end (c of Eq. 9-10), as a share, 0 to 1, of the side named by the "
+        "cutoff reference, or in cycles; given without a reference, of the native side. Higher keeps more of the "
+        "native structure; too high blurs.",
         "FAM cutoff",
         low=0.0,
         high=MAX_CYCLES,

@@ -23,6 +23,7 @@ from fam_ext.errors import (
     UnknownSitesError,
     UnsupportedModelError,
     UnsupportedSamplerError,
+    UnsupportedScheduleError,
     UsageError,
 )
 from fam_ext.escapes import sentence
@@ -220,7 +221,8 @@ class Outcomes:
                 self.stop("the renderer was interrupted; start the job again to go on")
             return False
         shared = isinstance(error, UnsupportedModelError | AlreadyGuidedError | UnknownSitesError)
-        asked_for = isinstance(error, UnsupportedSamplerError) and not {"sampler", "schedule"} & set(item.taken)
+        at_fault = "schedule" if isinstance(error, UnsupportedScheduleError) else "sampler"
+        asked_for = isinstance(error, UnsupportedSamplerError) and at_fault not in item.taken
         no_model = item.request is None or item.request.model is None
         if isinstance(error, LoadError) or asked_for or (shared and no_model):
             # not this picture's fault: every other one would end the same way

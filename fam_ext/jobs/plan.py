@@ -13,7 +13,7 @@ from pathlib import Path
 from fam_ext.errors import FamError, PictureError, UsageError
 from fam_ext.escapes import one_line, shown
 from fam_ext.jobs.names import output_name
-from fam_ext.jobs.settings import offered, request_for, undrawn_embeddings, untaken
+from fam_ext.jobs.settings import check_names, offered, request_for, undrawn_embeddings, untaken
 from fam_ext.jobs.size import MIN_SIDE, check_native, check_target, enlarged_note, is_capped, target_size
 from fam_ext.jobs.walk import Candidate, check_places
 from fam_ext.metadata import exif, pictures, programs
@@ -95,8 +95,11 @@ def plan_file(candidate: Candidate, options: Job, *, index: int = 0) -> Planned:
 
 
 def check_job(options: Job) -> None:
-    """Raise `UsageError` where no picture of the job could be made: its places, or a format that cannot be written."""
+    """Raise a `FamError` where no picture of the job could be made: `UsageError` for its places or a format that cannot
+    be written, as `check_names` for what the standalone renderer has not."""
     check_places(options.places)
+    if options.renderer.name == STANDALONE:
+        check_names(options.picture)
     missing = pictures.can_write(options.output.format) if options.output.format is not None else None
     if missing is not None:
         raise UsageError(missing)
@@ -138,7 +141,7 @@ def _plan_file(candidate: Candidate, options: Job, index: int) -> Planned:
         if skip is None:
             check_target(native, target)
         entry_for(request.method, STANDALONE_GIVES, where="the standalone host")
-        request, changed = offered(request, taken)
+        request, changed = offered(request)
         notes = (*notes, *changed, *undrawn_embeddings(found or Infotext(), request))
     notes = tuple(map(shown, notes))
     if skip is None and min(native) < MIN_SIDE:

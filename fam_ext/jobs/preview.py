@@ -3,12 +3,12 @@
 from __future__ import annotations
 
 import time
-from collections.abc import Iterable, Iterator
+from collections.abc import Callable, Iterable, Iterator, Mapping
 from dataclasses import dataclass
 from itertools import chain, islice
 
 from fam_ext.jobs.journal import Journal
-from fam_ext.jobs.journal.rows import Item
+from fam_ext.jobs.journal.rows import Item, PlanCounts
 from fam_ext.jobs.plan import Planned, check_job, plan_file
 from fam_ext.jobs.walk import Candidate, others, walk
 from fam_ext.options.job import Job
@@ -108,20 +108,13 @@ def previews(options: Job) -> Iterator[Preview]:
             )
         )
     asked: dict[str, HiresRequest] = {}
-    """What this job asks for, where it is not what the journal holds: a kept file's row tells of its own making."""
     keys: set[str] = set()
 
-    def plan(candidate: Candidate, options: Job, *, index: int) -> Planned:
-        entry = plan_file(candidate, options, index=index)
-        if entry.request is not None and len(asked) < MAX_COMPARED:
-            asked[candidate.key] = entry.request
-        return entry
-
     with Journal(options.places.output, memory=True) as journal:
-        found = journal.plan(_noting(chain(first, files), keys), options, plan)
+        seconds, size = journal.history() or (None, None)  # first: what is to be replaced loses its own
+        found = journal.plan(_noting(chain(first, files), keys), options, noting_requests(asked, most=MAX_COMPARED))
         counts = journal.counts()
         pixels = journal.pending_pixels()
-        seconds, size = journal.history() or (None, None)
         rows = tuple(
             _row(
                 item.key,
@@ -137,13 +130,7 @@ def previews(options: Job) -> Iterator[Preview]:
             waiting=counts["pending"] + counts["running"] + counts["saving"],
             done=counts["done"] - found.kept,
             kept=found.kept,
-            changes=tuple(
-                changes(
-                    (item.request, asked.get(item.key))
-                    for item in journal.items(planned=True)
-                    if item.key in found.kept_keys
-                )
-            ),
+            changes=tuple(kept_changes(journal, found, asked)),
             skipped=counts["skipped"],
             unreadable=counts["failed"],
             wordless=journal.wordless(),
@@ -154,6 +141,25 @@ def previews(options: Job) -> Iterator[Preview]:
             planned_in=time.perf_counter() - began,
         )
     yield Preview(rows, totals)
+
+
+def noting_requests(asked: dict[str, HiresRequest], *, most: int | None = None) -> Callable[..., Planned]:
+    """Return `plan_file`, which then keeps in `asked`, by key, what a job asks for: a kept file's row in the journal
+    tells of its own making."""
+
+    def plan(candidate: Candidate, options: Job, *, index: int) -> Planned:
+        entry = plan_file(candidate, options, index=index)
+        if entry.request is not None and (most is None or len(asked) < most):
+            asked[candidate.key] = entry.request
+        return entry
+
+    return plan
+
+
+def kept_changes(journal: Journal, counts: PlanCounts, asked: Mapping[str, HiresRequest]) -> list[str]:
+    """Return `changes` of the files that a plan keeps, as `noting_requests` noted what is asked for."""
+    kept = (item for item in journal.items(planned=True) if item.key in counts.kept_keys)
+    return changes((item.request, asked.get(item.key)) for item in kept)
 
 
 def changes(pairs: Iterable[tuple[HiresRequest | None, HiresRequest | None]]) -> list[str]:

@@ -5,6 +5,7 @@ from __future__ import annotations
 import dataclasses
 from typing import Any
 
+from fam_ext.errors import ConfigError, UnsupportedScheduleError
 from fam_ext.metadata.infotext import Infotext, from_fields, is_fam, request_value
 from fam_ext.options.parts import PictureRule, Rule
 from fam_ext.options.request import HiresRequest
@@ -37,7 +38,9 @@ def request_for(found: Infotext, target: tuple[int, int], picture: PictureRule) 
         # "DPM++ 2M Karras", as the WebUI named them before 1.9, and every other program's spelling
         usual, inner = names.usual(sampler, None)
         values["sampler"] = usual
-        if inner is not None and "sampler" in taken and "schedule" not in taken:
+        rules = picture.every_rule
+        asked = rules["sampler"].kind == "override" and rules["schedule"].kind != "override"
+        if inner is not None and (asked or ("sampler" in taken and "schedule" not in taken)):
             schedule = inner
     if isinstance(schedule, str):
         values["schedule"] = names.schedule(schedule) or schedule
@@ -50,19 +53,38 @@ def request_for(found: Infotext, target: tuple[int, int], picture: PictureRule) 
     return request, tuple(taken)
 
 
-def offered(request: HiresRequest, taken: tuple[str, ...]) -> tuple[HiresRequest, tuple[str, ...]]:
+def check_names(picture: PictureRule) -> None:
+    """Raise `UnsupportedSamplerError`, `UnsupportedScheduleError` or `ConfigError` for a sampler, schedule or number of
+    steps that the standalone renderer has not, where the user or a preset says it; a picture's own are `offered`."""
+    rules = picture.every_rule
+    sampler, schedule, steps = (rules[name] for name in ("sampler", "schedule", "steps"))
+    name, inner = names.usual(sampler.value, None) if sampler.value else (None, None)
+    if name is not None:
+        names.split_name(name, "Automatic")
+    plan = (names.schedule(schedule.value) or schedule.value) if schedule.value else None
+    if plan is not None:
+        names.split_name(names.FALLBACK, plan)
+    if name is None or sampler.kind != "override":
+        return
+    plan = plan if schedule.kind == "override" else inner
+    if not names.has_schedule(name, plan or "Automatic"):
+        raise UnsupportedScheduleError(
+            f"schedule {plan!r} does not go with sampler {name}; choose {', '.join(names.OWN_SCHEDULES[name])}"
+        )
+    most = names.most_steps(name)
+    if steps.kind == "override" and steps.value is not None and steps.value > most:
+        raise ConfigError(f"steps is {steps.value}, and sampler {name} takes at most {most}; choose fewer")
+
+
+def offered(request: HiresRequest) -> tuple[HiresRequest, tuple[str, ...]]:
     """Return the request as the standalone renderer will run it, and a note for each name that it doesn't offer and
-    each number out of its range. What the user asked for stays."""
-    notes: list[str] = []
+    each number out of its range. What the user asked for has passed `check_names`: it changes only beside a sampler
+    that the picture brings."""
     sampler, schedule, changed = names.choose(request.sampler, request.schedule)
-    if "sampler" in taken:
-        request = dataclasses.replace(request, sampler=sampler, schedule=schedule)
-        notes += changed
-    elif "schedule" in taken and request.sampler in names.OFFERED:
-        request = dataclasses.replace(request, schedule=schedule)
-        notes += changed
+    request = dataclasses.replace(request, sampler=sampler, schedule=schedule)
+    notes = list(changed)
     most = names.most_steps(request.sampler)
-    if "steps" in taken and request.steps > most:
+    if request.steps > most:
         notes.append(f"{request.sampler} takes at most {most} steps, {most} are used, not {request.steps}")
         request = dataclasses.replace(request, steps=most)
     return request, tuple(notes)

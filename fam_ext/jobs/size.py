@@ -56,7 +56,7 @@ def target_size(native: tuple[int, int], rule: SizeRule) -> tuple[tuple[int, int
     """Return the target (height, width), multiples of 8 with the aspect kept, and a reason to skip the picture."""
     height, width = native
     if rule.size is not None and rule.exact_size:
-        target = (_round(rule.size[0]), _round(rule.size[1]))
+        target = (rounded(rule.size[0]), rounded(rule.size[1]))
     else:
         factor = rule.scale
         if rule.size is not None:
@@ -66,7 +66,7 @@ def target_size(native: tuple[int, int], rule: SizeRule) -> tuple[tuple[int, int
             capped = min(capped, rule.max_side / max(native))
         if rule.max_megapixels is not None:
             capped = min(capped, _largest_factor(native, rule.max_megapixels))
-        rounding = _floor if capped < factor or rule.size is not None else _round
+        rounding = _floor if capped < factor or rule.size is not None else rounded
         target = (rounding(height * capped), rounding(width * capped))
     if target[0] * target[1] <= height * width and not rule.exact_size:
         if is_capped(native, rule):
@@ -93,7 +93,8 @@ def _largest_factor(native: tuple[int, int], megapixels: float) -> float:
     return (megapixels * 1e6 / (native[0] * native[1])) ** 0.5
 
 
-def _round(side: float) -> int:
+def rounded(side: float) -> int:
+    """Return a target's side in px as a multiple of 8, the nearest."""
     return max(_MULTIPLE, int(side / _MULTIPLE + 0.5) * _MULTIPLE)
 
 

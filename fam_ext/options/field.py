@@ -133,9 +133,10 @@ def allowed(spec: Option) -> str:
     if spec.low is None and spec.high is None:
         return ""
     low = f"{'more than ' if spec.above else ''}{number_shown(spec.low)}" if spec.low is not None else ""
+    off = f", or {number_shown(spec.off)}" if isinstance(spec.off, int) else ""
     if spec.high is None:
-        return f"at least {low}"
-    return f"{low} to {number_shown(spec.high)}" if low else f"at most {number_shown(spec.high)}"
+        return f"at least {low}{off}"
+    return (f"{low} to {number_shown(spec.high)}" if low else f"at most {number_shown(spec.high)}") + off
 
 
 def number_shown(value: float) -> str:

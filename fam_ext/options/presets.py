@@ -103,14 +103,14 @@ BUILTIN: Mapping[str, Preset] = {
         ),
         Preset(
             "fast",
-            "As balanced, from later on and in fewer steps.",
+            "As balanced, from later on and in fewer steps; a picture that brings its own steps keeps them.",
             _MEASURED.replace(start=0.6),
             {"steps": 20, "sampler": "DPM++ 2M", "schedule": "Karras", "cfg_scale": 7.0},
         ),
         Preset(
             "few-step",
             "For LCM, Turbo and Lightning models: the pull of FM does not depend on the number of steps, "
-            "which begin at the noisiest timestep.",
+            "which begin at the noisiest timestep. A picture that brings steps, sampler and CFG scale keeps them.",
             _MEASURED.replace(step_invariant=True),
             {"steps": 8, "sampler": "LCM", "schedule": "SGM Uniform", "cfg_scale": 1.5, "timestep_spacing": "trailing"},
         ),
@@ -201,6 +201,8 @@ def read(path: Path) -> Preset:
         if path.stat().st_size > _MAX_BYTES:
             raise ConfigError(f"{path.name} is too large for a preset; choose a file made by presets export")
         loaded: object = json.loads(path.read_text(encoding="utf-8"))
+    except ConfigError:  # a ValueError too
+        raise
     except (ValueError, RecursionError):
         raise ConfigError(f"{path.name} is not JSON; choose a file made by presets export") from None
     except OSError as error:

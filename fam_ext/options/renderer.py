@@ -83,8 +83,8 @@ class RendererChoice(Checked):
         LANCZOS,
         "text",
         "Upscaler",
-        "What enlarges where upsample is auto, and for the methods upscaler and upscaler+img2img: a super-resolution "
-        "model file (docs/upscalers.md), in the WebUI the name of one of its upscalers.",
+        "What enlarges where upsample is auto, and for the methods upscaler, upscaler+img2img and tiled: a "
+        "super-resolution model file (docs/upscalers.md), in the WebUI the name of one of its upscalers.",
         decides="pixels",
         doors=(CLI, PAGE, API),
     )

@@ -1,7 +1,7 @@
 """From the words of any door to one job.
 
 What counts: said now, then an overriding preset, then the picture's metadata where the rule says take, then the preset,
-then the default.
+then the default. A prompt that is said is for pictures without one, unless its rule says otherwise.
 """
 
 from __future__ import annotations
@@ -284,7 +284,10 @@ def _settings(
             raise UsageError(f"{rule} is {given[rule]}; give {' or '.join(words)} as well")
     for name, kind in rules.items():
         known = resolved.get(name)
-        resolved[name] = Rule(kind, None if known is None else known.value)
+        value = settings.get(name) if known is None else known.value
+        if kind == "override" and value is None and name in OWN and name not in WORDS and not REQUEST[name].optional:
+            raise ConfigError(f"{name} is left out, and its rule is override; give {name}, or choose take")
+        resolved[name] = Rule(kind, value)
     return settings, resolved
 
 

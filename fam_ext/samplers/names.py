@@ -180,10 +180,15 @@ def choose(name: str, schedule_name: str) -> tuple[str, str, tuple[str, ...]]:
         automatic = OFFERED[runs]
         notes.append(f"schedule {plan[:_MAX_NAME]} is not offered, {automatic} is used")
         plan = automatic
-    elif runs in OWN_SCHEDULES and plan not in ("Automatic", *SAME_AS_OWN):
+    elif not has_schedule(runs, plan):
         notes.append(f"{runs} has one schedule, Uniform is used, not {plan}")
         plan = "Uniform"
     return runs, plan, tuple(notes)
+
+
+def has_schedule(sampler_name: str, plan: str) -> bool:
+    """Return whether an offered sampler runs an offered schedule, or one that says the same."""
+    return sampler_name not in OWN_SCHEDULES or plan in ("Automatic", *SAME_AS_OWN)
 
 
 def split_name(name: str, schedule: str) -> tuple[str, str]:

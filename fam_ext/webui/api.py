@@ -18,9 +18,11 @@ from fam_ext.jobs.batches import Batches
 from fam_ext.options import resolve
 from fam_ext.options.field import API, SCRIPT, options_of, pick, said
 from fam_ext.options.job import Job
+from fam_ext.options.parts import RULES
 from fam_ext.options.presets import BUILTIN, DEFAULT, PresetStore
 from fam_ext.options.renderer import WEBUI, RendererChoice
-from fam_ext.options.resolve import options_at
+from fam_ext.options.request import OWN
+from fam_ext.options.resolve import RANDOM_SEED, options_at
 from fam_ext.options.table import json_schema
 
 PREFIX = "/fam-hires/v1"
@@ -35,6 +37,14 @@ def job_schema() -> dict[str, Any]:
     schema = json_schema(spec for spec in options_at(API) if spec not in options_of(FamConfig))
     for name, value in DEFAULTS.settings.items():
         schema["properties"][name]["default"] = value
+    schema["properties"]["seed"]["minimum"] = RANDOM_SEED
+    schema["properties"]["rules"] = {
+        "type": "object",
+        "title": "Rules",
+        "description": "How the picture's own counts, by setting.",
+        "properties": {name: {"type": "string", "enum": list(RULES)} for name in (*OWN, "config")},
+        "additionalProperties": False,
+    }
     schema["properties"]["fam"] = fam_schema()
     schema["properties"] |= fam_schema()["properties"]
     schema["required"] = ["input"]

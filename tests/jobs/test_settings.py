@@ -76,9 +76,11 @@ def test_a_schedule_in_a_samplers_name_counts_where_none_is_named(
     assert (request.sampler, request.schedule) == (sampler, schedule)
 
 
-def test_a_sampler_that_is_asked_for_brings_no_schedule_of_its_name() -> None:
-    request, *_ = taken({}, sampler=Rule("override", "DPM++ 2M Karras"))
-    assert (request.sampler, request.schedule) == ("DPM++ 2M", HiresRequest((64, 64)).schedule)
+def test_a_schedule_in_the_name_of_a_sampler_that_is_asked_for_counts_unless_one_is_asked_for() -> None:
+    asked = Rule("override", "Euler a Karras")
+    assert taken({"Schedule type": "Beta"}, sampler=asked)[0].schedule == "Karras"
+    request, *_ = taken({}, sampler=asked, schedule=Rule("override", "Simple"))
+    assert (request.sampler, request.schedule) == ("Euler a", "Simple")
 
 
 @pytest.mark.parametrize(

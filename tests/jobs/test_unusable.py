@@ -21,7 +21,7 @@ def test_an_unknown_sampler_from_metadata_is_replaced_but_not_one_asked_for(tmp_
     picture = tmp_path / "in" / "a.png"
     image = Image.open(picture)
     info = PngImagePlugin.PngInfo()
-    info.add_text("parameters", image.info["parameters"].replace("Euler a", "LMS"))
+    info.add_text("parameters", image.info["parameters"].replace("Euler a", "LMS, Schedule type: Karras"))
     image.save(picture, pnginfo=info)
     assert run_job(options(tmp_path / "in", tmp_path / "out"), Odd, run=QUICK).done == 1
     assert parse(read_header(tmp_path / "out" / "a.png").infotext).params["FAM sampler"] == "DPM++ 2M"

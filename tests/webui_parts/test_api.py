@@ -37,3 +37,8 @@ def test_only_a_job_that_runs_is_a_conflict(webui, tmp_path, monkeypatch):
         with pytest.raises(Answer) as answer:
             routes[f"{api.PREFIX}/jobs"]({"input": str(tmp_path), **more})
         assert answer.value.args[0] == status and words in answer.value.args[1]
+
+
+def test_the_schema_of_a_job_takes_what_a_job_takes(webui):
+    fields = webui("api").job_schema()["properties"]
+    assert fields["seed"]["minimum"] == -1 and fields["rules"]["properties"]["seed"]["enum"][0] == "take"

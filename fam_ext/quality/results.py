@@ -83,6 +83,16 @@ def machines(made: Sequence[tuple[Row, Made]]) -> list[str]:
     return sorted({one.machine or "unknown" for _, one in made})
 
 
+def drawn_by(made: Iterable[tuple[Row, Made]]) -> str:
+    """Return the libraries that drew the rows; where they were several, each with the methods that it drew."""
+    labels: dict[str, list[str]] = {}
+    for row, one in made:
+        labels.setdefault(one.libraries or "unknown libraries", []).append(row.label)
+    if len(labels) == 1:
+        return next(iter(labels))
+    return "; ".join(f"{name} ({', '.join(dict.fromkeys(own))})" for name, own in sorted(labels.items()))
+
+
 def numbers(made: Made) -> dict[str, float | None]:
     """Return a row's numbers by key, cost included."""
     peak = None if made.peak_memory is None else made.peak_memory / 2**30

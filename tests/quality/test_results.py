@@ -38,7 +38,7 @@ def made(count, methods=tuple(LEVELS), *, memory=None):
         psnr, features = LEVELS[row.label] + rng.normal(0, 3), rng.normal(LEVELS[row.label] / 10, 1, (4, 4))
         values = {"psnr": psnr, "ms_ssim": 0.9, "period_error": 0.1 if row.case.seed else None}
         measured = Measured(values, {"demo-net crops": features, "demo-net whole": features[:1]})
-        found.append((row, Made(2.0 + len(row.label), memory, "r", measured, "here")))
+        found.append((row, Made(2.0 + len(row.label), memory, "r", measured, "here", "torch 1")))
     return found
 
 
@@ -137,9 +137,9 @@ def test_a_label_of_any_marks_stays_one_cell(monkeypatch):
 def test_csv_has_a_line_a_picture():
     lines = tables.as_csv(made(2, memory=2**30)).splitlines()
     assert len(lines) == 7
-    assert lines[0] == "method,size,prompt,seed,picture,psnr,ms_ssim,period_error,seconds,peak_memory,machine"
+    assert lines[0] == "method,size,prompt,seed,picture,psnr,ms_ssim,period_error,seconds,peak_memory,machine,libraries"
     assert lines[1].startswith("fam,128x128,a cat_1 & 5 %,0,0-a-cat_1-5-fam-128x128-") and lines[1].endswith(
-        ",,5,1,here"
+        ",,5,1,here,torch 1"
     )
 
 
@@ -211,14 +211,17 @@ def test_the_store_keeps_rows_by_fingerprint(tmp_path):
         assert store.get(first[0].fingerprint).seconds == 9.0
 
 
-def test_a_store_of_an_older_version_has_no_machines_and_takes_them(tmp_path):
+@pytest.mark.parametrize("lacking", [("machine", "libraries"), ("libraries",)])
+def test_a_store_of_an_older_version_lacks_columns_and_takes_them(tmp_path, lacking):
     first, second = made(1)[:2]
     with Store(tmp_path) as store:
         store.put(*first)
     with contextlib.closing(sqlite3.connect(tmp_path / "results.sqlite")) as rows:
-        rows.execute("ALTER TABLE rows DROP COLUMN machine")
+        for column in lacking:
+            rows.execute(f"ALTER TABLE rows DROP COLUMN {column}")
     with Store(tmp_path) as store:
-        assert store.get(first[0].fingerprint).machine is None
+        assert store.get(first[0].fingerprint).libraries is None
         store.put(*second)
     with Store(tmp_path) as store:
-        assert [store.get(row.fingerprint).machine for row, _ in (first, second)] == [None, "here"]
+        assert [store.get(row.fingerprint).libraries for row, _ in (first, second)] == [None, "torch 1"]
+        assert store.get(second[0].fingerprint).machine == "here"

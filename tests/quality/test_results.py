@@ -147,7 +147,7 @@ def test_the_pareto_picture_is_whole_and_names_every_method():
     text = plot.pareto(tabulated(made(6), (DEMO,), real()))
     root = Xml.fromstring(text)
     words = [node.text for node in root.iter("{http://www.w3.org/2000/svg}text")]
-    assert {"fam", "direct", "tiled", "time of the pass, s"} <= set(words)
+    assert {"fam", "direct", "tiled", "time of the pass, median, s"} <= set(words)
     assert any(word.startswith("128x128 (n = 6): KD (demo-net), crops, lower is better") for word in words)
     assert any(word.startswith("128x128 (n = 6): PSNR, dB, higher is better") for word in words)
     assert "prefers-color-scheme: dark" in text
@@ -161,12 +161,12 @@ def test_the_pareto_picture_is_whole_and_names_every_method():
 @pytest.mark.parametrize("other", ["there", None])
 def test_times_of_different_machines_are_left_out(other):
     every = made(4, memory=2**30)
-    assert "time, s" in tables.markdown(tabulated(every, (DEMO,), {}), "")
+    assert "time, median, s" in tables.markdown(tabulated(every, (DEMO,), {}), "")
     every[5] = every[5][0], replace(every[5][1], machine=other)
     assert machines(every) == ["here", other or "unknown"]
     found = tabulated(every, (DEMO,), {})
     text = tables.markdown(found, "")
-    assert "time, s" not in text and "peak memory, GiB" in text and "PSNR" in text
+    assert "time, median, s" not in text and "peak memory, GiB" in text and "PSNR" in text
     assert "no times of one machine" in plot.pareto(found) and "circle" not in plot.pareto(found)
 
 
@@ -179,10 +179,19 @@ def test_a_long_label_is_cut_where_the_picture_ends(monkeypatch):
 
 
 def test_labels_do_not_lie_on_each_other():
-    places = plot._apart({str(number): 200.0 for number in range(14)})
+    places = plot._apart({str(number): 200.0 for number in range(14)}, plot.HEIGHT - plot.BOTTOM)
     heights = sorted(places.values())
     assert min(b - a for a, b in pairwise(heights)) >= plot.LINE - 1e-9
     assert heights[-1] <= plot.HEIGHT - plot.BOTTOM + 1e-9
+
+
+def test_each_of_many_methods_has_its_own_line_within_the_picture(monkeypatch):
+    for number in range(30):
+        monkeypatch.setitem(LEVELS, f"way {number}", 20.0 + number / 9)
+    root = Xml.fromstring(plot.pareto(tabulated(made(2, tuple(LEVELS)), (DEMO,), {})))
+    lines = sorted(float(node.get("y")) for node in root.iter("{http://www.w3.org/2000/svg}text") if len(node))
+    assert len(lines) == 33 and min(b - a for a, b in pairwise(lines)) >= plot.LINE - 0.2
+    assert lines[0] >= plot.TOP and lines[-1] <= float(root.get("viewBox").split()[3]) - plot.BOTTOM + 5
 
 
 def test_the_front_is_what_no_other_beats():

@@ -9,6 +9,8 @@ from dataclasses import dataclass
 import numpy as np
 from PIL import Image, ImageDraw, ImageFont
 
+from fam_ext.quality.structure import downsampled, psnr
+
 GAP = 8
 LABEL_HEIGHT = 24
 LETTERS = 15
@@ -34,11 +36,9 @@ def structure_psnr(image: Image.Image, native: Image.Image, *, box: int = 1) -> 
     It sees duplicated or moved objects, not missing detail: a plain resize scores very high. With `box` the means over
     squares of so many native px are compared, to which a texture that is drawn anew at its own size is no error.
     """
-    size = (max(1, native.width // box), max(1, native.height // box))
-    small, wanted = (picture.convert("RGB").resize(size, Image.Resampling.BOX) for picture in (image, native))
-    difference = np.asarray(small, dtype=np.float64) - np.asarray(wanted, dtype=np.float64)
-    error = float(np.mean(difference**2))
-    return math.inf if error == 0 else 10 * math.log10(255**2 / error)
+    size = (max(1, native.height // box), max(1, native.width // box))
+    small, wanted = (downsampled(np.asarray(picture.convert("RGB")), size) for picture in (image, native))
+    return math.inf if np.array_equal(small, wanted) else psnr(small, wanted)
 
 
 def high_band_energy(image: Image.Image, native: Image.Image) -> float:

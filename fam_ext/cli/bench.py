@@ -11,7 +11,7 @@ from typing import TYPE_CHECKING, Annotated, Any
 import typer
 
 from fam_ext import __version__
-from fam_ext.cli.making import MADE, PRESET, RENDERER, load_renderer, picture_words, steps_bar
+from fam_ext.cli.making import MADE, PRESET, RENDERER, load_renderer, picture_words, steps_bar, unread
 from fam_ext.cli.options import parse_dials, parse_scales, parse_size, takes
 from fam_ext.cli.progress import clock
 from fam_ext.cli.upscale import renderer_of
@@ -24,7 +24,7 @@ from fam_ext.jobs.lock import alone_in
 from fam_ext.jobs.settings import request_for
 from fam_ext.metadata.infotext import Infotext, format_value
 from fam_ext.methods.capabilities import STANDALONE as GIVES
-from fam_ext.methods.catalog import METHODS, Entry, entry_for
+from fam_ext.methods.catalog import METHODS, entry_for
 from fam_ext.options import resolve
 from fam_ext.options.field import MOST_STEPS, options_of
 from fam_ext.options.presets import DEFAULT, PresetStore
@@ -136,6 +136,8 @@ def bench_quality(
     rivals = _variants(methods, variant or [], first.config)
     for rival in rivals:
         entry_for(rival.method, GIVES, where="the standalone host")
+    if sentence := unread(said, [rival.method for rival in rivals]):
+        say(sentence, err=True)  # not refused: it is in the rows' fingerprints, and another call's rows may read it
     wanted = _sizes(scales, sizes)
     if (pictures := count * len(rivals) * len(wanted)) > protocol.MOST_ROWS:
         raise UsageError(
@@ -169,6 +171,10 @@ def bench_quality(
     )
     rows = protocol.rows(cases, rivals, first, setting.surroundings(host, renderer))
     check(host, [row.request for row in rows], recorded=True)
+    asked = ((row.label, row.request, row.case.native) for row in rows)
+    if loaded.upscaler is None and (note := protocol.lanczos_note(asked)):
+        made_with.append(note)
+        say(note)
     folder = folder_at(output)
     with alone_in(folder, ".fam-bench.lock"):
         _measure(host, folder, rows, ruler, real, loaded.upscaler, made_with)
@@ -184,7 +190,7 @@ def _measure(
     made_with: list[str],
 ) -> None:
     from fam_ext.quality.protocol import size_words
-    from fam_ext.quality.results import machines, tables
+    from fam_ext.quality.results import drawn_by, machines, tables
     from fam_ext.quality.run import Bench, true_features
     from fam_ext.quality.store import Store
     from fam_ext.quality.written import write_results
@@ -211,7 +217,8 @@ def _measure(
     head = [
         f"{host.name} ({host.weights_hash()[:8]}), {request.sampler} {request.steps} steps, CFG {request.cfg_scale:g}; "
         f"{ruler.crops} crops of {ruler.crop} px a picture; 95 % bootstrap intervals by prompt; "
-        f"{where}{'' if upscaler is None else f', upscaler {upscaler.name}'}; fam-hires {__version__}",
+        f"{where}{'' if upscaler is None else f', upscaler {upscaler.name}'}; fam-hires {__version__}; "
+        f"drawn with {drawn_by(made)}",
         "",
         *(f"- {shown(line)}" for line in made_with),
     ]
@@ -276,7 +283,7 @@ def _variants(methods: str, entries: list[str], config: FamConfig) -> list[Varia
         # a comma before no FIELD= is one of the value's, as in am_window=1,0.4
         parts = [part for part in re.split(r",(?=\s*\w+\s*=|\s*$)", dials) if part.strip()]
         own = parse_dials((part.strip() for part in parts), said_by="--variant")
-        read = _dials_of(entry_for(method.strip(), GIVES, where="the standalone host"))
+        read = entry_for(method.strip(), GIVES, where="the standalone host").dials
         if unread := [name for name in own if name not in read]:
             # it would be drawn at full cost, and stand under another name
             raise UsageError(
@@ -285,16 +292,6 @@ def _variants(methods: str, entries: list[str], config: FamConfig) -> list[Varia
             )
         found[label.strip()] = Variant(label.strip(), method.strip(), config.replace(**own))
     return list(found.values())
-
-
-def _dials_of(entry: Entry) -> list[str]:
-    """Return the dials that a method reads; `start` and `upsample` where its stages change with them."""
-
-    def stages(dial: str, value: Any) -> Any:  # noqa: ANN401
-        return entry.load()(FamConfig().replace(**{dial: value})).stages((128, 128), (64, 64))
-
-    staged = {"start": (0.5, 0.6), "upsample": ("pixel_bicubic", "pixel_lanczos")}
-    return [*entry.knobs, *(dial for dial, (one, other) in staged.items() if stages(dial, one) != stages(dial, other))]
 
 
 def _sizes(scales: str | None, sizes: str | None) -> list[float | tuple[int, int]]:

@@ -4,14 +4,13 @@ Torch is imported inside."""
 from __future__ import annotations
 
 import dataclasses
-import json
 import os
 from pathlib import Path
 from typing import Annotated, Any, Literal
 
 import typer
 
-from fam_ext.cli.making import MADE, PRESET, RENDERER, SIZES, load_renderer, picture_words, steps_bar
+from fam_ext.cli.making import MADE, PRESET, RENDERER, SIZES, load_renderer, picture_words, refuse_unread, steps_bar
 from fam_ext.cli.options import parse_scales, takes
 from fam_ext.cli.upscale import renderer_of
 from fam_ext.cli.written import folder_at, write_new
@@ -23,7 +22,7 @@ from fam_ext.metadata import pictures
 from fam_ext.methods.catalog import METHODS
 from fam_ext.options import resolve
 from fam_ext.options.job import Job
-from fam_ext.options.presets import PresetStore
+from fam_ext.options.presets import DEFAULT, PresetStore
 from fam_ext.options.renderer import RendererChoice
 from fam_ext.prompt_file import read_prompts
 from fam_ext.terminal import say
@@ -151,6 +150,7 @@ def _compare_on_page(
     from fam_ext.comparison.results import Results, held
 
     names = parse_methods(methods or DEFAULT_METHODS)
+    refuse_unread(said, names)
     if scales is not None and "scale" in said:
         raise UsageError("--scale and --scales are given; leave one out")
     sizes = parse_scales(f"{said.get('scale', 2.0)}" if scales is None else scales)
@@ -178,8 +178,8 @@ def _compare_on_page(
     from fam_ext.quality.setting import surroundings
 
     loaded = load_renderer(renderer)
-    identity = json.dumps(surroundings(loaded.host, renderer))
-    shop = Workshop(loaded.host, loaded.upscaler, identity, steps_bar, say, infotext_of)
+    around, preset = surroundings(loaded.host, renderer), said.get("preset", DEFAULT)
+    shop = Workshop(loaded.host, loaded.upscaler, around, steps_bar, say, infotext_of, preset)
     check_missing(shop, plan, results)
     folder_at(output)
     with held(folder):
@@ -216,6 +216,7 @@ def _compare_on_sheet(
     from fam_ext.jobs.walk import walk
 
     names = parse_methods(methods or DEFAULT_METHODS)
+    refuse_unread(said, names)
     target = Path(output).expanduser()
     if target.exists() and not overwrite:
         raise OutputError(f"{target} exists; choose another --out, or add --overwrite")
@@ -228,8 +229,12 @@ def _compare_on_sheet(
     native, _ = enlarged(pictures.decode(path.read_bytes()).image)
 
     from fam_ext import standalone
+    from fam_ext.quality.protocol import lanczos_note
 
     loaded = load_renderer(renderer)
+    asked = ((name, dataclasses.replace(planned.request, method=name), (native.height, native.width)) for name in names)
+    if loaded.upscaler is None and (note := lanczos_note(asked)):
+        say(note)
     height, width = planned.request.size
     cells = [Cell(native, f"{native.width}x{native.height}"), Cell(native.resize((width, height)), "bicubic")]
     for name in names:

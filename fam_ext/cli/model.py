@@ -13,7 +13,17 @@ from typing import Annotated, Any
 
 import typer
 
-from fam_ext.cli.making import MADE, PRESET, RENDERER, SIZES, load_renderer, picture_words, steps_bar
+from fam_ext.cli.making import (
+    MADE,
+    PRESET,
+    RENDERER,
+    SIZES,
+    load_renderer,
+    method_of,
+    picture_words,
+    refuse_unread,
+    steps_bar,
+)
 from fam_ext.cli.options import takes
 from fam_ext.cli.upscale import renderer_of
 from fam_ext.cli.written import folder_at, write_new
@@ -48,6 +58,7 @@ def generate(
     words = {"prompt": prompt, "seed": int(time.time()) % 2**31, **picture_words(said)}
     job = resolve.job({**words, "inputs": ["text"]}, preset_of=PresetStore().get)
     check_names(job.picture)
+    refuse_unread(said, [method_of(job)])
     folder = folder_at(output)
 
     from fam_ext import standalone

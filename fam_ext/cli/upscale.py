@@ -11,6 +11,7 @@ from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
 
+from fam_ext.cli.making import method_of, refuse_unread
 from fam_ext.cli.options import flag, parse_dials, parse_rules, takes
 from fam_ext.cli.progress import KEPT, View, clock, watched
 from fam_ext.core.config import FamConfig
@@ -84,7 +85,9 @@ def upscale(
     The same command again resumes. Exit codes: 0 all done or validly skipped, 1 some failed, 2 wrong usage, 130
     interrupted.
     """
-    options, run = job_of(inputs, output, said, rules=parse_rules(rule or ()), dials=parse_dials(set_field or ()))
+    dials = parse_dials(set_field or ())
+    options, run = job_of(inputs, output, said, rules=parse_rules(rule or ()), dials=dials)
+    refuse_unread({**said, **dials}, [method_of(options)])
     if options.places.include:
         check_any(options.places, said_by="--include", choose="*.png, and give it again for *.jpg")
     if dry_run:

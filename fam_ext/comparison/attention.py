@@ -141,6 +141,8 @@ class Watch:
         if self._kept is None or self._site is None:
             return None
         native, target, step, rho = self._kept
+        if any(one < other for one, other in zip(target.size, native.size, strict=True)):
+            return None  # a method that thins its feature maps: no native map is enlarged there
         points = [_points(seen.size, target.q.device) for seen in (native, target)]
         whole = native.map(torch.arange(native.k.shape[1], device=native.q.device))
         there = target.map(points[1])

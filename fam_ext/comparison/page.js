@@ -4,7 +4,9 @@
     const data = JSON.parse(document.getElementById('data').textContent);
     const NATIVE = 'native';
     const COLUMNS = [{ name: NATIVE, title: 'native, enlarged by the browser' }, ...data.methods];
-    const DASHES = ['2 3', '', '9 4', '4 3', '12 3 2 3', '', '6 6', '2 5', '14 5'];
+    const COLOURS = 9; // --c0 to --c8
+    // their number has no divisor in common with that of the colours: 72 lines differ
+    const DASHES = ['2 3', '', '9 4', '4 3', '12 3 2 3', '6 6', '2 5', '14 5'];
     const state = { scale: data.scales[0], row: 0, left: NATIVE, right: '', watched: '', asked: [3, 3], point: [0.5, 0.5], lens: false };
     const element = (name) => document.createElement(name);
 
@@ -241,6 +243,16 @@
     // --- numbers
 
     const numbers = make('table', { class: 'numbers' });
+    const settings = make('ul', { class: 'soft', 'aria-label': 'What each was made with' });
+
+    // 'fam: preset balanced, sampler DDIM, ...', once where all of a method's pictures have the same
+    function settingsOf(cells) {
+        const words = cells.filter((cell) => cell.settings).map((cell) => {
+            const said = Object.entries(cell.settings).filter(([, value]) => value !== null && value !== '');
+            return [...said.map((pair) => pair.join(' ')), ...(cell.upscaler ? [`upscaler ${cell.upscaler}`] : [])].join(', ');
+        });
+        return [...new Set(words)].join(' | ');
+    }
 
     function showNumbers() {
         const heads = ['method', 'pictures', 'steps', 'time, mean', 'shortest to longest', 'peak memory', 'structure kept', 'detail above native'];
@@ -270,6 +282,8 @@
             return line;
         });
         numbers.replaceChildren(make('thead', {}, head), make('tbody', {}, ...lines));
+        const made = data.methods.map(({ name }) => [name, settingsOf(data.cells.filter((cell) => cell.method === name && cell.scale === state.scale && cell.src))]);
+        settings.replaceChildren(...made.filter(([, words]) => words).map((line) => make('li', {}, line.join(': '))));
     }
 
     // --- spectra
@@ -312,7 +326,7 @@
         spectra.replaceChildren(picture, keys);
     }
 
-    const look = (index) => ({ style: `stroke: var(--c${index % 9})`, 'stroke-dasharray': DASHES[index % DASHES.length] });
+    const look = (index) => ({ style: `stroke: var(--c${index % COLOURS})`, 'stroke-dasharray': DASHES[index % DASHES.length] });
 
     // --- attention of a point
 
@@ -463,6 +477,7 @@
             make('h2', {}, 'Time and memory'),
             make('p', { class: 'soft' }, 'Each picture was made once, one after the other; the first after the start is slower. Structure kept: the picture, made small again, against the native one (PSNR). Detail above native: the share of the variance that is finer than the native picture can hold.'),
             make('div', { class: 'wide', tabindex: 0, role: 'region', 'aria-label': 'Time and memory' }, numbers),
+            settings,
             make('h2', {}, 'Spectra'),
             make('div', { class: 'bar' }, rowChoice()),
             make('p', { class: 'soft' }, 'Mean power of the grey levels by frequency, both on log scales. The native picture ends at half its side.'),

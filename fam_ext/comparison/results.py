@@ -88,6 +88,10 @@ class Cell:
     spectrum: Spectrum | None = None
     attention: Attention | None = None
     notes: tuple[str, ...] = ()
+    settings: dict[str, Any] | None = None
+    """With what it was made: preset, sampler, dials."""
+    upscaler: str | None = None
+    """The network that enlarged for it."""
     problem: str | None = None
 
     @property
@@ -224,7 +228,12 @@ def _built(kind: Any, values: Any) -> Any:  # noqa: ANN401
     return kind(**entry)
 
 
-_TYPES: dict[str, tuple[type, ...]] = {"str": (str,), "int": (int,), "float": (int, float)}  # no bool is an int here
+_TYPES: dict[str, tuple[type, ...]] = {  # no bool is an int here
+    "str": (str,),
+    "int": (int,),
+    "float": (int, float),
+    "dict[str, Any]": (dict,),
+}
 _LISTS: dict[str, tuple[int | None, tuple[type, ...]]] = {
     "tuple[int, int]": (2, (int,)),
     "tuple[float, ...]": (None, (int, float)),

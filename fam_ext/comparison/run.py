@@ -4,12 +4,13 @@ from __future__ import annotations
 
 import dataclasses
 import hashlib
+import json
 import math
 import time
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
 from contextlib import AbstractContextManager
 from dataclasses import dataclass
-from typing import TypeVar
+from typing import Any, TypeVar
 
 import torch
 from PIL import Image
@@ -33,6 +34,7 @@ from fam_ext.metadata import pictures
 from fam_ext.methods.base import Pictures
 from fam_ext.methods.catalog import METHODS, WITHOUT_FAM
 from fam_ext.options.request import HiresRequest
+from fam_ext.quality.protocol import lanczos_note, surroundings_of, without_upscaler
 from fam_ext.upscalers import Upscaler
 
 _Drawn = TypeVar("_Drawn")
@@ -47,12 +49,14 @@ class Workshop:
 
     host: DiffusersHost
     upscaler: Upscaler | None
-    identity: str
-    """What the pixels depend on beside a request: the files of model, LoRAs and upscaler, the code."""
+    surroundings: Mapping[str, object]
+    """What the pixels depend on beside a request (`quality.setting.surroundings`), as JSON values."""
     steps: Callable[[str], AbstractContextManager[Progress]]
     """Shows a bar under a label."""
     say: Callable[[str], None]
     infotext: Callable[[HiresRequest, Ran], str]
+    preset: str = ""
+    """Its name, for the page."""
 
 
 @dataclass(frozen=True)
@@ -93,9 +97,14 @@ def make(shop: Workshop, plan: Plan, results: Results) -> int:
 
 
 def check_missing(shop: Workshop, plan: Plan, results: Results) -> None:
-    """Raise what `make` would, and the error of a method that this model or sampler cannot do."""
-    todo = _missing(shop, _asked(shop, _keyed(shop, plan, results)), results)
+    """Raise what `make` would, and the error of a method that this model or sampler cannot do. Say which methods lack
+    an upscaler."""
+    asked = _asked(shop, _keyed(shop, plan, results))
+    todo = _missing(shop, asked, results)
     check(shop.host, [each.request for each in todo], recorded=any(each.row.path is None for each in todo))
+    requests = ((each.method, each.request, _native_size(shop.host, each.row)) for each in asked)
+    if shop.upscaler is None and (note := lanczos_note(requests)):
+        shop.say(note)
 
 
 def _keyed(shop: Workshop, plan: Plan, results: Results) -> Plan:
@@ -108,8 +117,10 @@ def _asked(shop: Workshop, plan: Plan) -> list[_Asked]:
     for row in plan.rows:
         for scale in plan.scales:
             for method in plan.methods:
-                request = request_of(row, _native_size(shop.host, row), method, scale)
-                found.append(_Asked(row, method, scale, request, _digest(row.digest, request.to_text(), shop.identity)))
+                native = _native_size(shop.host, row)
+                request = request_of(row, native, method, scale)
+                around = json.dumps(surroundings_of(request, native, shop.surroundings))
+                found.append(_Asked(row, method, scale, request, _digest(row.digest, request.to_text(), around)))
     return found
 
 
@@ -187,7 +198,7 @@ def _native_digest(shop: Workshop, row: Row) -> str:
         return _digest(row.digest)
     request = request_of(row, _native_size(shop.host, row), WITHOUT_FAM, 1)
     plain = dataclasses.replace(request, config=FamConfig())  # it has no part in the native picture
-    return _digest(plain.to_text(), shop.identity)
+    return _digest(plain.to_text(), json.dumps(without_upscaler(shop.surroundings)))
 
 
 def _native(shop: Workshop, row: Row, results: Results) -> hires.Native | Image.Image | str:
@@ -264,11 +275,24 @@ def _cell(shop: Workshop, asked: _Asked, native: hires.Native | Image.Image | st
         structure=round(structure, 2) if math.isfinite(structure) else None,
         detail=round(high_band_energy(made.image, image), 3),
         spectrum=radial_spectrum(made.image),
-        attention=_attention(watch, f"attention/{place}-{asked.row.key}.png", results),
         notes=made.ran.notes,
+        settings=_settings(shop, asked.request),
+        upscaler=made.ran.upscaler,
     )
+    maps = f"attention/{place}-{asked.row.key}.png"
+    seen = _tried(shop, f"{asked.label}, its attention", lambda: _attention(watch, maps, results))
+    if not isinstance(seen, str):  # the picture itself is made
+        cell = dataclasses.replace(cell, attention=seen)
     shop.say(f"{asked.label}: structure {structure:.1f} dB, {made.ran.seconds:.1f} s")
     return cell
+
+
+def _settings(shop: Workshop, request: HiresRequest) -> dict[str, Any]:
+    """Return with what a picture is made, as JSON values: of FAM's dials those that its method reads."""
+    names = ("sampler", "schedule", "steps", "cfg_scale", "timestep_spacing", "clip_skip")
+    values = {"preset": shop.preset, **{name: getattr(request, name) for name in names}}
+    dials = request.config.to_dict()
+    return {**values, **{name: dials[name] for name in METHODS[request.method].dials}}
 
 
 def _tried(shop: Workshop, label: str, draw: Callable[[], _Drawn]) -> _Drawn | str:

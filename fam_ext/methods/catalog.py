@@ -50,10 +50,17 @@ class Entry:
     """Of the host and the sampler; names of `methods.capabilities`."""
     knobs: tuple[str, ...] = ()
     """Options that it reads, by name, beside those that every pass has (size, seed, steps ..., `start`, `upsample`)."""
+    diffuses: bool = False
+    """It begins at `start` from the native picture, enlarged as `upsample` says."""
 
     def __post_init__(self) -> None:
         if unknown := self.needs - CAPABILITIES:
             raise ValueError(f"method {self.name} needs {', '.join(sorted(unknown))}, which no host can give")
+
+    @property
+    def dials(self) -> tuple[str, ...]:
+        """The fields of a FamConfig that it reads."""
+        return (*self.knobs, "start", "upsample") if self.diffuses else self.knobs
 
     def load(self) -> Callable[..., Any]:
         """Return what makes the method. Loads its code, and torch with it."""
@@ -69,14 +76,32 @@ WITHOUT_FAM = "direct-from-native"
 METHODS: dict[str, Entry] = {
     entry.name: entry
     for entry in (
-        Entry(FAM, "FAM", "fam_ext.methods.fam:Fam", _FAM, _DIALS),
+        Entry(FAM, "FAM", "fam_ext.methods.fam:Fam", _FAM, _DIALS, diffuses=True),
         Entry("direct", "direct inference", "fam_ext.methods.ablation:Direct"),
-        Entry(WITHOUT_FAM, "direct, from the diffused native picture", "fam_ext.methods.base:Method"),
-        Entry("skip-residual", "skip residual", "fam_ext.methods.ablation:SkipResidual", frozenset((SAMPLER_STATE,))),
+        Entry(WITHOUT_FAM, "direct, from the diffused native picture", "fam_ext.methods.base:Method", diffuses=True),
         Entry(
-            "fam-constant", "FAM with a static reference", "fam_ext.methods.fam:ConstantFam", _FAM, _but("reference")
+            "skip-residual",
+            "skip residual",
+            "fam_ext.methods.ablation:SkipResidual",
+            frozenset((SAMPLER_STATE,)),
+            diffuses=True,
         ),
-        Entry("fam-swap", "FAM with the native map alone", "fam_ext.methods.fam:SwapFam", _FAM, _but("attention")),
+        Entry(
+            "fam-constant",
+            "FAM with a static reference",
+            "fam_ext.methods.fam:ConstantFam",
+            _FAM,
+            _but("reference"),
+            diffuses=True,
+        ),
+        Entry(
+            "fam-swap",
+            "FAM with the native map alone",
+            "fam_ext.methods.fam:SwapFam",
+            _FAM,
+            _but("attention"),
+            diffuses=True,
+        ),
         Entry("multidiffusion", "MultiDiffusion", "fam_ext.methods.multidiffusion:MultiDiffusion", frozenset((VIEWS,))),
         Entry(
             "demofusion",
@@ -109,6 +134,7 @@ METHODS: dict[str, Entry] = {
             "fam_ext.methods.hidiffusion:with_fam",
             _FAM | {CONVOLUTION, FEATURE_SIZE},
             _DIALS,
+            diffuses=True,
         ),
         Entry("diffusehigh", "DiffuseHigh", "fam_ext.methods.diffusehigh:DiffuseHigh", frozenset((PIXELS, STAGES))),
         Entry(

@@ -50,7 +50,7 @@ GROUPS: dict[str, tuple[Column, ...]] = {
         Column("wrap_ends", "top to bottom beyond native, of 255", 1),
     ),
     "Cost of the pass": (
-        Column("seconds", "time, s", 1, "less"),
+        Column("seconds", "time, median, s", 1, "less"),
         Column("peak_memory", "peak memory, GiB", 2, "less"),
     ),
 }

@@ -41,15 +41,16 @@ def pareto(tables: Sequence[Table]) -> str:
     """Return the picture. The qualities are PSNR to the native picture, and the kernel distance of crops to true or
     reference pictures where there are any. The line joins the methods that no other beats in both."""
     panels = [panel for size in dict.fromkeys(table.size for table in tables) for panel in _panels_of(tables, size)]
-    height = HEIGHT * max(1, len(panels))
+    heights = [_height(points) for *_, points in panels]
+    height = sum(heights) or HEIGHT
     parts = [
         f'<svg xmlns="http://www.w3.org/2000/svg" viewBox="0 0 {WIDTH} {height}" role="img">',
         "<title>Time against quality, by method</title>",
         f"<style>{_STYLE}</style>",
         f'<rect class="ground" width="{WIDTH}" height="{height}"/>',
     ]
-    for number, (title, column, points) in enumerate(panels):
-        parts += [f'<g transform="translate(0 {number * HEIGHT})">', *_panel(title, column, points), "</g>"]
+    for number, panel in enumerate(panels):
+        parts += [f'<g transform="translate(0 {sum(heights[:number])})">', *_panel(*panel), "</g>"]
     if not panels:
         parts.append(f'<text class="title" x="{LEFT}" y="22">no times of one machine: table.md says more</text>')
     return "\n".join([*parts, "</svg>", ""])
@@ -84,7 +85,13 @@ def _panels_of(tables: Sequence[Table], size: Size) -> list[tuple[str, Column, l
     return list(panels.values())
 
 
+def _height(points: Sequence[Point]) -> int:
+    """Return the height of a panel in which each point's name has its line."""
+    return max(HEIGHT, TOP + LINE * len(points) + BOTTOM)
+
+
 def _panel(title: str, column: Column, points: Sequence[Point]) -> list[str]:
+    bottom = _height(points) - BOTTOM
     seconds = [point.seconds for point in points]
     ends = [end for point in points for end in (point.quality.low, point.quality.high) if end is not None]
     qualities = [*(point.quality.value for point in points), *ends]
@@ -94,22 +101,23 @@ def _panel(title: str, column: Column, points: Sequence[Point]) -> list[str]:
         return LEFT + (value - across[0]) / (across[-1] - across[0]) * (WIDTH - LEFT - RIGHT)
 
     def y(value: float) -> float:
-        return HEIGHT - BOTTOM - (value - up[0]) / (up[-1] - up[0]) * (HEIGHT - TOP - BOTTOM)
+        return bottom - (value - up[0]) / (up[-1] - up[0]) * (bottom - TOP)
 
     better = {"more": ", higher is better", "less": ", lower is better", "": ""}[column.better]
     parts = [f'<text class="title" x="{LEFT}" y="22">{html.escape(title)}: {html.escape(column.title)}{better}</text>']
     for value in across:
-        parts.append(f'<text x="{x(value):.1f}" y="{HEIGHT - BOTTOM + 18}" text-anchor="middle">{value:g}</text>')
+        parts.append(f'<text x="{x(value):.1f}" y="{bottom + 18}" text-anchor="middle">{value:g}</text>')
     for value in up:
         parts.append(f'<line class="grid" x1="{LEFT}" x2="{WIDTH - RIGHT}" y1="{y(value):.1f}" y2="{y(value):.1f}"/>')
         parts.append(f'<text x="{LEFT - 8}" y="{y(value) + 4:.1f}" text-anchor="end">{value:g}</text>')
     middle = LEFT + (WIDTH - LEFT - RIGHT) / 2
-    parts.append(f'<text x="{middle}" y="{HEIGHT - 12}" text-anchor="middle">time of the pass, s</text>')
-    edge = HEIGHT - BOTTOM
-    parts.append(f'<path class="axis" fill="none" d="M{LEFT} {TOP} V{edge} H{WIDTH - RIGHT}"/>')
+    parts.append(
+        f'<text x="{middle}" y="{bottom + BOTTOM - 12}" text-anchor="middle">time of the pass, median, s</text>'
+    )
+    parts.append(f'<path class="axis" fill="none" d="M{LEFT} {TOP} V{bottom} H{WIDTH - RIGHT}"/>')
     line = " L".join(f"{x(point.seconds):.1f} {y(point.quality.value):.1f}" for point in front(points, column.better))
     parts.append(f'<path class="front" d="M{line}"/>')
-    labels = _apart({point.name: y(point.quality.value) for point in points})
+    labels = _apart({point.name: y(point.quality.value) for point in points}, bottom)
     for point in points:
         at, height, label = x(point.seconds), y(point.quality.value), labels[point.name]
         if point.quality.low is not None and point.quality.high is not None:
@@ -139,15 +147,14 @@ def _axis(values: Sequence[float]) -> list[float]:
     return [round(number * step, 10) for number in range(first, last + 1)]
 
 
-def _apart(places: dict[str, float]) -> dict[str, float]:
-    """Return heights in the same order that lie LINE px apart or more, inside the panel."""
+def _apart(places: dict[str, float], lowest: float) -> dict[str, float]:
+    """Return heights in the same order that lie LINE px apart or more, from TOP to `lowest`."""
     found: dict[str, float] = {}
     last = TOP - LINE
     for name, place in sorted(places.items(), key=lambda entry: entry[1]):
         last = found[name] = max(place, last + LINE)
-    over = last - (HEIGHT - BOTTOM)
-    if over > 0:
-        bottom = HEIGHT - BOTTOM + LINE
+    if last > lowest:
+        bottom = lowest + LINE
         for name in reversed(list(found)):
             bottom = found[name] = min(found[name], bottom - LINE)
     return found

@@ -7,7 +7,7 @@ import dataclasses
 import hashlib
 import json
 import re
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -17,7 +17,10 @@ from numpy.typing import NDArray
 from fam_ext.core.config import FamConfig
 from fam_ext.errors import PictureError, UsageError
 from fam_ext.metadata.pictures import decode
+from fam_ext.methods.base import Stage
+from fam_ext.methods.catalog import METHODS
 from fam_ext.options.request import HiresRequest
+from fam_ext.recipe import PIXEL_MODES
 
 MOST_ROWS = 100_000
 """Pictures of one run."""
@@ -71,7 +74,7 @@ class Row:
     fingerprint: str
     """Of all that decides its pixels: the request and `surroundings`."""
     surroundings: str
-    """Fingerprint of the model's weights, the upscaler, the device, the version."""
+    """Fingerprint of the model's weights, the device, the version: what decides the native picture's pixels."""
 
     @property
     def file(self) -> str:
@@ -91,11 +94,11 @@ def cases(sizes: Sequence[tuple[Size, Size]], prompts: Sequence[str], *, count: 
 
 
 def rows(
-    every: Sequence[Case], variants: Sequence[Variant], request: HiresRequest, surroundings: dict[str, object]
+    every: Sequence[Case], variants: Sequence[Variant], request: HiresRequest, surroundings: Mapping[str, object]
 ) -> list[Row]:
     """Return a row for each case and variant; `request` brings the other settings, `surroundings` what else decides
     pixels."""
-    around = fingerprint(surroundings)
+    plain = fingerprint(without_upscaler(surroundings))
 
     def row(case: Case, variant: Variant) -> Row:
         own = dataclasses.replace(
@@ -106,9 +109,36 @@ def rows(
             method=variant.method,
             config=variant.config,
         )
-        return Row(case, variant.label, own, fingerprint(own.to_json(), case.native, around), around)
+        around = fingerprint(surroundings_of(own, case.native, surroundings))
+        return Row(case, variant.label, own, fingerprint(own.to_json(), case.native, around), plain)
 
     return [row(case, variant) for case in every for variant in variants]
+
+
+def surroundings_of(request: HiresRequest, native: Size, surroundings: Mapping[str, object]) -> Mapping[str, object]:
+    """Return of `surroundings` what decides a request's pixels: an upscaler only where it is asked, so that a row
+    without is the same row beside any."""
+    if surroundings.get("upscaler") is None or asking_stages(request, native):
+        return surroundings
+    return without_upscaler(surroundings)
+
+
+def without_upscaler(surroundings: Mapping[str, object]) -> dict[str, object]:
+    """Return `surroundings` as they are where no upscaler was chosen."""
+    return {**surroundings, "upscaler": None}
+
+
+def asking_stages(request: HiresRequest, native: Size) -> list[Stage]:
+    """Return the stages for which a chosen upscaler enlarges (see `recipe`). Where none was chosen, Lanczos makes those
+    of pixels, and a bicubic filter the others' reference."""
+    stages: Sequence[Stage] = METHODS[request.method].load()(request.config).stages(request.size, native)
+    return [one for one in stages if one.upsample == "auto" or (one.pixels and one.upsample not in PIXEL_MODES)]
+
+
+def lanczos_note(asked: Iterable[tuple[str, HiresRequest, Size]]) -> str | None:
+    """Return which of those, of (name, request, native size), Lanczos enlarges where no upscaler was chosen."""
+    names = [name for name, request, native in asked if any(one.pixels for one in asking_stages(request, native))]
+    return f"no --upscaler: Lanczos enlarges in {', '.join(dict.fromkeys(names))}" if names else None
 
 
 def fingerprint(*values: object) -> str:

@@ -83,6 +83,16 @@ def machines(made: Sequence[tuple[Row, Made]]) -> list[str]:
     return sorted({one.machine or "unknown" for _, one in made})
 
 
+def drawn_by(made: Iterable[tuple[Row, Made]]) -> str:
+    """Return the libraries that drew the rows; where they were several, each with the methods that it drew."""
+    labels: dict[str, list[str]] = {}
+    for row, one in made:
+        labels.setdefault(one.libraries or "unknown libraries", []).append(row.label)
+    if len(labels) == 1:
+        return next(iter(labels))
+    return "; ".join(f"{name} ({', '.join(dict.fromkeys(own))})" for name, own in sorted(labels.items()))
+
+
 def numbers(made: Made) -> dict[str, float | None]:
     """Return a row's numbers by key, cost included."""
     peak = None if made.peak_memory is None else made.peak_memory / 2**30
@@ -104,11 +114,12 @@ def _shared(ones: Iterable[Mapping[Case, Made]]) -> list[Case]:
 def _mean_cell(
     column: Column, method: str, values: Mapping[str, Sequence[Mapping[str, float | None]]], prompts: Sequence[str]
 ) -> Cell:
+    middle = statistics.median if column.key == "seconds" else statistics.mean  # another job makes a picture slow
     own = [one.get(column.key) for one in values[method]]
     if method == FAM or FAM not in values:
-        return Cell(statistics.mean(own, prompts))
+        return Cell(middle(own, prompts))
     fam = [one.get(column.key) for one in values[FAM]]
-    return Cell(statistics.mean(own, prompts), statistics.difference(own, fam, prompts))
+    return Cell(middle(own, prompts), statistics.difference(own, fam, prompts, middle=middle))
 
 
 def _set_cells(

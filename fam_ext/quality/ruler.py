@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import hashlib
 from collections.abc import Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
@@ -43,7 +44,7 @@ class Ruler:
         demo, self._agrees = demo_net()
         self.extractors = (demo, *others)
         self.crop, self.crops, self.truth, self.clip = crop, crops, truth, clip
-        self._settings = [VERSION, crop, crops, clip is not None, *weights]
+        self._settings = [VERSION, crop, crops, clip is not None, _demo_net_hash(), *weights]
 
     def fingerprint(self, case: Case) -> str:
         """Return the fingerprint of all that decides a picture's measures beside the picture."""
@@ -85,6 +86,15 @@ def cut(picture: Picture, *, crop: int, count: int, seed: int) -> list[Picture]:
     rng = np.random.default_rng([seed, height, width])
     places = rng.integers(0, [height - crop + 1, width - crop + 1], size=(count, 2)).tolist()
     return [picture[top : top + crop, left : left + crop] for top, left in places]
+
+
+def _demo_net_hash() -> str:
+    """Return the SHA-256 of demo-net: its weights, its lists and its code."""
+    from fam_ext.demo import demo_net
+
+    return hashlib.sha256(
+        b"".join(file.read_bytes() for file in sorted(demo_net.FOLDER.glob("demo_net.*")))
+    ).hexdigest()
 
 
 def _marks(path: Path) -> list[object]:

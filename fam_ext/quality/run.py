@@ -110,7 +110,8 @@ class Bench:
         write_whole(self._path(row), _png(made.image))
         picture = np.asarray(made.image.convert("RGB"))
         ruler, measured = self._measured(row, picture, watch)
-        return Made(made.ran.seconds, made.ran.peak_memory, ruler, measured, setting.machine(self.host))
+        where = setting.machine(self.host), setting.libraries()
+        return Made(made.ran.seconds, made.ran.peak_memory, ruler, measured, *where)
 
     def _measured(self, row: Row, picture: Any, watch: Watch) -> tuple[str, Measured]:  # noqa: ANN401
         """Return the ruler's fingerprint and what it read."""

@@ -5,6 +5,7 @@ from __future__ import annotations
 import contextlib
 import hashlib
 import platform
+from importlib.metadata import version
 from pathlib import Path
 
 import torch
@@ -79,6 +80,12 @@ def measuring_weights(inception: str | None, clip: str | None) -> list[str]:
         folder = Path(clip).expanduser()
         found += [*(weights_hash(file) for file in sorted(folder.glob("*.safetensors"))), settings_hash(folder)]
     return found
+
+
+def libraries() -> str:
+    """Return the versions of the libraries that draw. They are no part of a row's fingerprint: an upscaler may need
+    another torch than the rest, and both belong into one table, which says so."""
+    return f"torch {torch.__version__}, diffusers {version('diffusers')}"
 
 
 def machine(host: DiffusersHost) -> str:

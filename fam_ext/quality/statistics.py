@@ -6,7 +6,7 @@ Pictures of one prompt are alike, so they are drawn together; where all are of o
 from __future__ import annotations
 
 import math
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from typing import Protocol
 
@@ -44,20 +44,41 @@ def draws(prompts: Sequence[object], *, count: int = DRAWS, seed: int = 0) -> Ar
 def mean(values: Sequence[float | None], prompts: Sequence[object] | None = None) -> Estimate | None:
     """Return the mean of one value a picture; those without one are left out. None where none has one. Without
     `prompts` each picture is of its own."""
-    every = range(len(values)) if prompts is None else prompts
-    held = [(value, prompt) for value, prompt in zip(values, every, strict=True) if value is not None]
-    if not held:
+    given, counts = _held(values, prompts)
+    return _estimate(float(given.mean()), counts @ given / counts.sum(axis=1), len(given)) if len(given) else None
+
+
+def median(values: Sequence[float | None], prompts: Sequence[object] | None = None) -> Estimate | None:
+    """Return the median in the same way: a few pictures that are far off do not move it."""
+    given, counts = _held(values, prompts)
+    if not len(given):
         return None
-    given, counts = np.asarray([value for value, _ in held], np.float64), draws([prompt for _, prompt in held])
-    return _estimate(float(given.mean()), counts @ given / counts.sum(axis=1), len(given))
+    order = given.argsort()
+    so_far = counts[:, order].cumsum(axis=1)
+    # of each draw's pictures the one in the middle, or the two
+    places = [(so_far > (so_far[:, -1:] - 1 + more) // 2).argmax(axis=1) for more in (0, 1)]
+    return _estimate(float(np.median(given)), given[order][places].mean(axis=0), len(given))
 
 
 def difference(
-    values: Sequence[float | None], others: Sequence[float | None], prompts: Sequence[object] | None = None
+    values: Sequence[float | None],
+    others: Sequence[float | None],
+    prompts: Sequence[object] | None = None,
+    *,
+    middle: Callable[..., Estimate | None] = mean,
 ) -> Estimate | None:
-    """Return the mean of `values` less `others`, picture by picture; all in the same order."""
+    """Return the mean, or the median, of `values` less `others`, picture by picture; all in the same order."""
     apart = [None if one is None or two is None else one - two for one, two in zip(values, others, strict=True)]
-    return mean(apart, prompts)
+    return middle(apart, prompts)
+
+
+def _held(values: Sequence[float | None], prompts: Sequence[object] | None) -> tuple[Array, Array]:
+    """Return the values that there are, (n), and the draws of their pictures, (draws, n)."""
+    every = range(len(values)) if prompts is None else prompts
+    held = [(value, prompt) for value, prompt in zip(values, every, strict=True) if value is not None]
+    if not held:
+        return np.empty(0), np.empty((0, 0))
+    return np.asarray([value for value, _ in held], np.float64), draws([prompt for _, prompt in held])
 
 
 class Distance(Protocol):

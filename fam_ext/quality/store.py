@@ -23,13 +23,15 @@ CREATE TABLE IF NOT EXISTS rows (
     fingerprint TEXT PRIMARY KEY, method TEXT NOT NULL, height INTEGER NOT NULL, width INTEGER NOT NULL,
     prompt TEXT NOT NULL, seed INTEGER NOT NULL, settings TEXT NOT NULL, picture TEXT NOT NULL, seconds REAL NOT NULL,
     peak_memory INTEGER, ruler TEXT NOT NULL, measures TEXT NOT NULL, features BLOB NOT NULL,
-    machine TEXT
+    machine TEXT, libraries TEXT
 ) STRICT
 """
 _COLUMNS = (
     *("fingerprint", "method", "height", "width", "prompt", "seed", "settings", "picture", "seconds", "peak_memory"),
-    *("ruler", "measures", "features", "machine"),
+    *("ruler", "measures", "features", "machine", "libraries"),
 )
+_ADDED = _COLUMNS.index("machine")
+"""From there on columns that the rows of an older version lack."""
 _WAIT_SECONDS = 60
 """For another run in the same folder, which writes a row."""
 
@@ -45,6 +47,8 @@ class Made:
     measured: Measured
     machine: str | None = None
     """On which it took that; None in the rows of an older version."""
+    libraries: str | None = None
+    """Which drew it; None in the rows of an older version."""
 
 
 class Store:
@@ -69,11 +73,13 @@ class Store:
             raise OutputError(f"{self.path} cannot be opened ({error}); choose another --out") from None
         except sqlite3.DatabaseError:
             raise UsageError(another) from None
-        older = columns == _COLUMNS[:-1]
-        if others and columns != _COLUMNS and not older:
+        lacking = _COLUMNS[max(len(columns), _ADDED) :] if columns else ()
+        if others and columns + lacking != _COLUMNS:
             raise UsageError(another)  # another program's: not even a table is added
         with self._answered():
-            self._rows.execute("ALTER TABLE rows ADD COLUMN machine TEXT" if older else _SCHEMA)
+            self._rows.execute(_SCHEMA)
+            for column in lacking:
+                self._rows.execute(f"ALTER TABLE rows ADD COLUMN {column} TEXT")
             self._rows.execute("BEGIN IMMEDIATE")  # said now where nothing can be written, not after the first picture
             self._rows.rollback()
 
@@ -100,24 +106,25 @@ class Store:
         """Return what was made under a fingerprint; None where nothing was."""
         with self._answered():
             found = self._rows.execute(
-                "SELECT seconds, peak_memory, ruler, measures, features, machine FROM rows WHERE fingerprint = ?",
+                "SELECT seconds, peak_memory, ruler, measures, features, machine, libraries FROM rows"
+                " WHERE fingerprint = ?",
                 (fingerprint,),
             ).fetchone()
         if found is None:
             return None
-        seconds, peak, ruler, values, features, machine = found
-        return Made(seconds, peak, ruler, Measured(json.loads(values), _unpacked(features)), machine)
+        seconds, peak, ruler, values, features, *where = found
+        return Made(seconds, peak, ruler, Measured(json.loads(values), _unpacked(features)), *where)
 
     def put(self, row: Row, made: Made) -> None:
         """Keep a row, in the place of one with its fingerprint."""
         height, width = row.case.size
         with self._answered(), self._rows:
             self._rows.execute(
-                "INSERT OR REPLACE INTO rows VALUES (?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?)",
+                "INSERT OR REPLACE INTO rows VALUES (?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?)",
                 (
                     *(row.fingerprint, row.label, height, width, row.case.prompt, _signed(row.case.seed)),
                     *(row.request.to_text(), row.file, made.seconds, made.peak_memory, made.ruler),
-                    *(json.dumps(made.measured.values), _packed(made.measured.features), made.machine),
+                    *(json.dumps(made.measured.values), _packed(made.measured.features), made.machine, made.libraries),
                 ),
             )
 

@@ -52,8 +52,13 @@ def downsampled(picture: Picture, size: tuple[int, ...]) -> Picture:
     Rounded once. Pillow's box rounds halves up along each side, a third of a level too light in all, and takes whole
     px only, which moves a picture whose side is no multiple.
     """
-    shorter = _means(picture.astype(np.float64), size[0])
-    return np.rint(_means(shorter.swapaxes(0, 1), size[1]).swapaxes(0, 1)).astype(np.uint8, order="C")
+
+    def small(channel: NDArray[np.uint8]) -> NDArray[np.float64]:
+        shorter = _means(channel.astype(np.float64), size[0])
+        return _means(shorter.swapaxes(0, 1), size[1]).swapaxes(0, 1)
+
+    # one after the other: a large picture in float64 takes eight times its memory
+    return np.rint(np.stack([small(picture[..., channel]) for channel in range(3)], axis=2)).astype(np.uint8)
 
 
 def psnr(picture: Picture, other: Picture) -> float:
@@ -146,7 +151,7 @@ def _means(values: NDArray[np.float64], count: int) -> NDArray[np.float64]:
     edges = np.linspace(0, len(values), count + 1)
     whole = edges.astype(int).clip(max=len(values) - 1)
     sums = np.concatenate([np.zeros_like(values[:1]), values.cumsum(axis=0)])
-    return np.diff(sums[whole] + (edges - whole)[:, None, None] * values[whole], axis=0) * count / len(values)
+    return np.diff(sums[whole] + (edges - whole)[:, None] * values[whole], axis=0) * count / len(values)
 
 
 def _values(picture: Picture) -> Tensor:

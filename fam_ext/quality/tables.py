@@ -57,12 +57,13 @@ def as_csv(made: Sequence[tuple[Row, Made]]) -> str:
     keys = list(dict.fromkeys(key for _, one in made for key in numbers(one)))
     file = io.StringIO()
     writer = csv.writer(file, lineterminator="\n")
-    writer.writerow(["method", "size", "prompt", "seed", "picture", *keys, "machine"])
+    writer.writerow(["method", "size", "prompt", "seed", "picture", *keys, "machine", "libraries"])
     for row, one in made:
         values = numbers(one)
         cells = ["" if (value := values.get(key)) is None else f"{value:.6g}" for key in keys]
         case = row.case
-        writer.writerow([row.label, size_words(case.size), case.prompt, case.seed, row.file, *cells, one.machine])
+        where = row.label, size_words(case.size), case.prompt, case.seed, row.file
+        writer.writerow([*where, *cells, one.machine, one.libraries])
     return file.getvalue()
 
 

@@ -65,6 +65,8 @@ def results(folder, *, rows=("a cat", "<b>a dog</b> & </script> " + 9 * "a long 
                     "detail": 0.5,
                     "spectrum": radial_spectrum(made),
                     "attention": kept,
+                    "settings": {"preset": "<i>own</i>", "steps": 4, "fm_window": [1, 0], "clip_skip": None},
+                    "upscaler": "x4" if method == "fam" else None,
                 }
                 cell = Cell(key, method, scale, "d", (side, side), **{**values, **changes})
                 found.cells[cell.key] = cell

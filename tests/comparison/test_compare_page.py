@@ -53,6 +53,16 @@ def test_prompts_by_methods_and_scales_and_the_same_again_makes_nothing(model, t
     cells = {(cell["row"], cell["method"], cell["scale"]): cell for cell in data["cells"]}
     assert len(cells) == 8 and all(cell["file"] in first for cell in cells.values())
     fam, direct = cells["a-cat", "fam", 2.0], cells["a-cat", "direct", 2.0]
+    assert fam["settings"]["preset"] == "balanced" and fam["settings"]["cutoff_reference"] == "cycles"
+    assert direct["settings"].keys() == {
+        "preset",
+        "sampler",
+        "schedule",
+        "steps",
+        "cfg_scale",
+        "timestep_spacing",
+        "clip_skip",
+    }
     assert direct["attention"] is None and fam["attention"]["file"] in first
     assert fam["attention"]["native"] == [2, 2] and fam["attention"]["target"] == [4, 4]
     assert fam["seconds"] > 0 and fam["peak_memory"] is None and fam["size"] == [128, 128] and fam["steps"] == 3
@@ -71,7 +81,7 @@ def test_prompts_by_methods_and_scales_and_the_same_again_makes_nothing(model, t
     (out / fam["file"]).unlink()
     command[command.index("direct,fam")] = "direct,fam,upscaler"
     code, said, _ = run(capsys, *command)
-    assert code == 0 and said.count("structure") == 5
+    assert code == 0 and said.count("structure") == 5 and "no --upscaler: Lanczos enlarges in upscaler\n" in said
     again = files(out)
     assert again[fam["file"]] == first[fam["file"]] and "upscaler-2x/a-cat.png" in again
     unchanged = first.keys() - {"results.json", "compare.html"}
@@ -289,6 +299,36 @@ def test_one_that_fails_is_told_and_tried_again(model, tmp_path, capsys, monkeyp
 
 
 @pytest.mark.slow
+def test_maps_that_fail_cost_no_picture(model, tmp_path, capsys, monkeypatch):
+    monkeypatch.setattr("fam_ext.comparison.run.atlas", lambda maps: 1 / 0)
+    picture = noise(tmp_path / "a.png")
+    code, said, _ = run(capsys, picture, "--prompt", "a cat", "--model", model, "-o", tmp_path / "out", *COMMAND)
+    assert code == 0 and "by fam at 2x, its attention failed: ZeroDivisionError" in said
+    assert '"attention": null' in (tmp_path / "out" / "results.json").read_text()
+
+
+@pytest.mark.slow
+def test_an_upscaler_makes_its_own_cells_others_alone(model, tmp_path, capsys, monkeypatch):
+    import torch
+
+    from fam_ext import standalone, upscalers
+
+    network = upscalers.Upscaler("Twice", 2, lambda pixels: pixels.repeat(1, 1, 2, 2), torch.device("cpu"))
+    monkeypatch.setattr(standalone.upscalers, "load", lambda file, **_: network)
+    (file := tmp_path / "twice.pth").write_bytes(b"weights")
+    words = ["--prompt", "a cat", "--steps", 1, "--device", "cpu", "--model", model, "-o", tmp_path / "out"]
+    assert run(capsys, *words, "--methods", "resize,direct")[0] == 0
+    words += ["--upscaler", file]
+    code, said, _ = run(capsys, *words, "--methods", "resize,direct,upscaler")
+    assert code == 0 and said.count("structure") == 1 and "no --upscaler" not in said
+    found = json.loads((tmp_path / "out" / "results.json").read_text())["cells"]
+    assert [cell["upscaler"] for cell in found] == [None, None, "Twice"]
+    file.write_bytes(b"others")
+    code, _, err = run(capsys, *words, "--methods", "resize,direct,upscaler")
+    assert code == 1 and "a cat by upscaler at 2x made with other settings, model files" in err
+
+
+@pytest.mark.slow
 def test_a_native_picture_that_fails_costs_its_own_row_and_is_tried_again(model, tmp_path, capsys, monkeypatch):
     from fam_ext import hires
 
@@ -379,6 +419,11 @@ def test_what_the_model_or_the_sampler_cannot_do_is_said_before_anything_is_made
         (["a.png", "--out", "x.html"], "--out is x.html, and a sheet of one picture is a PNG"),
         (["a.png", "--methods", "fam", "--out", "x.JPG"], "a sheet of one picture is a PNG; name a .png file"),
         (["a.png", "--prompts", "p.txt", "--out", "x.webp"], "give a folder as --out"),
+        (
+            ["a.png", "--scales", "2", "--methods", "tiled", "--start", "1"],
+            "--start is given, and tiled never reads it",
+        ),
+        (["a.png", "--methods", "tiled,direct", "--no-am"], "--no-am is given, and tiled, direct never reads it"),
         (["large.png", "--scales", "2,9"], "large.png at 9x is 81 MP; a page takes pictures of at most 64 MP"),
     ],
 )

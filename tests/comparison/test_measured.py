@@ -7,7 +7,7 @@ import pytest
 import torch
 from PIL import Image
 
-from fam_ext.comparison.attention import MOST_SIDE, QUERIES, Maps, atlas, modulated_map
+from fam_ext.comparison.attention import MOST_SIDE, QUERIES, Maps, Watch, atlas, modulated_map
 from fam_ext.comparison.spectrum import radial_spectrum
 from fam_ext.core.attention import modulated_attention
 
@@ -55,6 +55,13 @@ def test_the_maps_are_those_the_network_used(native_size, size, interp):
     found = modulated_map(native, target, points, native_size, size, strength=0.7, interp=interp)
     assert torch.allclose(found.sum(-1), torch.ones(3), atol=1e-5)
     assert torch.allclose(found @ v[0, 0], wanted[points], atol=1e-5)
+
+
+def test_a_grid_that_was_made_smaller_than_the_native_one_has_no_map():
+    watch, tokens = Watch(), torch.ones(1, 1, 16, 4)
+    for phase, side in (("native", 4), ("target", 3)):
+        watch.look("up.0", *2 * [tokens[:, :, : side * side]], size=(side, side), scale=None, phase=phase)
+    assert watch.maps() is None
 
 
 def test_an_atlas_has_each_point_in_its_place():

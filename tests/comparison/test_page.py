@@ -11,6 +11,7 @@ from PIL import Image
 from fam_ext.comparison import page as pages
 from fam_ext.comparison.page import write_page
 from fam_ext.comparison.spectrum import Spectrum
+from fam_ext.methods.catalog import METHODS
 from tests.comparison.made import COLOURS, SIDE, SPOT, results, write
 from tests.ui.test_access import faults
 from tests.webui.browsing import chromium
@@ -155,6 +156,11 @@ def test_the_scale_the_pair_the_numbers_and_the_spectra(opened):
     direct, fam = (page.locator(f".numbers tbody tr:nth-child({row})").inner_text().split("\t") for row in (1, 2))
     assert direct == ["direct", "2", "4", "2.0 s", "1.5 s to 2.5 s", "not measured", "31.3 dB", "0.50 %"]
     assert fam[5] == "3.00 GiB"
+    told = page.locator("ul[aria-label='What each was made with'] li").all_inner_texts()
+    assert told == [
+        "direct: preset <i>own</i>, steps 4, fm_window 1,0",
+        "fam: preset <i>own</i>, steps 4, fm_window 1,0, upscaler x4",
+    ]
     assert page.locator(".spectra path.line").count() == 6  # native, direct, fam, and each in the key
     assert page.locator(".spectra .keys li").all_inner_texts() == ["native", "direct", "fam"]
 
@@ -197,6 +203,15 @@ def test_the_page_is_one_file_that_runs_its_own_scripts_alone(file):
     assert len(re.findall(r"'sha256-[^']+'", text)) == 2 and text.count("<script") == 3
     data = json.loads(re.search(r'id="data">(.*?)</script>', text, re.DOTALL).group(1))
     assert len(data["rows"]) == 2 and len(data["cells"]) == 8 and data["scales"] == [2, 3]
+
+
+def test_lines_of_all_methods_differ_and_each_colour_is_there():
+    script, style = (pages._read(name) for name in ("page.js", "page.css"))
+    dashes = re.findall("'(.*?)'", re.search(r"DASHES = \[(.*?)\]", script).group(1))
+    colours = int(re.search(r"COLOURS = (\d+)", script).group(1))
+    count = len(METHODS) + 1  # and native
+    assert len({(index % colours, dashes[index % len(dashes)]) for index in range(count)}) == count
+    assert all(len(re.findall(f"--c{index}:", style)) == 2 for index in range(colours))  # on light and on dark
 
 
 def test_pictures_give_way_where_the_page_is_too_large(tmp_path, monkeypatch):

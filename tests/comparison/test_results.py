@@ -31,6 +31,8 @@ def test_what_is_written_is_read(tmp_path):
         ("cells", "seconds", "null"),
         ("cells", "scale", "-Infinity"),
         ("cells", "notes", "[1]"),
+        ("cells", "settings", '"steps 4"'),
+        ("cells", "upscaler", "{}"),
         ("cells", "problem", "3"),
         ("cells", "attention", '{"file": "a.png"}'),
         ("cells", "attention", "7"),

@@ -1,5 +1,7 @@
 """True pictures lie where `fam-hires bench quality --truth` looks."""
 
+from pathlib import Path
+
 import numpy as np
 import pytest
 import truths
@@ -25,6 +27,13 @@ def test_they_are_written_once_where_the_benchmark_looks(shapes, tmp_path):
     before = [path.stat().st_mtime_ns for path in found]
     truths.write(tmp_path / "out", prompts, sizes=[64, 96], count=3, seed=4, work=shapes)
     assert before == [path.stat().st_mtime_ns for path in found]
+
+
+def test_default_are_the_benchmarks_own_prompts(tmp_path, monkeypatch):
+    monkeypatch.setattr(truths, "truth", lambda prompt, side, seed, *, work: np.zeros((side, side, 3), np.uint8))
+    found = truths.write(tmp_path, Path("default"), sizes=[64], count=25, seed=0)
+    every = protocol.cases([((64, 64), (64, 64))], protocol.DEFAULT_PROMPTS, count=25, seed=0)
+    assert found == [protocol.truth_file(tmp_path, case) for case in every]
 
 
 def test_a_prompt_that_names_nothing_is_said(shapes, tmp_path):

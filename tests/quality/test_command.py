@@ -12,15 +12,18 @@ from pathlib import Path
 
 import numpy as np
 import pytest
+import torch
 from PIL import Image
 
 import fam_ext
-from fam_ext import cli, hires, standalone
-from fam_ext.cli import bench
+from fam_ext import cli, hires, standalone, upscalers
 from fam_ext.cli.progress import Interrupted
+from fam_ext.core.config import FamConfig
+from fam_ext.demo import demo_net
 from fam_ext.jobs.lock import alone_in
 from fam_ext.methods.catalog import METHODS
 from fam_ext.quality import protocol, setting, statistics
+from fam_ext.quality.ruler import Ruler
 
 pytestmark = pytest.mark.slow  # diffusers' networks take longer to import than a unit file may run
 
@@ -122,6 +125,32 @@ def test_a_run_makes_rows_pictures_tables_and_a_rerun_makes_none(model, tmp_path
     with counted(monkeypatch) as made:
         assert run(*options(model, out, "--cfg-scale", 3, methods="fam")) == 0
     assert made == ["fam"] * 2
+
+
+def test_one_folder_serves_runs_with_and_without_an_upscaler(model, tmp_path, capsys, monkeypatch):
+    def twice(pixels):
+        return pixels.repeat_interleave(2, -1).repeat_interleave(2, -2)
+
+    network = upscalers.Upscaler("twice", 2, twice, torch.device("cpu"))
+    monkeypatch.setattr(standalone.upscalers, "load", lambda file, **_: network)
+    (tmp_path / "twice.pth").write_bytes(b"weights")
+    out, words = tmp_path / "out", ["--upsample", "pixel_bicubic"]
+    assert run(*options(model, out, *words, methods="fam,direct,tiled")) == 0
+    note = "no --upscaler: Lanczos enlarges in tiled"
+    assert note in capsys.readouterr().out and note in (out / "table.md").read_text()
+    natives = sorted((out / "pictures").glob("*-native-*"))
+    monkeypatch.setattr(setting, "libraries", lambda: "torch 99")
+    words += ["--upscaler", tmp_path / "twice.pth"]
+    with counted(monkeypatch) as made:
+        assert run(*options(model, out, *words, methods="fam,direct,upscaler")) == 0
+    assert made == ["upscaler"] * 2 and sorted((out / "pictures").glob("*-native-*")) == natives
+    table = (out / "table.md").read_text()
+    assert "Less FAM's" in table and table.count("| upscaler | ") == table.count("| direct | ") > 1
+    assert "no --upscaler" not in table and re.search(r"\(fam, direct\); torch 99 \(upscaler\)", table)
+    with counted(monkeypatch) as made:  # another network: its own rows alone
+        (tmp_path / "twice.pth").write_bytes(b"others")
+        assert run(*options(model, out, *words, "--count", 1, methods="upscaler")) == 0
+    assert made == ["upscaler"] and "--upsample is given, and upscaler never reads it" in capsys.readouterr().err
 
 
 def test_a_model_whose_settings_were_changed_has_other_rows(model, tmp_path, monkeypatch):
@@ -268,9 +297,11 @@ def test_the_tables_say_with_what_they_were_made(model, tmp_path):
 def test_start_and_upsample_are_read_where_the_docs_say_so():
     text = (Path(fam_ext.__file__).parents[1] / "docs" / "methods.md").read_text(encoding="utf-8")
     (said,) = re.findall(r"`start` and `upsample` count for (.*?)\.\n", text, re.S)
-    for dial in ("start", "upsample"):
-        read = {name for name, entry in METHODS.items() if dial in bench._dials_of(entry)}
-        assert read == set(re.findall(r"`(.+?)`", said))
+    for dial, values in (("start", (0.5, 0.6)), ("upsample", ("pixel_bicubic", "pixel_lanczos"))):
+        configs = [FamConfig().replace(**{dial: value}) for value in values]
+        for name, entry in METHODS.items():
+            one, other = (entry.load()(config).stages((128, 128), (64, 64)) for config in configs)
+            assert (one != other) == (dial in entry.dials) == (f"`{name}`" in said)
 
 
 def test_a_long_prompt_of_long_letters_has_a_name_that_a_disk_takes(model, tmp_path):
@@ -394,6 +425,18 @@ def test_a_picture_that_was_damaged_is_named_when_it_is_measured_again(model, tm
     assert run(*options(model, tmp_path, "--count", 1, "--crop", 32, methods="resize")) == 1
     error = capsys.readouterr().err
     assert f"failed: {path}: the file is truncated" in error and error.count("\n") == 3
+
+
+def test_another_demo_net_measures_again(tmp_path, monkeypatch):
+    for file in demo_net.FOLDER.glob("demo_net.*"):
+        shutil.copy(file, tmp_path)
+    monkeypatch.setattr(demo_net, "FOLDER", tmp_path)
+    (case,) = protocol.cases([((64, 64), (128, 128))], ["a cat"], count=1, seed=0)
+    marks = [Ruler(crop=16, crops=1).fingerprint(case)]
+    for file in sorted(tmp_path.iterdir()):
+        file.write_bytes(file.read_bytes() + b" ")
+        marks.append(Ruler(crop=16, crops=1).fingerprint(case))
+    assert len({*marks}) == 4
 
 
 def test_weights_that_measure_are_known_by_what_they_hold(tmp_path):

@@ -4,6 +4,7 @@ import numpy as np
 import pytest
 from PIL import Image
 
+from fam_ext.compare import structure_psnr
 from fam_ext.quality import detail, seams, structure
 
 Y, X = np.mgrid[0:512, 0:512]
@@ -80,6 +81,8 @@ def test_a_box_moves_nothing_where_a_side_is_no_multiple(times):
     small = structure.downsampled(larger, (384, 384))
     left, right = structure.psnr(small[:, 1:], smooth[:, :-1]), structure.psnr(small[:, :-1], smooth[:, 1:])
     assert left == pytest.approx(right, abs=0.1) and structure.psnr(small, smooth) > 38
+    shown = structure_psnr(Image.fromarray(larger), Image.fromarray(smooth))  # on a page of `compare`
+    assert shown == structure.psnr(small, smooth)
 
 
 def test_coarse_colour_is_the_shift_of_means_and_not_of_detail():

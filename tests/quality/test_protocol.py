@@ -6,10 +6,13 @@ import numpy as np
 import pytest
 from PIL import Image
 
+from fam_ext import hires
 from fam_ext.core.config import FamConfig
 from fam_ext.errors import UsageError
+from fam_ext.methods.catalog import METHODS
 from fam_ext.options.request import HiresRequest
 from fam_ext.quality import protocol
+from tests.test_recipe import NOISE, Small
 
 REQUEST = HiresRequest(size=(64, 64))
 SQUARE = ((64, 64), (128, 128))
@@ -65,6 +68,33 @@ def test_a_label_decides_no_pixel_and_a_variants_dials_do():
     )
     assert (plain.fingerprint, plain.file) == (renamed.fingerprint, renamed.file)
     assert other.fingerprint != plain.fingerprint and other.request.config.am is False
+
+
+def test_an_upscaler_is_in_the_rows_that_ask_it_alone():
+    every = protocol.cases([SQUARE], ["a cat"], count=1, seed=5)
+    auto, filtered = FamConfig(), FamConfig(upsample="pixel_bicubic")
+    variants = [protocol.Variant(f"{name} {config.upsample}", name, config)
+                for name in ("fam", "direct", "upscaler", "resize") for config in (auto, filtered)]  # fmt: skip
+    without, beside = (
+        protocol.rows(every, variants, REQUEST, {"model": "x", "upscaler": file}) for file in (None, "its hash")
+    )
+    changed = [one.label for one, two in zip(without, beside, strict=True) if one.fingerprint != two.fingerprint]
+    assert changed == ["fam auto", "upscaler auto", "upscaler pixel_bicubic"]
+    assert len({row.surroundings for row in (*without, *beside)}) == 1  # one native picture serves all
+
+
+@pytest.mark.parametrize("upsample", ["auto", "pixel_bicubic", "latent_bicubic"])
+@pytest.mark.parametrize("method", [name for name in METHODS if name != "accdiffusion"])  # it asks for words
+def test_what_asks_an_upscaler_is_what_the_recipe_enlarges_by_it(method, upsample):
+    asked, config = [], FamConfig(upsample=upsample)
+
+    def larger(image, size):
+        asked.append(size)
+        return image.resize(size[::-1])
+
+    more = {"size": (128, 96), "method": method, "config": config}
+    hires.upscale(Small(), NOISE, sampling=hires.Sampling(), larger=larger, **more)
+    assert bool(asked) == bool(protocol.asking_stages(HiresRequest(**more), (64, 64)))
 
 
 def test_true_pictures_are_looked_for_before_anything_runs(tmp_path):

@@ -38,7 +38,7 @@ def made(count, methods=tuple(LEVELS), *, memory=None):
         psnr, features = LEVELS[row.label] + rng.normal(0, 3), rng.normal(LEVELS[row.label] / 10, 1, (4, 4))
         values = {"psnr": psnr, "ms_ssim": 0.9, "period_error": 0.1 if row.case.seed else None}
         measured = Measured(values, {"demo-net crops": features, "demo-net whole": features[:1]})
-        found.append((row, Made(2.0 + len(row.label), memory, "r", measured, "here")))
+        found.append((row, Made(2.0 + len(row.label), memory, "r", measured, "here", "torch 1")))
     return found
 
 
@@ -137,9 +137,9 @@ def test_a_label_of_any_marks_stays_one_cell(monkeypatch):
 def test_csv_has_a_line_a_picture():
     lines = tables.as_csv(made(2, memory=2**30)).splitlines()
     assert len(lines) == 7
-    assert lines[0] == "method,size,prompt,seed,picture,psnr,ms_ssim,period_error,seconds,peak_memory,machine"
+    assert lines[0] == "method,size,prompt,seed,picture,psnr,ms_ssim,period_error,seconds,peak_memory,machine,libraries"
     assert lines[1].startswith("fam,128x128,a cat_1 & 5 %,0,0-a-cat_1-5-fam-128x128-") and lines[1].endswith(
-        ",,5,1,here"
+        ",,5,1,here,torch 1"
     )
 
 
@@ -147,7 +147,7 @@ def test_the_pareto_picture_is_whole_and_names_every_method():
     text = plot.pareto(tabulated(made(6), (DEMO,), real()))
     root = Xml.fromstring(text)
     words = [node.text for node in root.iter("{http://www.w3.org/2000/svg}text")]
-    assert {"fam", "direct", "tiled", "time of the pass, s"} <= set(words)
+    assert {"fam", "direct", "tiled", "time of the pass, median, s"} <= set(words)
     assert any(word.startswith("128x128 (n = 6): KD (demo-net), crops, lower is better") for word in words)
     assert any(word.startswith("128x128 (n = 6): PSNR, dB, higher is better") for word in words)
     assert "prefers-color-scheme: dark" in text
@@ -161,12 +161,12 @@ def test_the_pareto_picture_is_whole_and_names_every_method():
 @pytest.mark.parametrize("other", ["there", None])
 def test_times_of_different_machines_are_left_out(other):
     every = made(4, memory=2**30)
-    assert "time, s" in tables.markdown(tabulated(every, (DEMO,), {}), "")
+    assert "time, median, s" in tables.markdown(tabulated(every, (DEMO,), {}), "")
     every[5] = every[5][0], replace(every[5][1], machine=other)
     assert machines(every) == ["here", other or "unknown"]
     found = tabulated(every, (DEMO,), {})
     text = tables.markdown(found, "")
-    assert "time, s" not in text and "peak memory, GiB" in text and "PSNR" in text
+    assert "time, median, s" not in text and "peak memory, GiB" in text and "PSNR" in text
     assert "no times of one machine" in plot.pareto(found) and "circle" not in plot.pareto(found)
 
 
@@ -179,10 +179,19 @@ def test_a_long_label_is_cut_where_the_picture_ends(monkeypatch):
 
 
 def test_labels_do_not_lie_on_each_other():
-    places = plot._apart({str(number): 200.0 for number in range(14)})
+    places = plot._apart({str(number): 200.0 for number in range(14)}, plot.HEIGHT - plot.BOTTOM)
     heights = sorted(places.values())
     assert min(b - a for a, b in pairwise(heights)) >= plot.LINE - 1e-9
     assert heights[-1] <= plot.HEIGHT - plot.BOTTOM + 1e-9
+
+
+def test_each_of_many_methods_has_its_own_line_within_the_picture(monkeypatch):
+    for number in range(30):
+        monkeypatch.setitem(LEVELS, f"way {number}", 20.0 + number / 9)
+    root = Xml.fromstring(plot.pareto(tabulated(made(2, tuple(LEVELS)), (DEMO,), {})))
+    lines = sorted(float(node.get("y")) for node in root.iter("{http://www.w3.org/2000/svg}text") if len(node))
+    assert len(lines) == 33 and min(b - a for a, b in pairwise(lines)) >= plot.LINE - 0.2
+    assert lines[0] >= plot.TOP and lines[-1] <= float(root.get("viewBox").split()[3]) - plot.BOTTOM + 5
 
 
 def test_the_front_is_what_no_other_beats():
@@ -211,14 +220,17 @@ def test_the_store_keeps_rows_by_fingerprint(tmp_path):
         assert store.get(first[0].fingerprint).seconds == 9.0
 
 
-def test_a_store_of_an_older_version_has_no_machines_and_takes_them(tmp_path):
+@pytest.mark.parametrize("lacking", [("machine", "libraries"), ("libraries",)])
+def test_a_store_of_an_older_version_lacks_columns_and_takes_them(tmp_path, lacking):
     first, second = made(1)[:2]
     with Store(tmp_path) as store:
         store.put(*first)
     with contextlib.closing(sqlite3.connect(tmp_path / "results.sqlite")) as rows:
-        rows.execute("ALTER TABLE rows DROP COLUMN machine")
+        for column in lacking:
+            rows.execute(f"ALTER TABLE rows DROP COLUMN {column}")
     with Store(tmp_path) as store:
-        assert store.get(first[0].fingerprint).machine is None
+        assert store.get(first[0].fingerprint).libraries is None
         store.put(*second)
     with Store(tmp_path) as store:
-        assert [store.get(row.fingerprint).machine for row, _ in (first, second)] == [None, "here"]
+        assert [store.get(row.fingerprint).libraries for row, _ in (first, second)] == [None, "torch 1"]
+        assert store.get(second[0].fingerprint).machine == "here"

@@ -53,6 +53,17 @@ def test_a_difference_is_paired():
     assert statistics.difference([None, 2.0, 3.0], [1.0, None, 1.0]).n == 1
 
 
+@pytest.mark.parametrize("count", [1, 2, 7, 8])
+def test_a_median_is_each_draws_own_and_one_slow_picture_does_not_move_it(count):
+    values = [*np.random.default_rng(count).normal(3, 1, count - 1), 900.0]
+    found, prompts = statistics.median([None, *values], "x" + count * "y"), count * "y"
+    counts = statistics.draws(prompts).astype(int)
+    drawn = np.quantile([np.median(np.repeat(values, each)) for each in counts], statistics.MIDDLE)
+    assert found.value == np.median(values) and found.n == count
+    assert found.low is None if count == 1 else np.allclose((found.low, found.high), drawn)
+    assert statistics.median([None]) is None and (count < 7 or found.value < 6)
+
+
 def test_the_same_draws_every_time():
     assert (statistics.draws(range(9)) == statistics.draws(range(9))).all()
     assert (statistics.draws(range(9)).sum(axis=1) == 9).all()

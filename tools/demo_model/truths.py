@@ -1,9 +1,10 @@
 """Write the true pictures of a file of prompts where `fam-hires bench quality --truth FOLDER` looks for them.
 
-    python tools/demo_model/truths.py prompts.txt --out truth --count 64 --sizes 1024 1536
+    python tools/demo_model/truths.py default --out truth --count 64 --sizes 1024 1536
 
-Each line of the file names a thing, a material and a ground, as "a knitted teapot on a blue ground". `export.py`
-writes those of the demo's samples: `samples.txt`, where each prompt has its seed before it.
+`default` are those of `--prompts default`. Each line of a file names a thing, a material and a ground, as "a knitted
+teapot on a blue ground". `export.py` writes those of the demo's samples: `samples.txt`, where each prompt has its seed
+before it.
 """
 
 from __future__ import annotations
@@ -16,7 +17,7 @@ from PIL import Image
 
 from fam_ext.errors import UsageError
 from fam_ext.prompt_file import read_prompts
-from fam_ext.quality.protocol import cases, truth_file
+from fam_ext.quality.protocol import DEFAULT_PROMPTS, cases, truth_file
 
 SAMPLES = Path(__file__).with_name("samples.txt")
 """SEED PROMPT on each line: what the demo's sample pictures show."""
@@ -25,10 +26,12 @@ SAMPLE_SIDE = 1024
 
 
 def write(out: Path, prompts: Path, *, sizes: list[int], count: int, seed: int, work: Path = WORK) -> list[Path]:
-    """Return the files of the first `count` cases at each of `sizes` px, made where they are missing."""
+    """Return the files of the first `count` cases at each of `sizes` px, made where they are missing. `prompts` is a
+    file, or "default" as for the benchmark."""
     squares = [((side, side), (side, side)) for side in sizes]
+    words = DEFAULT_PROMPTS if str(prompts) == "default" else read_prompts(prompts)
     found: list[Path] = []
-    for case in cases(squares, read_prompts(prompts), count=count, seed=seed):
+    for case in cases(squares, words, count=count, seed=seed):
         path = truth_file(out, case)
         if not path.is_file():
             path.parent.mkdir(parents=True, exist_ok=True)
@@ -64,7 +67,7 @@ def write_samples(out: Path, *, samples: Path = SAMPLES, side: int = SAMPLE_SIDE
 
 def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
-    parser.add_argument("prompts", type=Path, help="a prompt on each line")
+    parser.add_argument("prompts", type=Path, help="a file with a prompt on each line, or default")
     parser.add_argument("--out", type=Path, required=True)
     parser.add_argument("--count", type=int, default=8, help="as bench quality's")
     parser.add_argument("--seed", type=int, default=0, help="as bench quality's")

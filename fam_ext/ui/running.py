@@ -12,7 +12,7 @@ from PIL import Image
 from fam_ext.ui.compare import MOST_LIVE, compare_html
 from fam_ext.ui.host import TAB_ID, TabHost, TabParts
 from fam_ext.ui.tables import files_html, sentence_html, status_html
-from fam_ext.ui.thumbnails import Thumbnail, Thumbnails, upright
+from fam_ext.ui.thumbnails import Thumbnail, Thumbnails, seen
 from fam_ext.ui.trial_grid import SIDE, trial_html
 
 _POLL_SECONDS = 0.5
@@ -118,11 +118,8 @@ def bind_running(host: TabHost, watch: Watch, buttons: dict[str, Any], parts: Ta
 
 def _compared(batch: Any, row: Mapping[str, Any], **more: Any) -> str:  # noqa: ANN401
     """Return before and after of a finished file, "" where one of them cannot be read."""
-    try:
-        with Image.open(batch.source(row)) as native, Image.open(batch.result(row)) as result:
-            return compare_html(native, result, **more)
-    except OSError:
-        return ""
+    native, result = seen(batch.source(row)), seen(batch.result(row))
+    return "" if native is None or result is None else compare_html(native[0], result[0], **more)
 
 
 def _latest_results(batch: Any, done: list[dict[str, Any]]) -> tuple[Any, ...]:  # noqa: ANN401
@@ -131,12 +128,10 @@ def _latest_results(batch: Any, done: list[dict[str, Any]]) -> tuple[Any, ...]: 
     shown: list[Image.Image] = []
     for row in reversed(done[-_GALLERY:]):
         path = batch.result(row)
-        try:
-            with Image.open(path) as image:
-                image.draft("RGB", (512, 512))
-                thumbnail = upright(image)
-        except OSError:
+        found = seen(path, side=512)
+        if found is None:
             continue
+        thumbnail = found[0]
         thumbnail.thumbnail((512, 512))
         # the WebUI shows and sends this file in place of the thumbnail
         setattr(thumbnail, "already_saved_as", str(path))  # noqa: B010

@@ -124,16 +124,14 @@ def test_what_is_transparent_lies_on_white_on_both_sides(tmp_path):
 
 
 def test_what_cannot_be_shown_is_none_and_reaches_no_interpreter(tmp_path, monkeypatch):
-    """A page that watches a job would go blind by one file: Pillow's errors for these are of any kind."""
+    """A page that watches a job would go blind by one file: Pillow's errors are of any kind."""
     huge = raw_chunk(b"IHDR", struct.pack(">IIBBBBB", 20_000, 10_000, 8, 2, 0, 0, 0))
     made = {"bomb.png": b"\x89PNG\r\n\x1a\n" + huge}
     made["eps.png"] = b"%!PS-Adobe-3.0 EPSF-3.0\n%%BoundingBox: 0 0 10 10\n%%EndComments\nshowpage\n%%EOF\n"
     made["exif.png"] = with_chunks()
     made["none.png"] = b""
     called = []
-    monkeypatch.setattr(
-        ImageOps, "exif_transpose", lambda picture: struct.unpack("<I", b"")
-    )  # what damaged EXIF raises
+    monkeypatch.setattr(ImageOps, "exif_transpose", lambda picture: struct.unpack("<I", b""))
     monkeypatch.setattr(EpsImagePlugin, "Ghostscript", lambda *args, **more: called.append(args))
     thumbnails = Thumbnails()
     thumbnails.begin()

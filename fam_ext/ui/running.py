@@ -39,7 +39,7 @@ class Watch:
         if batch is None or (batch.over and batch.id == ended):
             yield (_UNCHANGED,) * 8
             return
-        pictures, table = -1, ("", "-")
+        newest, table = None, ("", "-")
         while True:
             over = batch.over
             job, rows = batch.to_json(), batch.last_rows()
@@ -47,8 +47,8 @@ class Watch:
             files = self._files(batch, rows)
             done = [row for row in rows if row["state"] == "done" and batch.trial is None]
             results: tuple[Any, ...] = (_UNCHANGED,) * 3
-            if len(done) > pictures:  # at first too: another job's pictures go
-                pictures = len(done)
+            if done[-1:] != newest:  # at first too: another job's pictures go
+                newest = done[-1:]
                 results = _latest_results(batch, done)
             pause = gr.update(value="Go on" if batch.control.paused else "Pause")
             shown_files, grid = (_UNCHANGED, _UNCHANGED) if files == table else files

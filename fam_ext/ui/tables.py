@@ -6,6 +6,7 @@ import html
 from collections.abc import Callable, Iterable, Mapping, Sequence
 from typing import Any
 
+from fam_ext.errors import FamError
 from fam_ext.escapes import shown
 from fam_ext.jobs.preview import KEPT
 from fam_ext.ui.thumbnails import Thumbnail
@@ -45,6 +46,14 @@ def sentence_html(text: str, *, kind: str = "note") -> str:
     field = html.escape(text.split(" ")[0])
     said = f'<p class="fam-{kind}">{html.escape(text)}</p>'
     return f'<fam-said field="{field}" role="alert">{said}</fam-said>' if kind == "error" else said
+
+
+def error_html(error: Exception) -> str:
+    """Return an error's sentence; the system's own (a name too long, a share that is gone) with what to do."""
+    known = isinstance(error, FamError)
+    return sentence_html(
+        str(error) if known else shown(f"the folders cannot be used ({error}); check input and output"), kind="error"
+    )
 
 
 def duration(seconds: float | None) -> str:

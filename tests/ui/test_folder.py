@@ -15,7 +15,7 @@ from fam_ext.jobs.batches import Batches
 from fam_ext.jobs.contract import Rendered
 from fam_ext.jobs.journal import Journal
 from fam_ext.ui.plan import plan_pages, question
-from fam_ext.ui.tables import files_html, row_name, status_html
+from fam_ext.ui.tables import error_html, files_html, row_name, status_html
 from tests.jobs.fakes import Fast, make_folder, make_picture, page_job
 
 
@@ -38,6 +38,12 @@ def ended(batches, options):
         assert time.monotonic() < deadline
         time.sleep(0.02)
     return batch.to_json()
+
+
+def test_an_error_of_the_system_s_own_is_a_sentence(tmp_path):
+    said = error_html(OSError(36, "File name too long", "\udce9"))
+    assert said.isascii() and "the folders cannot be used" in said and "check input and output" in said
+    assert "the folders" not in error_html(UsageError("input is empty"))
 
 
 def test_a_skipped_file_is_skipped_and_made_by_the_next_run(tmp_path):

@@ -110,7 +110,7 @@ class _Flat:
     def _rows(self, holder: Node, name: str) -> list[Any]:
         """Return a list that a workflow or node holds, counted. Raises `ValueError`."""
         value: object = holder.get(name)
-        self._counted += len(cast("list[Any]", value)) if isinstance(value, list | dict) else 0
+        self._counted += len(cast("Node", value) if isinstance(value, dict) else list_of(value))
         if self._counted > _MAX_ROWS:
             raise ValueError(f"the workflow has more than {_MAX_ROWS} rows")
         return list_of(value)

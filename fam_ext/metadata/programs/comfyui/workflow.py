@@ -110,10 +110,11 @@ class _Flat:
     def _rows(self, holder: Node, name: str) -> list[Any]:
         """Return a list that a workflow or node holds, counted. Raises `ValueError`."""
         value: object = holder.get(name)
-        self._counted += len(cast("Node", value) if isinstance(value, dict) else list_of(value))
+        rows = list_of(value)
+        self._counted += len(cast("Node", value) if isinstance(value, dict) else rows)
         if self._counted > _MAX_ROWS:
             raise ValueError(f"the workflow has more than {_MAX_ROWS} rows")
-        return list_of(value)
+        return rows
 
     def _add_node(self, node: Node, prefix: str, sources: Mapping[int, list[Any]], depth: int) -> None:
         name, kind = f"{prefix}{_id(node.get('id'))}", class_of({"class_type": node.get("type")})

@@ -26,7 +26,7 @@ NAME = "results.json"
 PAGE = "compare.html"
 _FORMAT = 1
 _MOST_BYTES = 64 << 20
-_PLAIN = re.compile(r"[\w+.-]+(/[\w+-][\w+.-]*)?", re.ASCII)
+_PLAIN = re.compile(r"[\w+-][\w+.-]*(/[\w+-][\w+.-]*)?", re.ASCII)
 
 
 @dataclass(frozen=True)

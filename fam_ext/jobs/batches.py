@@ -14,7 +14,7 @@ from pathlib import Path
 from typing import Any
 
 from fam_ext.errors import BusyError, FamError, UsageError
-from fam_ext.escapes import sentence
+from fam_ext.escapes import sentence, shown
 from fam_ext.jobs.contract import Renderer
 from fam_ext.jobs.events import Control, Event, Summary
 from fam_ext.jobs.journal import Journal
@@ -92,14 +92,19 @@ class Batch:
         """Return the file that a finished row was made into."""
         return Path(self.options.places.output) / row["output"]
 
+    def last_rows(self) -> list[dict[str, Any]]:
+        """Return the last rows as they are, for `source` and `result`: their names may hold what no answer can."""
+        return [dict(vars(row)) for row in list(self.rows.values())[-MAX_ROWS:]]
+
     def to_json(self) -> dict[str, Any]:
-        """Return the job as plain values: state, counts, progress, the last rows."""
+        """Return the job as plain values: state, counts, progress, the last rows. Names and sentences are `shown`."""
         last = self.last
+        error = self.error or (self.summary.stopped if self.summary else None)
         return {
             "id": self.id,
             "state": self.state,
-            "input": list(self.options.places.inputs),
-            "output": self.options.places.output,
+            "input": [shown(entry) for entry in self.options.places.inputs],
+            "output": shown(self.options.places.output),
             "done": last.done,
             "failed": last.failed,
             "skipped": last.skipped,
@@ -108,11 +113,14 @@ class Batch:
             "total": last.total,
             "eta_seconds": None if last.eta is None or self.over else round(last.eta, 1),
             "elapsed_seconds": round((self.summary.seconds if self.summary else time.time() - self.began), 1),
-            "current": self.current,
+            "current": shown(self.current),
             "step": self.step[0],
             "steps": self.step[1],
-            "error": self.error or (self.summary.stopped if self.summary else None),
-            "rows": [vars(row) for row in list(self.rows.values())[-MAX_ROWS:]],
+            "error": None if error is None else shown(error),
+            "rows": [
+                {name: shown(value) if isinstance(value, str) else value for name, value in row.items()}
+                for row in self.last_rows()
+            ],
         }
 
 

@@ -212,7 +212,8 @@ def _blocks(lines: list[str]) -> list[tuple[int, int, list[tuple[str, str]]]]:
             if own is not None and _is_whole(added) and not whole:
                 whole = True
                 if not _is_ours(added) or not (strong or listed):  # ours stand below whatever was there
-                    rows = [*itertools.takewhile(lambda row, line=added: _is_told(row, line), reversed(rows))][::-1]
+                    keys = {key.casefold() for key, _ in added}
+                    rows = [*itertools.takewhile(lambda row, keys=keys: _is_told(row, keys), reversed(rows))][::-1]
                     start = index - len(rows)
             start = start if rows else index
             rows.append(added)
@@ -233,11 +234,12 @@ def _is_ours(pairs: list[tuple[str, str]]) -> bool:
     return any(key in MARKERS for key, _ in pairs)
 
 
-def _is_told(row: list[tuple[str, str]], settings: list[tuple[str, str]]) -> bool:
-    """Return whether a line of known keys adds to the settings below it: its values are a program's, its keys new."""
+def _is_told(row: list[tuple[str, str]], keys: set[str]) -> bool:
+    """Return whether a line of known keys adds to the settings below it, which have `keys`: its values are a program's,
+    its keys new."""
     named = {key.casefold(): value for key, value in row}
     fits = [_TELLING[key].fullmatch(value) is not None for key, value in named.items() if key in _TELLING]
-    return bool(fits) and all(fits) and named.keys().isdisjoint(key.casefold() for key, _ in settings)
+    return bool(fits) and all(fits) and keys.isdisjoint(named)
 
 
 def _cut_inline(line: str) -> tuple[str, list[tuple[str, str]] | None]:

@@ -21,6 +21,8 @@ _PIXELS = (
 _TEXTS = (b"tEXt", b"zTXt", b"iTXt")
 _MAX_CHUNKS = 20_000
 """Chunks beside the pixels': each takes a step to read."""
+_MOST_INFLATED = 1032
+"""Bytes that one byte of zlib's can become."""
 _TEXT_COST = 2048
 """Bytes that a text takes of the budget beside its own."""
 
@@ -135,13 +137,13 @@ def _text(kind: bytes, data: bytes, budget: int) -> tuple[PngText | None, int]:
 
 
 def _inflate(data: bytes, budget: int) -> tuple[bytes | None, int]:
-    """Return the inflated bytes (None when damaged, or larger than a text may be) and how many were made."""
+    """Return the inflated bytes (None when damaged, or larger than a text may be) and how many were made, at most."""
     engine = zlib.decompressobj()
     most = max(1, min(_MAX_TEXT, budget))
     try:
         out = engine.decompress(data, most)
     except zlib.error:
-        return None, 0
+        return None, min(most, _MOST_INFLATED * len(data))  # the damage may be at the end
     return (None if engine.unconsumed_tail else out), len(out)
 
 

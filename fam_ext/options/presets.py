@@ -16,7 +16,7 @@ from typing import Any, cast
 
 from fam_ext.core.config import FamConfig
 from fam_ext.errors import ConfigError, FamError
-from fam_ext.options.field import check, options_of
+from fam_ext.options.field import Option, check, options_of
 from fam_ext.options.request import REQUEST
 
 VERSION = 1
@@ -25,6 +25,7 @@ SETTINGS = tuple(spec.name for spec in REQUEST.values() if spec.preset)
 CUSTOM = "custom"
 """What a preset box says when the dials are no preset's; so no preset has this name."""
 _MAX_BYTES = 1 << 20
+_DESCRIPTION = Option("text", "Description", "", "", "run", name="description")
 _NAME = re.compile(r"[^\W_][\w\- ]{0,78}[\w\-]|[^\W_]")
 _NAME_RULE = f"use up to 80 letters, digits, spaces, - or _, beginning with a letter or digit, and not {CUSTOM!r}"
 
@@ -72,6 +73,8 @@ class Preset:
                 raise ConfigError(f"settings.{key} is unknown; choose from {', '.join(SETTINGS)}")
             check(dataclasses.replace(REQUEST[key], name=f"settings.{key}"), value)
         description = values.get("description", "")
+        if isinstance(description, str):
+            check(_DESCRIPTION, description)
         return cls(
             name.strip(),
             description if isinstance(description, str) else "",
@@ -226,10 +229,9 @@ def write(preset: Preset, path: Path, *, replace: bool = False) -> None:
                 file.flush()
                 os.fsync(file.fileno())
             os.replace(temporary, path)
-        except OSError:
-            with contextlib.suppress(OSError):
+        finally:
+            with contextlib.suppress(OSError):  # mostly it is at its place
                 os.unlink(temporary)
-            raise
     except OSError as error:
         raise ConfigError(f"{path} cannot be written ({error.strerror}); choose another place") from None
 

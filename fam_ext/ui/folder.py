@@ -18,7 +18,7 @@ from fam_ext.ui.common import option_row, page_words
 from fam_ext.ui.host import TAB_ID, TabHost, TabParts
 from fam_ext.ui.plan import plan_pages, question
 from fam_ext.ui.running import Watch, bind_running
-from fam_ext.ui.tables import sentence_html
+from fam_ext.ui.tables import error_html, sentence_html
 
 
 def folder_inputs(host: TabHost) -> dict[str, Any]:
@@ -67,8 +67,8 @@ def bind_folder(
         try:
             for page in plan_pages(options_of(rest)):
                 yield page, ""
-        except FamError as error:
-            yield sentence_html(str(error), kind="error"), ""
+        except (FamError, OSError) as error:
+            yield error_html(error), ""
 
     watch = Watch(host)
 
@@ -84,8 +84,8 @@ def bind_folder(
                     yield *watch.said(sentence_html(words, kind="error")), given
                     return
             host.batches.start(options)
-        except FamError as error:
-            yield *watch.said(sentence_html(str(error), kind="error")), asked
+        except (FamError, OSError) as error:
+            yield *watch.said(error_html(error)), asked
             return
         for values in watch(""):
             yield *values, given

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Iterator
 
+from fam_ext.escapes import shown
 from fam_ext.jobs.preview import KEPT, MAX_LISTED, Row, Totals, previews, wordless
 from fam_ext.options.job import Job
 from fam_ext.ui.tables import duration, sentence_html, table_html
@@ -76,14 +77,14 @@ def _wordless(number: int, waiting: int) -> str:
 
 def _cells(row: Row) -> tuple[str, ...]:
     return (
-        row.key,
+        shown(row.key),
         _size(row.native),
         _size(row.target),
-        row.output,
+        shown(row.output),
         row.prompt[:80],
-        row.program,
-        "; ".join(row.notes),
-        row.outcome,
+        shown(row.program),
+        shown("; ".join(row.notes)),
+        shown(row.outcome),
     )
 
 

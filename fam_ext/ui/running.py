@@ -9,10 +9,11 @@ from typing import Any
 import gradio as gr
 from PIL import Image
 
+from fam_ext.escapes import shown
 from fam_ext.ui.compare import MOST_LIVE, compare_html
 from fam_ext.ui.host import TAB_ID, TabHost, TabParts
-from fam_ext.ui.tables import files_html, sentence_html, status_html
-from fam_ext.ui.thumbnails import Thumbnail, Thumbnails, upright
+from fam_ext.ui.tables import files_html, row_name, sentence_html, status_html
+from fam_ext.ui.thumbnails import Thumbnail, Thumbnails, seen
 from fam_ext.ui.trial_grid import SIDE, trial_html
 
 _POLL_SECONDS = 0.5
@@ -32,22 +33,22 @@ class Watch:
         """Return the outputs that show one sentence, no files, and leave the rest."""
         return words, "", *(_UNCHANGED,) * 6
 
-    def __call__(self, shown: str) -> Iterator[tuple[Any, ...]]:
-        """Yield the outputs of `bind_running` until the job ends. `shown` is the ended job that the page shows."""
+    def __call__(self, ended: str) -> Iterator[tuple[Any, ...]]:
+        """Yield the outputs of `bind_running` until the job ends. `ended` is the ended job that the page shows."""
         batch = self._host.batches.latest()
-        if batch is None or (batch.over and batch.id == shown):
+        if batch is None or (batch.over and batch.id == ended):
             yield (_UNCHANGED,) * 8
             return
-        pictures, table = -1, ("", "-")
+        newest, table = None, ("", "-")
         while True:
             over = batch.over
-            job = batch.to_json()
+            job, rows = batch.to_json(), batch.last_rows()
             status = status_html(job, memory=self._host.memory())
-            files = self._files(batch, job)
-            done = [row for row in job["rows"] if row["state"] == "done" and batch.trial is None]
+            files = self._files(batch, rows)
+            done = [row for row in rows if row["state"] == "done" and batch.trial is None]
             results: tuple[Any, ...] = (_UNCHANGED,) * 3
-            if len(done) > pictures:  # at first too: another job's pictures go
-                pictures = len(done)
+            if done[-1:] != newest:  # at first too: another job's pictures go
+                newest = done[-1:]
                 results = _latest_results(batch, done)
             pause = gr.update(value="Go on" if batch.control.paused else "Pause")
             shown_files, grid = (_UNCHANGED, _UNCHANGED) if files == table else files
@@ -57,13 +58,13 @@ class Watch:
                 return
             time.sleep(_POLL_SECONDS)
 
-    def _files(self, batch: Any, job: dict[str, Any]) -> tuple[str, str]:  # noqa: ANN401
+    def _files(self, batch: Any, rows: list[dict[str, Any]]) -> tuple[str, str]:  # noqa: ANN401
         """Return the table of the job's files, or the grid of a trial; "" for the other."""
         if batch.trial is not None:
             self._large.begin()
-            return "", trial_html(batch.trial, self._large.of, now=job["current"])
+            return "", trial_html(batch.trial, self._large.of, now=batch.current)
         self._thumbnails.begin()
-        return files_html(job, lambda row: self._of(batch, row)), ""
+        return files_html(rows, lambda row: self._of(batch, row)), ""
 
     def _of(self, batch: Any, row: Mapping[str, Any]) -> tuple[Thumbnail | None, Thumbnail | None]:  # noqa: ANN401
         result = self._thumbnails.of(batch.result(row)) if row["state"] == "done" else None
@@ -104,10 +105,10 @@ def bind_running(host: TabHost, watch: Watch, buttons: dict[str, Any], parts: Ta
     def compared(key: str) -> str:
         batch = host.batches.latest()
         # only what this job made: the key comes from a client
-        row = next((row for row in batch.to_json()["rows"] if row["key"] == key), None) if batch else None
+        row = next((row for row in batch.last_rows() if row_name(row["key"]) == key), None) if batch else None
         if batch is None or row is None or row["state"] != "done":
             return sentence_html("that file is not among the finished ones of the last job", kind="error")
-        return _compared(batch, row) or sentence_html(f"{key} or its result is gone", kind="error")
+        return _compared(batch, row) or sentence_html(f"{shown(row['key'])} or its result is gone", kind="error")
 
     picked = gr.Textbox(label="File to compare", elem_id=f"{TAB_ID}_pick", elem_classes="fam-hidden")
     picked.do_not_save_to_config = True
@@ -118,30 +119,25 @@ def bind_running(host: TabHost, watch: Watch, buttons: dict[str, Any], parts: Ta
 
 def _compared(batch: Any, row: Mapping[str, Any], **more: Any) -> str:  # noqa: ANN401
     """Return before and after of a finished file, "" where one of them cannot be read."""
-    try:
-        with Image.open(batch.source(row)) as native, Image.open(batch.result(row)) as result:
-            return compare_html(native, result, **more)
-    except OSError:
-        return ""
+    native, result = seen(batch.source(row)), seen(batch.result(row))
+    return "" if native is None or result is None else compare_html(native[0], result[0], **more)
 
 
 def _latest_results(batch: Any, done: list[dict[str, Any]]) -> tuple[Any, ...]:  # noqa: ANN401
     """Return the gallery of the last finished pictures, no infotext (their files have it), and before and after of the
     very last one."""
-    shown: list[Image.Image] = []
+    pictures: list[Image.Image] = []
     for row in reversed(done[-_GALLERY:]):
         path = batch.result(row)
-        try:
-            with Image.open(path) as image:
-                image.draft("RGB", (512, 512))
-                thumbnail = upright(image)
-        except OSError:
+        found = seen(path, side=512)
+        if found is None:
             continue
+        thumbnail = found[0]
         thumbnail.thumbnail((512, 512))
         # the WebUI shows and sends this file in place of the thumbnail
         setattr(thumbnail, "already_saved_as", str(path))  # noqa: B010
-        shown.append(thumbnail)
+        pictures.append(thumbnail)
     compare: Any = ""
     if done:
         compare = _compared(batch, done[-1], most=MOST_LIVE) or _UNCHANGED
-    return shown, "", compare
+    return pictures, "", compare

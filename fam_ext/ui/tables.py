@@ -6,6 +6,8 @@ import html
 from collections.abc import Callable, Iterable, Mapping, Sequence
 from typing import Any
 
+from fam_ext.errors import FamError
+from fam_ext.escapes import shown
 from fam_ext.jobs.preview import KEPT
 from fam_ext.ui.thumbnails import Thumbnail
 
@@ -28,6 +30,15 @@ def _table(columns: Sequence[str], body: str, element_id: str) -> str:
     return f'<fam-files><div class="fam-table" id="{html.escape(element_id)}" tabindex="0">{table}</div></fam-files>'
 
 
+def row_name(key: str) -> str:
+    """Return what a page's buttons call a row: its key, or its bytes where those are no text, which begin no key."""
+    try:
+        key.encode()
+    except UnicodeEncodeError:
+        return f"/{key.encode('utf-8', 'surrogatepass').hex()}"
+    return key
+
+
 def sentence_html(text: str, *, kind: str = "note") -> str:
     """Return one sentence for the page; `kind` is "note", "error" or "good". An error that names an option marks it."""
     if not text:
@@ -35,6 +46,14 @@ def sentence_html(text: str, *, kind: str = "note") -> str:
     field = html.escape(text.split(" ")[0])
     said = f'<p class="fam-{kind}">{html.escape(text)}</p>'
     return f'<fam-said field="{field}" role="alert">{said}</fam-said>' if kind == "error" else said
+
+
+def error_html(error: Exception) -> str:
+    """Return an error's sentence; the system's own (a name too long, a share that is gone) with what to do."""
+    known = isinstance(error, FamError)
+    return sentence_html(
+        str(error) if known else shown(f"the folders cannot be used ({error}); check input and output"), kind="error"
+    )
 
 
 def duration(seconds: float | None) -> str:
@@ -85,9 +104,11 @@ def status_html(job: Mapping[str, Any], *, memory: tuple[int, int] | None = None
     return f'<div{mark}>{bar}<p class="fam-status">{html.escape(", ".join(words))}</p>{error}</div>'
 
 
-def files_html(job: Mapping[str, Any], thumbnails: Callable[[Mapping[str, Any]], Sequence[Thumbnail | None]]) -> str:
+def files_html(
+    last_rows: Sequence[Mapping[str, Any]], thumbnails: Callable[[Mapping[str, Any]], Sequence[Thumbnail | None]]
+) -> str:
     """Return the table of a job's files, the newest first; `thumbnails` gives a row's native picture and its result."""
-    rows = list(reversed(job["rows"]))
+    rows = list(reversed(last_rows))
     if not rows:
         return ""
     counts = {state: sum(row["state"] == state for row in rows) for state in ("done", "failed", "skipped")}
@@ -100,20 +121,21 @@ def files_html(job: Mapping[str, Any], thumbnails: Callable[[Mapping[str, Any]],
     table = _table(
         ("picture", "file", "program", "size (px)", "state", "time (s)", "message"), body, "fam_hires_status_table"
     )
-    shown = f'<div class="fam-filter" role="group" aria-label="Show files">{buttons}</div>'
-    return table.replace("<fam-files>", f"<fam-files>{shown}", 1)
+    filters = f'<div class="fam-filter" role="group" aria-label="Show files">{buttons}</div>'
+    return table.replace("<fam-files>", f"<fam-files>{filters}", 1)
 
 
 def _file_row(row: Mapping[str, Any], thumbnails: Sequence[Thumbnail | None]) -> str:
     native, result = thumbnails
     pictures = "".join(f'<img alt="" src="{found.url}">' for found in (native, result) if found is not None)
-    name = html.escape(row["key"])
+    name = html.escape(shown(row["key"]))
     if row["state"] == "done":
         inside = pictures or "compare"
         pictures = (
-            f'<button type="button" class="fam-pick" data-key="{name}" aria-label="Compare {name}">{inside}</button>'
+            f'<button type="button" class="fam-pick" data-key="{html.escape(row_name(row["key"]))}"'
+            f' aria-label="Compare {name}">{inside}</button>'
         )
     size = " to ".join(f"{found.size[0]} x {found.size[1]}" for found in (native, result) if found is not None)
     seconds = "" if row["seconds"] is None else f"{row['seconds']:.1f}"
-    cells = (row["key"], row["program"], size, row["state"], seconds, row["message"])
+    cells = (shown(row["key"]), shown(row["program"]), size, row["state"], seconds, shown(row["message"]))
     return f'<tr data-state="{html.escape(row["state"])}"><td>{pictures}</td>{"".join(map(_cell, cells))}</tr>'

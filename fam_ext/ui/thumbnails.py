@@ -8,9 +8,9 @@ from pathlib import Path
 
 from PIL import Image, ImageOps
 
-from fam_ext.errors import PictureError
 from fam_ext.jobs.compare import data_url
 from fam_ext.metadata.decoding import eight_bits
+from fam_ext.metadata.guard import open_known, strict_pillow
 
 SIDE = 64
 _MOST = 500
@@ -65,17 +65,29 @@ def upright(picture: Image.Image) -> Image.Image:
     return ground
 
 
-def _thumbnail(path: Path, side: int) -> Thumbnail | None:
+def seen(path: Path, *, side: int | None = None, most: int | None = None) -> tuple[Image.Image, tuple[int, int]] | None:
+    """Return a file's picture as people see it, and its own (width, height); None for whatever cannot be shown, or has
+    more than `most` pixels. With `side` it may come smaller, though not below that, where its format is faster so."""
     try:
-        with Image.open(path) as image:
-            if image.width * image.height > _MAX_PIXELS:
-                return None
+        with open(path, "rb") as file, strict_pillow():
+            image = open_known(file)
             size = image.size
-            image.draft("RGB", (2 * side, 2 * side))
-            small = upright(image)
-    except (OSError, ValueError, SyntaxError, PictureError):  # Pillow's for a damaged file
+            if most is not None and image.width * image.height > most:
+                return None
+            if side is not None:
+                image.draft("RGB", (side, side))
+            picture = upright(image)
+    except Exception:  # Pillow raises whatever it likes: a page never ends by a picture
         return None
-    if (small.width > small.height) != (size[0] > size[1]):
+    if (picture.width > picture.height) != (size[0] > size[1]):
         size = (size[1], size[0])
+    return picture, size
+
+
+def _thumbnail(path: Path, side: int) -> Thumbnail | None:
+    found = seen(path, side=2 * side, most=_MAX_PIXELS)
+    if found is None:
+        return None
+    small, size = found
     small.thumbnail((side, side))
     return Thumbnail(data_url(small, quality=70), size)

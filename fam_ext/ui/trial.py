@@ -14,7 +14,7 @@ from fam_ext.ui.dials import dial_values
 from fam_ext.ui.folder import Folder
 from fam_ext.ui.host import TAB_ID, TabHost
 from fam_ext.ui.preset_box import SETTING_NAMES, preset_settings
-from fam_ext.ui.tables import sentence_html
+from fam_ext.ui.tables import error_html
 
 FIRST_PRESETS = ("fast", "balanced", "paper")
 _SET = ("own_settings", *SETTING_NAMES)
@@ -71,8 +71,8 @@ def bind_trial(host: TabHost, folder: Folder, parts: dict[str, Any], button: Any
     def start(presets: list[str], *rest: Any) -> Iterator[tuple[Any, ...]]:  # noqa: ANN401
         try:
             begin(presets, rest)
-        except FamError as error:
-            yield folder.watch.said(sentence_html(str(error), kind="error"))
+        except (FamError, OSError) as error:
+            yield folder.watch.said(error_html(error))
             return
         yield from folder.watch("")
 

@@ -6,8 +6,9 @@ import html
 from collections.abc import Callable
 from pathlib import Path
 
+from fam_ext.escapes import shown
 from fam_ext.jobs.trial import Cell, Chosen, Column, Forecast, Trial, row_key
-from fam_ext.ui.tables import duration
+from fam_ext.ui.tables import duration, row_name
 from fam_ext.ui.thumbnails import Thumbnail
 
 SIDE = 320
@@ -60,7 +61,7 @@ def _file_words(chosen: Chosen) -> str:
     planned = chosen.planned
     native, target = planned.native, planned.request.size if planned.request is not None else (0, 0)
     sizes = f"{native[1]} x {native[0]} to {target[1]} x {target[0]} px"
-    return html.escape(f"{chosen.why}: {planned.candidate.key}, {sizes}")
+    return html.escape(f"{chosen.why}: {shown(planned.candidate.key)}, {sizes}")
 
 
 def _cell(key: str, cell: Cell, thumbnail: Callable[[Path], Thumbnail | None], now: str) -> str:
@@ -69,13 +70,13 @@ def _cell(key: str, cell: Cell, thumbnail: Callable[[Path], Thumbnail | None], n
     if cell.seconds is not None:
         words.append(f"{cell.seconds:.1f} s")
     if cell.message:
-        words.append(cell.message)
+        words.append(shown(cell.message))
     said = f"<span>{html.escape(', '.join(words))}</span>"
     if cell.state != "done":
         return f'<td data-state="{html.escape(cell.state)}">{said}</td>'
-    name = html.escape(key)
     image = _image(thumbnail(cell.output), "") or "compare"
-    button = f'<button type="button" data-key="{name}" aria-label="Compare {name}">{image}</button>'
+    name = f'data-key="{html.escape(row_name(key))}" aria-label="Compare {html.escape(shown(key))}"'
+    button = f'<button type="button" {name}>{image}</button>'
     return f"<td>{button}{said}</td>"
 
 

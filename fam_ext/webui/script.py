@@ -15,12 +15,12 @@ from modules.ui_components import InputAccordion
 from fam_ext.core.config import FamConfig
 from fam_ext.core.guide import NativeRecord
 from fam_ext.errors import FamError, UsageError
-from fam_ext.metadata.infotext import is_fam, readable_fields, to_fields
+from fam_ext.metadata.infotext import is_fam, readable_fields
 from fam_ext.options.presets import BUILTIN, DEFAULT, PresetStore
 from fam_ext.options.table import VERSION_KEY
 from fam_ext.recipe import Source
 from fam_ext.ui.accordion import NO_PRESET, TITLE, build_accordion
-from fam_ext.ui.dials import PARTS, dial_values, preset_of
+from fam_ext.ui.dials import dial_values, preset_of
 from fam_ext.webui.answers import go_on, stopping
 from fam_ext.webui.arguments import XYZ_ATTRIBUTE, read_arguments
 from fam_ext.webui.generation import PRESET_KEY, before_sampling, begin
@@ -80,11 +80,6 @@ class FamHiresScript(scripts.Script):
                 elem_id=lambda part: f"{elem_id}_{part}",
             )
         self.infotext_fields = paste_fields(components)
-        self.paste_field_names = [
-            *to_fields(FamConfig()),
-            PRESET_KEY,
-            *(field.key for field, part in PARTS if not part),
-        ]
         return components
 
     def before_process(self, p: Any, *fam_args: Any) -> None:  # noqa: ANN401

@@ -24,6 +24,7 @@ def test_what_is_written_is_read(tmp_path):
         ("rows", "cfg_scale", "Infinity"),
         ("rows", "seed", '"1"'),
         ("rows", "title", "null"),
+        ("rows", "file", '"../a.png"'),
         ("rows", "spectrum", '{"cycles": [1], "power": ["nan"]}'),
         ("cells", "seconds", "NaN"),
         ("cells", "seconds", '"fast"'),

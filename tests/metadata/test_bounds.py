@@ -14,10 +14,11 @@ import pytest
 from PIL import Image
 
 from fam_ext.errors import PictureError
+from fam_ext.metadata import programs
 from fam_ext.metadata.containers import Text, Texts
 from fam_ext.metadata.guard import strict_pillow
 from fam_ext.metadata.pictures import decode, encode, read_header
-from fam_ext.metadata.programs import READERS
+from fam_ext.metadata.programs import READERS, comfyui
 from tests.metadata.files import LINE, api, node, raw_chunk, sampler, with_chunks
 
 SIZE = 8_000_000
@@ -34,6 +35,12 @@ def branching(levels: int, kind: str) -> str:
     return json.dumps(graph)
 
 
+def instances(subgraph: dict, number: int, name: object = 1) -> str:
+    nodes = [{"id": name, "type": "A"}] * number
+    return json.dumps({"nodes": nodes, "links": [], "definitions": {"subgraphs": [subgraph]}})
+
+
+CONTEXT = "Context (rgthree)"
 SHAPES = {
     "equal characters": ("parameters", "a" * 8_000_000 + "\n" + LINE),
     "open quotes": ("parameters", 'Key: "' * 1_000_000),
@@ -67,6 +74,42 @@ SHAPES = {
     "dashes": ("Dream", '"' + "[" * 1_000_000 + '"' + " -s" * 1_000_000),
     "negatives": ("parameters", "Negative prompt:" * 300_000),
 }
+REPEATED = {
+    "a chain of pipes": (
+        "prompt",
+        json.dumps(
+            {str(n): node("x", pipe=[str(n + 1), 0], **{f"k{n}_{k}": 1 for k in range(30)}) for n in range(2000)}
+            | {"s": node("ksampler", pipe=["0", 0], steps=1)}
+        ),
+    ),
+    "contexts again and again": (
+        "prompt",
+        json.dumps(
+            {f"d{n}": node(CONTEXT, base_ctx=[f"d{n + 1}", 0], **{str(k): 1 for k in range(200)}) for n in range(199)}
+            | {f"n{n}": node(CONTEXT, base_ctx=["d1", 0], ctx_01=["h", 0]) for n in range(1000)}
+            | {"c": node("ConditioningCombine", **{f"conditioning_{n}": [f"n{n}", 0] for n in range(1000)})}
+            | api(n3=sampler(positive=["c", 0]), nh=node(CONTEXT, positive=["6", 0]))
+        ),
+    ),
+    "one long class": (
+        "prompt",
+        json.dumps(
+            {f"n{n}": node("Text Concatenate", text_a="x", text_b="y", delimiter=["d", 0]) for n in range(500)}
+            | {"c": node("ConditioningCombine", **{f"conditioning_{n}": [f"n{n}", 0] for n in range(500)})}
+            | api(n3=sampler(positive=["c", 0]), nd=node("X" * 500_000, value=1))
+        ),
+    ),
+    "instances of a subgraph": ("workflow", instances({"id": "A", "inputs": [{"name": "a"}] * 50_000}, 500)),
+    "an id of 1 MB": ("workflow", instances({"id": "A", "nodes": [{"id": 1}] * 9000}, 1, name="i" * 1_000_000)),
+    "bypassed": (
+        "workflow",
+        json.dumps({"nodes": [{"id": 1, "type": "A", "mode": 4, "inputs": [{}] * 5000, "outputs": [0] * 5000}]}),
+    ),
+    "lines above a long one": (
+        "parameters",
+        "Width: 1\n" * 2000 + LINE + "".join(f", k{n}: 1" for n in range(20_000)),
+    ),
+}
 
 
 @pytest.mark.parametrize("name", SHAPES)
@@ -76,6 +119,38 @@ def test_shapes_that_stopped_readers(reader, name: str) -> None:
     began = time.process_time()
     reader[1](Texts([Text("PNG", key, value)]))
     assert time.process_time() - began < 3
+
+
+@pytest.mark.parametrize("name", REPEATED)
+def test_what_stands_once_and_is_looked_at_often_costs_no_more(name: str) -> None:
+    texts = Texts([Text("PNG", *REPEATED[name])])
+    began = time.process_time()
+    programs.read(texts)
+    assert time.process_time() - began < 3
+
+
+@pytest.mark.parametrize(
+    "texts",
+    [
+        {f"text_{n:02}": "a" for n in range(100)} | {"delimiter": "x" * 100_000},
+        {f"text_{n:02}": [f"n{n}", 0] for n in range(60)},
+    ],
+    ids=["delimiter", "many long ones"],
+)
+def test_texts_of_a_graph_are_counted_before_they_are_joined_and_kept(texts: dict) -> None:
+    long = {f"n{n}": node("Text Concatenate", text_a=["b", 0], text_b=f"{n}") for n in range(60)}
+    graph = long | api(n6=node("Text Concatenate", **texts), nb=node("CLIPTextEncode", text="x" * 199_000))
+    found = comfyui.read(Texts([Text("PNG", "prompt", json.dumps(graph))]))
+    assert found is not None and found.seed == 777 and found.prompt is None
+    assert "positive prompt not taken: the graph's texts are more than 5000000 characters together" in found.notes
+
+
+def test_damaged_texts_cost_what_they_were_inflated_to(monkeypatch) -> None:
+    made = []
+    monkeypatch.setattr(zlib, "decompressobj", lambda real=zlib.decompressobj: made.append(1) or real())
+    damaged = zlib.compress(b"a" * SIZE)[:-4] + b"abcd"
+    header = read_header(with_chunks(*[raw_chunk(b"zTXt", b"k\0\0" + damaged)] * 100))
+    assert header.unread == 100 and len(made) < 5
 
 
 def text(key: bytes, value: bytes) -> bytes:

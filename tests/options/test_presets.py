@@ -44,6 +44,18 @@ def test_store_saves_lists_replaces_deletes(tmp_path) -> None:
     assert [file.name for file in (tmp_path / "own").iterdir()] == ["bad.json"]
 
 
+def test_a_description_is_a_text_or_the_preset_hides_itself(tmp_path) -> None:
+    store = PresetStore(tmp_path / "own")
+    broken = {"version": 1, "name": "x", "description": "\ud800"}
+    with pytest.raises(ConfigError, match=r"description holds .* half of a character"):
+        Preset.from_json(broken)
+    with pytest.raises(UnicodeEncodeError):
+        store.save(Preset("x", "\ud800"))
+    assert [*store.folder.iterdir()] == []
+    (store.folder / "x.json").write_text(json.dumps(broken))
+    assert store.names() == [*BUILTIN]
+
+
 @pytest.mark.parametrize(
     "name", ["../../etc/x", "/etc/x", "a/b", "a.b", "", " a", "a ", "Custom", "a\x00", "\ud800", "x" * 81]
 )

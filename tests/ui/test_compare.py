@@ -3,16 +3,18 @@
 import base64
 import io
 import re
+import struct
 
 import pytest
-from PIL import Image
+from PIL import EpsImagePlugin, Image, ImageOps
 
 from fam_ext.jobs import report
 from fam_ext.jobs.batches import Batches
 from fam_ext.jobs.compare import compare_html, script
 from fam_ext.ui import compare
-from fam_ext.ui.thumbnails import Thumbnails, upright
+from fam_ext.ui.thumbnails import Thumbnails, seen, upright
 from tests.jobs.fakes import Fast, make_folder, page_job
+from tests.metadata.files import raw_chunk, with_chunks
 from tests.ui.test_folder import ended
 from tests.ui.test_tab import browser  # noqa: F401
 
@@ -119,6 +121,24 @@ def test_what_is_transparent_lies_on_white_on_both_sides(tmp_path):
     for picture in shown:
         x, y = picture.width // 8, picture.height // 8
         assert picture.mode == "RGB" and min(picture.getpixel((x, y))) > 250, picture
+
+
+def test_what_cannot_be_shown_is_none_and_reaches_no_interpreter(tmp_path, monkeypatch):
+    """A page that watches a job would go blind by one file: Pillow's errors are of any kind."""
+    huge = raw_chunk(b"IHDR", struct.pack(">IIBBBBB", 20_000, 10_000, 8, 2, 0, 0, 0))
+    made = {"bomb.png": b"\x89PNG\r\n\x1a\n" + huge}
+    made["eps.png"] = b"%!PS-Adobe-3.0 EPSF-3.0\n%%BoundingBox: 0 0 10 10\n%%EndComments\nshowpage\n%%EOF\n"
+    made["exif.png"] = with_chunks()
+    made["none.png"] = b""
+    called = []
+    monkeypatch.setattr(ImageOps, "exif_transpose", lambda picture: struct.unpack("<I", b""))
+    monkeypatch.setattr(EpsImagePlugin, "Ghostscript", lambda *args, **more: called.append(args))
+    thumbnails = Thumbnails()
+    thumbnails.begin()
+    for name, data in made.items():
+        (tmp_path / name).write_bytes(data)
+        assert (seen(tmp_path / name), thumbnails.of(tmp_path / name)) == (None, None), name
+    assert not called
 
 
 def test_sixteen_bits_are_not_clipped():

@@ -1,7 +1,9 @@
 """Folder jobs without a page: what the plan and the table say."""
 
 import dataclasses
+import json
 import re
+import sys
 import time
 
 import pytest
@@ -13,8 +15,8 @@ from fam_ext.jobs.batches import Batches
 from fam_ext.jobs.contract import Rendered
 from fam_ext.jobs.journal import Journal
 from fam_ext.ui.plan import plan_pages, question
-from fam_ext.ui.tables import status_html
-from tests.jobs.fakes import Fast, make_folder, page_job
+from fam_ext.ui.tables import error_html, files_html, row_name, status_html
+from tests.jobs.fakes import Fast, make_folder, make_picture, page_job
 
 
 class SkipsOne(Fast):
@@ -38,6 +40,12 @@ def ended(batches, options):
     return batch.to_json()
 
 
+def test_an_error_of_the_system_s_own_is_a_sentence(tmp_path):
+    said = error_html(OSError(36, "File name too long", "\udce9"))
+    assert said.isascii() and "the folders cannot be used" in said and "check input and output" in said
+    assert "the folders" not in error_html(UsageError("input is empty"))
+
+
 def test_a_skipped_file_is_skipped_and_made_by_the_next_run(tmp_path):
     renderer = SkipsOne()
     batches = Batches(lambda options: renderer)
@@ -54,6 +62,23 @@ def test_a_skipped_file_is_skipped_and_made_by_the_next_run(tmp_path):
     assert "Lora not found: x" in (tmp_path / "in-fam" / "report.html").read_text()
     again = ended(batches, options)
     assert (again["done"], again["done_before"], again["skipped"], again["failed"]) == (1, 2, 0, 0)
+
+
+@pytest.mark.skipif(sys.platform in ("win32", "darwin"), reason="file names are texts there")
+def test_a_name_that_is_no_text_is_shown_and_told_and_still_found(tmp_path):
+    names = {"caf\udce9.png", "caf\\udce9.png"}  # shown alike
+    for name in names:
+        make_picture(tmp_path / "in" / name, "a cat", 1)
+    options = page_job({"input": str(tmp_path / "in")})
+    batches = Batches(lambda options: Fast())
+    for page in (*plan_pages(options), json.dumps(ended(batches, options), ensure_ascii=False)):
+        page.encode()
+    batch = batches.latest()
+    table = files_html(batch.last_rows(), lambda row: (None, None))
+    assert table.encode().count(b"Compare caf\\udce9.png") == 2
+    buttons = set(re.findall('data-key="([^"]*)"', table))
+    assert buttons == {row_name(name) for name in names} and len(buttons) == 2
+    assert all(batch.source(row).is_file() and batch.result(row).is_file() for row in batch.last_rows())
 
 
 def test_the_plan_of_other_settings_shows_them_and_what_is_kept(tmp_path):

@@ -62,6 +62,26 @@ for scale in (2, 8):
     assert refused.startswith("9 x 12 px is too small") and size == "(96, 72)"
 
 
+def test_the_last_results_follow_a_job_of_more_files_than_are_listed(tmp_path):
+    program = """
+import sys
+from pathlib import Path
+from types import SimpleNamespace
+from fam_ext.jobs import batches
+from fam_ext.ui import running
+from tests.jobs.fakes import Fast, make_folder, page_job
+
+batches.MAX_ROWS, running._POLL_SECONDS = 2, 0.02
+jobs = batches.Batches(lambda options: Fast(0.3))
+jobs.start(page_job({"input": str(make_folder(Path(sys.argv[1]), 6))}))
+shown = running.Watch(SimpleNamespace(batches=jobs, memory=lambda: None))("")
+print({picture.already_saved_as for values in shown if isinstance(values[2], list) for picture in values[2]})
+"""
+    command = [PYTHON, "-W", "ignore", "-c", program, tmp_path / "in"]
+    done = subprocess.run(command, cwd=REPOSITORY, capture_output=True, text=True, check=True)
+    assert done.stdout.count(".png") == 6
+
+
 @pytest.fixture(scope="module")
 def home(tmp_path_factory):
     return tmp_path_factory.mktemp("home")

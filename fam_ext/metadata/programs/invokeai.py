@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import itertools
 import re
 from collections.abc import Mapping
 from typing import Any, cast
@@ -9,7 +10,7 @@ from typing import Any, cast
 from fam_ext.metadata.containers import Texts
 from fam_ext.metadata.programs.base import Settings, first, from_values, inner, text
 
-_MAX_EDGES = 30
+_MAX_EDGES, _MAX_FIELDS = 30, 200
 _HELD = ("prompt", "value", "item", "seed", "collection")
 """Where a node keeps what it passes on: an encoder its prompt, a primitive its value, a collector its item."""
 # x++, (x)1.2, (a, b).and(): the WebUI has other words for them
@@ -66,7 +67,7 @@ def _from_graph(graph: Mapping[str, Any]) -> dict[str, Any] | None:
     draws = next((name for name, node in nodes.items() if "denoise" in str(node.get("type"))), None)
     if core is None and draws is None:
         return None
-    found = {field: value(core, field) for field in nodes.get(core or "", {})}
+    found = {field: value(core, field) for field in itertools.islice(nodes.get(core or "", {}), _MAX_FIELDS)}
     for field, own in _FIELDS.items():
         if found.get(field) is None and draws is not None:
             found[field] = value(draws, own)

@@ -23,6 +23,8 @@ from fam_ext.metadata.programs.base import (
 from fam_ext.options.table import VERSION_KEY
 from fam_ext.samplers import names
 
+_MAX_TOGETHER = 2 << 20
+"""Characters of a file's texts that are searched for a settings line, the likeliest first."""
 _KEYS = (
     *("parameters", "Parameters", "UserComment", "exif:UserComment", "Comment", "Description"),
     *("ImageDescription", "XPComment", "dc:description", "prompt"),
@@ -43,9 +45,11 @@ def read(texts: Texts) -> Settings | None:
     # what we wrote counts before what we found: a JPEG's comment stays beside our EXIF comment
     ordered.sort(key=lambda item: not _is_marked(item))
     plain: Settings | None = None
+    left = _MAX_TOGETHER
     for item in ordered:
-        if item.is_json:
+        if item.is_json or left <= 0:
             continue
+        left -= len(item.value)
         found, trailing, has_settings = dissect(item.value)
         if has_settings:
             return from_infotext(item, found, trailing)

@@ -39,8 +39,9 @@ def read(texts: Texts) -> Settings | None:
         if not 0 < len(value) <= MAX_NODES:
             continue
         nodes = from_workflow(value) if isinstance(value.get("nodes"), list) else value
-        samplers = first_samplers(Graph(nodes), texts.file)
-        found = [read for sampler in samplers if (read := _read(Graph(nodes), sampler, key)) is not None]
+        graph = Graph(nodes)
+        samplers = first_samplers(graph, texts.file)
+        found = [read for sampler in samplers if (read := _read(graph, sampler, key)) is not None]
         if found:
             return _shared(found)
     return None
@@ -59,6 +60,8 @@ def _shared(found: list[Settings]) -> Settings:
 
 
 def _read(graph: Graph, sampler: str, place: str) -> Settings | None:
+    graph.notes.clear()
+    graph.seen.clear()
     inputs = piped(graph, inputs_of(graph.nodes[sampler]))
     guider_link = graph.node(inputs.get("guider"))
     guider = inputs_of(guider_link[1]) if guider_link is not None else inputs

@@ -8,6 +8,8 @@ from typing import Any, cast
 
 Node = dict[str, Any]
 MAX_DEPTH = 200
+_MAX_LOOKS = 1_000_000
+"""Nodes and inputs that are looked at for one file: a search follows each link once, but there are many searches."""
 # what holds another program's nodes: Efficiency, Easy-Use, Impact, tinyterra
 _PIPES = ("pipe", "basic_pipe", "base_basic_pipe", "sdxl_tuple", "sdxl_pipe")
 # what primitive nodes call their one value; "" is Reroute's input
@@ -19,21 +21,30 @@ _CALCULATING = re.compile(r"math|expression|calc|operation|multipl|random ?numbe
 
 @dataclass
 class Graph:
-    """The nodes by id, what was not understood, and the texts that were found so far."""
+    """The nodes by id, what was not understood, the texts that were found so far, and what the search has cost."""
 
     nodes: Node
     notes: list[str] = field(default_factory=list[str])
     seen: dict[tuple[str, int, str], str] = field(default_factory=dict[tuple[str, int, str], str])
+    looks: int = 0
+    characters: int = 0
 
     def node(self, link: object) -> tuple[str, Node, int] | None:
-        """Return (id, node, output slot) that a link names."""
+        """Return (id, node, output slot) that a link names. Raises `ValueError` where it is one look too many."""
         if not isinstance(link, list) or len(cast("list[Any]", link)) != 2:
             return None
         name, slot = cast("list[Any]", link)
         if not isinstance(name, str | int) or not isinstance(slot, int):
             return None
+        if isinstance(name, int) and abs(name) >= 2**63:  # thousands of digits take a millisecond to write
+            return None
         found = self.nodes.get(str(name))
-        return (str(name), cast("Node", found), slot) if isinstance(found, dict) else None
+        if not isinstance(found, dict):
+            return None
+        self.looks += 1 + len(inputs_of(cast("Node", found)))
+        if self.looks > _MAX_LOOKS:
+            raise ValueError("the graph takes too long to search")
+        return str(name), cast("Node", found), slot
 
 
 def list_of(value: object) -> list[Any]:
@@ -47,9 +58,9 @@ def links(inputs: Node, *without: str) -> list[object]:
 
 
 def class_of(node: object) -> str:
-    """Return a node's class, "" for anything that is no node."""
+    """Return a node's class, which is searched for words often, "" for anything that is no node."""
     kind = cast("Node", node).get("class_type") if isinstance(node, dict) else None
-    return kind if isinstance(kind, str) else ""
+    return kind[:200] if isinstance(kind, str) else ""
 
 
 def inputs_of(node: object) -> Node:
@@ -66,12 +77,14 @@ def pipe_of(inputs: Node) -> object:
 def piped(graph: Graph, inputs: Node) -> Node:
     """Return a node's inputs with those of the nodes behind its pipe, the nearest first."""
     visited: set[str] = set()
-    link = pipe_of(inputs)
+    merged, link = dict(inputs), pipe_of(inputs)
     while (found := graph.node(link)) is not None and found[0] not in visited:
         visited.add(found[0])
         behind = inputs_of(found[1])
-        inputs, link = {**behind, **inputs}, pipe_of(behind)
-    return inputs
+        for name, value in behind.items():
+            merged.setdefault(name, value)
+        link = pipe_of(behind)
+    return merged
 
 
 def is_context(node: object) -> bool:

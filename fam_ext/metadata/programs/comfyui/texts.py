@@ -21,6 +21,8 @@ from fam_ext.metadata.programs.comfyui.graph import (
 )
 
 _MAX_CHARS = 200_000
+_MAX_TOGETHER = 5_000_000
+"""Characters of all texts that nodes pass on in one file's graph: each costs memory, and is searched."""
 _PASSING = ("conditioning", "CONDITIONING", "cond", "conditioning_to", "clip_regions")
 _COMBINED = re.compile(r"conditioning_?\d*|conditioning_(to|from)|cond_?\d+")
 # what a node writes into a text can't be known from the graph
@@ -68,16 +70,16 @@ def prompt_of(graph: Graph, inputs: Node, name: str, role: str) -> str | None:
 def _text(graph: Graph, value: object, role: str, depth: int) -> str:
     """Return the text behind a link of conditioning or text; each output is followed once. Raises `_StoppedError`."""
     if isinstance(value, str):
-        return value
+        return _counted(graph, value)
     if isinstance(value, int | float) and not isinstance(value, bool):
-        return f"{value}"
+        return _counted(graph, f"{value}")
     found = graph.node(value)
     if found is None:
         raise _StoppedError("a link leads nowhere")
     name, node, slot = found
     key = (name, slot, role)
     if key in graph.seen:
-        return graph.seen[key]
+        return _counted(graph, graph.seen[key])
     if depth > MAX_DEPTH:
         raise _StoppedError("the graph is too deep")
     graph.seen[key] = ""  # links in a circle end here
@@ -85,7 +87,16 @@ def _text(graph: Graph, value: object, role: str, depth: int) -> str:
     if len(made) > _MAX_CHARS:
         raise _StoppedError(f"{class_of(node)[:60]} makes a text of more than {_MAX_CHARS} characters")
     graph.seen[key] = made
-    return made
+    return _counted(graph, made)
+
+
+def _counted(graph: Graph, text: str, times: int = 1) -> str:
+    """Return a text whose characters are counted first, as often as it will stand in another. Raises
+    `_StoppedError`."""
+    graph.characters += times * len(text)
+    if graph.characters > _MAX_TOGETHER:
+        raise _StoppedError(f"the graph's texts are more than {_MAX_TOGETHER} characters together")
+    return text
 
 
 def _node_text(graph: Graph, node: Node, slot: int, role: str, depth: int) -> str:
@@ -144,6 +155,7 @@ def _node_text(graph: Graph, node: Node, slot: int, role: str, depth: int) -> st
         delimiter = inputs.get("delimiter", inputs.get("separator", usual))
         delimiter = plain(graph, delimiter, ("delimiter", "text", "value"))
         delimiter = _DELIMITERS.get(delimiter, delimiter) if isinstance(delimiter, str) else ""
+        _counted(graph, delimiter, len(joined))
         parts = [follow(name) for name in joined]
         clean = inputs.get("clean_whitespace") == "true"
         return delimiter.replace("\\n", "\n").join(part.strip() if clean else part for part in parts if part)
@@ -182,7 +194,7 @@ def _switch(graph: Graph, kind: str, inputs: Node) -> str | None:
             if isinstance(state, bool) and (on if state else off) in inputs:
                 return on if state else off
     index = plain(graph, inputs.get("select", inputs.get("Input", inputs.get("index"))), ("value",))
-    if isinstance(index, int):
+    if isinstance(index, int) and 0 <= index < 1000:
         for pattern in ("input{}", "input_{}", "text{}", "text_{}", "value{}", "conditioning{}", "conditioning_{}"):
             if pattern.format(index) in inputs:
                 return pattern.format(index)

@@ -5,9 +5,12 @@ from __future__ import annotations
 from collections.abc import Mapping
 from typing import Any, cast
 
-from fam_ext.metadata.programs.comfyui.graph import Node, list_of
+from fam_ext.metadata.programs.comfyui.graph import Node, class_of, list_of
 
 MAX_NODES = 10_000
+_MAX_ROWS = 200_000
+"""Links, nodes, inputs, outputs and widgets; those of a subgraph count again for each of its instances."""
+_MAX_ID = 64
 _MAX_DEPTH = 8
 _LINK = ("id", "origin_id", "origin_slot", "target_id", "target_slot")
 _WIDGETS: Mapping[str, tuple[str, ...]] = {
@@ -85,49 +88,63 @@ class _Flat:
         self._set: dict[str, object] = {}
         self._get: list[tuple[str, str]] = []
         self._visits = 0
+        self._counted = 0
 
     def add(self, workflow: Node, prefix: str = "", depth: int = 0) -> None:
-        """Add a workflow's or subgraph's nodes, whose ids begin with `prefix`."""
+        """Add a workflow's or subgraph's nodes, whose ids begin with `prefix`. Raises `ValueError`."""
         sources: dict[int, list[Any]] = {}
-        for link in list_of(workflow.get("links")):
+        for link in self._rows(workflow, "links"):
             row = cast("Node", link) if isinstance(link, dict) else dict(zip(_LINK, list_of(link), strict=False))
-            source = [f"{prefix}{row.get('origin_id')}", row.get("origin_slot")]
+            source = [f"{prefix}{_id(row.get('origin_id'))}", row.get("origin_slot")]
             if isinstance(row.get("id"), int):
                 sources[row["id"]] = source
             if row.get("target_id") == _OUT_OF and isinstance(row.get("target_slot"), int):
                 self.instead[prefix[:-1], row["target_slot"]] = source
-        for raw in list_of(workflow.get("nodes")):
+        for raw in self._rows(workflow, "nodes"):
             self._visits += 1
             if self._visits > MAX_NODES:
                 return
             if isinstance(raw, dict) and cast("Node", raw).get("mode") != 2:  # 2 is muted
                 self._add_node(cast("Node", raw), prefix, sources, depth)
 
+    def _rows(self, holder: Node, name: str) -> list[Any]:
+        """Return a list that a workflow or node holds, counted. Raises `ValueError`."""
+        value: object = holder.get(name)
+        rows = list_of(value)
+        self._counted += len(cast("Node", value) if isinstance(value, dict) else rows)
+        if self._counted > _MAX_ROWS:
+            raise ValueError(f"the workflow has more than {_MAX_ROWS} rows")
+        return rows
+
     def _add_node(self, node: Node, prefix: str, sources: Mapping[int, list[Any]], depth: int) -> None:
-        name, kind = f"{prefix}{node.get('id')}", str(node.get("type", ""))[:200]
-        slots = [cast("Node", slot) for slot in list_of(node.get("inputs")) if isinstance(slot, dict)]
+        name, kind = f"{prefix}{_id(node.get('id'))}", class_of({"class_type": node.get("type")})
+        slots = [cast("Node", slot) for slot in self._rows(node, "inputs") if isinstance(slot, dict)]
         came = [sources.get(slot["link"]) if isinstance(slot.get("link"), int) else None for slot in slots]
-        given = list_of(node.get("widgets_values"))
+        given = self._rows(node, "widgets_values")
         if node.get("mode") == 4:  # bypassed: an output is the input of its number, else the first of its type
-            for index, out in enumerate(list_of(node.get("outputs"))):
-                kind_ = cast("Node", out).get("type") if isinstance(out, dict) else None
-                rows = [*zip(slots, came, strict=True)]
-                rows = [*rows[index : index + 1], *rows]
-                self.instead[name, index] = next((c for s, c in rows if c and s.get("type") == kind_), None)
+            types = [str(slot.get("type")) for slot in slots]
+            first = {type_: source for type_, source in zip(types[::-1], came[::-1], strict=True) if source}
+            for index, out in enumerate(self._rows(node, "outputs")):
+                type_ = str(cast("Node", out).get("type")) if isinstance(out, dict) else "None"
+                own = came[index] if types[index : index + 1] == [type_] else None
+                self.instead[name, index] = own or first.get(type_)
             return
         if kind in self._definitions and depth < _MAX_DEPTH:
             links = {s.get("name"): c for s, c in zip(slots, came, strict=True) if c}
             values = iter(given)
             without = {s.get("name") for s in slots if not isinstance(s.get("widget"), dict)}
-            for index, name_ in enumerate(_names(self._definitions[kind]) or [s.get("name") for s in slots]):
+            for index, name_ in enumerate(
+                _names(self._rows(self._definitions[kind], "inputs")) or [s.get("name") for s in slots]
+            ):
                 value = None if name_ in without else next(values, None)
                 self.instead[f"{name}:{_INTO}", index] = links.get(name_, value)
             self.add(self._definitions[kind], f"{name}:", depth + 1)
             return
-        if kind.endswith(("SetNode", "setNode")) and given:
-            self._set[str(given[0])] = next((link for link in came if link), None)
-        elif kind.endswith(("GetNode", "getNode")) and given:
-            self._get.append((name, str(given[0])))
+        word = given[0] if given and isinstance(given[0], str) else ""
+        if kind.endswith(("SetNode", "setNode")) and word:
+            self._set[word] = next((link for link in came if link), None)
+        elif kind.endswith(("GetNode", "getNode")) and word:
+            self._get.append((name, word))
         inputs = {s["name"]: c for s, c in zip(slots, came, strict=True) if c and isinstance(s.get("name"), str)}
         self.nodes[name] = {"class_type": kind, "inputs": inputs, "widgets": _widgets(kind, node, slots)}
 
@@ -150,9 +167,14 @@ class _Flat:
         return None if place and str(place[0]).endswith(f":{_INTO}") else value
 
 
-def _names(subgraph: Node) -> list[object]:
+def _id(value: object) -> str:
+    """Return a node's id, no longer than ComfyUI's own: those within a subgraph begin with its instance's."""
+    return f"{value}"[:_MAX_ID] if isinstance(value, str) or (isinstance(value, int) and abs(value) < 2**63) else ""
+
+
+def _names(inputs: list[Any]) -> list[object]:
     """Return the names of a subgraph's inputs in their order."""
-    return [cast("Node", row).get("name") for row in list_of(subgraph.get("inputs")) if isinstance(row, dict)]
+    return [cast("Node", row).get("name") for row in inputs if isinstance(row, dict)]
 
 
 def _widgets(kind: str, node: Node, slots: list[Node]) -> Node:

@@ -53,6 +53,8 @@ def read(texts: Texts) -> Settings | None:
         found, trailing, has_settings = dissect(item.value)
         if has_settings:
             return from_infotext(item, found, trailing)
+        if item.value.lstrip().startswith('{"'):
+            continue  # another program's, cut short
         known = item.key.casefold() == "parameters" or found.negative_prompt
         if plain is None and known and item.key in _KEYS:
             plain = from_infotext(item, found, ())

@@ -28,7 +28,7 @@ COMMANDS = {
 }
 SAID = {
     **{"prompt": "a dog", "negative_prompt": "fog", "seed": 7, "steps": 5, "sampler": "Euler", "schedule": "Karras"},
-    **{"cfg_scale": 3.5, "clip_skip": 2, "timestep_spacing": "trailing", "method": "skip-residual", "tile": 512},
+    **{"cfg_scale": 3.5, "clip_skip": 2, "timestep_spacing": "trailing", "method": "hidiffusion+fam", "tile": 512},
     **{"low_memory": True, "cutoff": 12.0, "cutoff_reference": "cycles", "attention": 0.3, "fm": False, "am": False},
     **{"fm_window": (0.9, 0.1), "am_window": (0.8, 0.2), "fm_boundary": "mirrored", "fm_edge": 0.2, "am_sites": "up*"},
     **{"am_interp": "nearest", "am_source": "replay", "reference": "constant", "start": 0.9, "step_invariant": True},

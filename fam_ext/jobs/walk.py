@@ -91,7 +91,10 @@ def natural_key(name: str) -> tuple[list[Any], str]:
 def check_places(places: Places) -> None:
     """Raise `UsageError` when an input is missing, the output cannot be one, or it and an input folder lie one inside
     the other."""
-    output = os.path.realpath(places.output)
+    for entry in places.inputs:
+        if not os.path.lexists(entry):
+            raise UsageError(f"input {shown(entry)} does not exist; check the path")
+    output = os.path.realpath(places.output)  # often named after the input
     try:
         if not stat.S_ISDIR(os.stat(output).st_mode):
             raise UsageError(f"output {shown(places.output)} is a file; choose a folder")
@@ -101,8 +104,6 @@ def check_places(places: Places) -> None:
         what = f"cannot be used ({error.strerror}); choose another folder"
         raise UsageError(f"output {shown(places.output)} {what}") from None
     for entry in places.inputs:
-        if not os.path.lexists(entry):
-            raise UsageError(f"input {shown(entry)} does not exist; check the path")
         if os.path.isdir(entry) and is_within(output, entry):
             raise UsageError(
                 f"output {shown(places.output)} lies inside the input {shown(entry)}; choose a folder outside it"

@@ -133,11 +133,16 @@ def enlarge(studio: Studio, method: Method, source: Source, *, size: Size) -> En
     return Enlarged(source, report, steps)
 
 
+def asks_upscaler(stage: Stage) -> bool:
+    """Return whether the network that the user chose enlarges for a stage. Where none was chosen, Lanczos makes a stage
+    of pixels, and a bicubic filter another's reference."""
+    return stage.upsample == "auto" or (stage.pixels and stage.upsample not in PIXEL_MODES)
+
+
 def _larger(studio: Studio, image: Image.Image, stage: Stage) -> Image.Image:
-    filtered = PIXEL_MODES.get(stage.upsample or "")
-    if stage.upsample == "auto" or filtered is None:
+    if asks_upscaler(stage):
         return studio.enlarge(image, stage.size)
-    return image.convert("RGB").resize((stage.size[1], stage.size[0]), filtered)
+    return image.convert("RGB").resize((stage.size[1], stage.size[0]), PIXEL_MODES[stage.upsample or ""])
 
 
 def _sharpened(image: Image.Image, percent: int) -> Image.Image:

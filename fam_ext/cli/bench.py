@@ -11,7 +11,7 @@ from typing import TYPE_CHECKING, Annotated, Any
 import typer
 
 from fam_ext import __version__
-from fam_ext.cli.making import MADE, PRESET, RENDERER, load_renderer, picture_words, steps_bar, unread
+from fam_ext.cli.making import MADE, PRESET, RENDERER, load_renderer, picture_words, steps_bar
 from fam_ext.cli.options import parse_dials, parse_scales, parse_size, takes
 from fam_ext.cli.progress import clock
 from fam_ext.cli.upscale import renderer_of
@@ -21,8 +21,8 @@ from fam_ext.errors import UsageError
 from fam_ext.escapes import shown
 from fam_ext.jobs.contract import Progress
 from fam_ext.jobs.lock import alone_in
-from fam_ext.jobs.settings import request_for
-from fam_ext.metadata.infotext import Infotext, format_value
+from fam_ext.jobs.settings import request_of_words
+from fam_ext.metadata.infotext import format_value
 from fam_ext.methods.capabilities import STANDALONE as GIVES
 from fam_ext.methods.catalog import METHODS, entry_for
 from fam_ext.options import resolve
@@ -136,7 +136,7 @@ def bench_quality(
     rivals = _variants(methods, variant or [], first.config)
     for rival in rivals:
         entry_for(rival.method, GIVES, where="the standalone host")
-    if sentence := unread(said, [rival.method for rival in rivals]):
+    if sentence := resolve.unread(said, [rival.method for rival in rivals]):
         say(sentence, err=True)  # not refused: it is in the rows' fingerprints, and another call's rows may read it
     wanted = _sizes(scales, sizes)
     if (pictures := count * len(rivals) * len(wanted)) > protocol.MOST_ROWS:
@@ -233,7 +233,10 @@ def _request(said: dict[str, Any], seed: int) -> HiresRequest:
     """Return the settings that every picture has."""
     words = {"prompt": "a picture", "seed": seed, **picture_words(said), "inputs": ["text"]}
     job = resolve.job(words, preset_of=PresetStore().get)
-    return request_for(Infotext(), (64, 64), job.picture)[0]
+    request, notes = request_of_words((64, 64), job.picture)
+    for note in notes:
+        say(note, err=True)
+    return request
 
 
 def _all_made_with(said: dict[str, Any], first: HiresRequest, renderer: RendererChoice, prompts: str) -> str:

@@ -10,7 +10,7 @@ from typing import Annotated, Any, Literal
 
 import typer
 
-from fam_ext.cli.making import MADE, PRESET, RENDERER, SIZES, load_renderer, picture_words, refuse_unread, steps_bar
+from fam_ext.cli.making import MADE, PRESET, RENDERER, SIZES, load_renderer, picture_words, steps_bar
 from fam_ext.cli.options import parse_scales, takes
 from fam_ext.cli.upscale import renderer_of
 from fam_ext.cli.written import folder_at, write_new
@@ -150,7 +150,7 @@ def _compare_on_page(
     from fam_ext.comparison.results import Results, held
 
     names = parse_methods(methods or DEFAULT_METHODS)
-    refuse_unread(said, names)
+    resolve.refuse_unread(said, names)
     if scales is not None and "scale" in said:
         raise UsageError("--scale and --scales are given; leave one out")
     sizes = parse_scales(f"{said.get('scale', 2.0)}" if scales is None else scales)
@@ -212,20 +212,23 @@ def _compare_on_sheet(
 ) -> None:
     from fam_ext.compare import Cell, contact_sheet, structure_psnr
     from fam_ext.comparison.plan import parse_methods
-    from fam_ext.jobs.plan import plan_file
+    from fam_ext.jobs.plan import check_job, plan_file
     from fam_ext.jobs.walk import walk
 
     names = parse_methods(methods or DEFAULT_METHODS)
-    refuse_unread(said, names)
+    resolve.refuse_unread(said, names)
     target = Path(output).expanduser()
     if target.exists() and not overwrite:
         raise OutputError(f"{target} exists; choose another --out, or add --overwrite")
     renderer = renderer_of(said)
     path = Path(picture).expanduser()
     options = _job(said, [picture], target.parent, renderer)
+    check_job(options)
     planned = plan_file(next(walk(options.places)), options)
     if planned.request is None:
         raise UsageError(f"{path.name}: {planned.problem}")
+    for note in planned.notes:
+        say(note, err=True)
     native, _ = enlarged(pictures.decode(path.read_bytes()).image)
 
     from fam_ext import standalone

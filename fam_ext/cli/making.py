@@ -6,17 +6,13 @@ Torch is imported inside.
 from __future__ import annotations
 
 import sys
-from collections.abc import Collection, Iterable, Iterator
+from collections.abc import Iterator
 from contextlib import contextmanager
 from typing import Any
 
-from fam_ext.cli.options import flag
 from fam_ext.core.config import FamConfig
-from fam_ext.errors import UsageError
 from fam_ext.jobs.contract import Progress
-from fam_ext.methods.catalog import FAM, METHODS
 from fam_ext.options.field import CLI, options_of
-from fam_ext.options.job import Job
 from fam_ext.options.renderer import RendererChoice
 from fam_ext.options.request import HiresRequest
 from fam_ext.options.resolve import options_at
@@ -32,28 +28,6 @@ PRESET = [spec for spec in _AT_CLI if spec.name == "preset"]
 def picture_words(said: dict[str, Any]) -> dict[str, Any]:
     """Return what was said of the picture: without the renderer's options."""
     return {name: value for name, value in said.items() if name not in {spec.name for spec in RENDERER}}
-
-
-def method_of(job: Job) -> str:
-    """Return by which method a job makes its pictures."""
-    return job.picture.fixed.get("method", FAM)
-
-
-def refuse_unread(said: Collection[str], methods: Iterable[str]) -> None:
-    """Raise `UsageError` for a dial that was said and that none of the methods reads; a preset's are not said."""
-    if sentence := unread(said, methods):
-        raise UsageError(sentence)
-
-
-def unread(said: Collection[str], methods: Iterable[str]) -> str | None:
-    """Return a sentence about the first dial that was said and that none of the methods reads; None for none."""
-    entries = [METHODS[name] for name in dict.fromkeys(methods)]
-    for spec in options_of(FamConfig):
-        if spec.name in said and not any(spec.name in entry.dials for entry in entries):
-            names = ", ".join(entry.name for entry in entries)
-            others = ", ".join(entry.name for entry in METHODS.values() if spec.name in entry.dials)
-            return f"{flag(spec)} is given, and {names} never reads it; leave it out, or choose one of {others}"
-    return None
 
 
 def load_renderer(renderer: RendererChoice) -> Any:  # noqa: ANN401  # a DiffusersRenderer: torch is imported here

@@ -19,9 +19,7 @@ from fam_ext.cli.making import (
     RENDERER,
     SIZES,
     load_renderer,
-    method_of,
     picture_words,
-    refuse_unread,
     steps_bar,
 )
 from fam_ext.cli.options import takes
@@ -29,9 +27,8 @@ from fam_ext.cli.upscale import renderer_of
 from fam_ext.cli.written import folder_at, write_new
 from fam_ext.errors import RenderError, UsageError
 from fam_ext.jobs.make import infotext_of
-from fam_ext.jobs.settings import check_names, offered, request_for
+from fam_ext.jobs.settings import check_names, request_of_words
 from fam_ext.jobs.size import rounded
-from fam_ext.metadata.infotext import Infotext
 from fam_ext.options import resolve
 from fam_ext.options.presets import PresetStore
 from fam_ext.terminal import say
@@ -58,7 +55,7 @@ def generate(
     words = {"prompt": prompt, "seed": int(time.time()) % 2**31, **picture_words(said)}
     job = resolve.job({**words, "inputs": ["text"]}, preset_of=PresetStore().get)
     check_names(job.picture)
-    refuse_unread(said, [method_of(job)])
+    resolve.refuse_unread(said, [resolve.method_of(job)])
     folder = folder_at(output)
 
     from fam_ext import standalone
@@ -69,7 +66,7 @@ def generate(
         say(note, err=True)
     loaded = load_renderer(renderer)
     height, width = job.size.size or (loaded.host.native_side * job.size.scale,) * 2
-    first, changed = offered(request_for(Infotext(), (rounded(height), rounded(width)), job.picture)[0])
+    first, changed = request_of_words((rounded(height), rounded(width)), job.picture)
     for note in changed:
         say(note, err=True)
     check(loaded.host, [first], recorded=True)

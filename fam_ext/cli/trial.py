@@ -8,7 +8,6 @@ from typing import Annotated, Any
 import typer
 from PIL import Image
 
-from fam_ext.cli.making import method_of, refuse_unread
 from fam_ext.cli.options import takes
 from fam_ext.cli.progress import View, clock, watched
 from fam_ext.cli.upscale import job_of
@@ -16,6 +15,7 @@ from fam_ext.errors import FamError
 from fam_ext.jobs.renderers import RendererSpec
 from fam_ext.jobs.trial import Forecast, Trial
 from fam_ext.metadata import pictures
+from fam_ext.options import resolve
 from fam_ext.options.field import CLI
 from fam_ext.options.resolve import options_at
 from fam_ext.terminal import say
@@ -39,7 +39,7 @@ def try_presets(
     what the whole folder would take with each."""
     names = [name.strip() for name in presets.split(",") if name.strip()]
     jobs = {name: job_of(inputs, output, {**said, "preset": name}, rules={}, dials={})[0] for name in names}
-    refuse_unread(said, map(method_of, jobs.values()))
+    resolve.refuse_unread(said, map(resolve.method_of, jobs.values()))
     trial = Trial(jobs)
     with watched(progress) as (control, listen, finish):
         spec = RendererSpec(arguments=trial.options.renderer.arguments)

@@ -11,9 +11,9 @@ from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
 
-from fam_ext.cli.making import method_of, refuse_unread
 from fam_ext.cli.options import flag, parse_dials, parse_rules, takes
 from fam_ext.cli.progress import KEPT, View, clock, watched
+from fam_ext.cli.written import check_output
 from fam_ext.core.config import FamConfig
 from fam_ext.errors import ConfigError, UsageError
 from fam_ext.escapes import shown
@@ -87,7 +87,7 @@ def upscale(
     """
     dials = parse_dials(set_field or ())
     options, run = job_of(inputs, output, said, rules=parse_rules(rule or ()), dials=dials)
-    refuse_unread({**said, **dials}, [method_of(options)])
+    resolve.refuse_unread({**said, **dials}, [resolve.method_of(options)])
     if options.places.include:
         check_any(options.places, said_by="--include", choose="*.png, and give it again for *.jpg")
     if dry_run:
@@ -113,8 +113,7 @@ def job_of(
         if name in words:
             as_flag = flag(next(spec for spec in options_of(FamConfig) if spec.name == name))
             raise ConfigError(f"{name} is given twice; give it as {as_flag} or with --set")
-    if not output.strip():
-        raise UsageError("--output is empty; name a folder, . for this one")
+    check_output(output)
     words |= {"inputs": [_full(path) for path in inputs], "output": _full(output), "rules": rules, **dials}
     return resolve.job(words, preset_of=PresetStore().get, renderer=renderer_of(said)), run
 
@@ -184,10 +183,8 @@ def print_plan(options: Job, plan_format: TableFormat) -> None:
 
 def _check_files(renderer: RendererChoice) -> None:
     """Raise `UsageError` for a file of the model that is not there: a dry run loads none."""
-    upscaler = None if renderer.upscaler == LANCZOS else renderer.upscaler
-    files = [("--model", renderer.model), ("--model-config", renderer.model_config), ("--upscaler", upscaler)]
-    for name, path in (*files, *(("--lora", file) for file, _ in renderer.weighted_loras)):
-        if path is not None and not os.path.exists(path):
+    for name, path in renderer.files:
+        if not os.path.exists(path):
             raise UsageError(f"{name} is {shown(path)}, and nothing is there; check the path")
 
 

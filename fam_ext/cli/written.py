@@ -15,9 +15,14 @@ if TYPE_CHECKING:
     from PIL import Image
 
 
-def folder_at(path: str) -> Path:
+def check_output(path: str) -> None:
+    """Raise `UsageError` for an empty --output, which would be the current folder."""
     if not path.strip():
         raise UsageError("--output is empty; name a folder, . for this one")
+
+
+def folder_at(path: str) -> Path:
+    check_output(path)
     folder = Path(path).expanduser()
     try:
         folder.mkdir(parents=True, exist_ok=True)

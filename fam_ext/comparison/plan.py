@@ -14,11 +14,10 @@ from fam_ext.errors import PictureError, UsageError
 from fam_ext.escapes import shown
 from fam_ext.jobs.names import safe_name
 from fam_ext.jobs.plan import check_job, plan_file
-from fam_ext.jobs.settings import request_for
+from fam_ext.jobs.settings import request_of_words
 from fam_ext.jobs.size import is_capped, target_size
 from fam_ext.jobs.walk import walk
 from fam_ext.metadata import pictures
-from fam_ext.metadata.infotext import Infotext
 from fam_ext.methods.capabilities import STANDALONE
 from fam_ext.methods.catalog import METHODS, entry_for
 from fam_ext.options.job import Job
@@ -85,10 +84,10 @@ def parse_methods(text: str) -> list[str]:
 
 def rows_of_prompts(prompts: Sequence[str], job: Job) -> list[Row]:
     """Return a row for each prompt, with the job's settings."""
-    first, _ = request_for(Infotext(), (64, 64), job.picture)
+    first, notes = request_of_words((64, 64), job.picture)
     keys = _unique(prompts)
     return [
-        Row(key, prompt or "(no prompt)", dataclasses.replace(first, prompt=prompt))
+        Row(key, prompt or "(no prompt)", dataclasses.replace(first, prompt=prompt), notes=notes)
         for key, prompt in zip(keys, prompts, strict=True)
     ]
 

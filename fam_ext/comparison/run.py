@@ -276,7 +276,7 @@ def _cell(shop: Workshop, asked: _Asked, native: hires.Native | Image.Image | st
         detail=round(high_band_energy(made.image, image), 3),
         spectrum=radial_spectrum(made.image),
         notes=made.ran.notes,
-        settings=_settings(shop, asked.request),
+        settings=_settings(shop, asked.request, made.ran),
         upscaler=made.ran.upscaler,
     )
     maps = f"attention/{place}-{asked.row.key}.png"
@@ -287,10 +287,11 @@ def _cell(shop: Workshop, asked: _Asked, native: hires.Native | Image.Image | st
     return cell
 
 
-def _settings(shop: Workshop, request: HiresRequest) -> dict[str, Any]:
-    """Return with what a picture is made, as JSON values: of FAM's dials those that its method reads."""
-    names = ("sampler", "schedule", "steps", "cfg_scale", "timestep_spacing", "clip_skip")
-    values = {"preset": shop.preset, **{name: getattr(request, name) for name in names}}
+def _settings(shop: Workshop, request: HiresRequest, ran: Ran) -> dict[str, Any]:
+    """Return with what a picture was made, as JSON values: the sampler's where it ran, of FAM's dials those that its
+    method reads."""
+    names = ("sampler", "schedule", "steps", "cfg_scale", "timestep_spacing", "clip_skip") if ran.steps_taken else ()
+    values = {"preset": shop.preset, **{name: getattr(ran, name) for name in names}}
     dials = request.config.to_dict()
     return {**values, **{name: dials[name] for name in METHODS[request.method].dials}}
 

@@ -14,7 +14,7 @@ from pathlib import Path
 from typing import Any
 
 from fam_ext.errors import BusyError, FamError, UsageError
-from fam_ext.escapes import sentence, shown
+from fam_ext.escapes import sentence
 from fam_ext.jobs.contract import Renderer
 from fam_ext.jobs.events import Control, Event, Summary
 from fam_ext.jobs.journal import Journal
@@ -97,14 +97,15 @@ class Batch:
         return [dict(vars(row)) for row in list(self.rows.values())[-MAX_ROWS:]]
 
     def to_json(self) -> dict[str, Any]:
-        """Return the job as plain values: state, counts, progress, the last rows. Names and sentences are `shown`."""
+        """Return the job as plain values: state, counts, progress, the last rows. A byte that is no text is
+        an escape, which any answer takes."""
         last = self.last
         error = self.error or (self.summary.stopped if self.summary else None)
         return {
             "id": self.id,
             "state": self.state,
-            "input": [shown(entry) for entry in self.options.places.inputs],
-            "output": shown(self.options.places.output),
+            "input": [_text(entry) for entry in self.options.places.inputs],
+            "output": _text(self.options.places.output),
             "done": last.done,
             "failed": last.failed,
             "skipped": last.skipped,
@@ -113,15 +114,20 @@ class Batch:
             "total": last.total,
             "eta_seconds": None if last.eta is None or self.over else round(last.eta, 1),
             "elapsed_seconds": round((self.summary.seconds if self.summary else time.time() - self.began), 1),
-            "current": shown(self.current),
+            "current": _text(self.current),
             "step": self.step[0],
             "steps": self.step[1],
-            "error": None if error is None else shown(error),
+            "error": None if error is None else _text(error),
             "rows": [
-                {name: shown(value) if isinstance(value, str) else value for name, value in row.items()}
+                {name: _text(value) if isinstance(value, str) else value for name, value in row.items()}
                 for row in self.last_rows()
             ],
         }
+
+
+def _text(value: str) -> str:
+    """Return a name or sentence that every answer takes: bytes that are no text are escapes."""
+    return value.encode("utf-8", "backslashreplace").decode()
 
 
 class Batches:

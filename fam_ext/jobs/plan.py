@@ -22,7 +22,7 @@ from fam_ext.metadata.infotext import Infotext
 from fam_ext.methods.capabilities import STANDALONE as STANDALONE_GIVES
 from fam_ext.methods.catalog import entry_for
 from fam_ext.options.job import Job
-from fam_ext.options.renderer import LANCZOS, STANDALONE, WEBUI
+from fam_ext.options.renderer import STANDALONE, WEBUI
 from fam_ext.options.request import HiresRequest
 from fam_ext.weights import weights_mark
 
@@ -107,12 +107,9 @@ def check_job(options: Job) -> None:
 
 def weights_of(options: Job) -> tuple[str, ...]:
     """Return a mark of each file that draws the job, by its content: another may have come under its name."""
-    renderer = options.renderer
-    if renderer.name != STANDALONE:
+    if options.renderer.name != STANDALONE:
         return options.loaded
-    upscaler = None if renderer.upscaler == LANCZOS else renderer.upscaler
-    files = (renderer.model, renderer.model_config, *(file for file, _ in renderer.weighted_loras), upscaler)
-    return tuple(weights_mark(Path(file)) for file in files if file is not None)
+    return tuple(weights_mark(Path(file)) for _, file in options.renderer.files)
 
 
 def _plan_file(candidate: Candidate, options: Job, index: int) -> Planned:

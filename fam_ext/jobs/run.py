@@ -18,7 +18,7 @@ from fam_ext.jobs.journal import Journal
 from fam_ext.jobs.journal.rows import PlanCounts
 from fam_ext.jobs.journal.store import FILE_NAME, MAX_DEATHS
 from fam_ext.jobs.outcomes import Outcomes
-from fam_ext.jobs.plan import check_job, plan_file
+from fam_ext.jobs.plan import check_job, plan_file, weights_of
 from fam_ext.jobs.renderers import RendererSource, kept_renderer, to_keep
 from fam_ext.jobs.walk import STATE_FOLDER, left_out_line, walk
 from fam_ext.options.field import options_of, said
@@ -56,7 +56,7 @@ def run_job(
             journal.follow()
             if journal.get("options") is not None:
                 shared = stored_options(journal)
-                _check_joined(options.renderer, shared.renderer)
+                _check_joined(options, shared, journal.get("weights"))
                 options = shared
         else:
             on_event(Event("planning"))
@@ -102,12 +102,14 @@ def retry_failed(
         ).run()
 
 
-def _check_joined(ours: RendererChoice, theirs: RendererChoice) -> None:
-    """Raise `UsageError` where this process would draw a shared job otherwise than its owner; on another device it
-    may."""
+def _check_joined(ours: Job, theirs: Job, weights: Any) -> None:  # noqa: ANN401  # whatever the journal holds
+    """Raise `UsageError` where this process would draw a shared job otherwise than its owner, who draws with files of
+    the marks `weights`; on another device it may, and from a copy of those files."""
+    marks = weights_of(ours)
+    copied = ("model", "model_config", "upscaler") if all(marks) and list(marks) == weights else ()
     for spec in options_of(RendererChoice):
-        own, other = getattr(ours, spec.name), getattr(theirs, spec.name)
-        if (spec.decides == "pixels" or spec.name == "name") and own != other:
+        own, other = getattr(ours.renderer, spec.name), getattr(theirs.renderer, spec.name)
+        if (spec.decides == "pixels" or spec.name == "name") and own != other and spec.name not in copied:
             raise UsageError(
                 f"{spec.name} is {said(own)} here and {said(other)} in the job to join; give this command the same"
             )

@@ -90,6 +90,13 @@ def offered(request: HiresRequest) -> tuple[HiresRequest, tuple[str, ...]]:
     return request, tuple(notes)
 
 
+def request_of_words(target: tuple[int, int], picture: PictureRule) -> tuple[HiresRequest, tuple[str, ...]]:
+    """Return the request of a picture made from words alone, as the standalone renderer will run it, and its notes.
+    Raises as `check_names`."""
+    check_names(picture)
+    return offered(request_for(Infotext(), target, picture)[0])
+
+
 def untaken(found: Infotext, request: HiresRequest, picture: PictureRule) -> list[str]:
     """Return a note for each setting of the picture that could not be taken as it stands there."""
     notes: list[str] = []

@@ -19,6 +19,7 @@ from typing import Any, Protocol
 from fam_ext.errors import PictureError, UsageError
 from fam_ext.escapes import shown
 from fam_ext.metadata import pictures
+from fam_ext.metadata.files import is_link
 
 STATE_FOLDER = ".fam-hires"
 HIDDEN = "hidden"
@@ -303,7 +304,7 @@ class _Walk:
                         continue
                 is_folder = _is_dir(entry)
                 if self.places.recursive and is_folder:
-                    (links if _is_link(entry) else inner).append((Path(entry.path), key))
+                    (links if is_link(entry.path) else inner).append((Path(entry.path), key))
                 elif not is_folder and not is_picture and self._wanted(key):
                     kind = os.path.splitext(entry.name)[1].lower()
                     self.left_out[shown(kind[:20]) or "without a suffix"] += kind not in _BESIDE
@@ -366,10 +367,6 @@ def _is_dir(entry: os.DirEntry[str]) -> bool:
         return entry.is_dir()
     except OSError:
         return False
-
-
-def _is_link(entry: os.DirEntry[str]) -> bool:
-    return entry.is_symlink() or getattr(entry, "is_junction", lambda: False)()
 
 
 def _os_sentence(what: str, error: OSError) -> str:

@@ -12,6 +12,17 @@ from typing import BinaryIO
 from fam_ext.errors import PictureError
 
 MAX_FILE_BYTES = 2 << 30
+_JUNCTION = 0xA0000003
+"""Windows' IO_REPARSE_TAG_MOUNT_POINT."""
+
+
+def is_link(path: str | Path) -> bool:
+    """Return whether a path is a link, or on Windows a junction (`os.path.isjunction` is new in Python 3.12)."""
+    try:
+        status = os.lstat(path)
+    except (OSError, ValueError):
+        return False
+    return stat.S_ISLNK(status.st_mode) or getattr(status, "st_reparse_tag", 0) == _JUNCTION
 
 
 def at_once(path: str, flags: int) -> int:

@@ -25,7 +25,10 @@ from fam_ext.options.request import OWN, REQUEST, check_value
 
 FORMATS = ("PNG", "JPEG", "WEBP", "AVIF", "TIFF", "BMP")
 WITH_QUALITY = ("JPEG", "WEBP", "AVIF")
-RULES = ("take", "override", "prefix", "suffix", "replace")
+NUMBER_RULES = ("take", "override")
+"""Those that fit every setting."""
+RULES = (*NUMBER_RULES, "prefix", "suffix", "replace")
+"""Those that fit the two prompts."""
 WORDS = ("prompt", "negative_prompt")
 NAME_FIELDS = ("stem", "format", "width", "height", "scale", "seed", "index", "steps", "method")
 DEFAULT_MAX_MEGAPIXELS = 64.0
@@ -188,7 +191,7 @@ class PictureRule:
         for name, rule in self.rules.items():
             if name not in (*OWN, "config"):
                 raise ConfigError(f"rule for {said(name)} is unknown; choose from {', '.join((*OWN, 'config'))}")
-            if rule.kind in ("prefix", "suffix", "replace") and name not in WORDS:
+            if rule.kind in RULES and rule.kind not in NUMBER_RULES and name not in WORDS:
                 raise ConfigError(f"rule {rule.kind} does not fit {name}; it is for {' and '.join(WORDS)}")
             if name in WORDS and rule.kind != "take" and rule.value is None:
                 raise ConfigError(f"{name} is left out, and its rule is {rule.kind}; give {name}, or choose take")

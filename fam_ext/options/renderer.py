@@ -95,6 +95,14 @@ class RendererChoice(Checked):
         return [_weighted(entry) for entry in self.loras]
 
     @property
+    def files(self) -> list[tuple[str, str]]:
+        """The files that draw, each after its option's name; a WebUI has its own."""
+        upscaler = None if self.upscaler == LANCZOS else self.upscaler
+        named = [("model", self.model), ("model_config", self.model_config)]
+        named += [("loras", file) for file, _ in self.weighted_loras] + [("upscaler", upscaler)]
+        return [(name, file) for name, file in named if file is not None] if self.name == STANDALONE else []
+
+    @property
     def identity(self) -> str:
         """What the pixels depend on beside a request, as one text; part of the settings hash."""
         if self.name == STANDALONE:

@@ -10,14 +10,14 @@ import dataclasses
 import hashlib
 import os
 import secrets
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Collection, Iterable, Mapping
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
 from fam_ext.core.config import CUTOFFS, MAX_CYCLES, FamConfig
 from fam_ext.errors import ConfigError, UsageError
-from fam_ext.methods.catalog import FAM, WITHOUT_FAM
+from fam_ext.methods.catalog import FAM, METHODS, WITHOUT_FAM
 from fam_ext.options.field import (
     API,
     EVERY_JOB,
@@ -355,3 +355,25 @@ def script(words: Mapping[str, Any], *, preset_of: Callable[[str], Preset]) -> t
     preset = preset_of(given.get("preset", DEFAULT))
     method = given.get("method", preset.settings.get("method", FAM))
     return config_of(given, preset.config), given.get("enabled", True), method
+
+
+def method_of(job: Job) -> str:
+    """Return by which method a job makes its pictures."""
+    return job.picture.fixed.get("method", FAM)
+
+
+def refuse_unread(said: Collection[str], methods: Iterable[str]) -> None:
+    """Raise `UsageError` for a dial that was said and that none of the methods reads; a preset's are not said."""
+    if sentence := unread(said, methods):
+        raise UsageError(sentence)
+
+
+def unread(said: Collection[str], methods: Iterable[str]) -> str | None:
+    """Return a sentence about the first dial that was said and that none of the methods reads; None for none."""
+    entries = [METHODS[name] for name in dict.fromkeys(methods)]
+    for spec in options_of(FamConfig):
+        if spec.name in said and not any(spec.name in entry.dials for entry in entries):
+            names = ", ".join(entry.name for entry in entries)
+            others = ", ".join(entry.name for entry in METHODS.values() if spec.name in entry.dials)
+            return f"{spec.name} is given, and {names} never reads it; leave it out, or choose one of {others}"
+    return None

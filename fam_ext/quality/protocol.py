@@ -20,7 +20,7 @@ from fam_ext.metadata.pictures import decode
 from fam_ext.methods.base import Stage
 from fam_ext.methods.catalog import METHODS
 from fam_ext.options.request import HiresRequest
-from fam_ext.recipe import PIXEL_MODES
+from fam_ext.recipe import asks_upscaler
 
 MOST_ROWS = 100_000
 """Pictures of one run."""
@@ -129,10 +129,9 @@ def without_upscaler(surroundings: Mapping[str, object]) -> dict[str, object]:
 
 
 def asking_stages(request: HiresRequest, native: Size) -> list[Stage]:
-    """Return the stages for which a chosen upscaler enlarges (see `recipe`). Where none was chosen, Lanczos makes those
-    of pixels, and a bicubic filter the others' reference."""
+    """Return the stages of a request for which a chosen upscaler enlarges."""
     stages: Sequence[Stage] = METHODS[request.method].load()(request.config).stages(request.size, native)
-    return [one for one in stages if one.upsample == "auto" or (one.pixels and one.upsample not in PIXEL_MODES)]
+    return [one for one in stages if asks_upscaler(one)]
 
 
 def lanczos_note(asked: Iterable[tuple[str, HiresRequest, Size]]) -> str | None:

@@ -181,7 +181,7 @@ def choose(name: str, schedule_name: str) -> tuple[str, str, tuple[str, ...]]:
         notes.append(f"schedule {plan[:_MAX_NAME]} is not offered, {automatic} is used")
         plan = automatic
     elif not has_schedule(runs, plan):
-        notes.append(f"{runs} has one schedule, Uniform is used, not {plan}")
+        notes.append(f"{runs} takes no other schedule than its own, Uniform is used, not {plan}")
         plan = "Uniform"
     return runs, plan, tuple(notes)
 

@@ -88,7 +88,7 @@ def status_html(job: Mapping[str, Any], *, memory: tuple[int, int] | None = None
     words += [f"{job[name]} {word}" for name, word in counted if job[name]]
     words.append(f"of {total}")
     if job["current"]:
-        words.append(f"now {job['current']} step {job['step']} of {job['steps']}")
+        words.append(f"now {shown(job['current'])} step {job['step']} of {job['steps']}")
     words.append(f"{duration(job['elapsed_seconds'])}{'' if over else ' so far'}")
     if job["eta_seconds"] is not None:
         words.append(f"{duration(job['eta_seconds'])} left")

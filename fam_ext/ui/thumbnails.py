@@ -10,12 +10,15 @@ from PIL import Image, ImageOps
 
 from fam_ext.jobs.compare import data_url
 from fam_ext.metadata.decoding import eight_bits
+from fam_ext.metadata.files import open_regular
 from fam_ext.metadata.guard import open_known, strict_pillow
 
 SIDE = 64
 _MOST = 500
 _SECONDS = 0.3
 _MAX_PIXELS = 64_000_000
+_MOST_SHOWN = 178_956_970
+"""Pixels, Pillow's own limit: a whole page is made of one picture."""
 
 
 @dataclass(frozen=True)
@@ -65,14 +68,15 @@ def upright(picture: Image.Image) -> Image.Image:
     return ground
 
 
-def seen(path: Path, *, side: int | None = None, most: int | None = None) -> tuple[Image.Image, tuple[int, int]] | None:
+def seen(path: Path, *, side: int | None = None, most: int = _MOST_SHOWN) -> tuple[Image.Image, tuple[int, int]] | None:
     """Return a file's picture as people see it, and its own (width, height); None for whatever cannot be shown, or has
     more than `most` pixels. With `side` it may come smaller, though not below that, where its format is faster so."""
     try:
-        with open(path, "rb") as file, strict_pillow():
-            image = open_known(file)
+        with open_regular(path) as file:
+            with strict_pillow():  # no longer: a job that runs waits for it
+                image = open_known(file)
             size = image.size
-            if most is not None and image.width * image.height > most:
+            if image.width * image.height > most:
                 return None
             if side is not None:
                 image.draft("RGB", (side, side))

@@ -18,7 +18,7 @@ from fam_ext.jobs.batches import Batches
 from fam_ext.options import resolve
 from fam_ext.options.field import API, SCRIPT, options_of, pick, said
 from fam_ext.options.job import Job
-from fam_ext.options.parts import RULES
+from fam_ext.options.parts import NUMBER_RULES, RULES, WORDS
 from fam_ext.options.presets import BUILTIN, DEFAULT, PresetStore
 from fam_ext.options.renderer import WEBUI, RendererChoice
 from fam_ext.options.request import OWN
@@ -42,7 +42,10 @@ def job_schema() -> dict[str, Any]:
         "type": "object",
         "title": "Rules",
         "description": "How the picture's own counts, by setting.",
-        "properties": {name: {"type": "string", "enum": list(RULES)} for name in (*OWN, "config")},
+        "properties": {
+            name: {"type": "string", "enum": list(RULES if name in WORDS else NUMBER_RULES)}
+            for name in (*OWN, "config")
+        },
         "additionalProperties": False,
     }
     schema["properties"]["fam"] = fam_schema()
@@ -109,6 +112,7 @@ def add_routes(
                 source = words.get("input", "")
                 words["output"] = default_output(source if isinstance(source, str) else "")
             options = resolve.job(words, preset_of=store().get, renderer=RendererChoice(WEBUI))
+            resolve.refuse_unread(words, [resolve.method_of(options)])
             return batches.start(check(options)).to_json()
         except FamError as error:
             raise _unanswerable(error) from None

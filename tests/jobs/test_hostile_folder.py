@@ -4,8 +4,10 @@ import contextlib
 import hashlib
 import os
 import sqlite3
+import stat
 import threading
 from pathlib import Path
+from types import SimpleNamespace
 
 import pytest
 from PIL import Image
@@ -19,6 +21,7 @@ from fam_ext.jobs.journal.disk import file_hash
 from fam_ext.jobs.run import run_job
 from fam_ext.jobs.walk import check_places, walk
 from fam_ext.metadata import pictures
+from fam_ext.metadata.files import is_link
 from fam_ext.options.parts import RunRule
 from tests.jobs.fakes import Fast, make_picture, options
 
@@ -55,6 +58,15 @@ def test_a_journals_unfinished_file_is_put_nowhere_else(out: Path, owner: object
     change(out, "state = 'saving', owner = '1-a', output_hash = NULL, output = 'gone.png'")
     with Journal(out) as journal:
         assert journal.counts()["pending"] == 1  # no file has no hash either
+
+
+def test_a_junction_is_a_link(tmp_path: Path, monkeypatch) -> None:
+    """On Windows; Python 3.10 and 3.11 have no `os.path.isjunction`."""
+    assert not is_link(tmp_path) and not is_link(tmp_path / "none")
+    status = SimpleNamespace(st_mode=stat.S_IFDIR, st_reparse_tag=0xA0000003)
+    with monkeypatch.context() as windows:
+        windows.setattr(os, "lstat", lambda path: status)
+        assert is_link(tmp_path)
 
 
 @pytest.mark.parametrize("name", ["tmp", ".", "journal.sqlite3", "journal.sqlite3-wal", "lock"])

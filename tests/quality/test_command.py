@@ -338,6 +338,7 @@ def test_references_are_held_against_in_the_place_of_true_pictures(model, tmp_pa
         (["--variant", "x=skip-residual:am=false"], "skip-residual does not read am; it reads start, upsample"),
         (["--variant", "x=fam-swap:attention=0.3"], "fam-swap does not read attention; it reads cutoff, fm, am"),
         (["--variant", "x=fam:am=perhaps"], "--variant is 'am=perhaps'; choose am=true"),
+        (["--sampler", "DDIM", "--schedule", "Karras"], "does not go with sampler DDIM"),
         (["--variant", "x=fam:nope=1"], "--variant is 'nope=1'; write FIELD=VALUE"),
         (["--variant", "x=fam:am_window=1"], "FAM AM window is '1'"),
         (["--variant", "tiled=fam:am=false"], "with a label of its own"),  # though no row of tiled's is asked for

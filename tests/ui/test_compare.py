@@ -2,6 +2,7 @@
 
 import base64
 import io
+import os
 import re
 import struct
 
@@ -139,6 +140,11 @@ def test_what_cannot_be_shown_is_none_and_reaches_no_interpreter(tmp_path, monke
         (tmp_path / name).write_bytes(data)
         assert (seen(tmp_path / name), thumbnails.of(tmp_path / name)) == (None, None), name
     assert not called
+    Image.new("RGB", (48, 32)).save(tmp_path / "good.png")
+    monkeypatch.undo()
+    assert seen(tmp_path / "good.png")[1] == (48, 32) and seen(tmp_path / "good.png", most=48 * 32 - 1) is None
+    os.mkfifo(tmp_path / "fifo.png")
+    assert seen(tmp_path / "fifo.png") is None, "it is not waited for"
 
 
 def test_sixteen_bits_are_not_clipped():

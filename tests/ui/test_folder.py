@@ -11,7 +11,7 @@ from PIL import Image
 from PIL.PngImagePlugin import PngInfo
 
 from fam_ext.errors import Skipped, UsageError
-from fam_ext.jobs.batches import Batches
+from fam_ext.jobs.batches import Batches, _text
 from fam_ext.jobs.contract import Rendered
 from fam_ext.jobs.journal import Journal
 from fam_ext.ui.plan import plan_pages, question
@@ -73,6 +73,7 @@ def test_a_name_that_is_no_text_is_shown_and_told_and_still_found(tmp_path):
     batches = Batches(lambda options: Fast())
     for page in (*plan_pages(options), json.dumps(ended(batches, options), ensure_ascii=False)):
         page.encode()
+    assert _text("a\u200db\udce9") == "a\u200db\\udce9", "an emoji's joiner is text: the name still leads to the file"
     batch = batches.latest()
     table = files_html(batch.last_rows(), lambda row: (None, None))
     assert table.encode().count(b"Compare caf\\udce9.png") == 2

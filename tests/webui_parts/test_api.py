@@ -33,6 +33,7 @@ def test_only_a_job_that_runs_is_a_conflict(webui, tmp_path, monkeypatch):
         ({}, 409, "job 1 is running"),
         ({"preset": "it is running"}, 422, "it is running"),
         ({"scale": "is running"}, 422, "is running"),
+        ({"method": "hidiffusion", "fam": {"start": 0.5}}, 422, "start is given, and hidiffusion never reads it"),
     ):
         with pytest.raises(Answer) as answer:
             routes[f"{api.PREFIX}/jobs"]({"input": str(tmp_path), **more})
@@ -41,4 +42,5 @@ def test_only_a_job_that_runs_is_a_conflict(webui, tmp_path, monkeypatch):
 
 def test_the_schema_of_a_job_takes_what_a_job_takes(webui):
     fields = webui("api").job_schema()["properties"]
-    assert fields["seed"]["minimum"] == -1 and fields["rules"]["properties"]["seed"]["enum"][0] == "take"
+    assert fields["seed"]["minimum"] == -1 and fields["rules"]["properties"]["seed"]["enum"] == ["take", "override"]
+    assert fields["rules"]["properties"]["prompt"]["enum"][2:] == ["prefix", "suffix", "replace"]

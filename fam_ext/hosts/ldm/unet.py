@@ -157,8 +157,9 @@ def steered_unet(
             installed(site.attention, functools.partial(SiteHook, site, steering, sizes, traits, site is sites[-1]))
         if convolutions or maps:
             undo.enter_context(steered_layers(layers(), steering, convolutions=convolutions, maps=maps))
+        is_wrapped = "forward" in vars(unet)  # by an extension (ControlNet), which may run other latents through it
         installed(unet, functools.partial(UNetHook, unet, steering, traits))
-        if sites:
+        if sites and is_wrapped:
             network: Any = unet
             around: Any = hooks[-1]
             handle = network.input_blocks[0].register_forward_pre_hook(around.note_input)

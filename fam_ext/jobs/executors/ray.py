@@ -15,6 +15,7 @@ from fam_ext.jobs.contract import Progress, Renderer
 from fam_ext.jobs.executors.workers import START_SECONDS, died_loading, portable, work_on
 from fam_ext.jobs.journal.rows import Item
 from fam_ext.jobs.renderers import RendererSpec
+from fam_ext.metadata.files import read_file
 from fam_ext.options.job import Job
 from fam_ext.options.parts import RunRule
 
@@ -151,7 +152,7 @@ class RaySlots:
         """Let a loaded actor draw. The source travels through the object store, so that actors elsewhere need no
         shared file system; a file that the driver cannot read is left to the actor to report."""
         try:
-            data: bytes | None = make.pictures.read_file(item.source)
+            data: bytes | None = read_file(item.source)
         except PictureError:
             data = None
         actor.began, actor.future = time.monotonic(), actor.handle.work.remote(item, data)

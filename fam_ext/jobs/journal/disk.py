@@ -58,11 +58,6 @@ def replace(source: Path, target: Path) -> None:
         time.sleep(_PAUSE_SECONDS)
 
 
-def is_link(path: Path) -> bool:
-    """Return whether a path is a link, or on Windows a junction."""
-    return os.path.islink(path) or getattr(os.path, "isjunction", os.path.islink)(path)
-
-
 def check_inside(output: Path, target: Path) -> None:
     """Raise `PictureError` when `target`, symlinks followed, would lie outside the output folder."""
     root = os.path.realpath(output)

@@ -126,6 +126,7 @@ class Entry(Store):
         with self._transaction():
             self._set("planning", False)
             self._set("options", options.to_json())
+            self._set("weights", marks)
         return counts
 
     def _decide(

@@ -21,7 +21,6 @@ from fam_ext.jobs.journal.disk import (
     db_sentence,
     db_uri,
     file_hash,
-    is_link,
     output_sentence,
     replace,
     sync_folder,
@@ -31,6 +30,7 @@ from fam_ext.jobs.journal.rows import from_db
 from fam_ext.jobs.journal.schema import MIGRATIONS, SCHEMA, SCHEMA_VERSION, Connection
 from fam_ext.jobs.lock import FileLock, NoLocksError, is_held
 from fam_ext.jobs.walk import STATE_FOLDER
+from fam_ext.metadata.files import is_link
 
 log = logging.getLogger(__name__)
 

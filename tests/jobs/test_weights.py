@@ -87,6 +87,8 @@ def test_who_joins_draws_with_the_jobs_own_model(tmp_path: Path) -> None:
             with pytest.raises(UsageError, match=r"here and .* in the job to join"):
                 renderer = dataclasses.replace(chosen, **other)
                 run_job(dataclasses.replace(job, renderer=renderer), Fast, run=RunRule(join=True))
+        device = dataclasses.replace(chosen, device="cuda:1", dtype="float16")
+        assert run_job(dataclasses.replace(job, renderer=device), Fast, run=RunRule(join=True)).done == 2
         (tmp_path / "a.safetensors").write_bytes(b"weights")
         shutil.copy(tmp_path / "a.safetensors", tmp_path / "b.safetensors")
         own, copied = (
@@ -97,9 +99,6 @@ def test_who_joins_draws_with_the_jobs_own_model(tmp_path: Path) -> None:
         with pytest.raises(UsageError, match=r"model is .* here"):
             run_job(job, Fast, run=RunRule(join=True))
         run_job(copied, Fast, run=RunRule(join=True))  # the same model, on another machine's disk
-        owner.plan(walk(job.places), job, plan_file)
-        device = dataclasses.replace(chosen, device="cuda:1", dtype="float16")
-        assert run_job(dataclasses.replace(job, renderer=device), Fast, run=RunRule(join=True)).done == 2
 
 
 def test_the_webui_tries_once_more_what_ended_it_twice(tmp_path: Path) -> None:

@@ -20,7 +20,6 @@ from fam_ext.metadata.pictures import decode
 from fam_ext.methods.base import Stage
 from fam_ext.methods.catalog import METHODS
 from fam_ext.options.request import HiresRequest
-from fam_ext.recipe import PIXEL_MODES
 
 MOST_ROWS = 100_000
 """Pictures of one run."""
@@ -132,7 +131,7 @@ def asking_stages(request: HiresRequest, native: Size) -> list[Stage]:
     """Return the stages for which a chosen upscaler enlarges (see `recipe`). Where none was chosen, Lanczos makes those
     of pixels, and a bicubic filter the others' reference."""
     stages: Sequence[Stage] = METHODS[request.method].load()(request.config).stages(request.size, native)
-    return [one for one in stages if one.upsample == "auto" or (one.pixels and one.upsample not in PIXEL_MODES)]
+    return [one for one in stages if one.upsample == "auto"]
 
 
 def lanczos_note(asked: Iterable[tuple[str, HiresRequest, Size]]) -> str | None:

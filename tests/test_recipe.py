@@ -257,6 +257,31 @@ def test_no_larger_picture_is_encoded_twice(method, encoded, monkeypatch):
     assert seen == [(1, 3, 64, 64)] + [(1, 3, *SIZE)] * encoded
 
 
+@pytest.mark.parametrize(
+    ("upsample", "has_latent", "encoded", "asked"),
+    [
+        *(("auto", False, 2, 1), ("pixel_bicubic", False, 1, 0), ("latent_bicubic", False, 1, 0)),
+        *(("pixel_bicubic", True, 1, 0), ("latent_bicubic", True, 0, 0)),  # a latent is more than its pixels
+    ],
+)
+def test_at_the_native_size_a_picture_is_encoded_again_where_that_changes_it(upsample, has_latent, encoded, asked):
+    class Noting(hires._Studio):
+        def encode(self, images):
+            seen.append("encoded")
+            return super().encode(images)
+
+    def larger(image, size):
+        seen.append("asked")
+        return image.resize(size[::-1])
+
+    host, seen = Small(), []
+    source = recipe.Source([NOISE], torch.zeros(1, 3, 8, 8) if has_latent else None)
+    more = {"tile": None, "low_memory": False, "callbacks": hires.Callbacks(), "larger": larger}
+    method = Method(FamConfig(upsample=upsample))
+    recipe.enlarge(Noting(host, hires.Sampling(), **more), method, source, size=(64, 64))
+    assert (seen.count("encoded"), seen.count("asked")) == (encoded, asked)
+
+
 def test_a_picture_serves_a_whole_batch():
     class Batch(hires._Studio):
         def noise(self, size, stage):

@@ -59,8 +59,8 @@ def test_the_maps_are_those_the_network_used(native_size, size, interp):
 
 def test_a_grid_that_was_made_smaller_than_the_native_one_has_no_map():
     watch, tokens = Watch(), torch.ones(1, 1, 16, 4)
-    for phase, side in (("native", 4), ("target", 3)):
-        watch.look("up.0", *2 * [tokens[:, :, : side * side]], size=(side, side), scale=None, phase=phase)
+    for phase, size in (("native", (4, 4)), ("target", (3, 5))):
+        watch.look("up.0", *2 * [tokens[:, :, : size[0] * size[1]]], size=size, scale=None, phase=phase)
     assert watch.maps() is None
 
 

@@ -8,7 +8,7 @@ from torch.nn.functional import interpolate, scaled_dot_product_attention
 from torch.utils._python_dispatch import TorchDispatchMode
 
 from fam_ext.core import attention as core_attention
-from fam_ext.core.attention import attention, modulated_attention
+from fam_ext.core.attention import WITH_FUSED, attention, modulated_attention
 from fam_ext.core.frequency import high_pass_mask, modulate
 from fam_ext.core.resize import key_matrix, matrices_on, resize_matrix
 from fam_ext.errors import ConfigError
@@ -32,12 +32,13 @@ def resized(values, native, target, interp):
     return interpolate(pictures, size=target, **mode).reshape(values.shape[1], -1).T
 
 
-def oracle(q, k, v, native_q, native_k, *, size, native_size, strength, interp):
+def oracle(q, k, v, native_q, native_k, *, size, native_size, strength, interp, scale=None):
     """Eq. 7 with every matrix built: U on the query grid, U on the key grid, rows normalised key by key."""
     tokens = native_size[0] * native_size[1]
     query = resized(torch.eye(tokens, dtype=torch.float64), native_size, size, interp)  # A (HW, hw)
-    native_map = torch.softmax(native_q.double() @ native_k.double().mT / q.shape[-1] ** 0.5, -1)
-    target_map = torch.softmax(q.double() @ k.double().mT / q.shape[-1] ** 0.5, -1)
+    scale = scale or q.shape[-1] ** -0.5
+    native_map = torch.softmax(native_q.double() @ native_k.double().mT * scale, -1)
+    target_map = torch.softmax(q.double() @ k.double().mT * scale, -1)
     upsampled = query @ native_map @ (query / query.sum(0)).T
     assert torch.allclose(upsampled.sum(-1), torch.ones((), dtype=torch.float64))
     return ((strength * upsampled + (1 - strength) * target_map) @ v.double()).to(q.dtype)
@@ -55,7 +56,8 @@ def test_agrees_with_the_version_that_builds_the_maps(ratio, interp, strength):
     native_size, size = ratio
     given = tensors(native_size, size)
     sizes = {"size": size, "native_size": native_size, "strength": strength, "interp": interp}
-    assert torch.allclose(modulated_attention(*given, **sizes), oracle(*given, **sizes), atol=1e-5)
+    for sizes["scale"] in (None, 0.2):
+        assert torch.allclose(modulated_attention(*given, **sizes), oracle(*given, **sizes), atol=1e-5)
 
 
 @pytest.mark.parametrize(("dtype", "tolerance"), [(torch.float16, 4e-3), (torch.bfloat16, 4e-2)])
@@ -166,7 +168,7 @@ def test_rows_of_the_matrices_in_use_sum_to_one(ratio, dtype, interp):
 
 
 def test_a_device_that_makes_the_whole_matrix_is_given_the_queries_in_parts(monkeypatch):
-    q, k, v = torch.randn(3, 2, 4, 50, 8).unbind()
+    q, (k, v) = torch.randn(2, 4, 50, 8), torch.randn(2, 2, 4, 40, 8)
     asked = []
 
     def noting(part, *others, **more):
@@ -174,12 +176,14 @@ def test_a_device_that_makes_the_whole_matrix_is_given_the_queries_in_parts(monk
         return scaled_dot_product_attention(part, *others, **more)
 
     monkeypatch.setattr(core_attention, "scaled_dot_product_attention", noting)
-    monkeypatch.setattr(core_attention, "MOST_SCORES", 2 * 4 * 50 * 15)
+    monkeypatch.setattr(core_attention, "MOST_SCORES", 2 * 4 * 40 * 15)
     expected = attention(q, k, v)
     with FakeDevice():
         out = attention(q.to(DEVICE), k.to(DEVICE), v.to(DEVICE)).cpu()
-    assert asked == [50, 15, 15, 15, 5]
-    assert torch.allclose(out, expected, atol=1e-6)
+        monkeypatch.setattr(core_attention, "MOST_SCORES", 1)
+        each = attention(q.to(DEVICE), k.to(DEVICE), v.to(DEVICE)).cpu()
+    assert asked == [50, 15, 15, 15, 5] + [1] * 50 and set(WITH_FUSED) == {"cuda", "cpu"}
+    assert torch.allclose(out, expected, atol=1e-6) and torch.allclose(each, expected, atol=1e-6)
 
 
 def test_torch_2_0_is_not_told_the_usual_scale(monkeypatch):

@@ -356,6 +356,24 @@ def test_am_acts_on_the_pictures_own_run_and_not_on_a_references(is_cast):
     assert torch.equal(given["reference"], seen)
 
 
+def test_whose_latent_runs_is_told_by_identity_or_by_value_in_its_own_format():
+    hook = ldm_unet.UNetHook(None, Steering(), ldm_unet.Traits(), None)
+    x, nan = torch.randn(1, 4, 8, 8), torch.tensor(torch.nan)
+    own, others = ((None, x), (x, x.half()), (nan, nan)), ((x, x + 1), (x, x[..., :4]))
+    for given, first, is_other in [*((*each, False) for each in own), *((*each, True) for each in others)]:
+        hook._given = given
+        hook.note_input(None, (first,))
+        assert hook.steering.is_other == is_other
+
+
+def test_every_latent_that_a_pass_calls_with_is_its_own():
+    guide = make_pass()
+    around = guide.around_model
+    guide.around_model = lambda *given: (around(*given), around(*given))[1]
+    call(ldm_toys.unet("small"), guide)
+    assert set(guide.ran().am_calls.values()) == {2}
+
+
 def test_hypernetworks_reach_keys_and_values():
     unet = ldm_toys.unet("small")
     plain = call(unet, make_pass())

@@ -11,12 +11,13 @@ from fam_ext.core.guide import seeded_noise
 from fam_ext.core.schedule import NoiseLevel
 from fam_ext.errors import UsageError
 from fam_ext.methods import catalog
-from fam_ext.methods.base import Condition, Pass, Pictures, Stage
+from fam_ext.methods.base import Pass, Pictures, Stage
 from fam_ext.methods.capabilities import ATTENTION, CAPABILITIES, PIXELS, SAMPLER_STATE, STAGES, STANDALONE, VIEWS
 from fam_ext.methods.catalog import METHODS, Entry, choices, entry_for, reads
 from fam_ext.options.field import options_of
 from fam_ext.options.renderer import RendererChoice
 from fam_ext.options.table import BY_NAME
+from tests.methods.neighbours import CONDITION
 
 PACKAGE = Path(catalog.__file__).parents[1]
 LEVEL = NoiseLevel(500.0, 0.6, 0.8)
@@ -65,7 +66,6 @@ def test_a_pass_changes_no_argument(entry):
     kept = state.clone()
     assert steered.before_step(state, LEVEL).shape == state.shape and torch.equal(state, kept)
     latent = torch.cat([state, state])
-    condition = Condition(lambda: torch.zeros(2, dtype=torch.int64), find_uncond=lambda: torch.tensor([True, False]))
     kept = latent.clone()
     calls = []
 
@@ -73,7 +73,7 @@ def test_a_pass_changes_no_argument(entry):
         calls.append(phase)
         return latent * 2
 
-    out = steered.around_model(call, latent, LEVEL, condition)
+    out = steered.around_model(call, latent, LEVEL, CONDITION)
     assert torch.equal(latent, kept) and out.shape == latent.shape
     if VIEWS not in entry.needs and entry.name not in STEERS_OUTPUT:
         assert torch.equal(out, latent * 2), "the network's own output, without patches"
@@ -89,6 +89,27 @@ def test_a_method_needs_what_it_does(entry):
     assert {patch.place for patch in steered.patches()} == entry.needs & {
         *("attention", "cross-attention", "convolution", "feature size")
     }
+
+
+@pytest.mark.parametrize(
+    "entry", [entry for entry in SAMPLED if ATTENTION in entry.needs], ids=lambda entry: entry.name
+)
+def test_attention_is_at_the_layers_own_scale(entry):
+    def said(factor, scale):
+        steered, found = begun(entry), []
+
+        def call(latent, level, condition, *, phase="target"):
+            size = tuple(latent.shape[-2:])
+            q, k, v = (seeded_noise((2, size[0] * size[1], 4), [seed]) for seed in range(3))
+            for patch in steered.patches():
+                if patch.place == ATTENTION:
+                    found.append(patch.act("a", q * factor, k, v, size=size, scale=scale, phase=phase))
+            return latent
+
+        steered.around_model(call, steered.initial(LEVEL), LEVEL, CONDITION)
+        return torch.cat([each.flatten() for each in found if each is not None])
+
+    assert torch.allclose(said(1.0, None), said(4.0, 4**-0.5 / 4), atol=1e-5)
 
 
 def test_a_method_is_offered_where_it_gets_what_it_needs_and_refused_by_name_elsewhere(monkeypatch):
@@ -110,6 +131,16 @@ def test_a_method_is_offered_where_it_gets_what_it_needs_and_refused_by_name_els
 def test_what_reads_what():
     assert reads("fam", "am") and not reads("direct", "am")
     assert not reads("of a later version", "am") and not reads(None, "am")
+
+
+@pytest.mark.parametrize("entry", METHODS.values(), ids=list(METHODS))
+@pytest.mark.parametrize("dial", ["start", "upsample"])
+def test_what_an_entry_says_of_the_first_dials_is_what_its_code_reads(entry, dial):
+    ways = [
+        entry.load()(config).stages((256, 192), (64, 48))
+        for config in (FamConfig(**{dial: getattr(CONFIG, dial)}), FamConfig())
+    ]
+    assert (ways[0] != ways[1]) == (dial in entry.dials) == entry.diffuses
 
 
 def names_in_tests(tree):

@@ -38,6 +38,7 @@ def test_freescale_dilates_until_its_end_and_pulls_by_its_own_power():
         phases_of(steered, rho)
         steered.convolve("a", feature_map, kernel, size=(6, 6), phase="target")
     assert kernel.runs == [((6, 6), (2, 4), None)]
+    assert begun(FreeScale(FamConfig()), size=(7, 16), native=(8, 8)).scales == [1, 2]
     state, level = seeded_noise((4, 16, 32), [9]), at(0.5)
     reference = level.diffused(steered.pictures.target, steered.pictures.noise)
     assert torch.allclose(steered.before_step(state, level), state.lerp(reference, 0.25), atol=1e-6)
@@ -46,9 +47,9 @@ def test_freescale_dilates_until_its_end_and_pulls_by_its_own_power():
 def test_freescale_doubles_from_phase_to_phase_and_every_phase_knows_the_native_size():
     method = FreeScale(FamConfig())
     sizes = {
-        times: [stage.size[0] // 64 for stage in method.stages((64 * times,) * 2, (64, 64))] for times in (2, 3, 4, 5)
+        times: [stage.size[0] // 64 for stage in method.stages((64 * times,) * 2, (64, 64))] for times in (2, 3, 4, 7)
     }
-    assert sizes == {2: [2], 3: [2, 3], 4: [2, 4], 5: [2, 4, 5]}
+    assert sizes == {2: [2], 3: [2, 3], 4: [2, 4], 7: [2, 4, 7]}
     before, noise = seeded_noise((4, 16, 16), [1]), seeded_noise((4, 32, 32), [2])
     pictures = Pictures(before, noise, noise, None, steps=10)  # the second phase's "native" is what the first has made
     steered, kernel = method.begin(method.stages((256, 256), (64, 64))[-1], pictures), Dilating()

@@ -62,6 +62,14 @@ def test_tables_say_n_intervals_and_paired_differences():
     assert "GiB" not in text  # nothing measured, no column
 
 
+def test_one_slow_picture_moves_neither_a_time_nor_its_difference():
+    every, slow = made(5, ("fam", "direct")), {("fam", 1), ("direct", 3)}
+    every = [(row, replace(one, seconds=900.0) if (row.label, row.case.seed) in slow else one) for row, one in every]
+    rows = tabulated(every, (DEMO,), {})[-1].rows
+    fam, direct = rows["fam"][0], rows["direct"][0]
+    assert (fam.value.value, direct.value.value, direct.less_fam.value) == (5.0, 8.0, 3.0)
+
+
 def test_one_picture_has_no_interval():
     text = tables.markdown(tabulated(made(1), (DEMO,), real(1)), "")
     assert "(n = 1)" in text and " to " not in text.replace("to the", "").replace("left to", "").replace("top to", "")
@@ -167,7 +175,9 @@ def test_times_of_different_machines_are_left_out(other):
     found = tabulated(every, (DEMO,), {})
     text = tables.markdown(found, "")
     assert "time, median, s" not in text and "peak memory, GiB" in text and "PSNR" in text
-    assert "no times of one machine" in plot.pareto(found) and "circle" not in plot.pareto(found)
+    picture = plot.pareto(found)
+    assert "no times of one machine" in picture and "circle" not in picture
+    assert f'viewBox="0 0 {plot.WIDTH} {plot.HEIGHT}"' in picture
 
 
 def test_a_long_label_is_cut_where_the_picture_ends(monkeypatch):
@@ -183,6 +193,7 @@ def test_labels_do_not_lie_on_each_other():
     heights = sorted(places.values())
     assert min(b - a for a, b in pairwise(heights)) >= plot.LINE - 1e-9
     assert heights[-1] <= plot.HEIGHT - plot.BOTTOM + 1e-9
+    assert plot._apart({"the highest": 0.0}, 200.0) == {"the highest": plot.TOP}
 
 
 def test_each_of_many_methods_has_its_own_line_within_the_picture(monkeypatch):
@@ -191,7 +202,10 @@ def test_each_of_many_methods_has_its_own_line_within_the_picture(monkeypatch):
     root = Xml.fromstring(plot.pareto(tabulated(made(2, tuple(LEVELS)), (DEMO,), {})))
     lines = sorted(float(node.get("y")) for node in root.iter("{http://www.w3.org/2000/svg}text") if len(node))
     assert len(lines) == 33 and min(b - a for a, b in pairwise(lines)) >= plot.LINE - 0.2
-    assert lines[0] >= plot.TOP and lines[-1] <= float(root.get("viewBox").split()[3]) - plot.BOTTOM + 5
+    height = float(root.get("viewBox").split()[3])
+    assert lines[0] >= plot.TOP and lines[-1] <= height - plot.BOTTOM + 5
+    both = plot.pareto(tabulated(made(2, tuple(LEVELS)), (DEMO,), real(2)))
+    assert f"translate(0 {height:g})" in both and f'viewBox="0 0 {plot.WIDTH} {2 * height:g}"' in both
 
 
 def test_the_front_is_what_no_other_beats():

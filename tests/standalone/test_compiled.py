@@ -6,6 +6,8 @@ from PIL import Image
 
 from fam_ext import hires
 from fam_ext.core.config import FamConfig
+from fam_ext.hosts.diffusers import compiled as operator
+from fam_ext.hosts.steering import Steering
 from tests.hosts import toys
 from tests.standalone.conftest import as_host
 
@@ -21,6 +23,14 @@ def made(host, seed, config=None):
     done = hires.upscale(host, PICTURE, size=(128, 128), sampling=sampling, config=config)
     host.decode = decode
     return latents[0], done.report
+
+
+def test_a_layer_that_no_pass_asks_attends_at_its_own_scale():
+    q, k, v = torch.randn(3, 1, 2, 16, 8).unbind()
+    steering = Steering()
+    out = operator.attend(q, k, v, "a", operator.handle_of(steering), 4, 4, 0.2)
+    plain = torch.nn.functional.scaled_dot_product_attention(q, k, v, scale=0.2)
+    assert torch.allclose(out, plain.transpose(1, 2).flatten(2))
 
 
 def test_a_compiled_network_makes_the_same_pictures_and_is_compiled_once(monkeypatch):

@@ -18,10 +18,12 @@ RAN_OUT = [
     RuntimeError("MPS backend out of memory (MPS allocated: 8.9 GB, other allocations: 2 GB, max allowed: 9.07 GB)."),
     RuntimeError("Invalid buffer size: 32.00 GB"),
     RuntimeError("[enforce fail at alloc_cpu.cpp:117] DefaultCPUAllocator: can't allocate memory: you tried 8 bytes"),
+    RuntimeError("[Errno 12] Cannot allocate memory"),
     RuntimeError("DefaultCPUAllocator: not enough memory: you tried to allocate 4 bytes."),
     RuntimeError("Could not allocate tensor with 8 bytes. There is not enough GPU video memory available!"),
     RuntimeError("CUDA error: CUBLAS_STATUS_NOT_INITIALIZED when calling `cublasCreate(handle)`"),
     RuntimeError("cuDNN error: CUDNN_STATUS_NOT_INITIALIZED"),
+    RuntimeError("cuDNN error: CUDNN_STATUS_INTERNAL_ERROR_HOST_ALLOCATION_FAILED"),
     RuntimeError("GET was unable to find an engine to execute this computation"),
     RuntimeError("Unable to find a valid cuDNN algorithm to run convolution"),
     RuntimeError("cuFFT error: CUFFT_ALLOC_FAILED"),
@@ -95,14 +97,27 @@ def test_a_worker_takes_a_gpu_of_its_own(monkeypatch, worker, gpus, taken):
 
 
 @pytest.mark.slow  # imports diffusers
-@pytest.mark.parametrize(("cuda", "why"), [(None, "is built without CUDA"), ("12.4", "finds no GPU; look at the dr")])
-def test_a_model_that_lands_on_the_cpu_says_why(monkeypatch, caplog, tmp_path, cuda, why):
-    monkeypatch.setattr(standalone, "pick_device", lambda name: torch.device("cpu"))
+@pytest.mark.parametrize(
+    ("cuda", "hip", "why"),
+    [
+        (None, None, "is built without CUDA"),
+        ("12.4", None, "finds no GPU; look at the dr"),
+        (None, "6", "finds no GPU"),
+    ],
+)
+def test_a_model_that_lands_on_the_cpu_says_why(monkeypatch, caplog, tmp_path, cuda, hip, why):
+    found = ["cuda", *4 * ["cpu"]]
+    monkeypatch.setattr(standalone, "pick_device", lambda name: torch.device(found.pop(0)))
     monkeypatch.setattr(standalone, "read_pipeline", lambda *_, **__: SimpleNamespace(to=lambda device: None))
     monkeypatch.setattr(standalone, "DiffusersHost", lambda *_, **__: "host")
     monkeypatch.setattr(torch.version, "cuda", cuda)
+    monkeypatch.setattr(torch.version, "hip", hip)
+    standalone.load_pipeline(tmp_path)
     standalone.load_pipeline(tmp_path, device="cpu")
     standalone.load_pipeline()
+    with monkeypatch.context() as second:
+        second.setenv("FAM_HIRES_WORKER", "1")
+        standalone.load_pipeline(tmp_path)
     assert not caplog.records
     standalone.load_pipeline(tmp_path)
     assert len(caplog.records) == 1 and why in caplog.text and "is drawn on the CPU" in caplog.text

@@ -134,19 +134,22 @@ def test_a_single_files_marks_set_its_scheduler(tmp_path, marks, scheduler):
 @pytest.mark.parametrize(
     ("said", "beside", "is_v"),
     [
-        ({}, None, False),
+        (None, None, False),
         ({"modelspec.prediction_type": "v"}, None, True),
         ({"modelspec.prediction_type": "epsilon"}, "model:\n  params:\n    timesteps: 1000\n", False),
         ({}, 'model:\n  params:\n    parameterization: "v"\n    timesteps: 1000\n', True),
         ({}, "parameterization: v  # as trained", True),
         ({}, "parameterization: eps\n# parameterization: v\n", False),
+        ({}, "parameterization: velocity", False),
+        ({}, "# \xe9 in another coding\nparameterization: 'v'", True),
+        ({}, (1 << 20) * "\n" + "parameterization: v", False),  # no settings are so long
     ],
 )
 def test_v_prediction_is_read_where_a_file_or_its_yaml_says_so(tmp_path, said, beside, is_v):
     file = tmp_path / "model.safetensors"
     save_file({"x": torch.zeros(1)}, file, metadata=said)
     if beside is not None:
-        file.with_suffix(".yaml").write_text(beside)
+        file.with_suffix(".yaml").write_bytes(beside.encode("latin-1"))
     assert weights.marked_training(file) == ({"prediction_type": "v_prediction"} if is_v else {})
 
 
@@ -245,7 +248,8 @@ def test_files_that_are_no_models_are_refused(tmp_path):
     (tmp_path / "model.ckpt").write_bytes(b"\x80\x04.")
     with pytest.raises(UnsupportedModelError, match=r"pickled checkpoint.*safetensors"):
         standalone.load_pipeline(tmp_path / "model.ckpt")
-    for data in (b"", b"abc", struct.pack("<Q", 10**12), struct.pack("<Q", 4) + b"nope"):
+    headers = struct.pack("<Q", 10**12), struct.pack("<Q", 4) + b"nope", struct.pack("<Q", 1) + b"5"
+    for data in (b"", b"abc", *headers):
         (tmp_path / "bad.safetensors").write_bytes(data)
         with pytest.raises(UnsupportedModelError, match=r"bad\.safetensors is not a safetensors file"):
             standalone.load_pipeline(tmp_path / "bad.safetensors")

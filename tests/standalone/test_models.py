@@ -254,7 +254,10 @@ def test_a_prompts_schedules_are_drawn_as_their_ends_and_said(sd_host):
 
 def test_textual_inversions_are_drawn_as_words_and_said(sd_host):
     request = HiresRequest(
-        size=(96, 96), prompt="a (embedding:style.pt:1.2)", negative_prompt="embedding:Easy, x", steps=2
+        size=(96, 96),
+        prompt="a (embedding:style.pt:1.2)",
+        negative_prompt="embedding:Easy, embedding:style.pt, disembedding:x",
+        steps=2,
     )
     assert standalone.what_was_left_out(request, sd_host) == (
         "no textual inversion is loaded: style.pt, Easy drawn as plain words",

@@ -167,6 +167,16 @@ def test_an_upscaler_stops_when_it_is_told(sd_host, network):
         standalone.render_on(sd_host, NATIVE, asked("upscaler"), progress, upscaler=network[0])
 
 
+@pytest.mark.slow
+@pytest.mark.parametrize("method", [name for name, entry in METHODS.items() if "FAM" in entry.title])
+def test_what_is_called_fam_modulates_frequencies_and_attention(sd_host, method):
+    drawn = [made(sd_host, method, **dials) for dials in ({}, {"fm": False}, {"am": False})]
+    assert [(bool(each.ran.fm_calls), bool(each.ran.am_calls)) for each in drawn] == [
+        *((True, True), (False, True), (True, False))
+    ]
+    assert len({each.image.tobytes() for each in drawn}) == 3
+
+
 def test_what_a_method_fixes_is_what_the_record_says(sd_host):
     ran = made(sd_host, "fam-swap", attention=0.4).ran
     assert ran.config.attention == 1.0

@@ -70,6 +70,8 @@ def test_chunks_of_any_length_and_weights():
     assert len(tokens) == 2 and {len(chunk) for chunk in tokens} == {CHUNK + 2} == {len(chunk) for chunk in weights}
     assert weights[1].count(1.5) == len(tokenizer("dog", add_special_tokens=False).input_ids)
     assert len(tokenize("a BREAK b", tokenizer)[0]) == 2
+    many = "cat BREAK " * (MAX_CHUNKS + 5)
+    assert tokenize(many, tokenizer)[0] == MAX_CHUNKS * tokenize("cat", tokenizer)[0] and cut_note(many, tokenizer)
 
 
 def numbers(text, **_):
@@ -81,21 +83,21 @@ numbers.bos_token_id = numbers.eos_token_id = numbers.pad_token_id = -1
 
 
 @pytest.mark.parametrize(
-    ("commas", "lengths"),
-    [((55,), [56, 34]), ((54,), [75, 15]), ((60, 66), [67, 23]), ((74,), [75, 15]), ((75,), [75, 15]), ((), [75, 15])],
+    ("commas", "first"),
+    [((55,), 56), ((54,), 75), ((60, 66), 67), ((74,), 75), ((75,), 75), ((60, 75), 75), ((), 75)],
 )
-def test_what_follows_a_late_comma_goes_into_the_next_chunk_with_its_factor(commas, lengths):
+def test_what_follows_a_late_comma_goes_into_the_next_chunk_with_its_factor(commas, first):
     # as the WebUI's tokenize_line: at most 20 tokens from the comma to the end, and never before a comma itself
-    parts = ["," if place in commas else f"({place + 1}:1.5)" if place > 66 else f"{place + 1}" for place in range(90)]
+    parts = ["," if place in commas else f"({place + 1}:1.5)" if place > 66 else f"{place + 1}" for place in range(160)]
     tokens, weights = tokenize(" ".join(parts), numbers)
-    assert [sum(token != -1 for token in chunk) for chunk in tokens] == lengths
+    assert [sum(token != -1 for token in chunk) for chunk in tokens] == [first, 75, 85 - first]
     shown = [
         (token, factor) for chunk in zip(tokens, weights, strict=True) for token, factor in zip(*chunk, strict=True)
     ]
     assert all((factor == 1.5) == (token > 67) for token, factor in shown)
-    assert [token for token, _ in shown if token > 0] == [place + 1 for place in range(90) if place not in commas]
-    chunks, _ = tokenize(" ".join([*parts[:60], "BREAK", *parts[60:]]), numbers)
-    assert [sum(token != -1 for token in chunk) for chunk in chunks] == [60, 30], "no comma of another chunk counts"
+    assert [token for token, _ in shown if token > 0] == [place + 1 for place in range(160) if place not in commas]
+    chunks, _ = tokenize(" ".join([*parts[:70], "BREAK", *80 * "1"]), numbers)
+    assert [sum(token != -1 for token in chunk) for chunk in chunks] == [70, 75, 5], "no comma of another chunk counts"
 
 
 @pytest.mark.slow

@@ -236,7 +236,7 @@ def in_chunks(spans: Sequence[Span], tokenizer: Any) -> list[list[tuple[int, int
             continue
         for token in tokens_of(span.text):
             if len(chunks[-1]) == CHUNK:
-                moves = after and CHUNK - after < COMMA_REACH and [token] != comma
+                moves = CHUNK - after < COMMA_REACH and [token] != comma
                 chunks.append(chunks[-1][after:] if moves else [])
                 chunks[-2] = chunks[-2][:after] if moves else chunks[-2]
                 after = 0

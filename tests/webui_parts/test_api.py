@@ -41,4 +41,6 @@ def test_only_a_job_that_runs_is_a_conflict(webui, tmp_path, monkeypatch):
 
 def test_the_schema_of_a_job_takes_what_a_job_takes(webui):
     fields = webui("api").job_schema()["properties"]
-    assert fields["seed"]["minimum"] == -1 and fields["rules"]["properties"]["seed"]["enum"][0] == "take"
+    rules = fields["rules"]
+    assert fields["seed"]["minimum"] == -1 and rules["properties"]["seed"]["enum"][0] == "take"
+    assert "config" in rules["properties"] and rules["additionalProperties"] is False

@@ -12,6 +12,7 @@ import pytest
 from PIL import Image
 
 from fam_ext import __version__, cli
+from fam_ext.cli.making import unread
 from fam_ext.cli.progress import failed_line
 from fam_ext.core.config import FamConfig
 from fam_ext.jobs.events import Summary
@@ -131,12 +132,13 @@ def test_the_summary_says_what_helps_each_kind_of_failure(tmp_path: Path, capsys
         (["upscale", "IN", "-o", "OUT", "--format", "gif"], "--format is 'GIF'; choose PNG"),
         (["upscale", "IN", "-o", "OUT", "--rule", "seed"], "FIELD=RULE"),
         (["upscale", "IN", "-o", "OUT", "--rule", "seed=prefix"], "does not fit seed"),
-        (["upscale", "IN", "-o", "OUT", "--prompt-rule", "prefix"], "--prompt-rule is prefix; give --prompt or"),
+        (["upscale", "IN", "-o", "OUT", "--prompt-rule", "prefix"], "--prompt-rule is prefix; give --prompt or --"),
         (["upscale", "IN", "-o", "OUT", "--negative-rule", "prefix"], "give --negative as well"),
         (["upscale", "IN", "-o", "OUT", "--rule", "seed=override"], "--seed is left out, and its rule is override"),
         (["upscale", "IN", "-o", "OUT", "--rule", "model=take"], "--rule is model=take; one model draws"),
+        (["upscale", "IN", "-o", "OUT", "--rule", "vae=take"], "--rule is vae=take; one model draws"),
         (["upscale", "IN", "-o", "OUT", "--sampler", "Eular a"], "sampler 'Eular a' is unknown; choose one of DDIM"),
-        (["upscale", "IN", "-o", "OUT", "--sampler", "plms"], "sampler 'PLMS' is refused"),
+        (["upscale", "IN", "-o", "OUT", "--sampler", "plms", "--dry-run"], "sampler 'PLMS' is refused"),
         (["upscale", "IN", "-o", "OUT", "--schedule", "Karrass"], "schedule 'Karrass' is unknown"),
         (["upscale", "IN", "-o", "OUT", "--sampler", "DDIM", "--schedule", "karras"], "does not go with sampler DDIM"),
         (["upscale", "IN", "-o", "OUT", "--sampler", "LCM Karras"], "does not go with sampler LCM; choose Uniform"),
@@ -148,6 +150,8 @@ def test_the_summary_says_what_helps_each_kind_of_failure(tmp_path: Path, capsys
         (["upscale", "IN", "-o", "OUT", "--cutoff", "32"], "or give --cutoff-reference as well"),
         (["upscale", "IN", "-o", "", "--dry-run"], "--output is empty; name a folder"),
         (["upscale", "IN", "-o", "OUT", "--dry-run", "--lora", "gone.safetensors:2"], "and nothing is there"),
+        (["upscale", "IN", "-o", "OUT", "--dry-run", "--upscaler", "gone"], "gone, and nothing is there"),
+        (["upscale", "IN", "-o", "OUT", "--dry-run", "--model", "gone"], "gone, and nothing is there"),
         (["demo", "run", "--pictures", "0", "-o", "OUT"], "--pictures is 0"),
         (["presets", "import", "gone.json"], "gone.json is no file"),
         (["upscale", "IN", "-o", "OUT", "--rule", "prompt=override"], "--prompt is left out, and its rule is override"),
@@ -335,7 +339,7 @@ def test_a_dry_run_says_what_is_kept_and_what_is_asked_for_now(tmp_path: Path, c
 
 def test_a_rule_keeps_the_presets_value(tmp_path: Path, capsys) -> None:
     make_picture(tmp_path / "in" / "a.png")
-    for words in ([], ["--rule", "steps=take"], ["--rule", "steps=override"]):
+    for words in ([], ["--rule", "steps=take"], ["--rule", "steps=override"], ["--rule", "clip_skip=override"]):
         assert planned(capsys, tmp_path / "in", "-o", tmp_path / "out", "--preset", "fast", *words)[0]["steps"] == 20
 
 
@@ -351,8 +355,12 @@ def test_what_a_sampler_has_not_is_replaced_with_a_word(tmp_path: Path, capsys) 
     job = (tmp_path / "in", "-o", tmp_path / "out")
     [row] = planned(capsys, *job, "--schedule", "Karras")
     assert (row["sampler"], row["schedule"]) == ("DDIM", "Uniform") and "not Karras" in row["notes"]
-    [row] = planned(capsys, *job, "--sampler", "LCM", "--preset", "paper", "--rule", "steps=take")
-    assert row["steps"] == 50
+    for words in (("50",), ("60", "--rule", "steps=take")):
+        assert planned(capsys, *job, "--sampler", "LCM", "--steps", *words)[0]["steps"] == 50
+
+
+def test_a_dial_is_said_for_those_methods_that_read_it() -> None:
+    assert unread(["cutoff"], ["direct", "fam"]) is None and "tiled never" in str(unread(["cutoff"], ["tiled"]))
 
 
 def test_the_help_tells_what_runs_where_nothing_is_said(capsys, monkeypatch) -> None:

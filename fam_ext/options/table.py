@@ -38,7 +38,7 @@ def _property(spec: Option) -> dict[str, Any]:
         entry["enum"] = [*spec.choices, *([spec.off] if isinstance(spec.off, str) and spec.off else [])]
     if spec.kind in ("float", "int"):
         low = spec.off if isinstance(spec.off, int | float) and spec.low is not None else spec.low
-        entry |= {} if low is None else {"minimum": low}
+        entry |= {} if low is None else {"exclusiveMinimum" if spec.above and low == spec.low else "minimum": low}
         entry |= {} if spec.high is None else {"maximum": spec.high}
     default = spec.off if spec.default is None else spec.default
     if default is not None:

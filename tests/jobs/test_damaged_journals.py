@@ -90,6 +90,8 @@ def test_numbers_of_a_row_that_are_none(job: tuple[Path, bytes], tmp_path: Path,
         database.execute(f"UPDATE items SET {column} = 'much'")
     database.close()
     assert cli_run("report", tmp_path / "out") == 0
+    words = ("--scale", 3, "--progress", "plain")
+    assert cli_run("upscale", tmp_path / "in", "-o", tmp_path / "out", *words) in (0, 1)
 
 
 def test_a_report_being_written_is_not_taken_for_a_dead_process_file(tmp_path: Path) -> None:

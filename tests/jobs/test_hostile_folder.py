@@ -18,6 +18,7 @@ from fam_ext.jobs import report
 from fam_ext.jobs.compare_page import _picture
 from fam_ext.jobs.journal import Journal
 from fam_ext.jobs.journal.disk import file_hash
+from fam_ext.jobs.lock import FileLock
 from fam_ext.jobs.run import run_job
 from fam_ext.jobs.walk import check_places, walk
 from fam_ext.metadata import pictures
@@ -39,7 +40,7 @@ def change(out: Path, columns: str, *values: object) -> None:
         database.execute(f"UPDATE items SET {columns}", values)
 
 
-@pytest.mark.parametrize("owner", ["evil", "1-a", "../1-a", b"\xff"])
+@pytest.mark.parametrize("owner", ["evil", "1-a", "1-a/../x", b"\xff"])
 @pytest.mark.parametrize("name", ["../home/.bashrc", "HOME/.bashrc", "../home/new", "a\0", None, "b.png"])
 def test_a_journals_unfinished_file_is_put_nowhere_else(out: Path, owner: object, name: object) -> None:
     home = out.parent / "home"
@@ -55,9 +56,13 @@ def test_a_journals_unfinished_file_is_put_nowhere_else(out: Path, owner: object
         (item,) = journal.items()
     assert item.state == ("done" if (owner, name) == ("1-a", "b.png") else "pending")
     assert sorted(os.listdir(home)) == [".bashrc"] and (home / ".bashrc").read_text() == "mine"
-    change(out, "state = 'saving', owner = '1-a', output_hash = NULL, output = 'gone.png'")
-    with Journal(out) as journal:
-        assert journal.counts()["pending"] == 1  # no file has no hash either
+    for owner, of_half in (("1-a", None), ("1-a", digest), ("a\0", None)):  # no file has no hash either
+        half = out / ".fam-hires" / "tmp" / "1-a-1"
+        half.parent.mkdir(exist_ok=True)
+        half.write_text("half")
+        change(out, "state = 'saving', owner = ?, output_hash = ?, output = 'gone.png'", owner, of_half)
+        with Journal(out) as journal:
+            assert journal.counts()["pending"] == 1 and not (out / "gone.png").exists()
 
 
 def test_a_junction_is_a_link(tmp_path: Path, monkeypatch) -> None:
@@ -103,6 +108,8 @@ def test_odd_values_of_a_row_end_no_report(out: Path) -> None:
                 continue
             with Journal(out) as journal:
                 report.write_all(journal)
+                (item,) = journal.items()
+            assert max(item.seconds or 0, item.native[1]) < 1 << 63  # nor in a page or an answer
             assert "<b>" not in (out / "report.html").read_text().partition("<tbody>")[0], column
 
 
@@ -116,6 +123,8 @@ def test_what_is_no_file_is_never_waited_for(tmp_path: Path) -> None:
             for reader in (pictures.read_header, pictures.read_file, _picture):
                 with pytest.raises(PictureError, match="not a regular file"):
                     reader(path)
+        with pytest.raises(OSError, match=r"a\.png"):
+            FileLock(fifo).acquire()
         (tmp_path / ".fam-hires").mkdir()
         os.mkfifo(tmp_path / ".fam-hires" / "owner-1-a.lock")
         Journal(tmp_path).close()
@@ -133,6 +142,8 @@ def test_names_that_no_system_takes_are_a_sentence(tmp_path: Path) -> None:
     (tmp_path / "one").symlink_to(tmp_path / "two")
     (tmp_path / "two").symlink_to(tmp_path / "one")
     long = "x" * 300
+    with pytest.raises(PictureError, match="cannot be read"):
+        pictures.read_file("a\0")
     for source, output in (("in", long), ("in", "one"), (long, "out")):
         job = options(tmp_path / source, tmp_path / output)
         with pytest.raises(UsageError, match=r"cannot be used|does not exist"):
@@ -150,7 +161,7 @@ def test_the_limit_of_pixels_is_ours_not_pillows(tmp_path: Path, monkeypatch) ->
     monkeypatch.setattr("PIL.Image.MAX_IMAGE_PIXELS", 100)  # Pillow refuses twice as many
     for kind in ("PNG", "BMP"):
         Image.new("RGB", (48, 32)).save(tmp_path / "a", kind)
-        data = (tmp_path / "a").read_bytes()
+        assert (data := pictures.read_file(tmp_path / "a")) == (tmp_path / "a").read_bytes()
         assert pictures.decode(data, max_pixels=1536).image.size == (48, 32)
         with pytest.raises(PictureError, match="raise --max-input-megapixels"):
             pictures.read_header(data, max_pixels=1535)

@@ -42,3 +42,11 @@ def test_links_do_not_lead_out_of_the_allowed_folders(tmp_path: Path, places: Mo
     assert found == {"far.png": OUTSIDE, "near.png": None}
     with pytest.raises(UsageError, match="outside this WebUI's output folders"):
         places.check_places(options(source / "private", tmp_path / "outputs" / "made"))
+
+
+@pytest.mark.skipif(sys.platform == "win32", reason="links")
+def test_links_in_a_circle_are_a_folder_that_may_be_named(tmp_path: Path, places: ModuleType) -> None:
+    circle = tmp_path / "outputs" / "one"
+    circle.parent.mkdir()
+    circle.symlink_to(circle)
+    assert places.check_places(options(circle, tmp_path / "outputs" / "made")).places.inputs == (str(circle),)

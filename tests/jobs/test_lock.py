@@ -15,6 +15,7 @@ def test_a_lock_has_one_holder_and_leaves_nothing_open(tmp_path: Path) -> None:
     first, second = FileLock(tmp_path / "lock"), FileLock(tmp_path / "lock")
     second.release()  # what is not held can be released
     assert first.acquire() and not second.acquire() and is_held(tmp_path / "lock")
+    assert not (tmp_path / "lock").stat().st_mode & 0o111  # no program
     second.release(remove=True)
     assert (tmp_path / "lock").exists() and is_held(tmp_path / "lock")
     first.release()

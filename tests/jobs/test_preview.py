@@ -11,7 +11,7 @@ from fam_ext.jobs.run import run_job
 from tests.jobs.fakes import Fast, make_folder, make_picture, options
 
 
-def test_a_preview_writes_nothing_and_tells_what_a_run_then_does(tmp_path: Path) -> None:
+def test_a_preview_writes_nothing_and_tells_what_a_run_then_does(tmp_path: Path, monkeypatch) -> None:
     source = make_folder(tmp_path / "in", 3)
     (source / "torn.png").write_bytes(b"\x89PNG")
     job = options(source, tmp_path / "out")
@@ -37,6 +37,14 @@ def test_a_preview_writes_nothing_and_tells_what_a_run_then_does(tmp_path: Path)
     assert more.totals is not None and more.totals.pixels == 2 * before.totals.pixels
     assert more.totals.bytes == pytest.approx(2 * made)  # as much a pixel as those three
     assert more.totals.seconds is not None and 0 < more.totals.seconds < 30
+    other = job.replace(scale=3.0)
+    (kept,) = previews(other)
+    assert kept.totals is not None and len(kept.totals.changes) == 1 and "(3 pictures)" in kept.totals.changes[0]
+    (anew,) = previews(other.replace(overwrite=True))
+    assert anew.totals is not None and anew.totals.seconds  # by the history of what it is to replace
+    monkeypatch.setattr(preview, "MAX_COMPARED", 7)  # the six that are new come first
+    (kept,) = previews(other)
+    assert kept.totals is not None and "(1 picture)" in kept.totals.changes[0]
 
 
 def test_a_large_folder_shows_its_first_files_at_once(tmp_path: Path, monkeypatch) -> None:

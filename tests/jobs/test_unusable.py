@@ -6,12 +6,17 @@ from pathlib import Path
 import pytest
 from PIL import Image, PngImagePlugin
 
-from fam_ext.errors import UnknownSitesError, UnsupportedModelError, UnsupportedSamplerError
+from fam_ext.errors import (
+    UnknownSitesError,
+    UnsupportedModelError,
+    UnsupportedSamplerError,
+    UnsupportedScheduleError,
+)
 from fam_ext.jobs.run import run_job
 from fam_ext.metadata.infotext import parse
 from fam_ext.metadata.pictures import read_header
 from fam_ext.options.parts import Rule, RunRule
-from tests.jobs.fakes import Fast, Odd, make_folder, make_picture, options
+from tests.jobs.fakes import Fast, Odd, make_folder, make_picture, options, page_job
 
 QUICK = RunRule(retries=0)
 
@@ -52,6 +57,12 @@ def test_an_unknown_sampler_keeps_its_schedule_and_an_unknown_schedule_its_sampl
         assert named == ran
         changed = [kind for kind, old, new in zip(("sampler", "schedule"), asked, ran, strict=True) if old != new]
         assert re.findall(r"(sampler|schedule) \w+ is not offered", params["FAM notes"]) == changed
+
+
+def test_a_schedule_that_is_asked_for_stops_the_job_whoever_names_the_sampler(tmp_path: Path) -> None:
+    job = page_job({"input": str(make_folder(tmp_path / "in", 2))})
+    with pytest.raises(UnsupportedScheduleError, match="Beta"):
+        run_job(job.replace(rules={"schedule": Rule("override", "Beta")}), Odd, run=QUICK)
 
 
 def test_a_model_that_cannot_be_used_stops_the_job_at_once(tmp_path: Path) -> None:

@@ -45,6 +45,8 @@ def test_a_journal_that_does_not_say_what_drew_stays_valid(tmp_path: Path) -> No
     file = tmp_path / "file.safetensors"
     job = options(make_folder(tmp_path / "in", 2), tmp_path / "out", renderer=RendererChoice("standalone", str(file)))
     ran(job)  # the file cannot be read
+    with Journal(tmp_path / "out") as journal:
+        assert journal._db.execute("SELECT DISTINCT fingerprint FROM items").fetchall() == [(job.fingerprint,)]
     file.write_bytes(b"A")
     assert ran(job) == (0, 2, 0)
 
@@ -64,7 +66,7 @@ def test_another_checkpoint_of_the_webui_draws_what_names_none(tmp_path: Path) -
 
 def test_a_marks_pieces_reach_the_whole_file(tmp_path: Path) -> None:
     file, data = tmp_path / "a", bytearray(9 << 20)
-    file.write_bytes(data[1:])
+    file.write_bytes(data[1:])  # only its size is another
     marks = {weights_mark(file)}
     for place in (None, 0, 4 << 20, len(data) - 1):
         if place is not None:
@@ -84,7 +86,7 @@ def test_who_joins_draws_with_the_jobs_own_model(tmp_path: Path) -> None:
     job = options(make_folder(tmp_path / "in", 2), tmp_path / "out", renderer=chosen)
     with Journal(tmp_path / "out") as owner:
         owner.plan(walk(job.places), job, plan_file)
-        for other in ({"model": None}, {"loras": ("a",)}):
+        for other in ({"model": None}, {"loras": ("a",)}, {"name": "webui"}):
             with pytest.raises(UsageError, match=r"here and .* in the job to join"):
                 renderer = dataclasses.replace(chosen, **other)
                 run_job(dataclasses.replace(job, renderer=renderer), Fast, run=RunRule(join=True))
@@ -117,3 +119,10 @@ def test_the_webui_tries_once_more_what_ended_it_twice(tmp_path: Path) -> None:
     died("1-a", state="running", at_risk=1)  # Start: one try, deaths is 1
     assert run_job(job, Fast, run=QUICK).poisoned == 1
     assert run_job(job, Fast, run=QUICK).done == 1
+
+    died("1-a", state="running", at_risk=1, deaths=1)
+    assert run_job(job, Fast, run=QUICK).poisoned == 1
+    other = job.replace(scale=3.0, overwrite=True)  # begins anew
+    with Journal(tmp_path / "out") as journal:
+        journal.plan(walk(other.places), other, plan_file)
+        assert [(item.state, item.deaths) for item in journal.items()] == [("pending", 0)]

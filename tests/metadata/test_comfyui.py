@@ -102,7 +102,7 @@ GRAPHS = {
     ),
     "a sampler fed by Impact's pipe": api(
         n3=node("ImpactKSamplerBasicPipe", basic_pipe=["9", 0], **SAMPLING),
-        n9=node("ToBasicPipe", model=["4", 0], positive=["6", 0], negative=["7", 0]),
+        n9=node("ToBasicPipe", model=["4", 0], positive=["6", 0], negative=["7", 0], seed=5),
     ),
     "texts of one node by slot": api(
         n6=node("CLIPTextEncode", text=["9", 0]),
@@ -420,6 +420,7 @@ def test_a_muted_node_is_not_there_and_a_bypassed_one_lets_its_first_input_throu
     muted = {"id": 8, "type": "KSampler", "mode": 2, "widgets_values": [1, "fixed", 2, 3, "euler", "normal", 1]}
     combine = {"id": 9, "type": "ConditioningCombine", "mode": 4, "outputs": [{"type": "CONDITIONING"}]}
     combine["inputs"] = [{"name": f"conditioning_{n}", "link": n + 2, "type": "CONDITIONING"} for n in (1, 2)]
+    combine["inputs"].insert(0, {"name": "text", "type": "STRING"})
     links = [[3, 6, 0, 9, 0, "C"], [4, 7, 0, 9, 1, "C"], [1, 9, 0, 3, 1, "C"], PAIR[1]]
     assert of(workflow([muted, K_SAMPLER, TEXT, AGAINST, combine], links)) == RIGHT
 
@@ -429,6 +430,15 @@ def test_a_bypassed_node_of_two_texts_keeps_them_apart() -> None:
     guide["outputs"] = [{"type": "CONDITIONING"}, {"type": "CONDITIONING"}]
     links = [[3, 6, 0, 9, 0, "C"], [4, 7, 0, 9, 1, "C"], [1, 9, 0, 3, 1, "C"], [2, 9, 1, 3, 2, "C"]]
     assert of(workflow([K_SAMPLER, TEXT, AGAINST, guide], links)) == RIGHT
+
+
+def test_what_stops_one_picture_s_text_stops_the_next_one_s() -> None:
+    lost = {name: {**each, "inputs": dict(each["inputs"])} for name, each in BRANCHES.items()}
+    lost["6"]["inputs"]["text"] = ["99", 0]
+    for each in lost.values():
+        each["inputs"] |= {"positive": ["6", 0]} if "positive" in each["inputs"] else {}
+    notes = read_header(png(("prompt", json.dumps(lost)))).reading.notes
+    assert "which this is: seed not taken" in notes[0] and len(notes) == 2, "neither has a prompt"
 
 
 def test_the_positive_text_is_never_the_negative() -> None:

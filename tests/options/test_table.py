@@ -44,6 +44,7 @@ def test_the_schema_holds_every_field() -> None:
     properties = json_schema(FIELDS)["properties"]
     assert set(properties) == set(BY_NAME)
     assert properties["steps"]["minimum"] == 1 and properties["steps"]["maximum"] == 150
+    assert properties["start"]["exclusiveMinimum"] == 0 and "minimum" not in properties["start"]
     json.dumps(properties)
 
 

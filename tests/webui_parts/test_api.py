@@ -42,5 +42,7 @@ def test_only_a_job_that_runs_is_a_conflict(webui, tmp_path, monkeypatch):
 
 def test_the_schema_of_a_job_takes_what_a_job_takes(webui):
     fields = webui("api").job_schema()["properties"]
-    assert fields["seed"]["minimum"] == -1 and fields["rules"]["properties"]["seed"]["enum"] == ["take", "override"]
-    assert fields["rules"]["properties"]["prompt"]["enum"][2:] == ["prefix", "suffix", "replace"]
+    rules = fields["rules"]["properties"]
+    assert fields["seed"]["minimum"] == -1 and rules["seed"]["enum"] == ["take", "override"]
+    assert rules["prompt"]["enum"][2:] == ["prefix", "suffix", "replace"]
+    assert "config" in rules and fields["rules"]["additionalProperties"] is False

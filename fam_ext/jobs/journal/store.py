@@ -309,7 +309,7 @@ class Store:
 
     def _finish(self, owner: Any, item_id: int, output: Any, output_hash: Any) -> bool:  # noqa: ANN401  # a stranger's
         """Return whether the picture is in its place, moving it there if only the rename was missing."""
-        if not (_is_owner(owner) and isinstance(output, str | bytes) and isinstance(output_hash, str)):
+        if not (_is_owner(owner) and isinstance(output_hash, str)):
             return False
         target = self.output / from_db(output)
         temporary = self.temporary_path(item_id, owner=owner)

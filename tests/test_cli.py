@@ -12,7 +12,6 @@ import pytest
 from PIL import Image
 
 from fam_ext import __version__, cli
-from fam_ext.cli.making import unread
 from fam_ext.cli.progress import failed_line
 from fam_ext.core.config import FamConfig
 from fam_ext.jobs.events import Summary
@@ -21,6 +20,7 @@ from fam_ext.jobs.renderers import RendererSpec, kept_renderer
 from fam_ext.metadata.infotext import parse
 from fam_ext.metadata.pictures import read_header
 from fam_ext.options.presets import BUILTIN
+from fam_ext.options.resolve import unread
 from tests.jobs.fakes import FakeSpec, make_folder, make_picture, outputs, strays
 
 ROOT = Path(__file__).parents[1]

@@ -161,7 +161,8 @@ def test_the_limit_of_pixels_is_ours_not_pillows(tmp_path: Path, monkeypatch) ->
     monkeypatch.setattr("PIL.Image.MAX_IMAGE_PIXELS", 100)  # Pillow refuses twice as many
     for kind in ("PNG", "BMP"):
         Image.new("RGB", (48, 32)).save(tmp_path / "a", kind)
-        assert (data := pictures.read_file(tmp_path / "a")) == (tmp_path / "a").read_bytes()
+        data = pictures.read_file(tmp_path / "a")
+        assert data == (tmp_path / "a").read_bytes()
         assert pictures.decode(data, max_pixels=1536).image.size == (48, 32)
         with pytest.raises(PictureError, match="raise --max-input-megapixels"):
             pictures.read_header(data, max_pixels=1535)

@@ -173,8 +173,8 @@ class Rule:
     def __post_init__(self) -> None:
         if self.kind not in RULES:
             raise ConfigError(f"rule is {said(self.kind)}; choose {', '.join(RULES)}")
-        if self.kind == "replace" and "=>" not in str(self.value):
-            raise ConfigError(f"replace is {said(self.value)}; write old=>new")
+        if self.kind == "replace" and str(self.value).find("=>") < 1:
+            raise ConfigError(f"replace is {said(self.value)}; write old=>new, with the words to look for before =>")
 
 
 @dataclass(frozen=True)

@@ -16,9 +16,9 @@ _SAMPLERS: Mapping[str, str] = {
     "DDIM": "ddim|k_ddim|ddim_v3|DDIMScheduler",
     "DDIM CFG++": "ddim_cfgpp|ddim_cfg_pp",
     "DDPM": "ddpm|DDPMScheduler",
-    "Euler": "euler|k_euler|euler_discrete|EulerDiscreteScheduler|euler_cfg_pp|euler flow match",
+    "Euler": "euler|k_euler|euler_discrete|EulerDiscreteScheduler|euler flow match",
     "Euler a": "euler_a|euler_ancestral|k_euler_a|k_euler_ancestral|EulerAncestralDiscreteScheduler|Euler Ancestral|"
-    "euler_ancestral_cfg_pp|Euler A Substep",
+    "Euler A Substep",
     "Heun": "heun|k_heun|HeunDiscreteScheduler|heunpp2",
     "LMS": "lms|k_lms|LMSDiscreteScheduler",
     "DPM2": "dpm2|KDPM2|dpm_2|k_dpm_2|kdpm_2|KDPM2DiscreteScheduler",
@@ -26,7 +26,7 @@ _SAMPLERS: Mapping[str, str] = {
     "DPM fast": "dpm_fast|k_dpm_fast",
     "DPM adaptive": "dpm_adaptive|k_dpm_adaptive",
     "DPM++ 2S a": "dpmpp_2s_a|dpmpp_2s_ancestral|k_dpmpp_2s_a|k_dpmpp_2s_ancestral|DPM++ 2S Ancestral|dpm++2s_a",
-    "DPM++ 2M": "dpmpp_2m|k_dpmpp_2m|dpm++2m|dpm++2mv2|DPMSolverMultistepScheduler|dpmpp_2m_cfg_pp|"
+    "DPM++ 2M": "dpmpp_2m|k_dpmpp_2m|dpm++2m|dpm++2mv2|DPMSolverMultistepScheduler|"
     "dpm_solver_multistep|dpmpp|dpm_solver_stability|dpm_solver|k_dpm_solver|dpmpp_2",
     "DPM++ SDE": "dpmpp_sde|dpmpp_sde_gpu|k_dpmpp_sde|DPMSolverSDEScheduler|DPM SDE|DPM++ SDE Substep",
     "DPM++ 2M SDE": "dpmpp_2m_sde|dpmpp_2m_sde_gpu|k_dpmpp_2m_sde",
@@ -41,7 +41,7 @@ _SAMPLERS: Mapping[str, str] = {
     "Restart": "restart",
     "iPNDM": "ipndm|ipndm_v",
     "RES 2S": "res_2s",
-    "RES multistep": "res_multistep|res_2m|res_multistep_cfg_pp|res_multistep_ancestral",
+    "RES multistep": "res_multistep|res_2m|res_multistep_ancestral",
     "ER SDE": "er_sde",
     "SA Solver": "sa_solver|SASolverScheduler",
 }
@@ -116,6 +116,7 @@ _NEAREST: Mapping[str, str] = {
     "PLMS": "LMS",
 }
 _MAX_NAME = 80
+_CFG_PP = "cfgpp"
 
 
 def _fold(name: str) -> str:
@@ -155,7 +156,16 @@ def sampler(name: str) -> tuple[str, str | None] | None:
     stem = folded.removesuffix("k")
     if stem != folded and stem in _SAMPLER_BY_SPELLING:
         return _SAMPLER_BY_SPELLING[stem], "Karras"
-    return None
+    _, other, rest = folded.partition(_CFG_PP)  # Euler's is the very same, the others' guidance is
+    return ("DDIM CFG++", _SCHEDULE_BY_SPELLING[rest] if rest in _SUFFIXES else None) if other else None
+
+
+def asked_cfg(name: str, cfg: float) -> float:
+    """Return the CFG scale that means the same with the sampler that `sampler` gives: what CFG++ is told in ComfyUI and
+    Forge is the share itself."""
+    if _CFG_PP not in _fold(name) or _fold(name) in _SAMPLER_BY_SPELLING:
+        return cfg
+    return round(cfg / CFG_SHARE["DDIM CFG++"], 4)
 
 
 def usual(name: str, schedule_name: str | None) -> tuple[str, str | None]:

@@ -116,6 +116,57 @@ def test_what_a_program_calls_nothing_is_nothing() -> None:
     assert read_header(png(("parameters", json.dumps(FOOOCUS | {"vae": "Default (model)"})))).reading.vae is None
 
 
+@pytest.mark.parametrize(
+    ("key", "values", "skip"),
+    [
+        ("invokeai_metadata", INVOKE | {"clip_skip": 0}, 1),
+        ("invokeai_metadata", INVOKE | {"clip_skip": 1}, 2),
+        ("parameters", {"sui_image_params": SWARM["sui_image_params"] | {"clipstopatlayer": -2}}, 2),
+        ("parameters", FOOOCUS | {"clip_skip": 2}, 2),
+    ],
+)
+def test_a_clip_skip_is_told_as_the_webui_counts_it(key: str, values: dict, skip: int) -> None:
+    assert read_header(png((key, json.dumps(values)))).reading.clip_skip == skip
+
+
+@pytest.mark.parametrize(
+    ("key", "values"),
+    [
+        ("invokeai_metadata", INVOKE | {"loras": [{"model": {"name": "fine"}, "weight": 0.5}]}),
+        ("invokeai_metadata", INVOKE | {"loras": [{"lora": {"model_name": "fine"}, "weight": 0.5}]}),
+        (
+            "parameters",
+            {"sui_image_params": SWARM["sui_image_params"] | {"loras": ["fine", "off"], "loraweights": ["0.5", "0"]}},
+        ),
+        ("parameters", FOOOCUS | {"loras": [["fine", 0.5, "4852686128"]]}),
+        ("parameters", RUINED | {"loras": [["4852686128", "0.5 - sub/fine.safetensors"]]}),
+        ("Comment", DRAW | {"lora": [{"model": "fine.ckpt", "weight": 0.5, "mode": "all"}]}),
+    ],
+)
+def test_loras_beside_the_prompt_are_noted(key: str, values: dict) -> None:
+    found = read_header(png((key, json.dumps(values)))).reading
+    assert found.loras == ("fine:0.5",)
+    assert found.notes[-1].startswith("LoRAs beside the prompt are not taken: fine:0.5; give")
+    named = INFOTEXT.replace("barn", "barn <lora:fine:0.5>")
+    assert read_header(png(("parameters", named))).reading.notes == ()
+
+
+def test_fooocus_s_styles_are_said() -> None:
+    found = read_header(png(("parameters", json.dumps(FOOOCUS | {"styles": "['Fooocus V2', 'SAI Anime']"})))).reading
+    assert found.notes == ("the words of its styles are not used: Fooocus V2, SAI Anime",)
+    assert read_header(png(("parameters", json.dumps(FOOOCUS | {"styles": "[]"})))).reading.notes == ()
+
+
+def test_a_fork_s_cfgpp_is_guided_and_read_again_the_same() -> None:
+    line = LINE.replace("Euler a", "Euler a CFG++").replace("5.5", "1.5")
+    for more in ("", ", FAM version: 1, FAM sampler: DDIM CFG++, FAM CFG scale: 18.75"):
+        found = read_header(png(("parameters", f"{PROMPT}\n{line}{more}"))).reading
+        params = found.as_infotext().params
+        assert (params["Sampler"], params["CFG scale"]) == ("DDIM CFG++", "18.75")
+    own = read_header(png(("parameters", f"{PROMPT}\n{LINE.replace('Euler a', 'DDIM CFG++')}"))).reading
+    assert (own.sampler, own.cfg, own.notes) == ("DDIM CFG++", 5.5, ())
+
+
 def test_a_whole_file_in_one_comment() -> None:
     """Converters to JPEG and WebP keep PNG's texts as one JSON object."""
     for chunks in (
@@ -466,6 +517,8 @@ def test_readers_never_fail_and_never_stop(chunks: list[tuple[str, str]]) -> Non
         ("Euler", "GITS", ("Euler", "Uniform")),
         ("iPNDM", "beta", ("DPM++ 2M", "Beta")),
         ("nobody's", "Karras", ("DPM++ 2M", "Karras")),
+        ("Euler a CFG++", "Automatic", ("DDIM CFG++", "Automatic")),
+        ("ddim_cfgpp", "", ("DDIM CFG++", "Automatic")),
     ],
 )
 def test_names(given_name: str, schedule: str, runs: tuple[str, str]) -> None:

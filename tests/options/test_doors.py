@@ -226,6 +226,7 @@ BAD = [
     ({"width": 512}, "width and height go together"),
     ({"own_settings": "yes"}, "own_settings is 'yes'; choose true or false"),
     ({"prompt": "\ud800"}, "prompt holds"),
+    ({"prompt_rule": "replace", "prompt": "=>best"}, "replace is '=>best'; write old=>new, with the words to look for"),
     ({"prompt_rule": "prefix"}, "give prompt or negative_prompt as well"),
     ({"negative_rule": "override", "prompt": "best"}, "negative_rule is override; give negative_prompt as well"),
     ({"exact_size": True}, "exact_size is true; give a size as well"),

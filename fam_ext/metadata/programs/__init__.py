@@ -7,6 +7,7 @@ from __future__ import annotations
 
 import logging
 from collections.abc import Callable
+from dataclasses import replace
 
 from fam_ext.metadata.containers import Text, Texts
 from fam_ext.metadata.programs import (
@@ -28,6 +29,8 @@ from fam_ext.metadata.programs import (
 from fam_ext.metadata.programs.base import Settings
 
 log = logging.getLogger(__name__)
+
+_MAX_NAMED = 5
 
 Read = Callable[[Texts], "Settings | None"]
 # the order says which text counts: what we wrote first, whatever it was made from, then the WebUI's settings line
@@ -71,7 +74,19 @@ def read(texts: Texts) -> Settings | None:
             best = rank, found
         if rank == 3 or reader is webui.read_ours:  # what ran is a record, also where it had no prompt
             break
-    return best[1] if best is not None else None
+    return _with_loras_noted(best[1]) if best is not None else None
+
+
+def _with_loras_noted(found: Settings) -> Settings:
+    """Return the settings with a note of LoRAs that drew the picture and that its prompt does not name."""
+    words = found.prompt or ""
+    beside = [lora for lora in found.loras if f"<lora:{lora.rpartition(':')[0]}:" not in words]
+    if not beside:
+        return found
+    more = f" and {len(beside) - _MAX_NAMED} more" if len(beside) > _MAX_NAMED else ""
+    note = f"LoRAs beside the prompt are not taken: {', '.join(lora[:60] for lora in beside[:_MAX_NAMED])}{more}; "
+    note += "give the files with --lora, in the WebUI as <lora:NAME:WEIGHT>"
+    return replace(found, notes=(*found.notes, note))
 
 
 def read_text(text: str) -> Settings | None:

@@ -14,6 +14,7 @@ from fam_ext.samplers import names
 
 _MAX_PROMPT = 1 << 20
 _MAX_LORAS = 32
+_MAX_CFG = 30.0
 _NO_FILE = ("none", "default", "automatic", "default (model)", "baked vae")
 _LORA = re.compile(r"<lora:([^:<>\n]{1,200}):([^:<>\n]{1,40})[^<>\n]{0,80}>")
 _SEED = re.compile(r"\s*(-?[0-9]{1,400}|0x[0-9a-f]{1,32})(?:\.0{1,8})?\s*", re.IGNORECASE)
@@ -92,6 +93,11 @@ def real(value: object) -> float | None:
     return float(value)
 
 
+def last_layer(value: object) -> int | None:
+    """Return the clip skip of a layer that is counted from the end, -1 the last; None for anything else."""
+    return -value if isinstance(value, int) and not isinstance(value, bool) and -100 < value < 0 else None
+
+
 def seed(value: object) -> tuple[int | None, tuple[str, ...]]:
     """Return the seed within 0 to 2^64 and a note when it was wrapped, or is none; -1 was drawn by the program and
     not kept."""
@@ -117,6 +123,14 @@ def named(sampler: object, schedule: object = None) -> tuple[str | None, str | N
     if not own or own.casefold() in ("none", "default"):
         return None, (names.schedule(plan) or plan if plan else None)
     return names.usual(own[:80], plan[:80] if plan else None)
+
+
+def guided(sampler: object, cfg: float | None) -> tuple[float | None, tuple[str, ...]]:
+    """Return the CFG scale for the sampler that `named` gives, and a note where it is another than the program's."""
+    name = text(sampler)
+    if not name or cfg is None or (scale := min(names.asked_cfg(name, cfg), _MAX_CFG)) == cfg:
+        return cfg, ()
+    return scale, (f"{name[:24]} at CFG {cfg:g} is drawn as DDIM CFG++ at CFG scale {scale:g}",)
 
 
 def base_name(value: object) -> str | None:
@@ -146,6 +160,31 @@ def loras_of(prompt: str | None) -> tuple[str, ...]:
     """Return the LoRAs that a prompt names, as "name:strength"."""
     found = itertools.islice(_LORA.finditer(prompt or ""), _MAX_LORAS)
     return tuple(f"{match.group(1)}:{match.group(2)}" for match in found)
+
+
+def listed_loras(values: Mapping[str, Any]) -> tuple[str, ...]:
+    """Return the LoRAs that a program lists beside the prompt, as "name:strength": by name (SwarmUI, Easy Diffusion),
+    in rows (Fooocus) or objects (InvokeAI, Draw Things)."""
+    rows, weights = _rows(first(values, "loras", "lora", "use_lora_model")), _rows(values.get("loraweights"))
+    found: list[str] = []
+    for name, weight in itertools.zip_longest(rows, weights):
+        told, row = inner(name), _rows(name)
+        if told:
+            name, weight = first(told, "name", "file", "lora", "model"), told.get("weight")
+            name = first(inner(name), "name", "model_name") or name
+        elif len(row) > 1:
+            name, weight = row[:2]
+            apart = re.fullmatch(r"(-?[\d.]{1,12}) - (.{1,300})", str(weight))  # RuinedFooocus: a hash, then both
+            weight, name = apart.groups() if apart is not None else (weight, name)
+        strength, own = real(weight), base_name(name)
+        if own is not None and strength != 0:
+            found.append(f"{own}:{1.0 if strength is None else strength:g}")
+    return tuple(found)
+
+
+def _rows(value: object) -> list[Any]:
+    rows = cast("list[Any]", value) if isinstance(value, list) else [value]
+    return rows[:_MAX_LORAS]
 
 
 def size_of(value: object) -> tuple[int, int] | None:
@@ -182,6 +221,7 @@ def from_values(
     """Return the settings in a program's values; seed, steps and size go by the names that all of them use."""
     drawn, wrapped = seed(first(values, "seed", "Seed"))
     name, plan = named(sampler, schedule)
+    scale, rescaled = guided(sampler, real(cfg))
     height = whole(first(values, "height", "Height"), 1 << 20)
     width = whole(first(values, "width", "Width"), 1 << 20)
     words = own_prompt(prompt)
@@ -193,12 +233,12 @@ def from_values(
         whole(first(values, "steps", "Steps", "num_inference_steps"), 100_000),
         name,
         plan,
-        real(cfg),
+        scale,
         (height, width) if height and width else size_of(first(values, "size", "resolution")),
         base_name(model),
         file_name(vae),
         whole(clip_skip, 100),
-        loras_of(words),
-        (*notes, *wrapped),
+        loras_of(words) + listed_loras(values),
+        (*notes, *wrapped, *rescaled),
         place,
     )

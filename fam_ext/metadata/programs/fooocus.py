@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import re
 from typing import Any
 
 from fam_ext.metadata.containers import Texts
@@ -24,6 +25,7 @@ def read(texts: Texts) -> Settings | None:
 def _settings(key: str, values: dict[str, Any], program: str) -> Settings:
     # of prompt and full_prompt (with the styles' words) the user's own
     lowered = {str(name).casefold(): value for name, value in values.items()}
+    styles = re.sub(r"[\[\]']", "", str(lowered.get("styles") or ""))
     return from_values(
         program,
         key,
@@ -36,4 +38,5 @@ def _settings(key: str, values: dict[str, Any], program: str) -> Settings:
         model=first(lowered, "base_model", "base model", "base_model_name"),
         vae=lowered.get("vae"),
         clip_skip=first(lowered, "clip_skip", "clip skip"),
+        notes=(f"the words of its styles are not used: {styles[:120]}",) if styles else (),
     )

@@ -8,7 +8,7 @@ from collections.abc import Mapping
 from typing import Any, cast
 
 from fam_ext.metadata.containers import Texts
-from fam_ext.metadata.programs.base import Settings, first, from_values, inner, text
+from fam_ext.metadata.programs.base import Settings, first, from_values, inner, text, whole
 
 _MAX_EDGES, _MAX_FIELDS = 30, 200
 _HELD = ("prompt", "value", "item", "seed", "collection")
@@ -82,6 +82,7 @@ def _core(place: str, values: Mapping[str, Any]) -> Settings:
     if any(_WEIGHTED.search(part) for part in words):
         notes += ("InvokeAI's weights (x++, (x)1.2) are not the WebUI's: they are drawn as they stand",)
     model = inner(values.get("model"))
+    skipped = whole(values.get("clip_skip"), 99)
     return from_values(
         "InvokeAI",
         place,
@@ -92,7 +93,7 @@ def _core(place: str, values: Mapping[str, Any]) -> Settings:
         sampler=values.get("scheduler"),
         model=first(model, "name", "model_name"),
         vae=first(inner(values.get("vae")), "name", "model_name"),
-        clip_skip=values.get("clip_skip"),
+        clip_skip=None if skipped is None else skipped + 1,  # it counts the layers that are left off, the WebUI from 1
         notes=notes,
     )
 

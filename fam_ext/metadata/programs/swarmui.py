@@ -5,7 +5,7 @@ from __future__ import annotations
 import re
 
 from fam_ext.metadata.containers import Texts
-from fam_ext.metadata.programs.base import Settings, first, from_values, inner, text
+from fam_ext.metadata.programs.base import Settings, first, from_values, inner, last_layer, text
 
 # what follows such a tag is for a part of the picture or a later model; of a base model's it is the prompt's own
 _SECTION = re.compile(
@@ -33,6 +33,7 @@ def read(texts: Texts) -> Settings | None:
                 schedule=first(values, "scheduler", "comfyuischeduler"),
                 model=values.get("model"),
                 vae=values.get("vae"),
+                clip_skip=last_layer(values.get("clipstopatlayer")),
                 notes=tuple(f"SwarmUI's words for a part are not used: {part[:120]}" for part in (left_out + more)[:4]),
             )
     return None

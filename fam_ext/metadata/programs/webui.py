@@ -11,6 +11,7 @@ from fam_ext.metadata.programs.base import (
     Settings,
     base_name,
     first,
+    guided,
     loras_of,
     named,
     own_prompt,
@@ -70,6 +71,7 @@ def from_infotext(item: Text, found: Infotext, trailing: tuple[str, ...]) -> Set
     params = found.params
     number, notes = seed(params.get("Seed"))
     sampler, schedule = _names(params)
+    cfg, rescaled = guided(params.get("Sampler"), real(first(params, "CFG scale", "Guidance Scale", "Guidance scale")))
     prompt, negative = own_prompt(found.prompt), own_prompt(found.negative_prompt)
     if item.key == "dc:description" and negative == "" and prompt is not None and "\n-" in prompt:
         prompt, _, negative = prompt.rpartition("\n-")  # Draw Things
@@ -81,13 +83,13 @@ def from_infotext(item: Text, found: Infotext, trailing: tuple[str, ...]) -> Set
         whole(params.get("Steps", "").split("/")[0], 100_000),
         sampler,
         schedule,
-        real(first(params, "CFG scale", "Guidance Scale", "Guidance scale")),
+        cfg,
         size_of(params.get("Size")),
         base_name(first(params, "Model", "Stable Diffusion model")),
         text(first(params, "VAE", "VAE model")),
         whole(params.get("Clip skip"), 100),
         loras_of(prompt),
-        (*notes, *(f"not used: {line[:200]}" for line in trailing[:4])),
+        (*notes, *rescaled, *(f"not used: {line[:200]}" for line in trailing[:4])),
         f"{item.place} {item.key}",
         item.value,
         params,

@@ -7,7 +7,7 @@ from dataclasses import replace
 from typing import cast
 
 from fam_ext.metadata.containers import Texts
-from fam_ext.metadata.programs.base import Settings, base_name, named, real, seed, whole
+from fam_ext.metadata.programs.base import Settings, base_name, guided, last_layer, named, real, seed, whole
 from fam_ext.metadata.programs.comfyui.graph import (
     Graph,
     Node,
@@ -22,7 +22,7 @@ from fam_ext.metadata.programs.comfyui.graph import (
     plain,
 )
 from fam_ext.metadata.programs.comfyui.samplers import first_samplers
-from fam_ext.metadata.programs.comfyui.texts import prompt_of
+from fam_ext.metadata.programs.comfyui.texts import NOT_TEXT, prompt_of
 from fam_ext.metadata.programs.comfyui.workflow import MAX_NODES, from_workflow
 from fam_ext.samplers import names
 
@@ -100,6 +100,7 @@ def _read(graph: Graph, sampler: str, place: str) -> Settings | None:
         negative = ""  # distilled models without guidance are given one text twice
         graph.notes.append("the negative prompt is the positive one: not used")
     model, vae, clip_skip, loras = _model(graph, inputs.get("model", guider.get("model")))
+    scale, rescaled = guided(sampler_name, real(_told(graph, "cfg", cfg, ("cfg",))))
     return Settings(
         "ComfyUI",
         prompt,
@@ -108,12 +109,12 @@ def _read(graph: Graph, sampler: str, place: str) -> Settings | None:
         whole(steps, 100_000),
         own,
         plan,
-        real(_told(graph, "cfg", cfg, ("cfg",))),
+        scale,
         model=model,
         vae=vae,
-        clip_skip=clip_skip,
+        clip_skip=_clip_skip(graph, guider.get(asked)) if clip_skip is None else clip_skip,
         loras=loras,
-        notes=(*graph.notes, *wrapped),
+        notes=(*graph.notes, *wrapped, *rescaled),
         place=place,
     )
 
@@ -139,12 +140,27 @@ def _model(graph: Graph, link: object) -> tuple[str | None, str | None, int | No
         for name in ("ckpt_name", "unet_name", "model_name", "base_ckpt_name"):
             value = base_name(plain(graph, inputs.get(name), (name,)))
             if value:
-                skip = inputs.get("clip_skip", inputs.get("stop_at_clip_layer"))
-                skip = -skip if isinstance(skip, int) and -100 < skip < 0 else None
+                skip = last_layer(inputs.get("clip_skip"))
                 return value, base_name(inputs.get("vae_name")), skip, tuple(loras[:32])
         behind = links(inputs)
         link = inputs.get("model", behind[0] if len(behind) == 1 else None)
     return None, None, None, tuple(loras[:32])
+
+
+def _clip_skip(graph: Graph, link: object) -> int | None:
+    """Return the clip skip of the text encoder behind a conditioning, None where no node sets it."""
+    visited: set[str] = set()
+    behind = [link]
+    for value in behind:
+        found = graph.node(value)
+        if found is None or found[0] in visited:
+            continue
+        visited.add(found[0])
+        inputs = inputs_of(found[1])
+        if "stop_at_clip_layer" in inputs:
+            return last_layer(plain(graph, inputs["stop_at_clip_layer"], ("stop_at_clip_layer",)))
+        behind += [inputs["clip"]] if "clip" in inputs else links(inputs, *NOT_TEXT)
+    return None
 
 
 def _loras(inputs: Node) -> list[str]:
@@ -153,4 +169,4 @@ def _loras(inputs: Node) -> list[str]:
         if isinstance(value, dict) and cast("Node", value).get("on") is True:  # Power Lora Loader
             rows.append((cast("Node", value).get("lora"), cast("Node", value).get("strength", 1.0)))
     named_ = ((base_name(name), real(strength)) for name, strength in rows)
-    return [f"{name}:{1.0 if strength is None else strength:g}" for name, strength in named_ if name]
+    return [f"{name}:{1.0 if strength is None else strength:g}" for name, strength in named_ if name and strength != 0]

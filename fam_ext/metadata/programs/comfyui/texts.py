@@ -47,7 +47,7 @@ _SEVERAL = (("text_g", "text_l"), ("prompt_g", "prompt_l"), ("t5xxl", "clip_g", 
 """One prompt for several text encoders: the first that says something counts."""
 _TEMPLATE = re.compile(r"__[^_\s]|\{[^{}]{0,2000}\|")
 _DELIMITERS = {"space": " ", "comma": ", ", "newline": "\n", "none": ""}
-_NOT_TEXT = ("clip", "model", "vae", "image", "mask", "latent", "control_net", "style_model", "clip_vision_output")
+NOT_TEXT = ("clip", "model", "vae", "image", "mask", "latent", "control_net", "style_model", "clip_vision_output")
 
 
 class _StoppedError(Exception):
@@ -167,7 +167,7 @@ def _node_text(graph: Graph, node: Node, slot: int, role: str, depth: int) -> st
     for name in _PASSING:
         if isinstance(inputs.get(name), list):
             return follow(name)
-    behind = [name for name, value in inputs.items() if isinstance(value, list) and name not in _NOT_TEXT]
+    behind = [name for name, value in inputs.items() if isinstance(value, list) and name not in NOT_TEXT]
     words = [name for name, value in inputs.items() if isinstance(value, str)]
     if len(behind) == 1 and not words:
         return follow(behind[0])

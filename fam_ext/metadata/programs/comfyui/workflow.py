@@ -31,6 +31,7 @@ _WIDGETS: Mapping[str, tuple[str, ...]] = {
     "VAELoader": ("vae_name",),
     "CLIPSetLastLayer": ("stop_at_clip_layer",),
     "LoraLoader": ("lora_name", "strength_model", "strength_clip"),
+    "LoraLoaderModelOnly": ("lora_name", "strength_model"),
     "EmptyLatentImage": ("width", "height", "batch_size"),
     "RandomNoise": ("noise_seed", ""),
     "KSamplerSelect": ("sampler_name",),

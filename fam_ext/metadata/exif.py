@@ -296,6 +296,10 @@ def _renewed(tiff: bytes, size: tuple[int, int]) -> bytes:
     for entry in entries:
         if entry.tag == ORIENTATION:
             struct.pack_into(order + "HIHH", data, entry.position + 2, _SHORT, 1, 1, 0)
+        elif (
+            entry.tag == USER_COMMENT and entry.kind == _BYTE
+        ):  # as Pillow writes it, and the WebUI's piexif can't read
+            struct.pack_into(order + "H", data, entry.position + 2, _UNDEFINED)
         elif entry.tag in (*_WIDTHS, *_HEIGHTS):
             struct.pack_into(order + "HII", data, entry.position + 2, _LONG, 1, size[entry.tag in _WIDTHS])
     with contextlib.suppress(ExifError):
@@ -307,6 +311,16 @@ def _renewed(tiff: bytes, size: tuple[int, int]) -> bytes:
             if start > following and not behind.strip(b"\x00"):
                 del data[start:]
     return bytes(data)
+
+
+def without_orientation(exif: bytes) -> bytes:
+    """Return a block of `with_changes` without its orientation 1: where it has one Pillow writes an AVIF's anew, and
+    the comment so that the WebUI can't read it."""
+    tiff = _body(exif)
+    first = _first(tiff)
+    entries, following = _table(tiff, first)
+    packed = _pack(_order(tiff), [entry for entry in entries if entry.tag != ORIENTATION], following)
+    return _HEADER + tiff[:first] + packed + tiff[first + len(packed) :]
 
 
 def _with_text(tiff: bytes, name: str, text: str) -> bytes:

@@ -163,6 +163,8 @@ def _save_options(
         options["tiffinfo"] = _tiff_tags(block) | ({} if xmp is None else {XMP_TIFF_TAG: xmp})
     elif xmp is not None:
         options["xmp"] = xmp
+    if picture_format == "AVIF" and block is not None:
+        options["exif"] = exif.without_orientation(block)
     return options
 
 

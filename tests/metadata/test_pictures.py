@@ -129,6 +129,21 @@ def test_jpeg_and_webp_comment_is_what_the_webui_reads() -> None:
         assert piexif.helper.UserComment.load(block["Exif"][piexif.ExifIFD.UserComment]) == INFOTEXT
 
 
+@pytest.mark.parametrize("target", [name for name in WRITABLE if name not in ("BMP", "TIFF")])
+@pytest.mark.parametrize("own", [INFOTEXT, "a beach"])
+def test_the_webui_reads_the_comment_of_a_turned_picture(target: str, own: str) -> None:
+    """Pillow writes a comment as numbers (kind 1), and an AVIF's whole block anew where it has an orientation."""
+    turned = Image.Exif()
+    turned[0x0112] = 6
+    turned.get_ifd(0x8769)[0x9286] = piexif.helper.UserComment.dump(own, "unicode")
+    origin = read_header(file_of("JPEG", exif=turned.tobytes()))
+    encoded = encode(picture(), target, origin=origin, infotext=INFOTEXT)
+    block = piexif.load(Image.open(io.BytesIO(encoded.data)).info["exif"])
+    told = own if target == "PNG" else INFOTEXT
+    assert piexif.helper.UserComment.load(block["Exif"][piexif.ExifIFD.UserComment]) == told
+    assert read_header(encoded.data).orientation == 1 and block["0th"].get(274, 1) == 1
+
+
 def test_alpha_on_jpeg_is_named() -> None:
     loaded = decode(file_of("PNG", picture(mode="RGBA")))
     assert "transparency" in encode(loaded.image, "JPEG", alpha=loaded.alpha).notes[0]

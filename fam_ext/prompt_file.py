@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import re
 from pathlib import Path
 
 from fam_ext.errors import UsageError
@@ -25,7 +26,7 @@ def read_prompts(path: Path) -> list[str]:
         text = "\0"
     if "\0" in text:  # UTF-16 without a mark decodes, a NUL behind each letter
         raise UsageError(f"--prompts is {shown(path)}, which is no text in UTF-8; give one prompt a line")
-    found = [line.strip() for line in text.splitlines() if line.strip()]
+    found = [line.strip() for line in re.split(r"[\r\n]", text) if line.strip()]  # a prompt may hold other breaks
     if not found:
         raise UsageError(f"--prompts is {shown(path)}, which has no line with a prompt; give one prompt a line")
     return found

@@ -8,8 +8,10 @@ from fam_ext.prompt_file import read_prompts
 
 def test_each_line_that_is_not_empty_is_a_prompt(tmp_path):
     path = tmp_path / "p.txt"
-    path.write_text("\ufeffa cat\n\n  a dog \r\na cat\n", encoding="utf-8")  # an editor's mark at the start is none
-    assert read_prompts(path) == ["a cat", "a dog", "a cat"]
+    path.write_text(
+        "\ufeffa cat\n\n  a dog \r\na\u2028cat\n", encoding="utf-8"
+    )  # an editor's mark at the start is none
+    assert read_prompts(path) == ["a cat", "a dog", "a\u2028cat"]
 
 
 @pytest.mark.parametrize(

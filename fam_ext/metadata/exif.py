@@ -12,6 +12,7 @@ USER_COMMENT = 0x9286
 _HEADER = b"Exif\x00\x00"
 _UNICODE = b"UNICODE\x00"
 _ASCII = b"ASCII\x00\x00\x00"
+_JIS = b"JIS\x00\x00\x00\x00\x00"
 _MARKS = ((b"\xef\xbb\xbf", "utf-8"), (b"\xff\xfe", "utf-16-le"), (b"\xfe\xff", "utf-16-be"))
 _TEXT_TAGS = {
     0x010E: "ImageDescription",
@@ -171,11 +172,13 @@ def decode_plain(raw: bytes) -> str:
 
 def decode_comment(raw: bytes, *, big_endian: bool = True) -> str | None:
     """Return a UserComment's text from its bytes: UNICODE in any case (UTF-16 of either order, or UTF-8 behind it),
-    ASCII, or unmarked."""
+    ASCII, JIS, or unmarked."""
     if raw[:8].upper() == _UNICODE:
         text = _decode_unicode(raw[8:], big_endian)
     elif raw[:8].upper() == _ASCII or raw[:8] == b"\x00" * 8:
         text = decode_plain(raw[8:])
+    elif raw[:8].upper() == _JIS:
+        text = raw[8:].decode("shift_jis", "replace")  # as piexif, which the WebUI reads by
     else:
         text = decode_plain(raw)
     text = text.strip("\x00").rstrip(" \x00")

@@ -156,8 +156,11 @@ def sampler(name: str) -> tuple[str, str | None] | None:
     stem = folded.removesuffix("k")
     if stem != folded and stem in _SAMPLER_BY_SPELLING:
         return _SAMPLER_BY_SPELLING[stem], "Karras"
-    _, other, rest = folded.partition(_CFG_PP)  # Euler's is the very same, the others' guidance is
-    return ("DDIM CFG++", _SCHEDULE_BY_SPELLING[rest] if rest in _SUFFIXES else None) if other else None
+    _, other, rest = folded.partition(_CFG_PP)
+    if other:  # Euler's is the very same, the others' guidance is
+        return "DDIM CFG++", _SCHEDULE_BY_SPELLING[rest] if rest in _SUFFIXES else None
+    _, dash, last = name.rpartition(" - ")  # Krita's "Default - DPM++ 2M"
+    return sampler(last) if dash else None
 
 
 def asked_cfg(name: str, cfg: float) -> float:

@@ -204,6 +204,9 @@ def test_a_saver_s_word_for_no_prompt() -> None:
         ('Sampler: euler_a discrete, Version: stable-diffusion.cpp, SDCPP: {"a": [1]}', "Euler a", "Normal", None),
         ("Sampler: Euler Ancestral Karras, Model: x", "Euler a", "Karras", None),
         ("Sampler: Default, Version: v1", None, None, None),
+        ("Sampler: Creative - Euler a, Model hash: unknown", "Euler a", None, None),
+        ("Sampler: Flux - Euler simple, Model hash: unknown", "Euler", "Simple", None),
+        ("Sampler: DPM++ 2M - Karras, Model hash: unknown", "DPM++ 2M", "Karras", None),
     ],
 )
 def test_names_of_the_forks(line: str, sampler_name: str, schedule: str, skip: int) -> None:
@@ -382,6 +385,7 @@ def test_a_novelai_webp_holds_its_chunks_as_one_object() -> None:
         b"UNICODE\x00" + INFOTEXT.encode() + b"\x00\x00",
         b"ASCII\x00\x00\x00" + INFOTEXT.encode(),
         b"\x00" * 8 + INFOTEXT.encode(),
+        b"JIS\x00\x00\x00\x00\x00" + INFOTEXT.encode("shift_jis"),
         INFOTEXT.encode(),
         INFOTEXT.replace("\n", "\r").encode(),
         INFOTEXT.encode("utf-16-le"),

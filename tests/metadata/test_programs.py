@@ -116,54 +116,38 @@ def test_what_a_program_calls_nothing_is_nothing() -> None:
     assert read_header(png(("parameters", json.dumps(FOOOCUS | {"vae": "Default (model)"})))).reading.vae is None
 
 
-@pytest.mark.parametrize(
-    ("key", "values", "skip"),
-    [
-        ("invokeai_metadata", INVOKE | {"clip_skip": 0}, 1),
-        ("invokeai_metadata", INVOKE | {"clip_skip": 1}, 2),
-        ("parameters", {"sui_image_params": SWARM["sui_image_params"] | {"clipstopatlayer": -2}}, 2),
-        ("parameters", FOOOCUS | {"clip_skip": 2}, 2),
-    ],
-)
-def test_a_clip_skip_is_told_as_the_webui_counts_it(key: str, values: dict, skip: int) -> None:
-    assert read_header(png((key, json.dumps(values)))).reading.clip_skip == skip
+SWARM_MORE = {"clipstopatlayer": -2, "loras": ["fine", "off"], "loraweights": ["0.5", "0"]}
+BESIDE = [
+    ("invokeai_metadata", INVOKE | {"clip_skip": 1, "loras": [{"lora": {"model_name": "fine"}, "weight": 0.5}]}),
+    ("parameters", {"sui_image_params": SWARM["sui_image_params"] | SWARM_MORE}),
+    ("parameters", FOOOCUS | {"clip_skip": 2, "loras": [["fine", 0.5, "4852686128"]]}),
+    ("parameters", RUINED | {"clip_skip": 2, "loras": [["4852686128", "0.5 - sub/fine.safetensors"]]}),
+    ("Comment", DRAW | {"clip_skip": 2, "lora": [{"model": "fine.ckpt", "weight": 0.5, "mode": "all"}]}),
+]
 
 
-@pytest.mark.parametrize(
-    ("key", "values"),
-    [
-        ("invokeai_metadata", INVOKE | {"loras": [{"model": {"name": "fine"}, "weight": 0.5}]}),
-        ("invokeai_metadata", INVOKE | {"loras": [{"lora": {"model_name": "fine"}, "weight": 0.5}]}),
-        (
-            "parameters",
-            {"sui_image_params": SWARM["sui_image_params"] | {"loras": ["fine", "off"], "loraweights": ["0.5", "0"]}},
-        ),
-        ("parameters", FOOOCUS | {"loras": [["fine", 0.5, "4852686128"]]}),
-        ("parameters", RUINED | {"loras": [["4852686128", "0.5 - sub/fine.safetensors"]]}),
-        ("Comment", DRAW | {"lora": [{"model": "fine.ckpt", "weight": 0.5, "mode": "all"}]}),
-    ],
-)
-def test_loras_beside_the_prompt_are_noted(key: str, values: dict) -> None:
+@pytest.mark.parametrize(("key", "values"), BESIDE)
+def test_clip_skip_is_the_webui_s_and_loras_beside_the_prompt_are_noted(key: str, values: dict) -> None:
     found = read_header(png((key, json.dumps(values)))).reading
-    assert found.loras == ("fine:0.5",)
+    assert (found.clip_skip, found.loras) == (2, ("fine:0.5",))
     assert found.notes[-1].startswith("LoRAs beside the prompt are not taken: fine:0.5; give")
-    named = INFOTEXT.replace("barn", "barn <lora:fine:0.5>")
-    assert read_header(png(("parameters", named))).reading.notes == ()
 
 
-def test_fooocus_s_styles_are_said() -> None:
-    found = read_header(png(("parameters", json.dumps(FOOOCUS | {"styles": "['Fooocus V2', 'SAI Anime']"})))).reading
-    assert found.notes == ("the words of its styles are not used: Fooocus V2, SAI Anime",)
-    assert read_header(png(("parameters", json.dumps(FOOOCUS | {"styles": "[]"})))).reading.notes == ()
+def test_what_needs_no_note_has_none() -> None:
+    named = read_header(png(("parameters", INFOTEXT.replace("barn", "barn <lora:fine:0.5>")))).reading
+    unskipped = read_header(png(("invokeai_metadata", json.dumps(INVOKE | {"clip_skip": 0, "loras": []})))).reading
+    plain = read_header(png(("parameters", json.dumps(FOOOCUS | {"styles": "[]"})))).reading
+    assert (named.notes, unskipped.notes, unskipped.clip_skip, plain.notes) == ((), (), 1, ())
+    styled = read_header(png(("parameters", json.dumps(FOOOCUS | {"styles": "['Fooocus V2', 'SAI Anime']"})))).reading
+    assert styled.notes == ("the words of its styles are not used: Fooocus V2, SAI Anime",)
 
 
 def test_a_fork_s_cfgpp_is_guided_and_read_again_the_same() -> None:
     line = LINE.replace("Euler a", "Euler a CFG++").replace("5.5", "1.5")
     for more in ("", ", FAM version: 1, FAM sampler: DDIM CFG++, FAM CFG scale: 18.75"):
-        found = read_header(png(("parameters", f"{PROMPT}\n{line}{more}"))).reading
-        params = found.as_infotext().params
+        params = read_header(png(("parameters", f"{PROMPT}\n{line}{more}"))).reading.as_infotext().params
         assert (params["Sampler"], params["CFG scale"]) == ("DDIM CFG++", "18.75")
-    own = read_header(png(("parameters", f"{PROMPT}\n{LINE.replace('Euler a', 'DDIM CFG++')}"))).reading
+    own = read_header(png(("parameters", INFOTEXT.replace("Euler a", "DDIM CFG++")))).reading
     assert (own.sampler, own.cfg, own.notes) == ("DDIM CFG++", 5.5, ())
 
 

@@ -79,14 +79,12 @@ def read(texts: Texts) -> Settings | None:
 
 def _with_loras_noted(found: Settings) -> Settings:
     """Return the settings with a note of LoRAs that drew the picture and that its prompt does not name."""
-    words = found.prompt or ""
-    beside = [lora for lora in found.loras if f"<lora:{lora.rpartition(':')[0]}:" not in words]
-    if not beside:
-        return found
-    more = f" and {len(beside) - _MAX_NAMED} more" if len(beside) > _MAX_NAMED else ""
-    note = f"LoRAs beside the prompt are not taken: {', '.join(lora[:60] for lora in beside[:_MAX_NAMED])}{more}; "
-    note += "give the files with --lora, in the WebUI as <lora:NAME:WEIGHT>"
-    return replace(found, notes=(*found.notes, note))
+    beside = [lora[:60] for lora in found.loras if f"<lora:{lora.rpartition(':')[0]}:" not in (found.prompt or "")]
+    note = (
+        f"LoRAs beside the prompt are not taken: {', '.join(beside[:_MAX_NAMED])}{' ...' * (len(beside) > _MAX_NAMED)}"
+    )
+    note += "; give the files with --lora, in the WebUI as <lora:NAME:WEIGHT>"
+    return replace(found, notes=(*found.notes, note)) if beside else found
 
 
 def read_text(text: str) -> Settings | None:

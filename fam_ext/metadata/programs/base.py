@@ -163,19 +163,17 @@ def loras_of(prompt: str | None) -> tuple[str, ...]:
 
 
 def listed_loras(values: Mapping[str, Any]) -> tuple[str, ...]:
-    """Return the LoRAs that a program lists beside the prompt, as "name:strength": by name (SwarmUI, Easy Diffusion),
-    in rows (Fooocus) or objects (InvokeAI, Draw Things)."""
-    rows, weights = _rows(first(values, "loras", "lora", "use_lora_model")), _rows(values.get("loraweights"))
+    """Return the LoRAs that a program lists beside the prompt, as "name:strength"."""
+    rows = _rows(first(values, "loras", "lora", "use_lora_model", "LoRA model"))
     found: list[str] = []
-    for name, weight in itertools.zip_longest(rows, weights):
+    for name, weight in itertools.zip_longest(rows, _rows(values.get("loraweights"))):
         told, row = inner(name), _rows(name)
-        if told:
+        if told:  # InvokeAI, Draw Things
             name, weight = first(told, "name", "file", "lora", "model"), told.get("weight")
             name = first(inner(name), "name", "model_name") or name
-        elif len(row) > 1:
-            name, weight = row[:2]
-            apart = re.fullmatch(r"(-?[\d.]{1,12}) - (.{1,300})", str(weight))  # RuinedFooocus: a hash, then both
-            weight, name = apart.groups() if apart is not None else (weight, name)
+        elif len(row) > 1:  # Fooocus; RuinedFooocus has a hash, then both
+            apart = re.fullmatch(r"(-?[\d.]{1,12}) - (.{1,300})", str(row[1]))
+            weight, name = apart.groups() if apart is not None else (row[1], row[0])
         strength, own = real(weight), base_name(name)
         if own is not None and strength != 0:
             found.append(f"{own}:{1.0 if strength is None else strength:g}")
@@ -183,8 +181,7 @@ def listed_loras(values: Mapping[str, Any]) -> tuple[str, ...]:
 
 
 def _rows(value: object) -> list[Any]:
-    rows = cast("list[Any]", value) if isinstance(value, list) else [value]
-    return rows[:_MAX_LORAS]
+    return cast("list[Any]", value)[:_MAX_LORAS] if isinstance(value, list) else [value]
 
 
 def size_of(value: object) -> tuple[int, int] | None:

@@ -121,7 +121,7 @@ def _save_options(
         if block is not None:
             # the WebUI takes the EXIF comment before the text chunk: old settings must not stay there, other words do
             comment = exif.user_comment(block)
-            stale = infotext if comment is not None and has_settings(comment) else None
+            stale = infotext if comment is not None and _says_settings(comment) else None
             kept = _displaced(block, stale, notes)
             options["exif"] = exif.with_changes(block, comment=stale or None, size=size, kept=kept)
         return options
@@ -166,6 +166,10 @@ def _save_options(
     if picture_format == "AVIF" and block is not None:
         options["exif"] = exif.without_orientation(block)
     return options
+
+
+def _says_settings(comment: str) -> bool:
+    return has_settings(comment) or containers.Text("EXIF", "UserComment", comment).is_json  # another program's
 
 
 def _photoshop(iptc: bytes) -> bytes:

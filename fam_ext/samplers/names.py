@@ -166,7 +166,7 @@ def sampler(name: str) -> tuple[str, str | None] | None:
 def asked_cfg(name: str, cfg: float) -> float:
     """Return the CFG scale that means the same with the sampler that `sampler` gives: what CFG++ is told in ComfyUI and
     Forge is the share itself."""
-    if _CFG_PP not in _fold(name) or _fold(name) in _SAMPLER_BY_SPELLING:
+    if _CFG_PP not in _fold(name) or _fold(name).startswith("ddim"):
         return cfg
     return round(cfg / CFG_SHARE["DDIM CFG++"], 4)
 

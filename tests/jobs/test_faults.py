@@ -1,10 +1,12 @@
 """Disks that are full or broken, files that cannot be read: the job ends cleanly or the file fails alone."""
 
 import errno
+import mmap
 import os
 import shutil
 import sqlite3
 from collections import Counter
+from contextlib import closing
 from pathlib import Path
 
 import pytest
@@ -316,6 +318,30 @@ def test_a_source_that_changes_or_goes_after_planning_fails_alone(tmp_path: Path
 
 
 @pytest.mark.skipif(os.name == "nt", reason="flock")
+def test_a_file_system_without_shared_memory_holds_a_journal(tmp_path: Path, monkeypatch) -> None:
+    """As FUSE's, 9p's and some exFAT's do not: SQLite's WAL ends in a disk I/O error there."""
+    source, state = make_folder(tmp_path / "in", 2), tmp_path / "out" / ".fam-hires"
+
+    def mode() -> str:
+        with closing(sqlite3.connect(state / "journal.sqlite3")) as database:
+            return database.execute("PRAGMA journal_mode").fetchone()[0]
+
+    def refuse(*_: object) -> None:
+        raise OSError(errno.ENODEV, "No such device")
+
+    run_job(options(source, tmp_path / "out"), Fast)
+    assert mode() == "wal"
+    (state / "journal.sqlite3-shm").mkdir()  # as it cannot be made on a disk that is read-only
+    with Journal(tmp_path / "out", memory=True) as journal:
+        assert journal.counts()["done"] == 2
+    (state / "journal.sqlite3-shm").rmdir()
+    monkeypatch.setattr(mmap, "mmap", refuse)
+    make_folder(source, 3)
+    assert run_job(options(source, tmp_path / "out"), Fast).done == 1  # the journal came from another disk
+    assert mode() == "delete"
+    assert strays(tmp_path / "out") == []
+
+
 def test_a_file_system_without_locks_is_said_once(tmp_path: Path, monkeypatch, caplog) -> None:
     import fcntl
 
@@ -327,6 +353,9 @@ def test_a_file_system_without_locks_is_said_once(tmp_path: Path, monkeypatch, c
     monkeypatch.setattr(fcntl, "flock", none)
     assert run_job(options(source, tmp_path / "out"), Fast).done == 2
     assert caplog.text.count("has no locks") == 1
+    with closing(sqlite3.connect(tmp_path / "out" / ".fam-hires" / "journal.sqlite3")) as other:
+        other.execute("BEGIN EXCLUSIVE")  # SQLite's own locks are not asked for, either
+        assert run_job(options(source, tmp_path / "out"), Fast).done_before == 2
     assert strays(tmp_path / "out") == []
     with pytest.raises(UsageError, match="no locks, so --join"):
         Journal(tmp_path / "out", join=True)

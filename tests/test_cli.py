@@ -305,6 +305,32 @@ def test_live_progress_ends_with_the_summary(tmp_path: Path, capsys) -> None:
     assert "2 done" in out
 
 
+@pytest.mark.parametrize(("view", "last"), [("plain", "[5/5]"), ("live", "5/5")])
+def test_progress_counts_what_was_done_before(tmp_path: Path, capsys, view: str, last: str) -> None:
+    words = ("upscale", make_folder(tmp_path / "in", 5), "-o", tmp_path / "out", "--progress", view)
+    run(capsys, *words, "--first", 3)
+    assert last in run(capsys, *words)[1]
+
+
+@pytest.mark.skipif(sys.platform == "win32", reason="a closed pipe")
+def test_a_log_outlives_who_read_the_errors(tmp_path: Path) -> None:
+    make_folder(tmp_path / "in", 2)
+    (tmp_path / "in" / "a.png").write_bytes(b"torn")
+    code = (
+        "import sys; from fam_ext.jobs.renderers import RendererSpec;"
+        "from tests.jobs.fakes import Fast; RendererSpec.build = lambda self: Fast();"
+        "from fam_ext.cli import main; main(sys.argv[1:])"
+    )
+    words = ("upscale", tmp_path / "in", "-o", tmp_path / "out")
+    reader, writer = os.pipe()
+    os.close(reader)
+    done = subprocess.run(
+        [sys.executable, "-c", code, *map(str, words)], cwd=ROOT, stdout=subprocess.PIPE, stderr=writer, text=True
+    )
+    os.close(writer)
+    assert done.returncode == 1 and "2 done, 1 failed" in done.stdout
+
+
 def test_a_dry_run_estimates_from_history(tmp_path: Path, capsys) -> None:
     make_folder(tmp_path / "in", 1)
     assert "once this folder holds" in run(capsys, "upscale", tmp_path / "in", "-o", tmp_path / "out", "--dry-run")[1]

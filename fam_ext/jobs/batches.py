@@ -59,7 +59,7 @@ class Batch:
     current: str = ""
     summary: Summary | None = None
     error: str | None = None
-    began: float = field(default_factory=time.time)
+    began: float = field(default_factory=time.monotonic)
     thread: threading.Thread | None = None
     trial: Trial | None = None
     """What is tried, where the job is a trial."""
@@ -113,7 +113,7 @@ class Batch:
             "kept": last.kept,
             "total": last.total,
             "eta_seconds": None if last.eta is None or self.over else round(last.eta, 1),
-            "elapsed_seconds": round((self.summary.seconds if self.summary else time.time() - self.began), 1),
+            "elapsed_seconds": round((self.summary.seconds if self.summary else time.monotonic() - self.began), 1),
             "current": _text(self.current),
             "step": self.step[0],
             "steps": self.step[1],

@@ -271,6 +271,7 @@ def write(journal: Journal, item: Item, packed: Packed, options: Job) -> None:
     target = journal.output / item.output
     temporary = journal.temporary_path(item.id)
     output_hash = hashlib.sha256(packed.data).hexdigest()
+    journal.check_there()
     try:
         if target.parent not in journal.places:
             check_inside(journal.output, target)
@@ -294,6 +295,7 @@ def write(journal: Journal, item: Item, packed: Packed, options: Job) -> None:
         replace(temporary, target)
     except OSError as error:
         _drop(temporary)
+        journal.check_there()
         if stops_the_job(error, journal.output, temporary):
             raise OutputError(output_sentence(journal.output, error)) from None
         reason = error.strerror or type(error).__name__

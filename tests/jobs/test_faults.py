@@ -5,6 +5,7 @@ import mmap
 import os
 import shutil
 import sqlite3
+import time
 from collections import Counter
 from contextlib import closing
 from pathlib import Path
@@ -13,6 +14,7 @@ import pytest
 
 from fam_ext.errors import OutputError, UsageError
 from fam_ext.jobs import make, report
+from fam_ext.jobs.executors import base
 from fam_ext.jobs.journal import Journal, disk
 from fam_ext.jobs.run import run_job
 from tests.jobs.fakes import Fast, make_folder, options, outputs, strays
@@ -176,6 +178,48 @@ def test_a_full_disk_under_the_journal_stops_cleanly(tmp_path: Path, monkeypatch
     summary = run_job(options(source, tmp_path / "out"), Fast)
     assert summary.done + summary.done_before == 5
     assert strays(tmp_path / "out") == []
+
+
+@pytest.mark.skipif(os.name == "nt", reason="an open file cannot be moved")
+@pytest.mark.parametrize("instant", ["before", "within"])
+def test_an_output_folder_that_is_moved_away_ends_the_job(tmp_path: Path, monkeypatch, instant: str) -> None:
+    """The open journal goes on where it was moved to: what it called done would lie in a new folder."""
+    source, output, moved = make_folder(tmp_path / "in", 6), tmp_path / "out", tmp_path / "moved"
+
+    class Moves(Fast):
+        def render(self, image, request, progress):
+            if request.seed == 2 and instant == "before":
+                time.sleep(0.2)  # the others are saved
+                output.rename(moved)
+            return super().render(image, request, progress)
+
+    def move(path: Path, data: bytes) -> None:
+        if len(list(output.glob("*.png"))) == 2:
+            output.rename(moved)
+        path.write_bytes(data)
+
+    if instant == "within":
+        monkeypatch.setattr(base, "_SAVERS", 1)
+        monkeypatch.setattr(make, "_write_synced", move)
+    summary = run_job(options(source, output), Moves)
+    assert "was moved or deleted" in str(summary.stopped) and "was moved" in summary.unreported
+    assert (summary.done, summary.failed, summary.pending, summary.exit_code) == (2, 0, 4, 1)
+    assert not output.exists() and len(outputs(moved)) == 2
+    monkeypatch.undo()
+    moved.rename(output)
+    assert run_job(options(source, output), Fast).done_before == 2
+
+
+def test_a_journal_whose_disk_is_gone_is_not_called_damaged(tmp_path: Path, monkeypatch) -> None:
+    def gone(*_: object) -> None:
+        raise sqlite3.OperationalError("disk I/O error")
+
+    def stop(event) -> None:
+        if event.kind == "step":
+            monkeypatch.setattr(Journal, "counts", gone)
+
+    with pytest.raises(OutputError, match=r"I/O error.*; check the disk and run"):
+        run_job(options(make_folder(tmp_path / "in", 1), tmp_path / "out"), Fast, on_event=stop)
 
 
 def test_a_damaged_journal_is_named(tmp_path: Path) -> None:

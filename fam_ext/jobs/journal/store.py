@@ -282,6 +282,14 @@ class Store:
         with self._transaction():
             self._set(name, value)
 
+    def check_there(self) -> None:
+        """Raise `OutputError` where the folder was moved away or deleted, or its disk taken off: the open journal would
+        go on, and what it calls done be elsewhere."""
+        if not os.path.exists(self.path):
+            raise OutputError(
+                f"{self.output} was moved or deleted while the job ran; put it back, then run the same command again"
+            )
+
     def follow(self) -> None:
         """Work on the files of the newest plan, which may be another process's."""
         number = self.get("plan", 0)

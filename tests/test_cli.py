@@ -25,6 +25,12 @@ from tests.jobs.fakes import FakeSpec, make_folder, make_picture, outputs, stray
 
 ROOT = Path(__file__).parents[1]
 
+FAKED = (
+    "import sys; from fam_ext.jobs.renderers import RendererSpec;"
+    "from tests.jobs.fakes import Fast; RendererSpec.build = lambda self: Fast(0.4, 8);"
+    "from fam_ext.cli import main; main(sys.argv[1:])"
+)
+
 
 @pytest.fixture(autouse=True)
 def fast(monkeypatch, tmp_path: Path) -> None:
@@ -316,16 +322,11 @@ def test_progress_counts_what_was_done_before(tmp_path: Path, capsys, view: str,
 def test_a_log_outlives_who_read_the_errors(tmp_path: Path) -> None:
     make_folder(tmp_path / "in", 2)
     (tmp_path / "in" / "a.png").write_bytes(b"torn")
-    code = (
-        "import sys; from fam_ext.jobs.renderers import RendererSpec;"
-        "from tests.jobs.fakes import Fast; RendererSpec.build = lambda self: Fast();"
-        "from fam_ext.cli import main; main(sys.argv[1:])"
-    )
     words = ("upscale", tmp_path / "in", "-o", tmp_path / "out")
     reader, writer = os.pipe()
     os.close(reader)
     done = subprocess.run(
-        [sys.executable, "-c", code, *map(str, words)], cwd=ROOT, stdout=subprocess.PIPE, stderr=writer, text=True
+        [sys.executable, "-c", FAKED, *map(str, words)], cwd=ROOT, stdout=subprocess.PIPE, stderr=writer, text=True
     )
     os.close(writer)
     assert done.returncode == 1 and "2 done, 1 failed" in done.stdout
@@ -489,14 +490,9 @@ def test_an_exported_preset_replaces_a_file_only_when_told(tmp_path: Path, capsy
 @pytest.mark.skipif(sys.platform == "win32", reason="signals")
 def test_ctrl_c_finishes_nothing_half_way(tmp_path: Path) -> None:
     make_folder(tmp_path / "in", 6)
-    code = (
-        "import sys; from fam_ext.jobs.renderers import RendererSpec;"
-        "from tests.jobs.fakes import Fast; RendererSpec.build = lambda self: Fast(0.4, 8);"
-        "from fam_ext.cli import main; main(sys.argv[1:])"
-    )
     words = ["upscale", str(tmp_path / "in"), "-o", str(tmp_path / "out"), "--progress", "json"]
     process = subprocess.Popen(
-        [sys.executable, "-c", code, *words], cwd=ROOT, stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True
+        [sys.executable, "-c", FAKED, *words], cwd=ROOT, stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True
     )
     assert process.stdout is not None
     for line in process.stdout:

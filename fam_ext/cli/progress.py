@@ -118,10 +118,9 @@ def _while_open(show: Callable[..., None]) -> Callable[..., None]:
             show(*values)
             sys.stdout.flush()
         except OSError:
-            for stream in (sys.stdout, sys.stderr):  # the other one may be a log
+            for stream in filter(None, (sys.stdout, sys.stderr)):  # the other one may be a log
                 try:
-                    if stream is not None:
-                        stream.flush()
+                    stream.flush()
                 except OSError:
                     silence(stream)
 

@@ -276,7 +276,7 @@ def write(journal: Journal, item: Item, packed: Packed, options: Job) -> None:
         if target.parent not in journal.places:
             check_inside(journal.output, target)
             target.parent.mkdir(parents=True, exist_ok=True)
-            journal.temporary.mkdir(parents=True, exist_ok=True)
+            journal.temporary.mkdir(exist_ok=True)
             journal.places.add(target.parent)
         if not options.output.overwrite and os.path.lexists(target) and _differs(target, packed.data):
             raise Skipped(EXISTS)
@@ -323,7 +323,7 @@ def _write_synced(path: Path, data: bytes) -> None:
     try:
         descriptor = os.open(path, os.O_WRONLY | os.O_CREAT | os.O_TRUNC, 0o666)
     except FileNotFoundError:
-        path.parent.mkdir(parents=True, exist_ok=True)  # a process that shared the work has tidied up
+        path.parent.mkdir(exist_ok=True)  # a process that shared the work has tidied up
         descriptor = os.open(path, os.O_WRONLY | os.O_CREAT | os.O_TRUNC, 0o666)
     with os.fdopen(descriptor, "wb") as file:
         file.write(data)

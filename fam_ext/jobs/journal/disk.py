@@ -119,10 +119,10 @@ def stops_the_job(error: OSError, output: Path, temporary: Path) -> bool:
     return False
 
 
-def can_map(folder: Path, prefix: str) -> bool:
+def can_map(folder: Path) -> bool:
     """Return whether processes can share memory by a file of this folder, which SQLite's WAL needs; they cannot on
     FUSE's, 9p's and some exFAT and NTFS mounts. Raises `OSError` where no file can be made there."""
-    with tempfile.TemporaryFile(dir=folder, prefix=prefix) as file:
+    with tempfile.TemporaryFile(dir=folder) as file:
         file.truncate(mmap.PAGESIZE)
         try:
             mmap.mmap(file.fileno(), mmap.PAGESIZE).close()

@@ -128,10 +128,9 @@ class Store:
             factory=Connection,
         )
         try:
-            if locks and can_map(self.temporary, f"{self.token}-"):
+            if locks and can_map(self.folder):
                 db.execute("PRAGMA journal_mode=WAL")
-                # a crash of the system may lose the last rows, never the file: the picture is checked when a job
-                # resumes
+                # a crash of the system may lose the last rows, never the file: a job that resumes checks the picture
                 db.execute("PRAGMA synchronous=NORMAL")
             else:
                 for words in ("locking_mode=EXCLUSIVE", "journal_mode=DELETE", "locking_mode=NORMAL"):
@@ -144,17 +143,15 @@ class Store:
     def _copy_in_memory(self) -> sqlite3.Connection:
         memory = sqlite3.connect(":memory:", isolation_level=None, check_same_thread=False)
         # as it stands on a disk that is read-only, or that lacks what several processes need
-        hows = ("mode=ro", "immutable=1") if os.path.isfile(self.path) else ()
-        for how in hows:
+        for how in ("mode=ro", "immutable=1") if os.path.isfile(self.path) else ():
             try:
-                with contextlib.closing(
-                    sqlite3.connect(db_uri(Path(os.path.realpath(self.path)), how), uri=True)
-                ) as source:
+                uri = db_uri(Path(os.path.realpath(self.path)), how)
+                with contextlib.closing(sqlite3.connect(uri, uri=True)) as source:
                     source.execute("SELECT 1 FROM sqlite_master")  # a backup would wait for a lock for ever
                     source.backup(memory)
                 break
             except sqlite3.Error as error:
-                if how == hows[-1] or not isinstance(error, sqlite3.OperationalError):
+                if how == "immutable=1" or not isinstance(error, sqlite3.OperationalError):
                     raise OutputError(db_sentence(self.path, error)) from None
         return memory
 

@@ -5,7 +5,6 @@ import mmap
 import os
 import shutil
 import sqlite3
-import time
 from collections import Counter
 from contextlib import closing
 from pathlib import Path

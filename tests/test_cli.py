@@ -25,6 +25,12 @@ from tests.jobs.fakes import FakeSpec, make_folder, make_picture, outputs, stray
 
 ROOT = Path(__file__).parents[1]
 
+FAKED = (
+    "import sys; from fam_ext.jobs.renderers import RendererSpec;"
+    "from tests.jobs.fakes import Fast; RendererSpec.build = lambda self: Fast(0.4, 8);"
+    "from fam_ext.cli import main; main(sys.argv[1:])"
+)
+
 
 @pytest.fixture(autouse=True)
 def fast(monkeypatch, tmp_path: Path) -> None:
@@ -305,6 +311,27 @@ def test_live_progress_ends_with_the_summary(tmp_path: Path, capsys) -> None:
     assert "2 done" in out
 
 
+@pytest.mark.parametrize(("view", "last"), [("plain", "[5/5]"), ("live", "5/5")])
+def test_progress_counts_what_was_done_before(tmp_path: Path, capsys, view: str, last: str) -> None:
+    words = ("upscale", make_folder(tmp_path / "in", 5), "-o", tmp_path / "out", "--progress", view)
+    run(capsys, *words, "--first", 3)
+    assert last in run(capsys, *words)[1]
+
+
+@pytest.mark.skipif(sys.platform == "win32", reason="a closed pipe")
+def test_a_log_outlives_who_read_the_errors(tmp_path: Path) -> None:
+    make_folder(tmp_path / "in", 2)
+    (tmp_path / "in" / "a.png").write_bytes(b"torn")
+    words = ("upscale", tmp_path / "in", "-o", tmp_path / "out")
+    reader, writer = os.pipe()
+    os.close(reader)
+    done = subprocess.run(
+        [sys.executable, "-c", FAKED, *map(str, words)], cwd=ROOT, stdout=subprocess.PIPE, stderr=writer, text=True
+    )
+    os.close(writer)
+    assert done.returncode == 1 and "2 done, 1 failed" in done.stdout
+
+
 def test_a_dry_run_estimates_from_history(tmp_path: Path, capsys) -> None:
     make_folder(tmp_path / "in", 1)
     assert "once this folder holds" in run(capsys, "upscale", tmp_path / "in", "-o", tmp_path / "out", "--dry-run")[1]
@@ -463,14 +490,9 @@ def test_an_exported_preset_replaces_a_file_only_when_told(tmp_path: Path, capsy
 @pytest.mark.skipif(sys.platform == "win32", reason="signals")
 def test_ctrl_c_finishes_nothing_half_way(tmp_path: Path) -> None:
     make_folder(tmp_path / "in", 6)
-    code = (
-        "import sys; from fam_ext.jobs.renderers import RendererSpec;"
-        "from tests.jobs.fakes import Fast; RendererSpec.build = lambda self: Fast(0.4, 8);"
-        "from fam_ext.cli import main; main(sys.argv[1:])"
-    )
     words = ["upscale", str(tmp_path / "in"), "-o", str(tmp_path / "out"), "--progress", "json"]
     process = subprocess.Popen(
-        [sys.executable, "-c", code, *words], cwd=ROOT, stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True
+        [sys.executable, "-c", FAKED, *words], cwd=ROOT, stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True
     )
     assert process.stdout is not None
     for line in process.stdout:

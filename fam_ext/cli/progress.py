@@ -118,7 +118,11 @@ def _while_open(show: Callable[..., None]) -> Callable[..., None]:
             show(*values)
             sys.stdout.flush()
         except OSError:
-            silence(sys.stdout)
+            for stream in filter(None, (sys.stdout, sys.stderr)):  # the other one may be a log
+                try:
+                    stream.flush()
+                except OSError:
+                    silence(stream)
 
     return call
 
@@ -174,6 +178,11 @@ def _quoted(path: str) -> str:
     return f'"{path}"' if os.name == "nt" else shlex.quote(path)
 
 
+def _ended(event: Event) -> int:
+    """Return how many pictures are done, by whichever run, or failed."""
+    return event.done + event.done_before + event.kept + event.failed
+
+
 class _PlainView:
     """One line a file, for pipes and logs."""
 
@@ -187,7 +196,7 @@ class _PlainView:
         say(text, err=True)
 
     def event(self, event: Event) -> None:
-        place = f"[{event.done + event.failed}/{event.total - event.skipped}]"
+        place = f"[{_ended(event)}/{event.total - event.skipped}]"
         if event.kind == "finished":
             left = "" if event.eta is None else f", {clock(event.eta)} left"
             notes = f" ({'; '.join(event.notes)})" if event.notes else ""
@@ -250,7 +259,7 @@ class _LiveView(_PlainView):
         left = "" if event.eta is None else f"{clock(event.eta)} left"
         if event.failed:
             left += f"  {event.failed} failed"
-        made = event.done + event.failed + event.skipped
+        made = _ended(event) + event.skipped
         self._bars.update(self._files, description="pictures", completed=made, total=event.total, left=left)
         if event.kind in ("started", "step"):
             self._bars.update(

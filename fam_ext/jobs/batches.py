@@ -59,7 +59,7 @@ class Batch:
     current: str = ""
     summary: Summary | None = None
     error: str | None = None
-    began: float = field(default_factory=time.time)
+    began: float = field(default_factory=time.monotonic)
     thread: threading.Thread | None = None
     trial: Trial | None = None
     """What is tried, where the job is a trial."""
@@ -113,7 +113,7 @@ class Batch:
             "kept": last.kept,
             "total": last.total,
             "eta_seconds": None if last.eta is None or self.over else round(last.eta, 1),
-            "elapsed_seconds": round((self.summary.seconds if self.summary else time.time() - self.began), 1),
+            "elapsed_seconds": round((self.summary.seconds if self.summary else time.monotonic() - self.began), 1),
             "current": _text(self.current),
             "step": self.step[0],
             "steps": self.step[1],
@@ -164,31 +164,28 @@ class Batches:
 
     def active(self) -> Batch | None:
         """Return the job that runs, None where there is none."""
-        return next((batch for batch in self._jobs.values() if not batch.over), None)
+        return next((batch for batch in list(self._jobs.values()) if not batch.over), None)
 
     def latest(self) -> Batch | None:
         """Return the job that was started last."""
         return next(reversed(self._jobs.values()), None)
 
     def _run(self, batch: Batch) -> None:
-        with ExitStack() as closers:
-            self._run_with(batch, closers)
-
-    def _run_with(self, batch: Batch, closers: ExitStack) -> None:
-        def build() -> Renderer:
-            renderer = self._make_renderer(batch.options)
-            closers.callback(getattr(renderer, "close", lambda: None))
-            return renderer
-
         try:
-            work = partial(run_job, batch.options) if batch.trial is None else batch.trial.run
-            summary = work(
-                build,
-                run=RunRule(retries=0),
-                control=batch.control,
-                on_event=lambda event: _note(batch, event),
-            )
-            closers.close()
+            with ExitStack() as closers:  # closed before the job is over, and the next may start
+
+                def build() -> Renderer:
+                    renderer = self._make_renderer(batch.options)
+                    closers.callback(getattr(renderer, "close", lambda: None))
+                    return renderer
+
+                work = partial(run_job, batch.options) if batch.trial is None else batch.trial.run
+                summary = work(
+                    build,
+                    run=RunRule(retries=0),
+                    control=batch.control,
+                    on_event=lambda event: _note(batch, event),
+                )
             if summary.unreported:
                 logger.warning("%s", summary.unreported)
             if batch.trial is None:

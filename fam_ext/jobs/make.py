@@ -271,11 +271,12 @@ def write(journal: Journal, item: Item, packed: Packed, options: Job) -> None:
     target = journal.output / item.output
     temporary = journal.temporary_path(item.id)
     output_hash = hashlib.sha256(packed.data).hexdigest()
+    journal.check_there()
     try:
         if target.parent not in journal.places:
             check_inside(journal.output, target)
             target.parent.mkdir(parents=True, exist_ok=True)
-            journal.temporary.mkdir(parents=True, exist_ok=True)
+            journal.temporary.mkdir(exist_ok=True)
             journal.places.add(target.parent)
         if not options.output.overwrite and os.path.lexists(target) and _differs(target, packed.data):
             raise Skipped(EXISTS)
@@ -294,6 +295,7 @@ def write(journal: Journal, item: Item, packed: Packed, options: Job) -> None:
         replace(temporary, target)
     except OSError as error:
         _drop(temporary)
+        journal.check_there()
         if stops_the_job(error, journal.output, temporary):
             raise OutputError(output_sentence(journal.output, error)) from None
         reason = error.strerror or type(error).__name__
@@ -321,7 +323,7 @@ def _write_synced(path: Path, data: bytes) -> None:
     try:
         descriptor = os.open(path, os.O_WRONLY | os.O_CREAT | os.O_TRUNC, 0o666)
     except FileNotFoundError:
-        path.parent.mkdir(parents=True, exist_ok=True)  # a process that shared the work has tidied up
+        path.parent.mkdir(exist_ok=True)  # a process that shared the work has tidied up
         descriptor = os.open(path, os.O_WRONLY | os.O_CREAT | os.O_TRUNC, 0o666)
     with os.fdopen(descriptor, "wb") as file:
         file.write(data)

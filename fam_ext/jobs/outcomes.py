@@ -77,6 +77,8 @@ class Outcomes:
         self._left_out = counts.left_out
         self._mutex = threading.Lock()
         self._began = time.monotonic()
+        self._held = 0.0
+        """Seconds in which a pause held the run."""
         self._done = 0
         self._failed = 0
         self._made_pixels = 0
@@ -128,14 +130,16 @@ class Outcomes:
         """Return at once, or when a pause is over."""
         if self.control.paused and not self.ending:
             self.emit("paused")
+            began = time.monotonic()
             self.control.wait()
+            self._held += time.monotonic() - began
             self.emit("resumed")
 
     def _eta(self) -> float | None:
         if not self._made_pixels:
             return None
         left = max(0, self._pending_pixels - self._made_pixels)
-        return left * (time.monotonic() - self._began) / self._made_pixels
+        return left * (time.monotonic() - self._began - self._held) / self._made_pixels
 
     def summary(self) -> Summary:
         """Return how the run stands, or how it ended."""

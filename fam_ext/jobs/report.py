@@ -116,6 +116,7 @@ def write_all(
     `cancelled` is asked before each file's line. Raises `Cancelled`: no report is half-written then, and those that
     stood there stay; and `OutputError` that names those which cannot be written, when the others are.
     """
+    journal.check_there()
 
     def items(**which: Any) -> Iterator[Item]:  # noqa: ANN401  # as Journal.items
         for item in journal.items(**which):

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import contextlib
 import dataclasses
 import os
 import sqlite3
@@ -15,6 +16,7 @@ from fam_ext.jobs import report
 from fam_ext.jobs.events import Control, Event, Listener, Summary
 from fam_ext.jobs.executors.known import EXECUTORS, executor_name
 from fam_ext.jobs.journal import Journal
+from fam_ext.jobs.journal.disk import db_sentence
 from fam_ext.jobs.journal.rows import PlanCounts
 from fam_ext.jobs.journal.store import FILE_NAME, MAX_DEATHS
 from fam_ext.jobs.outcomes import Outcomes
@@ -68,7 +70,8 @@ def run_job(
                 on_count=lambda counts: on_event(Event("planning", total=counts.files)),
                 cancelled=lambda: control.cancelled,
             )
-            counts.left_out = left_out_line(left_out)
+            interrupted = "planning was interrupted, and what it had not reached is not counted"
+            counts.left_out = interrupted if counts.cut_short else left_out_line(left_out)
             journal.set("renderer", to_keep(renderer))
         return _Job(journal, options, renderer, run=run, control=control, on_event=on_event, counts=counts).run()
 
@@ -172,7 +175,13 @@ class _Job:
             outcomes.stop(f"the journal cannot be written ({error}); check the disk and run the same command again")
         except OutputError as error:
             outcomes.stop(str(error))
-        summary = outcomes.summary()
+        try:
+            summary = outcomes.summary()
+        except sqlite3.Error as error:  # its disk is gone
+            raise OutputError(outcomes.stopped or db_sentence(journal.path, error)) from None
+        if journal.joined and outcomes.touched:
+            with contextlib.suppress(OutputError):
+                journal.set(REPORT_DUE, True)  # the owner may have written them and gone
         if self._run.report and not journal.joined:
             unreported = self._report()
             summary = dataclasses.replace(
@@ -211,9 +220,11 @@ class _Job:
                 report.write_all(self._journal, thumbnails=0)
             else:
                 report.write_all(self._journal, cancelled=lambda: self._control.cancelled)
-            self._journal.set(REPORT_DUE, False)
+            self._journal.set(REPORT_DUE, self._journal.others_at_work())  # who joined goes on, and writes none
         except Cancelled as error:
             self._outcomes.stop(str(error))
         except OutputError as error:
             return str(error)
+        except sqlite3.Error as error:
+            return db_sentence(self._journal.path, error)
         return ""

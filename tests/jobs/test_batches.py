@@ -6,7 +6,7 @@ from pathlib import Path
 
 import pytest
 
-from fam_ext.errors import BusyError, UsageError
+from fam_ext.errors import BusyError, UnsupportedModelError, UsageError
 from fam_ext.jobs import batches as module
 from fam_ext.jobs.batches import Batch, Batches, Row
 from fam_ext.jobs.events import Event, Summary
@@ -61,6 +61,21 @@ def test_the_end_of_a_job_is_told(tmp_path: Path) -> None:
     assert batches.active() is None and batches.latest() is batches.get(job["id"])
     with pytest.raises(UsageError, match="there is no job 'x'"):
         batches.get("x")
+
+
+def test_the_renderer_of_a_job_that_fails_is_closed_before_the_job_is_over(tmp_path: Path) -> None:
+    closed: list[bool] = []
+
+    class Refuses(Fast):
+        def render(self, *_: object):
+            raise UnsupportedModelError("no model of ours")
+
+        def close(self) -> None:
+            closed.append(batches.active() is not None)
+
+    batches = Batches(lambda options: Refuses())
+    job = ended(batches.start(page_job({"input": str(make_folder(tmp_path / "in", 1))})))
+    assert (job["state"], job["error"], closed) == ("failed", "no model of ours", [True])
 
 
 def test_one_runs_at_a_time_and_its_renderer_is_closed(tmp_path: Path) -> None:

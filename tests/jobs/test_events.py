@@ -1,5 +1,6 @@
 """What a run tells of itself: the control, the events' counts, and the exit code."""
 
+import threading
 from pathlib import Path
 
 import pytest
@@ -64,6 +65,21 @@ def test_events_count_this_run_and_earlier_ones_apart(tmp_path: Path) -> None:
     last = events[-1]
     assert (last.done, last.failed, last.skipped, last.total) == (0, 2, 1, 5)  # one is torn
     assert (last.done_before, last.kept) == (0, 2)
+
+
+def test_what_a_pause_took_is_no_part_of_the_time_left(tmp_path: Path) -> None:
+    control, events = Control(), list[Event]()
+
+    def listen(event: Event) -> None:
+        events.append(event)
+        if event.kind == "started" and len(events) < 6:
+            control.pause()
+        elif event.kind == "paused":
+            threading.Timer(1, control.resume).start()
+
+    run_job(options(make_folder(tmp_path / "in", 4), tmp_path / "out"), Fast, control=control, on_event=listen)
+    assert "resumed" in [event.kind for event in events]
+    assert all(event.eta < 0.9 for event in events if event.eta is not None)
 
 
 def test_a_listeners_fault_ends_nothing(tmp_path: Path, caplog) -> None:

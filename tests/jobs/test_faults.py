@@ -1,16 +1,19 @@
 """Disks that are full or broken, files that cannot be read: the job ends cleanly or the file fails alone."""
 
 import errno
+import mmap
 import os
 import shutil
 import sqlite3
 from collections import Counter
+from contextlib import closing
 from pathlib import Path
 
 import pytest
 
 from fam_ext.errors import OutputError, UsageError
 from fam_ext.jobs import make, report
+from fam_ext.jobs.executors import base
 from fam_ext.jobs.journal import Journal, disk
 from fam_ext.jobs.run import run_job
 from tests.jobs.fakes import Fast, make_folder, options, outputs, strays
@@ -176,6 +179,45 @@ def test_a_full_disk_under_the_journal_stops_cleanly(tmp_path: Path, monkeypatch
     assert strays(tmp_path / "out") == []
 
 
+@pytest.mark.skipif(os.name == "nt", reason="an open file cannot be moved")
+@pytest.mark.parametrize("instant", ["check_inside", "_write_synced"])
+def test_an_output_folder_that_is_moved_away_ends_the_job(tmp_path: Path, monkeypatch, instant: str) -> None:
+    """The open journal goes on where it was moved to: what it called done would lie in a new folder."""
+    source, output, moved = tmp_path / "in", tmp_path / "out", tmp_path / "moved"
+    for number in range(4):
+        make_folder(source / str(number), 1)
+    real = getattr(make, instant)
+
+    def move(*arguments: object) -> None:
+        real(*arguments)
+        if len(list(output.rglob("*.png"))) == 2:
+            output.rename(moved)
+
+    monkeypatch.setattr(base, "_SAVERS", 1)
+    monkeypatch.setattr(make, instant, move)
+    job = options(source, output, recursive=True)
+    summary = run_job(job, Fast)
+    assert "was moved or deleted" in str(summary.stopped) and "was moved" in summary.unreported
+    assert (summary.done, summary.failed, summary.pending, summary.exit_code) == (2, 0, 2, 1)
+    assert len(outputs(moved)) == 2 and not outputs(output)
+    monkeypatch.undo()
+    shutil.rmtree(output, ignore_errors=True)
+    moved.rename(output)
+    assert run_job(job, Fast).done_before >= 2 and len(outputs(output)) == 4
+
+
+def test_a_journal_whose_disk_is_gone_is_not_called_damaged(tmp_path: Path, monkeypatch) -> None:
+    def gone(*_: object) -> None:
+        raise sqlite3.OperationalError("disk I/O error")
+
+    def stop(event) -> None:
+        if event.kind == "step":
+            monkeypatch.setattr(Journal, "counts", gone)
+
+    with pytest.raises(OutputError, match=r"I/O error.*; check the disk and run"):
+        run_job(options(make_folder(tmp_path / "in", 1), tmp_path / "out"), Fast, on_event=stop)
+
+
 def test_a_damaged_journal_is_named(tmp_path: Path) -> None:
     source = make_folder(tmp_path / "in", 2)
     folder = tmp_path / "out" / ".fam-hires"
@@ -316,6 +358,30 @@ def test_a_source_that_changes_or_goes_after_planning_fails_alone(tmp_path: Path
 
 
 @pytest.mark.skipif(os.name == "nt", reason="flock")
+def test_a_file_system_without_shared_memory_holds_a_journal(tmp_path: Path, monkeypatch) -> None:
+    """As FUSE's, 9p's and some exFAT's do not: SQLite's WAL ends in a disk I/O error there."""
+    source, state = make_folder(tmp_path / "in", 2), tmp_path / "out" / ".fam-hires"
+
+    def mode() -> str:
+        with closing(sqlite3.connect(state / "journal.sqlite3")) as database:
+            return database.execute("PRAGMA journal_mode").fetchone()[0]
+
+    def refuse(*_: object) -> None:
+        raise OSError(errno.ENODEV, "No such device")
+
+    run_job(options(source, tmp_path / "out"), Fast)
+    assert mode() == "wal"
+    (state / "journal.sqlite3-shm").mkdir()  # as it cannot be made on a disk that is read-only
+    with Journal(tmp_path / "out", memory=True) as journal:
+        assert journal.counts()["done"] == 2
+    (state / "journal.sqlite3-shm").rmdir()
+    monkeypatch.setattr(mmap, "mmap", refuse)
+    make_folder(source, 3)
+    assert run_job(options(source, tmp_path / "out"), Fast).done == 1  # the journal came from another disk
+    assert mode() == "delete"
+    assert strays(tmp_path / "out") == []
+
+
 def test_a_file_system_without_locks_is_said_once(tmp_path: Path, monkeypatch, caplog) -> None:
     import fcntl
 
@@ -327,6 +393,9 @@ def test_a_file_system_without_locks_is_said_once(tmp_path: Path, monkeypatch, c
     monkeypatch.setattr(fcntl, "flock", none)
     assert run_job(options(source, tmp_path / "out"), Fast).done == 2
     assert caplog.text.count("has no locks") == 1
+    with closing(sqlite3.connect(tmp_path / "out" / ".fam-hires" / "journal.sqlite3")) as other:
+        other.execute("BEGIN EXCLUSIVE")  # SQLite's own locks are not asked for, either
+        assert run_job(options(source, tmp_path / "out"), Fast).done_before == 2
     assert strays(tmp_path / "out") == []
     with pytest.raises(UsageError, match="no locks, so --join"):
         Journal(tmp_path / "out", join=True)

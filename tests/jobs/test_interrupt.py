@@ -6,7 +6,9 @@ import os
 import signal
 import subprocess
 import sys
+import threading
 import time
+from functools import partial
 from pathlib import Path
 
 import pytest
@@ -244,6 +246,24 @@ def test_a_process_that_ended_before_the_report_leaves_it_to_the_next(tmp_path: 
     run_job(options(source, output), Fast, run=RunRule(report=False))  # as if it had been killed
     run_job(options(source, output), Fast)
     assert "new.png" in (output / "report.html").read_text()
+
+
+def test_what_a_joiner_made_after_the_end_is_reported_by_the_next(tmp_path: Path) -> None:
+    source, output, control = make_folder(tmp_path / "in", 4), tmp_path / "out", Control()
+    joiners: list[threading.Thread] = []
+
+    def stop(event) -> None:
+        if event.kind == "step" and not joiners:
+            joins = partial(run_job, options(source, output), lambda: Fast(0.2), run=RunRule(join=True))
+            joiners.append(threading.Thread(target=joins))
+            joiners[0].start()
+            time.sleep(0.3)
+            control.cancel()
+
+    assert run_job(options(source, output), Fast, control=control, on_event=stop).exit_code == 130
+    joiners[0].join()
+    assert run_job(options(source, output), Fast).done_before == 4
+    assert json.loads((output / "report.json").read_text())["counts"]["done"] == 4
 
 
 def test_a_cancelled_job_reports_what_it_made_without_drawing(tmp_path: Path, monkeypatch) -> None:

@@ -12,6 +12,7 @@ import pytest
 
 from fam_ext.errors import UsageError
 from fam_ext.jobs.contract import Ran
+from fam_ext.jobs.events import Control
 from fam_ext.jobs.journal import Journal
 from fam_ext.jobs.journal.disk import db_sentence, db_uri, output_sentence, stops_the_job, sync_folder
 from fam_ext.jobs.journal.queue import STATES
@@ -303,7 +304,25 @@ def test_a_large_plan_is_told_in_parts_and_ends_when_it_is_cancelled(tmp_path: P
             on_count=lambda counts: told.append(counts.files),
             cancelled=lambda: len(told) == 1,
         )
-        assert (told, counts.files, counts.new) == ([2], 2, 2)  # half a second at a time
+        assert (told, counts.files, counts.new, counts.cut_short) == ([2], 2, 2, True)  # half a second at a time
+
+
+def test_a_plan_that_was_interrupted_says_that_it_is_not_all(tmp_path: Path) -> None:
+    control = Control()
+    job = options(make_folder(tmp_path / "in", 2), tmp_path / "out")
+    summary = run_job(job, Fast, control=control, on_event=lambda event: event.total and control.cancel())
+    assert "planning was interrupted" in summary.left_out
+    assert run_job(job, Fast).left_out == ""
+
+
+def test_a_count_of_deaths_that_is_none_holds_no_run(tmp_path: Path) -> None:
+    job = options(make_folder(tmp_path / "in", 2), tmp_path / "out", first=1)
+    run_job(job, Fast)
+    with Journal(tmp_path / "out") as journal:
+        planned(journal, job.replace(first=None))
+        with journal._transaction() as db:
+            db.execute("UPDATE items SET deaths = -1")
+    assert run_job(job.replace(first=None), Fast).done == 1
 
 
 def test_what_was_begun_in_vain_is_taken_back(tmp_path: Path) -> None:

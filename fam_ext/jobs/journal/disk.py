@@ -6,8 +6,10 @@ import contextlib
 import errno
 import hashlib
 import logging
+import mmap
 import os
 import sqlite3
+import tempfile
 import time
 from pathlib import Path, PurePath
 from urllib.parse import quote
@@ -117,10 +119,22 @@ def stops_the_job(error: OSError, output: Path, temporary: Path) -> bool:
     return False
 
 
-def db_uri(path: PurePath) -> str:
-    """Return the URI by which SQLite opens a file to read it alone. No server stands where `as_uri` puts a Windows
-    share's: SQLite refuses one."""
-    return f"file:///{quote(os.fsencode(path.as_posix().removeprefix('/')), safe='/:')}?mode=ro"
+def can_map(folder: Path) -> bool:
+    """Return whether processes can share memory by a file of this folder, which SQLite's WAL needs; they cannot on
+    FUSE's, 9p's and some exFAT and NTFS mounts. Raises `OSError` where no file can be made there."""
+    with tempfile.TemporaryFile(dir=folder) as file:
+        file.truncate(mmap.PAGESIZE)
+        try:
+            mmap.mmap(file.fileno(), mmap.PAGESIZE).close()
+        except OSError:
+            return False
+    return True
+
+
+def db_uri(path: PurePath, how: str = "mode=ro") -> str:
+    """Return the URI by which SQLite opens a file, by default to read it alone. No server stands where `as_uri` puts a
+    Windows share's: SQLite refuses one."""
+    return f"file:///{quote(os.fsencode(path.as_posix().removeprefix('/')), safe='/:')}?{how}"
 
 
 def db_sentence(path: Path, error: sqlite3.Error) -> str:

@@ -117,9 +117,10 @@ class Entry(Store):
                         write()
                 counts.files += len(decided)
                 on_count(counts)
-                if cancelled():
+                counts.cut_short = cancelled()
+                if counts.cut_short:
                     break
-            if cancelled():
+            if counts.cut_short:
                 break
         if options.output.overwrite:
             self._spare_sources(counts)

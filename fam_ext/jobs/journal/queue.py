@@ -30,7 +30,7 @@ class Queue(Entry):
         with self._transaction() as db:
             row = db.execute(
                 f"SELECT {COLUMNS} FROM items WHERE state = 'pending' AND plan = ? "
-                f"AND deaths {'>' if suspect else '='} 0 ORDER BY deaths, model_rank, size_rank, id LIMIT 1",
+                f"AND deaths {'>' if suspect else '<='} 0 ORDER BY deaths, model_rank, size_rank, id LIMIT 1",
                 (self._plan,),
             ).fetchone()
             if row is None:

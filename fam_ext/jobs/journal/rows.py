@@ -64,6 +64,8 @@ class PlanCounts:
     failed: int = 0
     left_out: str = ""
     """What the walk left out, on one line."""
+    cut_short: bool = False
+    """Whether it was interrupted, and may not have reached all files."""
 
 
 COLUMNS = (

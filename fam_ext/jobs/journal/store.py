@@ -17,6 +17,7 @@ from typing import Any, TypeVar
 
 from fam_ext.errors import OutputError, PictureError, UsageError
 from fam_ext.jobs.journal.disk import (
+    can_map,
     check_inside,
     db_sentence,
     db_uri,
@@ -86,7 +87,7 @@ class Store:
             self.folder.mkdir(parents=True, exist_ok=True)
             self.temporary.mkdir(exist_ok=True)
             self._take_locks(join)
-            self._db = self._connect(self.path)
+            self._db = self._connect()
             self._prepare()
             self.follow()
             self.recover()
@@ -116,15 +117,25 @@ class Store:
 
     # --- open and close -------------------------------------------------------------------------------------------
 
-    @staticmethod
-    def _connect(path: Path) -> sqlite3.Connection:
+    def _connect(self) -> sqlite3.Connection:
+        locks = self._owner_lock is not None  # SQLite's own would fail, too
+        alone = f"vfs={'win32' if os.name == 'nt' else 'unix'}-none"
         db = sqlite3.connect(
-            path, timeout=_BUSY_SECONDS, isolation_level=None, check_same_thread=False, factory=Connection
+            self.path if locks else db_uri(Path(os.path.realpath(self.path)), alone),
+            uri=not locks,
+            timeout=_BUSY_SECONDS,
+            isolation_level=None,
+            check_same_thread=False,
+            factory=Connection,
         )
         try:
-            db.execute("PRAGMA journal_mode=WAL")
-            # a crash of the system may lose the last rows, never the file: the picture is checked when a job resumes
-            db.execute("PRAGMA synchronous=NORMAL")
+            if locks and can_map(self.folder):
+                db.execute("PRAGMA journal_mode=WAL")
+                # a crash of the system may lose the last rows, never the file: a job that resumes checks the picture
+                db.execute("PRAGMA synchronous=NORMAL")
+            else:
+                for words in ("locking_mode=EXCLUSIVE", "journal_mode=DELETE", "locking_mode=NORMAL"):
+                    db.execute(f"PRAGMA {words}")  # who is alone can end a WAL that came from another disk
         except BaseException:
             db.close()
             raise
@@ -132,15 +143,17 @@ class Store:
 
     def _copy_in_memory(self) -> sqlite3.Connection:
         memory = sqlite3.connect(":memory:", isolation_level=None, check_same_thread=False)
-        if os.path.isfile(self.path):
+        # as it stands on a disk that is read-only, or that lacks what several processes need
+        for how in ("mode=ro", "immutable=1") if os.path.isfile(self.path) else ():
             try:
-                source = sqlite3.connect(db_uri(Path(os.path.realpath(self.path))), uri=True)
-                try:
+                uri = db_uri(Path(os.path.realpath(self.path)), how)
+                with contextlib.closing(sqlite3.connect(uri, uri=True)) as source:
+                    source.execute("SELECT 1 FROM sqlite_master")  # a backup would wait for a lock for ever
                     source.backup(memory)
-                finally:
-                    source.close()
+                break
             except sqlite3.Error as error:
-                raise OutputError(db_sentence(self.path, error)) from None
+                if how == "immutable=1" or not isinstance(error, sqlite3.OperationalError):
+                    raise OutputError(db_sentence(self.path, error)) from None
         return memory
 
     def _prepare(self) -> None:
@@ -266,6 +279,14 @@ class Store:
         """Keep a JSON value with the job."""
         with self._transaction():
             self._set(name, value)
+
+    def check_there(self) -> None:
+        """Raise `OutputError` where the folder was moved away or deleted, or its disk taken off: the open journal would
+        go on, and what it calls done be elsewhere."""
+        if not os.path.exists(self.path):
+            raise OutputError(
+                f"{self.output} was moved or deleted while the job ran; put it back, then run the same command again"
+            )
 
     def follow(self) -> None:
         """Work on the files of the newest plan, which may be another process's."""

@@ -34,7 +34,7 @@ _PNG_INFO_BUTTON = "extras_tab"
 
 
 def _make_renderer(options: Job) -> WebUIRenderer:
-    return WebUIRenderer(upscaler=options.renderer.upscaler)
+    return WebUIRenderer(upscaler=options.renderer.upscaler, loaded=options.loaded)
 
 
 batches = Batches(_make_renderer)

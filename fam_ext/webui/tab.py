@@ -69,6 +69,14 @@ def _rescan() -> None:
     sd_vae.refresh_vae_list()
 
 
+def _interrupt() -> str:
+    """Stop the tab's picture, or return why not: it waits where a folder's file is under way, and that one goes on."""
+    if shared.state.job == RENDER_JOB:
+        return "your picture waits for a folder's file, which goes on; press Stop when yours has begun"
+    shared.state.interrupt()
+    return ""
+
+
 def _skip() -> None:
     """Skip the file under way, and nobody else's generation."""
     if shared.state.job == RENDER_JOB:
@@ -111,7 +119,7 @@ def on_ui_tabs() -> list[Any]:
                 folders_note=folders_note(),
                 default_output=default_output,
                 memory=_memory,
-                interrupt=shared.state.interrupt,
+                interrupt=_interrupt,
                 skip=_skip,
                 gpu_call=lambda function, extra: call_queue.wrap_gradio_gpu_call(function, extra_outputs=extra),
                 send_buttons=lambda gallery, said: send_buttons(gallery, said, _seen.get("pnginfo_image")),

@@ -56,7 +56,8 @@ class TabHost:
     default_output: Callable[[str], str] = lambda source: ""
     memory: Callable[[], tuple[int, int] | None] = lambda: None
     """Returns (free, total) bytes of the device; None where that cannot be told."""
-    interrupt: Callable[[], None] = lambda: None
+    interrupt: Callable[[], str] = lambda: ""
+    """Stops the picture of the tab; returns a sentence where another is under way, and goes on."""
     skip: Callable[[], None] = lambda: None
     gpu_call: Callable[[Callable[..., Any], list[Any]], Callable[..., Any]] = _pass_through
     """Wraps a function of (task id, ...) that renders; on an error it returns the extra outputs and the sentence."""

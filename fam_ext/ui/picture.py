@@ -121,26 +121,37 @@ def bind_picture(
         show_progress=False,
         api_name=False,
     )
-    picture["interrupt"].click(lambda: host.interrupt(), inputs=[], outputs=[], api_name=False, queue=False)
+
+    def stop() -> Any:  # noqa: ANN401
+        said = host.interrupt()
+        return sentence_html(said, kind="error") if said else gr.update()
+
+    picture["interrupt"].click(stop, inputs=[], outputs=[log], show_progress=False, api_name=False, queue=False)
 
     fields = _infotext_outputs(common, dials)
 
     def take(infotext: str) -> list[Any]:
         return [sentence_html(_describe(infotext, common)), *_values_from(infotext, common, dials)]
 
-    def loaded(image: Image.Image | None, infotext: str) -> list[Any]:
-        size = None if image is None else (image.height, image.width)
-        text = "" if image is None else infotext_of_image(image)
-        if not text:
-            note = "" if image is None else f"{image.width} x {image.height} px; it carries no infotext, write a prompt"
-            opened = gr.update(open=True) if note and not infotext else gr.update()
-            return [size, opened, gr.update(), sentence_html(note), *(gr.update() for _ in fields)]
-        return [size, gr.update(), text, *take(text)]
+    brought = gr.State("")  # the infotext that the last picture with one has brought
+
+    def loaded(image: Image.Image | None, infotext: str, before: str) -> list[Any]:
+        if image is None:
+            return [None, gr.update(), gr.update(), before, "", *(gr.update() for _ in fields)]
+        size, text = (image.height, image.width), infotext_of_image(image)
+        if text:
+            return [size, gr.update(), text, text, *take(text)]
+        # another picture's words are not this one's, however the host has sent them; what was written here may be
+        kept = "" if _words(infotext) == _words(before) else infotext
+        note = f"{image.width} x {image.height} px; it carries no infotext, "
+        note += "the words that were written are kept" if kept else "write a prompt"
+        opened = gr.update() if kept else gr.update(open=True)
+        return [size, opened, kept, before, sentence_html(note), *(gr.update() for _ in fields)]
 
     loading = picture["image"].change(
         loaded,
-        inputs=[picture["image"], picture["infotext"]],
-        outputs=[native, words_fold, picture["infotext"], picture["note"], *fields],
+        inputs=[picture["image"], picture["infotext"], brought],
+        outputs=[native, words_fold, picture["infotext"], brought, picture["note"], *fields],
         show_progress=False,
         api_name=False,
     )
@@ -151,6 +162,11 @@ def bind_picture(
     )
     picture["taken"] = (loading, taken)
     return native
+
+
+def _words(infotext: str) -> tuple[str, str]:
+    found = parse(infotext)
+    return found.prompt, found.negative_prompt
 
 
 def _offered(component: Any, value: Any) -> bool:  # noqa: ANN401

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import re
 import time
 from collections.abc import Callable, Iterator, Mapping
 from typing import Any
@@ -19,6 +20,8 @@ from fam_ext.ui.trial_grid import SIDE, trial_html
 _POLL_SECONDS = 0.5
 _UNCHANGED = gr.update()
 _GALLERY = 12
+_UNSERVED = re.compile(r"[#?%]|[\\/]\.")
+"""What gradio escapes in no address, and hidden folders, which it serves nothing of: it shows a copy of such a file."""
 
 
 class Watch:
@@ -126,11 +129,14 @@ def _compared(batch: Any, row: Mapping[str, Any], **more: Any) -> str:  # noqa: 
 def _latest_results(batch: Any, done: list[dict[str, Any]]) -> tuple[Any, ...]:  # noqa: ANN401
     """Return the gallery of the last finished pictures, no infotext (their files have it), and before and after of the
     very last one."""
-    pictures: list[Image.Image] = []
+    pictures: list[Image.Image | str] = []
     for row in reversed(done[-_GALLERY:]):
         path = batch.result(row)
         found = seen(path, side=512)
         if found is None:
+            continue
+        if _UNSERVED.search(str(path)):
+            pictures.append(str(path))
             continue
         thumbnail = found[0]
         thumbnail.thumbnail((512, 512))

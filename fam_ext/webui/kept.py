@@ -5,6 +5,7 @@ from __future__ import annotations
 import random
 from collections.abc import Callable, Generator, Mapping
 from contextlib import contextmanager
+from pathlib import Path
 from typing import Any
 
 import numpy as np
@@ -20,19 +21,40 @@ _SET_BY_LOADING = ("sd_checkpoint_hash",)
 def settings_kept(overrides: Mapping[str, Any]) -> Generator[None, None, None]:
     """Put the settings in `overrides` back afterwards, also those that its settings file does not hold yet.
 
-    The WebUI itself restores only what its settings file holds: a clip skip given for one picture would
-    stay for all that follow.
+    The WebUI itself restores only what its settings file holds: a clip skip given for one picture would stay for all
+    that follow. And it restores over what is chosen on its page meanwhile: that stays. A settings file that was written
+    meanwhile is written again.
     """
     data = shared.opts.data
     before = {name: data.get(name, _ABSENT) for name in (*overrides, *_SET_BY_LOADING)}
+    written = _written()
     try:
         yield
     finally:
         for name, value in before.items():
+            if name in overrides and not _is_same(name, data.get(name), overrides[name]):
+                continue
             if value is _ABSENT:
                 data.pop(name, None)
             else:
                 data[name] = value
+        if "sd_vae" in overrides:
+            sd_vae.reload_vae_weights()
+        if _written() != written:
+            shared.opts.save(shared.config_filename)
+
+
+def _is_same(name: str, value: Any, asked: Any) -> bool:  # noqa: ANN401
+    if name != "sd_model_checkpoint":
+        return value == asked
+    known = sd_models.checkpoint_aliases  # loading a checkpoint can give it another title
+    return known.get(value) is known.get(asked)
+
+
+def _written() -> int | None:
+    """Return when the WebUI's settings file was written last."""
+    file = Path(shared.config_filename)
+    return file.stat().st_mtime_ns if file.exists() else None
 
 
 def reload_model() -> None:

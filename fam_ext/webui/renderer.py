@@ -51,12 +51,17 @@ class WebUIRenderer:
     can_give_up = ("am",)
     """The WebUI cuts up attention and VAE by its own settings, which a request does not reach."""
 
-    def __init__(self, *, upscaler: str = DEFAULT_UPSCALER) -> None:
+    def __init__(self, *, upscaler: str = DEFAULT_UPSCALER, loaded: Sequence[str] = ()) -> None:
         self.upscaler = upscaler
+        self.loaded = loaded
+        """See `Job.loaded`: another checkpoint or VAE that is chosen on the page meanwhile draws none of the job's."""
 
     def render(self, image: Image.Image, request: HiresRequest, progress: Progress) -> Rendered:
         """Return the picture at `request.size`, made by the hires pass with FAM."""
         began = time.perf_counter()
+        model, vae = self.loaded or ("", "")
+        vae = vae if has_vae(vae) else None
+        request = dataclasses.replace(request, model=request.model or model or None, vae=request.vae or vae)
         passes: list[tuple[GuideReport, int]] = []
         with call_queue.queue_lock:
             if progress.cancelled():
@@ -203,6 +208,7 @@ def _processing(image: Image.Image, request: HiresRequest, *, upscaler: str) -> 
         hr_resize_y=height,
         override_settings=_overrides(request),
     )
+    p.override_settings_restore_afterwards = False  # `settings_kept` does, and leaves what is chosen meanwhile
     p.is_api = True  # the WebUI's own scripts would put the txt2img page's sampler and seed in place of ours
     p.txt2img_upscale = True
     p.firstpass_image = native

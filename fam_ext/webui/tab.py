@@ -34,7 +34,7 @@ _PNG_INFO_BUTTON = "extras_tab"
 
 
 def _make_renderer(options: Job) -> WebUIRenderer:
-    return WebUIRenderer(upscaler=options.renderer.upscaler)
+    return WebUIRenderer(upscaler=options.renderer.upscaler, loaded=options.loaded)
 
 
 batches = Batches(_make_renderer)
@@ -67,6 +67,14 @@ def _rescan() -> None:
     """Look for checkpoints and VAEs as the WebUI's own buttons do; it reads its upscalers when its page is reloaded."""
     sd_models.list_models()
     sd_vae.refresh_vae_list()
+
+
+def _interrupt() -> str:
+    """Stop the tab's picture, or return why not: it waits where a folder's file is under way, and that one goes on."""
+    if shared.state.job == RENDER_JOB:
+        return "your picture waits for a folder's file, which goes on; press Stop when yours has begun"
+    shared.state.interrupt()
+    return ""
 
 
 def _skip() -> None:
@@ -111,7 +119,7 @@ def on_ui_tabs() -> list[Any]:
                 folders_note=folders_note(),
                 default_output=default_output,
                 memory=_memory,
-                interrupt=shared.state.interrupt,
+                interrupt=_interrupt,
                 skip=_skip,
                 gpu_call=lambda function, extra: call_queue.wrap_gradio_gpu_call(function, extra_outputs=extra),
                 send_buttons=lambda gallery, said: send_buttons(gallery, said, _seen.get("pnginfo_image")),

@@ -162,6 +162,25 @@ def test_one_picture(page, tmp_path):
     assert slider.get_attribute("aria-valuenow") == "40"
 
 
+def test_a_picture_without_words_gets_none_of_the_one_before(page, tmp_path):
+    picture(tmp_path / "native.png", "a red apple\nSteps: 7, Sampler: Euler, CFG scale: 3, Seed: 9")
+    picture(tmp_path / "photo.png")
+    words = "#fam_hires_infotext textarea"
+    for name, written, note, kept in (
+        ("native", None, "are set from the infotext", None),
+        ("photo", None, "write a prompt", ""),
+        ("native", "my own", "are set from the infotext", None),
+        ("photo", None, "are kept", "my own"),
+    ):
+        page.set_input_files("#fam_hires_image input[type=file]", str(tmp_path / f"{name}.png"))
+        page.wait_for_selector(f"#fam_hires_picture_note :text('{note}')")
+        if kept is not None:
+            assert page.input_value(words) == kept
+        elif written is not None:
+            open_folds(page)
+            page.fill(words, written)
+
+
 def test_a_picture_brings_clip_skip_and_where_asked_checkpoint_and_vae(page, tmp_path):
     text = "a red apple\nSteps: 7, Sampler: Euler, CFG scale: 3, Seed: 9, Clip skip: 2, Model: other, VAE: fine.pt"
     picture(tmp_path / "native.png", text)

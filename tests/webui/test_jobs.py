@@ -2,6 +2,7 @@
 
 import csv
 import io
+import json
 import shutil
 import time
 
@@ -160,6 +161,34 @@ def test_a_closed_server_asks_for_a_password_and_hides_its_folders(start, folder
         assert not (folder.parent / "in-fam").exists()
     finally:
         closed.stop()
+
+
+def test_what_is_chosen_while_a_job_runs_stays_chosen_and_draws_none_of_it(server, tmp_path, native_picture):
+    folder, chosen = tmp_path / "in", {"sd_model_checkpoint": "tiny-sd15.safetensors", "sd_vae": "None"}
+    folder.mkdir()
+    for number in range(2):
+        info = PngInfo()
+        info.add_text("parameters", f"a red apple\nSteps: 40, Sampler: Euler, Seed: {number}, Clip skip: 2")
+        native_picture.save(folder / f"{number}.png", pnginfo=info)
+    server.generate()
+    before = server.ask("/sdapi/v1/options")[1]
+    job = server.ask(f"{ROUTE}/jobs", {"input": str(folder)})[1]["id"]
+    while not server.ask(f"{ROUTE}/jobs/{job}")[1]["step"]:
+        time.sleep(0.05)
+    try:
+        server.ask("/sdapi/v1/options", chosen)
+        assert wait(server, job)["done"] == 2
+        after = server.ask("/sdapi/v1/options")[1]
+        saved = json.loads((server.data / "config.json").read_text())
+    finally:
+        server.ask("/sdapi/v1/options", {name: before[name] for name in chosen})
+    for number in range(2):
+        with Image.open(tmp_path / "in-fam" / f"{number}.png") as made:
+            assert "FAM model: fluent-tiny," in made.info["parameters"]
+    for settings in (after, saved):
+        assert settings["sd_model_checkpoint"].startswith("tiny-sd15") and settings["sd_vae"] == "None"
+        assert settings.get("CLIP_stop_at_last_layers", 1) == 1
+        assert not settings.get("use_old_hires_fix_width_height")
 
 
 @pytest.fixture(scope="module")

@@ -343,9 +343,12 @@ def test_a_picture_that_took_the_chosen_place_is_sent_with_its_own_infotext(page
 
 
 def test_a_folders_result_is_sent_whole_with_its_own_infotext(page, tmp_path):
-    page.open_folder(leaves(tmp_path / "in", "red", "green"), steps=3)
+    page.open_folder(leaves(tmp_path / "in #1%20", "red", "green"), steps=3)
     page.start()
     assert page.inner_text("#fam_hires_status").startswith("done: 2 done")
+    page.wait_for_function(
+        "[...document.querySelectorAll('#fam_hires_gallery .thumbnail-item img')].every(one => one.naturalWidth)"
+    )
     page.click("#fam_hires_gallery .thumbnail-item >> nth=1")
     page.click("#fam_hires_send_to_img2img")
     page.wait_for_selector("#img2img_image img")

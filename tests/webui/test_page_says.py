@@ -1,6 +1,7 @@
 """What the page says of jobs, files and settings is so: second runs, other settings, two pages, what was not set."""
 
 import io
+import time
 import urllib.request
 
 from PIL import Image
@@ -88,6 +89,20 @@ def test_two_pages_and_a_job_at_once_keep_their_own(page, browser, server, tmp_p
         alone = server.generate({"preset": "balanced", "cutoff": cutoff, "cutoff_reference": "cycles"}, **fields)
         assert shown(each, "#txt2img_gallery").tobytes() == alone.images[0].tobytes()
     other.close()
+
+
+def test_stop_leaves_the_folder_that_a_picture_waits_for(page, server, tmp_path, native_picture):
+    write(tmp_path / "in" / "0.png", native_picture, f"a red apple\n{SETTINGS.replace('Steps: 3', 'Steps: 99')}")
+    page.open_tab()
+    page.set_input_files("#fam_hires_image input[type=file]", str(tmp_path / "in" / "0.png"))
+    page.settle()
+    job = server.ask(f"{ROUTE}/jobs", {"input": str(tmp_path / "in")})[1]["id"]
+    while not server.ask(f"{ROUTE}/jobs/{job}")[1]["step"]:
+        time.sleep(0.05)
+    page.press("#fam_hires_generate")
+    page.press("#fam_hires_interrupt")
+    page.has("#html_log_fam_hires", "your picture waits for a folder's file")
+    assert wait(server, job)["done"] == 1
 
 
 def test_a_picture_is_made_alike_in_the_tab_and_in_a_folder(page, tmp_path, native_picture):

@@ -9,6 +9,7 @@ import torch
 from hypothesis import given
 from hypothesis import strategies as st
 
+from fam_ext import standalone
 from fam_ext.errors import PictureError
 from fam_ext.hosts.diffusers.prompts import (
     CHUNK,
@@ -72,6 +73,18 @@ def test_chunks_of_any_length_and_weights():
     assert len(tokenize("a BREAK b", tokenizer)[0]) == 2
     many = "cat BREAK " * (MAX_CHUNKS + 5)
     assert tokenize(many, tokenizer)[0] == MAX_CHUNKS * tokenize("cat", tokenizer)[0] and cut_note(many, tokenizer)
+
+
+@pytest.mark.slow
+def test_a_padding_mark_within_a_prompt_is_a_word():
+    first = toys.tokenizer()
+    second = type(first).from_pretrained(standalone.demo_model() / "tokenizer", pad_token="!")  # SDXL's, SD2.1's
+    assert first("dog!!!", add_special_tokens=False) != second("dog!!!", add_special_tokens=False)
+    for prompt in ("a dog!!!", "wow!?, (a cat!:1.2)", "dog!!! " * 30):
+        ends = first.pad_token_id, second.pad_token_id
+        chunks = [tokenize(prompt, each)[0] for each in (first, second)]
+        words = [[token for chunk in own for token in chunk if token not in ends] for own in chunks]
+        assert words[0] == words[1] and len(chunks[0]) == len(chunks[1])
 
 
 def numbers(text, **_):

@@ -26,7 +26,7 @@ def attention(q: Tensor, k: Tensor, v: Tensor, *, scale: float | None = None) ->
     more: dict[str, Any] = {} if scale is None or scale == q.shape[-1] ** -0.5 else {"scale": scale}
     count = 1
     if q.device.type not in WITH_FUSED:
-        # equal: 8 queries or fewer, as a rest may be, take another kernel of MPS, wrong on split heads before torch 2.12
+        # equal: a rest of 8 or fewer would take another kernel of MPS, which is wrong on split heads before torch 2.12
         count = math.ceil(q.shape[-2] / max(1, MOST_SCORES // (q.shape[0] * q.shape[1] * k.shape[-2])))
     parts = [scaled_dot_product_attention(part, k, v, **more) for part in q.tensor_split(count, dim=-2)]
     return parts[0] if count == 1 else torch.cat(parts, dim=-2)

@@ -15,8 +15,8 @@ from fam_ext.core.precision import as_given
 log = logging.getLogger(__name__)
 
 WITHOUT_FFT = ("mps", "privateuseone")
-"""Devices whose FFT is never asked: of MPS in torch 2.3, which the WebUI takes on a Mac, the inverse comes back reversed
-and without an error, and before macOS 14 there is none; DirectML has no complex numbers."""
+"""Devices whose FFT is never asked: that of MPS in torch 2.3, which the WebUI takes on a Mac, reverses what it brings
+back, without an error, and before macOS 14 there is none; DirectML has no complex numbers."""
 NO_FFT = ("not implemented", "not currently implemented", "not supported", "unsupported", "compiled without")
 """What another device without FFT says; anything else, memory too, is not answered by the other form."""
 

@@ -70,7 +70,8 @@ def test_chunks_of_any_length_and_weights():
     tokens, weights = tokenize("cat " * 100 + "(dog:1.5)", tokenizer)
     assert len(tokens) == 2 and {len(chunk) for chunk in tokens} == {CHUNK + 2} == {len(chunk) for chunk in weights}
     assert weights[1].count(1.5) == len(tokenizer("dog", add_special_tokens=False).input_ids)
-    assert len(tokenize("a BREAK b", tokenizer)[0]) == 2
+    counts = {"a BREAK b": 2, "a BREAK": 1, "BREAK": 1, "BREAK a": 2, "a BREAK BREAK": 2, "": 1}  # as in the WebUI
+    assert {prompt: len(tokenize(prompt, tokenizer)[0]) for prompt in counts} == counts
     many = "cat BREAK " * (MAX_CHUNKS + 5)
     assert tokenize(many, tokenizer)[0] == MAX_CHUNKS * tokenize("cat", tokenizer)[0] and cut_note(many, tokenizer)
 

@@ -245,6 +245,9 @@ def in_chunks(spans: Sequence[Span], tokenizer: Any) -> list[list[tuple[int, int
             elif [token] == comma:
                 after = len(chunks[-1]) + 1
             chunks[-1].append((token, index))
+    else:
+        if len(chunks) > 1 and not chunks[-1]:
+            chunks.pop()  # a BREAK at the end begins none
     return chunks
 
 

@@ -25,7 +25,8 @@ drawn per picture on the CPU: a seed is a picture, whatever the batch and the de
 COLUMNS = ("sampler", "Automatic is", "order", "fresh noise", "to diffusers", "to k-diffusion (the WebUI)", "schedules")
 SCHEDULES = """## Schedules
 
-`Uniform` spreads timesteps as the model (or `--timestep-spacing`) says, `SGM Uniform` is trailing spacing; these two,
+`Uniform` spreads timesteps as the model (or `--timestep-spacing`) says; where it says nothing, as SD1.5 and SD2.1,
+DDIM's are leading, the others' from the noisiest to 0 (linspace). `SGM Uniform` is trailing spacing; these two,
 `Karras` and `Exponential` are diffusers' for the samplers that diffusers has. The WebUI's, from the model's largest
 sigma to its smallest, stand in their place for {without};
 for `Karras` and `Exponential` also for Euler a.

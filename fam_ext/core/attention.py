@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 from typing import Any
 
 import torch
@@ -20,17 +21,15 @@ MOST_SCORES = 2**27
 
 
 def attention(q: Tensor, k: Tensor, v: Tensor, *, scale: float | None = None) -> Tensor:
-    """Return `scaled_dot_product_attention`, also of torch 2.0, which knows the usual scale only; for parts of the
-    queries in turn where the device would make their whole matrix."""
+    """Return `scaled_dot_product_attention`, also of torch 2.0, which knows the usual scale only; for equal parts of
+    the queries in turn where the device would make their whole matrix."""
     more: dict[str, Any] = {} if scale is None or scale == q.shape[-1] ** -0.5 else {"scale": scale}
-    tokens = count = q.shape[-2]
+    count = 1
     if q.device.type not in WITH_FUSED:
-        tokens = max(1, MOST_SCORES // (q.shape[0] * q.shape[1] * k.shape[-2]))
-    parts = [
-        scaled_dot_product_attention(q[..., first : first + tokens, :], k, v, **more)
-        for first in range(0, count, tokens)
-    ]
-    return parts[0] if len(parts) == 1 else torch.cat(parts, dim=-2)
+        # equal: a rest of 8 or fewer would take another kernel of MPS, which is wrong on split heads before torch 2.12
+        count = math.ceil(q.shape[-2] / max(1, MOST_SCORES // (q.shape[0] * q.shape[1] * k.shape[-2])))
+    parts = [scaled_dot_product_attention(part, k, v, **more) for part in q.tensor_split(count, dim=-2)]
+    return parts[0] if count == 1 else torch.cat(parts, dim=-2)
 
 
 @as_given

@@ -1,4 +1,4 @@
-"""Frequency Modulation on devices without FFT: MPS has none for some dtypes."""
+"""Frequency Modulation on devices without FFT, or with one that is wrong."""
 
 from __future__ import annotations
 
@@ -14,12 +14,16 @@ from fam_ext.core.precision import as_given
 
 log = logging.getLogger(__name__)
 
+WITHOUT_FFT = ("mps", "privateuseone")
+"""Devices whose FFT is never asked: that of MPS in torch 2.3, which the WebUI takes on a Mac, reverses what it brings
+back, without an error, and before macOS 14 there is none; DirectML has no complex numbers."""
 NO_FFT = ("not implemented", "not currently implemented", "not supported", "unsupported", "compiled without")
-"""What a device without FFT says; anything else, memory too, is not answered by the other form."""
+"""What another device without FFT says; anything else, memory too, is not answered by the other form."""
 
 
 class Modulation:
-    """`modulate` for one pass; from the first call on whose device has no FFT, `without_fft` of the same arguments."""
+    """`modulate` for one pass; `without_fft` of the same arguments on `WITHOUT_FFT`, and from the first call on whose
+    device turns out to have none."""
 
     def __init__(self, without_fft: Callable[[Tensor, Tensor, Tensor], Tensor]) -> None:
         self._without_fft = without_fft
@@ -27,7 +31,7 @@ class Modulation:
 
     def __call__(self, latent: Tensor, reference: Tensor, mask: Tensor) -> Tensor:
         """Return what `modulate` returns."""
-        if self._has_fft:
+        if self._has_fft and latent.device.type not in WITHOUT_FFT:
             try:
                 return modulate(latent, reference, mask)
             except RuntimeError as error:

@@ -35,7 +35,10 @@ class Trained:
 
     @classmethod
     def of(cls, config: Mapping[str, Any], *, is_sdxl: bool = False) -> Trained:
-        """Return what a diffusers scheduler's `config` says; raises `UnsupportedModelError`."""
+        """Return what a diffusers scheduler's `config` says; raises `UnsupportedModelError`.
+
+        A spacing that only its class added (SD1.5 and SD2.1 name none) is not the model's: each sampler has its own.
+        """
         prediction = config.get("prediction_type", "epsilon")
         if prediction not in PREDICTIONS:
             raise UnsupportedModelError(f"the network predicts {prediction!r}; choose one of {', '.join(PREDICTIONS)}")
@@ -45,7 +48,7 @@ class Trained:
         return cls(
             tuple(alphas_cumprod.tolist()),
             prediction,
-            config.get("timestep_spacing"),
+            None if "timestep_spacing" in config.get("_use_default_values", ()) else config.get("timestep_spacing"),
             config.get("steps_offset", 0),
             is_sdxl,
         )

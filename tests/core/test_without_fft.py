@@ -5,6 +5,7 @@ from unittest.mock import Mock
 import pytest
 import torch
 
+from fam_ext.core import without_fft
 from fam_ext.core.config import FamConfig
 from fam_ext.core.frequency import modulate
 from fam_ext.core.guide import HiresGuide, seeded_noise
@@ -52,6 +53,14 @@ def test_a_device_without_fft_takes_the_matmuls_and_says_so_once(modulated, monk
         results = modulated(2)
     assert all(torch.allclose(result, expected, atol=1e-5) for result in results)
     assert caplog.text.count("no FFT") == torch.fft.rfft2.call_count == 1
+
+
+def test_a_device_whose_fft_is_wrong_is_not_asked(modulated, monkeypatch):
+    (expected,) = modulated(1)
+    assert {"mps", "privateuseone"} <= set(without_fft.WITHOUT_FFT)
+    monkeypatch.setattr(without_fft, "WITHOUT_FFT", ("cpu",))
+    monkeypatch.setattr(torch.fft, "rfft2", Mock())
+    assert torch.allclose(modulated(1)[0], expected, atol=1e-5) and not torch.fft.rfft2.called
 
 
 def test_no_other_fault_is_answered(modulated, monkeypatch):

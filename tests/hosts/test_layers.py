@@ -161,6 +161,14 @@ def test_layers_have_the_same_names_in_every_host(host):
     assert set(maps) == {name for name in layers if not name.startswith("mid")} and len(set(maps)) == len(maps)
 
 
+def test_a_distilled_network_without_a_middle_has_the_other_layers():
+    from fam_ext.hosts.diffusers.unet import unet_layers
+
+    networks = toys.sd_unet(), toys.sd_unet(mid_block_type=None)
+    whole, without = ([layer.name for layer in unet_layers(each).convolutions] for each in networks)
+    assert without == [name for name in whole if not name.startswith("mid")] != whole
+
+
 @pytest.mark.parametrize("side", [16, 24])
 def test_each_is_asked_once_a_call_in_order_at_its_size(host, side):
     seen = []

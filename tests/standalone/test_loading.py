@@ -17,6 +17,7 @@ from fam_ext.jobs.contract import Progress
 from fam_ext.jobs.ran_text import fields
 from fam_ext.options.request import HiresRequest
 from tests.hosts import toys
+from tests.samplers.references import SCHEDULERS
 
 pytestmark = pytest.mark.slow
 
@@ -113,12 +114,15 @@ def test_an_sd2_file_is_asked_what_it_predicts(tmp_path, monkeypatch, bias, pred
 
 @pytest.mark.parametrize("scheduler", ["DDIMScheduler", "PNDMScheduler"])  # SDXL's base has Euler's, SD1.5's PNDM
 @pytest.mark.parametrize("marks", [(), ("v_pred",), ("v_pred", "ztsnr")])
-def test_a_single_files_marks_set_its_scheduler(tmp_path, marks, scheduler):
+@pytest.mark.parametrize("spaced", [True, False])
+def test_a_single_files_marks_set_its_scheduler(tmp_path, marks, scheduler, spaced):
     import diffusers
 
     file, pipe = tmp_path / "xl.safetensors", toys.sdxl_pipeline()
     pipe.scheduler = getattr(diffusers, scheduler)(**toys.training())
     pipe.save_pretrained(tmp_path / "config")
+    if not spaced:
+        unspaced(tmp_path / "config")
     save_file(sdxl_state_dict(pipe) | {mark: torch.zeros(0) for mark in marks}, file)
     host = standalone.load_pipeline(file, config=tmp_path / "config", device="cpu")
     config = host.pipe.scheduler.config
@@ -128,7 +132,29 @@ def test_a_single_files_marks_set_its_scheduler(tmp_path, marks, scheduler):
         assert first.timestep == 999 and first.sigma > 4000  # 14.6 without
         assert host.sampler("DDIM", "Uniform", 5, seeds=[1]).levels[0].signal == 0
     else:
-        assert first.timestep == 751
+        assert first.timestep == (751 if spaced else 999)
+
+
+def unspaced(folder):
+    """Let a saved pipeline's scheduler name no timestep spacing, as SD1.5's and SD2.1's own."""
+    settings = folder / "scheduler" / "scheduler_config.json"
+    kept = {key: value for key, value in json.loads(settings.read_text()).items() if key != "timestep_spacing"}
+    settings.write_text(json.dumps(kept))
+
+
+@pytest.mark.parametrize("sampler", sorted(set(SCHEDULERS) - {"LCM"}))
+def test_a_model_that_names_no_spacing_has_each_samplers_own(tmp_path, sampler):
+    import diffusers
+
+    pipe = toys.sd_pipeline()
+    pipe.scheduler = diffusers.PNDMScheduler(**toys.training(), skip_prk_steps=True)
+    pipe.save_pretrained(tmp_path)
+    unspaced(tmp_path)
+    host = standalone.load_pipeline(tmp_path, device="cpu")
+    theirs = getattr(diffusers, SCHEDULERS[sampler][0]).from_config(host.pipe.scheduler.config)
+    theirs.set_timesteps(20)
+    ours = host.sampler(sampler, "Uniform", 20, seeds=[1])
+    assert ours.levels[0].timestep == float(theirs.timesteps[0]) == (951 if sampler == "DDIM" else 999)
 
 
 @pytest.mark.parametrize(

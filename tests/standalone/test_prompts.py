@@ -9,6 +9,7 @@ import torch
 from hypothesis import given
 from hypothesis import strategies as st
 
+from fam_ext import standalone
 from fam_ext.errors import PictureError
 from fam_ext.hosts.diffusers.prompts import (
     CHUNK,
@@ -69,9 +70,22 @@ def test_chunks_of_any_length_and_weights():
     tokens, weights = tokenize("cat " * 100 + "(dog:1.5)", tokenizer)
     assert len(tokens) == 2 and {len(chunk) for chunk in tokens} == {CHUNK + 2} == {len(chunk) for chunk in weights}
     assert weights[1].count(1.5) == len(tokenizer("dog", add_special_tokens=False).input_ids)
-    assert len(tokenize("a BREAK b", tokenizer)[0]) == 2
+    counts = {"a BREAK b": 2, "a BREAK": 1, "BREAK": 1, "BREAK a": 2, "a BREAK BREAK": 2, "": 1}  # as in the WebUI
+    assert {prompt: len(tokenize(prompt, tokenizer)[0]) for prompt in counts} == counts
     many = "cat BREAK " * (MAX_CHUNKS + 5)
     assert tokenize(many, tokenizer)[0] == MAX_CHUNKS * tokenize("cat", tokenizer)[0] and cut_note(many, tokenizer)
+
+
+@pytest.mark.slow
+def test_a_padding_mark_within_a_prompt_is_a_word():
+    first = toys.tokenizer()
+    second = type(first).from_pretrained(standalone.demo_model() / "tokenizer", pad_token="!")  # SDXL's, SD2.1's
+    assert first("dog!!!", add_special_tokens=False) != second("dog!!!", add_special_tokens=False)
+    for prompt in ("a dog!!!", "wow!?, (a cat!:1.2)", "dog!!! " * 30):
+        ends = first.pad_token_id, second.pad_token_id
+        chunks = [tokenize(prompt, each)[0] for each in (first, second)]
+        words = [[token for chunk in own for token in chunk if token not in ends] for own in chunks]
+        assert words[0] == words[1] and len(chunks[0]) == len(chunks[1])
 
 
 def numbers(text, **_):

@@ -133,7 +133,10 @@ def _from_file(file: Path, dtype: torch.dtype, config: str | os.PathLike[str] | 
             raise _lacking(file, f"{name} is not whole")
     if kind == "SD2.1" and config is None:
         _settle_sd2(pipe)
-    pipe.scheduler.register_to_config(**marked_training(file))  # its class may not know them; only settings are read
+    marks = marked_training(file)
+    added = [name for name in pipe.scheduler.config.get("_use_default_values", ()) if name not in marks]
+    # its class may not know them; only settings are read
+    pipe.scheduler.register_to_config(**marks, _use_default_values=added)
     return pipe
 
 

@@ -221,7 +221,9 @@ def in_chunks(spans: Sequence[Span], tokenizer: Any) -> list[list[tuple[int, int
     """
 
     def tokens_of(text: str) -> list[int]:
-        return tokenizer(text, add_special_tokens=False, truncation=False, verbose=False).input_ids
+        # split: OpenCLIP's padding mark is "!", which within a prompt is a word as any other
+        options = {"add_special_tokens": False, "split_special_tokens": True, "truncation": False, "verbose": False}
+        return tokenizer(text, **options).input_ids
 
     comma = tokens_of(",")
     chunks: list[list[tuple[int, int]]] = [[]]
@@ -243,6 +245,9 @@ def in_chunks(spans: Sequence[Span], tokenizer: Any) -> list[list[tuple[int, int
             elif [token] == comma:
                 after = len(chunks[-1]) + 1
             chunks[-1].append((token, index))
+    else:
+        if len(chunks) > 1 and not chunks[-1]:
+            chunks.pop()  # a BREAK at the end begins none
     return chunks
 
 

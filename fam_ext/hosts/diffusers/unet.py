@@ -50,7 +50,8 @@ def unet_layers(unet: nn.Module) -> Layers:
             name = f"down_blocks.{level}.downsamplers.{number}"
             layers.convolutions.append(Layer(f"{name}.conv", sampler.conv, level + 1))
             layers.maps.append(Layer(name, sampler, level + 1))
-    _add_resnets(layers, "mid_block", network.mid_block.resnets, deepest)
+    # distilled networks (BK-SDM, KOALA) have no middle
+    _add_resnets(layers, "mid_block", getattr(network.mid_block, "resnets", ()), deepest)
     for index, block in enumerate(network.up_blocks):
         level = deepest - index
         _add_block(layers, f"up_blocks.{index}", block, level)

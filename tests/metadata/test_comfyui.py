@@ -242,6 +242,14 @@ def test_of_several_saved_pictures_the_file_s_name_tells_which_it_is(tmp_path, n
     assert prompt is not None or "prompt, seed not taken" in found.notes[0]
 
 
+def test_a_sampler_that_tells_nothing_leaves_no_note_behind(tmp_path) -> None:
+    odd = {"class_type": "KSampler", "inputs": dict.fromkeys(("seed", "positive", "negative"), ["18", 0])}
+    graph = {**BRANCHES, "3": odd, "18": node("Mystery")}
+    (tmp_path / "renamed.png").write_bytes(png(("prompt", json.dumps(graph))))
+    found = read_header(tmp_path / "renamed.png").reading
+    assert (found.prompt, found.notes) == ("a dog", ())
+
+
 def test_a_saved_picture_that_no_sampler_made_has_no_settings(tmp_path) -> None:
     (tmp_path / "loaded_00001_.png").write_bytes(png(("prompt", json.dumps(BRANCHES))))
     assert read_header(tmp_path / "loaded_00001_.png").reading is None

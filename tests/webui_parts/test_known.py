@@ -45,7 +45,7 @@ def test_what_is_loaded_goes_by_its_hash(webui, monkeypatch, known, made, said):
     part = webui("known")
     info = SimpleNamespace(shorthash=known, calculate_shorthash=lambda: made, name="x.ckpt")
     monkeypatch.setattr(part.shared, "opts", SimpleNamespace(sd_model_checkpoint="x", sd_vae="Automatic"))
-    monkeypatch.setattr(part.sd_models, "checkpoint_aliases", {"x": info}, raising=False)
+    monkeypatch.setattr(part.sd_models, "checkpoint_aliases", {"x": info})
     assert part.loaded() == (said, "Automatic")
     monkeypatch.setattr(part.sd_models, "checkpoint_aliases", {})
     assert part.loaded() == ("", "Automatic")

@@ -243,7 +243,7 @@ def test_of_several_saved_pictures_the_file_s_name_tells_which_it_is(tmp_path, n
 
 
 def test_a_sampler_that_tells_nothing_leaves_no_note_behind(tmp_path) -> None:
-    odd = {"class_type": "KSampler", "inputs": dict.fromkeys(("seed", "positive", "negative"), ["18", 0])}
+    odd = {"class_type": "KSampler", "inputs": {key: ["18", 0] for key in ("seed", "positive", "negative")}}
     graph = {**BRANCHES, "3": odd, "18": node("Mystery")}
     (tmp_path / "renamed.png").write_bytes(png(("prompt", json.dumps(graph))))
     found = read_header(tmp_path / "renamed.png").reading

@@ -4,11 +4,11 @@ import errno
 import os
 import shutil
 import sqlite3
+import sys
 from collections import Counter
 from pathlib import Path
 
 import pytest
-import sys
 
 from fam_ext.errors import OutputError, UsageError
 from fam_ext.jobs import make, report

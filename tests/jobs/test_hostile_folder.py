@@ -5,12 +5,12 @@ import hashlib
 import os
 import sqlite3
 import stat
+import sys
 import threading
 from pathlib import Path
 from types import SimpleNamespace
 
 import pytest
-import sys
 from PIL import Image
 
 from fam_ext.cli.upscale import TableFormat, print_plan

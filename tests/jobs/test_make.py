@@ -2,10 +2,10 @@
 
 import dataclasses
 import os
+import sys
 from pathlib import Path
 
 import pytest
-import sys
 from PIL import Image
 
 from fam_ext.errors import AlreadyGuidedError, LoadError, OutputError, PictureError, RenderError, Skipped

@@ -20,7 +20,7 @@ from fam_ext.hosts.diffusers.host import OFFLOADS, DiffusersHost
 from fam_ext.hosts.diffusers.load import pick_device, pick_dtype, quiet_libraries, read_pipeline, why_no_gpu
 from fam_ext.hosts.diffusers.prompts import embedding_names, settle, split_extra_networks
 from fam_ext.hosts.memory import peak_memory, watch_memory
-from fam_ext.jobs.contract import WORKER_VARIABLE, Progress, Ran, Rendered
+from fam_ext.jobs.contract import WORKER_VARIABLE, Progress, Ran, Rendered, listed, undrawn
 from fam_ext.methods.base import Method
 from fam_ext.options.request import HiresRequest
 from fam_ext.samplers.names import spacing_that_runs, split_name
@@ -29,8 +29,6 @@ from fam_ext.weights import weights_hash
 
 log = logging.getLogger(__name__)
 
-MAX_NOTED_TAGS = 5
-MAX_NOTED_NAME = 60
 SHORT_HASH = 10
 """Digits of a model's SHA-256 that the WebUI writes."""
 OWN_VAE = ("None", "Automatic")
@@ -272,16 +270,11 @@ def what_was_left_out(request: HiresRequest, host: DiffusersHost) -> tuple[str, 
     prompt, tags = split_extra_networks(request.prompt)
     notes: list[str] = []
     if request.vae not in (None, *OWN_VAE):
-        notes.append(f"VAE {request.vae[:MAX_NOTED_NAME]} was not loaded; the model's own was used")
+        notes.append(f"VAE {listed([request.vae])} was not loaded; the model's own was used")
     if tags:
-        names = [f"{kind} {name[:MAX_NOTED_NAME]}" for kind, name, _ in tags[:MAX_NOTED_TAGS]]
-        more = f" and {len(tags) - MAX_NOTED_TAGS} more" if len(tags) > MAX_NOTED_TAGS else ""
-        notes.append(f"left out of the prompt: {', '.join(names)}{more}; give the files with --lora")
-    words = embedding_names(f"{request.prompt}, {request.negative_prompt}")
-    if words:
-        named = ", ".join(name[:MAX_NOTED_NAME] for name in words[:MAX_NOTED_TAGS])
-        more = f" and {len(words) - MAX_NOTED_TAGS} more" if len(words) > MAX_NOTED_TAGS else ""
-        notes.append(f"no textual inversion is loaded: {named}{more} drawn as plain words")
+        names = listed([f"{kind} {name}" for kind, name, _ in tags])
+        notes.append(f"left out of the prompt: {names}; give the files with --lora")
+    notes += undrawn(embedding_names(f"{request.prompt}, {request.negative_prompt}"))
     for name, text in (("prompt", prompt), ("negative prompt", split_extra_networks(request.negative_prompt)[0])):
         drawn, changed = settle(text)
         notes += [f"in the {name}, {' and '.join(changed)}"] if changed else []

@@ -2,10 +2,7 @@
 
 import json
 import os
-import signal
 import sqlite3
-import subprocess
-import sys
 from pathlib import Path
 
 import pytest
@@ -21,15 +18,9 @@ from fam_ext.metadata.infotext import parse
 from fam_ext.metadata.pictures import read_header
 from fam_ext.options.presets import BUILTIN
 from fam_ext.options.resolve import unread
-from tests.jobs.fakes import FakeSpec, make_folder, make_picture, outputs, strays
+from tests.jobs.fakes import FakeSpec, make_folder, make_picture, outputs
 
 ROOT = Path(__file__).parents[1]
-
-FAKED = (
-    "import sys; from fam_ext.jobs.renderers import RendererSpec;"
-    "from tests.jobs.fakes import Fast; RendererSpec.build = lambda self: Fast(0.4, 8);"
-    "from fam_ext.cli import main; main(sys.argv[1:])"
-)
 
 
 @pytest.fixture(autouse=True)
@@ -318,20 +309,6 @@ def test_progress_counts_what_was_done_before(tmp_path: Path, capsys, view: str,
     assert last in run(capsys, *words)[1]
 
 
-@pytest.mark.skipif(sys.platform == "win32", reason="a closed pipe")
-def test_a_log_outlives_who_read_the_errors(tmp_path: Path) -> None:
-    make_folder(tmp_path / "in", 2)
-    (tmp_path / "in" / "a.png").write_bytes(b"torn")
-    words = ("upscale", tmp_path / "in", "-o", tmp_path / "out")
-    reader, writer = os.pipe()
-    os.close(reader)
-    done = subprocess.run(
-        [sys.executable, "-c", FAKED, *map(str, words)], cwd=ROOT, stdout=subprocess.PIPE, stderr=writer, text=True
-    )
-    os.close(writer)
-    assert done.returncode == 1 and "2 done, 1 failed" in done.stdout
-
-
 def test_a_dry_run_estimates_from_history(tmp_path: Path, capsys) -> None:
     make_folder(tmp_path / "in", 1)
     assert "once this folder holds" in run(capsys, "upscale", tmp_path / "in", "-o", tmp_path / "out", "--dry-run")[1]
@@ -486,43 +463,6 @@ def test_an_exported_preset_replaces_a_file_only_when_told(tmp_path: Path, capsy
     assert (code, err.count("\n")) == (2, 1) and not list(tmp_path.glob(".preset-*"))
 
 
-@pytest.mark.slow
-@pytest.mark.skipif(sys.platform == "win32", reason="signals")
-def test_ctrl_c_finishes_nothing_half_way(tmp_path: Path) -> None:
-    make_folder(tmp_path / "in", 6)
-    words = ["upscale", str(tmp_path / "in"), "-o", str(tmp_path / "out"), "--progress", "json"]
-    process = subprocess.Popen(
-        [sys.executable, "-c", FAKED, *words], cwd=ROOT, stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True
-    )
-    assert process.stdout is not None
-    for line in process.stdout:
-        event = json.loads(line)
-        if event["kind"] == "step" and event["key"] == "picture 1.png":
-            process.send_signal(signal.SIGINT)
-            break
-    rest, err = process.communicate(timeout=30)
-    summary = json.loads(rest.splitlines()[-1])
-    assert process.returncode == 130
-    assert summary["cancelled"]
-    assert (summary["done"], summary["pending"]) == (1, 5)
-    assert "stopping" in err
-    assert "Traceback" not in err
-    assert list(outputs(tmp_path / "out")) == ["picture 0.png"]
-    assert strays(tmp_path / "out") == []
-
-
-@pytest.mark.slow
-def test_help_and_version_load_no_torch() -> None:
-    code = (
-        "import sys\nfrom fam_ext.cli import main\n"
-        "try:\n    main(['upscale', '--help'])\n"
-        "finally:\n    sys.exit(3 if 'torch' in sys.modules else 0)"
-    )
-    done = subprocess.run([sys.executable, "-c", code], cwd=ROOT, capture_output=True, text=True, check=False)
-    assert done.returncode == 0, done.stderr
-    assert "--prompt-rule" in done.stdout
-
-
 def test_no_other_module_walks_folders_or_renders() -> None:
     """One engine: outside jobs nobody lists folders of pictures or renders in a loop of its own."""
     package = ROOT / "fam_ext"
@@ -540,41 +480,3 @@ def test_a_method_that_is_asked_for_beats_the_preset_s(tmp_path: Path, capsys) -
     make_picture(tmp_path / "in" / "a.png", "a cat", 7)
     base = [tmp_path / "in", "-o", tmp_path / "out", "--preset", "rows"]
     assert [planned(capsys, *base, *more)[0]["method"] for more in ([], ["--method", "fam"])] == ["direct", "fam"]
-
-
-@pytest.mark.slow
-@pytest.mark.skipif(os.name == "nt", reason="pipes")
-def test_a_closed_stdout_is_no_traceback_and_ends_no_batch(tmp_path: Path) -> None:
-    make_folder(tmp_path / "in", 3)
-    code = (
-        "from fam_ext import cli; from fam_ext.jobs.renderers import RendererSpec\n"
-        "from tests.jobs.fakes import FakeSpec\n"
-        "RendererSpec.build = lambda self: FakeSpec('Fast').build()\n"
-        f"cli.main(['upscale', {str(tmp_path / 'in')!r}, '-o', {str(tmp_path / 'out')!r}])"
-    )
-    reading, writing = os.pipe()
-    os.close(reading)
-    done = subprocess.run(
-        [sys.executable, "-c", code], cwd=ROOT, stdout=writing, stderr=subprocess.PIPE, text=True, check=False
-    )
-    os.close(writing)
-    assert (done.returncode, done.stderr) == (0, "")
-    assert len(list((tmp_path / "out").glob("*.png"))) == 3
-
-
-@pytest.mark.slow
-@pytest.mark.skipif(sys.platform != "linux", reason="/dev/full")
-@pytest.mark.parametrize("shell", [">&-", ">/dev/full", ">&- 2>&-"])
-def test_a_batch_does_not_end_for_a_stdout_that_is_closed_or_full(tmp_path: Path, shell: str) -> None:
-    source, output = make_folder(tmp_path / "in", 3), tmp_path / "out"
-    program = (
-        "import sys; from fam_ext.jobs.renderers import RendererSpec; from tests.jobs.fakes import Fast;"
-        "RendererSpec.build = lambda self: Fast(); from fam_ext.cli import main; main(sys.argv[1:])"
-    )
-    base = ("upscale", str(source), "-o", str(output))
-    for words, code in ((base, 0), ((*base, "--dry-run"), 1 if "full" in shell else 0)):
-        command = ["sh", "-c", f'"$@" {shell}', "sh", sys.executable, "-c", program, *words]
-        done = subprocess.run(command, cwd=ROOT, stderr=subprocess.PIPE, text=True)
-        assert done.returncode == code and "Traceback" not in done.stderr, done.stderr
-        assert done.stderr.startswith("error: the output cannot be used (No space") or not code
-    assert len(outputs(output)) == 3

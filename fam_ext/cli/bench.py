@@ -12,7 +12,7 @@ import typer
 
 from fam_ext import __version__
 from fam_ext.cli.making import MADE, PRESET, RENDERER, load_renderer, picture_words, steps_bar
-from fam_ext.cli.options import parse_dials, parse_scales, parse_size, takes
+from fam_ext.cli.options import in_flags, parse_dials, parse_scales, parse_size, takes
 from fam_ext.cli.progress import clock
 from fam_ext.cli.upscale import renderer_of
 from fam_ext.cli.written import folder_at
@@ -136,8 +136,11 @@ def bench_quality(
     rivals = _variants(methods, variant or [], first.config)
     for rival in rivals:
         entry_for(rival.method, GIVES, where="the standalone host")
-    if sentence := resolve.unread(said, [rival.method for rival in rivals]):
-        say(sentence, err=True)  # not refused: it is in the rows' fingerprints, and another call's rows may read it
+    try:
+        with in_flags(options_of(FamConfig)):
+            resolve.refuse_unread(said, [rival.method for rival in rivals])
+    except UsageError as error:
+        say(str(error), err=True)  # not refused: it is in the rows' fingerprints, and another call's rows may read it
     wanted = _sizes(scales, sizes)
     if (pictures := count * len(rivals) * len(wanted)) > protocol.MOST_ROWS:
         raise UsageError(

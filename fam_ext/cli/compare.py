@@ -229,7 +229,7 @@ def _compare_on_sheet(
         raise UsageError(f"{path.name}: {planned.problem}")
     for note in planned.notes:
         say(note, err=True)
-    native, _ = enlarged(pictures.decode(path.read_bytes()).image)
+    native, _ = enlarged(pictures.decode(pictures.read_file(path)).image)
 
     from fam_ext import standalone
     from fam_ext.quality.protocol import lanczos_note

@@ -76,6 +76,6 @@ def _forecast_words(forecast: Forecast) -> str:
 
 def _picture(path: Path) -> Image.Image:
     try:
-        return pictures.decode(path.read_bytes()).image
-    except (FamError, OSError):
+        return pictures.decode(pictures.read_file(path)).image
+    except FamError:
         return _NOTHING

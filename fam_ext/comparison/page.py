@@ -16,7 +16,7 @@ from fam_ext.comparison.results import PAGE, Attention, Results, write_whole
 from fam_ext.errors import PictureError
 from fam_ext.escapes import shown
 from fam_ext.jobs import compare
-from fam_ext.metadata.pictures import MAX_SIDE, decode
+from fam_ext.metadata.pictures import MAX_SIDE, decode, read_file
 from fam_ext.methods.catalog import METHODS
 
 MOST_BYTES = 15_000_000
@@ -104,15 +104,14 @@ def _data(results: Results, quality: int, share: float, words: str) -> dict[str,
 def _attention(results: Results, attention: Attention | None) -> dict[str, Any] | None:
     if attention is None or not results.holds(attention.file):
         return None
-    with open(results.folder / attention.file, "rb") as file:
-        url = "data:image/png;base64," + base64.b64encode(file.read()).decode("ascii")
+    url = "data:image/png;base64," + base64.b64encode(read_file(results.folder / attention.file)).decode("ascii")
     return {**asdict(attention), "src": url}
 
 
 def _read_picture(path: Path) -> Image.Image:
     try:
-        return decode(path.read_bytes()).image
-    except (OSError, PictureError) as error:
+        return decode(read_file(path)).image
+    except PictureError as error:
         raise PictureError(
             f"{shown(path)} cannot be read ({error}); take it away: the command that made it makes it again, and for "
             "another the page says that it is gone"

@@ -109,9 +109,10 @@ def rows_of_pictures(job: Job, scales: Sequence[float]) -> list[Row]:
         for scale, found in zip(scales, planned, strict=True):
             if found.request is None or found.skip is not None:
                 raise UsageError(f"{shown(candidate.key)} at {scale:g}x: {found.problem or found.skip}")
-        first, data = planned[0], path.read_bytes()
+        first = planned[0]
         assert first.request is not None
         try:
+            data = pictures.read_file(path)
             pictures.decode(data)
         except PictureError as error:
             raise UsageError(f"{shown(candidate.key)}: {error}") from None

@@ -17,10 +17,12 @@ from typing import Any, cast
 
 from fam_ext import __version__
 from fam_ext.comparison.spectrum import Spectrum
-from fam_ext.errors import OutputError
+from fam_ext.errors import OutputError, PictureError
 from fam_ext.escapes import shown
+from fam_ext.jobs.journal.disk import check_inside
 from fam_ext.jobs.lock import alone_in
 from fam_ext.jobs.new_file import put_new
+from fam_ext.metadata.files import read_file
 
 NAME = "results.json"
 PAGE = "compare.html"
@@ -122,9 +124,9 @@ class Results:
         try:
             if path.stat().st_size > _MOST_BYTES:
                 raise ValueError("too large")
-            text = path.read_text(encoding="utf-8")
+            text = read_file(path).decode("utf-8")
             return cls._of(folder, json.loads(text, parse_constant=_finite, parse_float=_finite))
-        except (OSError, ValueError, TypeError, KeyError, AttributeError, RecursionError) as error:
+        except (PictureError, OSError, ValueError, TypeError, KeyError, AttributeError, RecursionError) as error:
             raise OutputError(
                 f"{shown(path)} cannot be read as a comparison's results ({type(error).__name__}); choose another --out"
             ) from None
@@ -150,8 +152,9 @@ class Results:
         write_whole(self.folder / NAME, json.dumps(values, ensure_ascii=False, allow_nan=False, indent=1).encode())
 
     def holds(self, file: str | None) -> bool:
-        """Return whether a file that stands in the results is still there."""
-        return file is not None and (self.folder / file).is_file()
+        """Return whether a file that stands in the results is still there: a link to one elsewhere is none of ours."""
+        path = self.folder / (file or "")
+        return path.is_file() and path.resolve() == self.folder.resolve() / (file or "")
 
 
 @contextmanager
@@ -166,7 +169,8 @@ def held(folder: Path) -> Iterator[None]:
 
 def write_new(folder: Path, file: str, data: bytes) -> str:
     """Write `folder`/`file` whole, under the first numbered form of that name that no file has, and return the name.
-    Raises `OutputError`."""
+    Raises `OutputError`, and `PictureError` where a link leads outside the folder."""
+    check_inside(folder, folder / file)
     stem, _, suffix = file.rpartition(".")
     for number in range(1, 10_000):
         name = file if number == 1 else f"{stem}-{number}.{suffix}"

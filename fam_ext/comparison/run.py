@@ -208,7 +208,7 @@ def _native(shop: Workshop, row: Row, results: Results) -> hires.Native | Image.
     began = time.perf_counter()
     if path is not None:
         # the row's notes say where it is enlarged
-        native = _tried(shop, label, lambda: enlarged(pictures.decode(path.read_bytes()).image)[0])
+        native = _tried(shop, label, lambda: enlarged(pictures.decode(pictures.read_file(path)).image)[0])
     else:
 
         def drawn() -> hires.Native:

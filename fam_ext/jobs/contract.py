@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import dataclasses
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any, Protocol, cast
 
@@ -14,6 +14,8 @@ from fam_ext.errors import ConfigError
 from fam_ext.options.field import check, option, options_of, said
 from fam_ext.options.request import REQUEST, HiresRequest
 
+_MOST_NAMED = 5
+_MOST_OF_A_NAME = 60
 WORKER_VARIABLE = "FAM_HIRES_WORKER"
 """In the environment of a worker process: its number, 0 to N-1."""
 
@@ -122,3 +124,14 @@ class Renderer(Protocol):
         exceptions are the renderer's own faults and are reported with their type.
         """
         ...
+
+
+def listed(names: Sequence[str]) -> str:
+    """Return names as a note has them, long ones cut, of many the first: "a, b, c, d, e and 2 more"."""
+    more = f" and {len(names) - _MOST_NAMED} more" if len(names) > _MOST_NAMED else ""
+    return ", ".join(name[:_MOST_OF_A_NAME] for name in names[:_MOST_NAMED]) + more
+
+
+def undrawn(embeddings: Sequence[str]) -> list[str]:
+    """Return the note of textual inversions that a renderer loads none of, where there are any."""
+    return [f"no textual inversion is loaded: {listed(embeddings)} drawn as plain words"] if embeddings else []

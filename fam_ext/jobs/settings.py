@@ -6,6 +6,7 @@ import dataclasses
 from typing import Any
 
 from fam_ext.errors import ConfigError, UnsupportedScheduleError
+from fam_ext.jobs.contract import undrawn
 from fam_ext.metadata.infotext import Infotext, from_fields, is_fam, request_value
 from fam_ext.options.parts import PictureRule, Rule
 from fam_ext.options.request import HiresRequest
@@ -13,7 +14,6 @@ from fam_ext.options.table import BY_NAME
 from fam_ext.samplers import names
 
 _MAX_NOTED = 24
-_MAX_NAMED = 5
 
 
 def request_for(found: Infotext, target: tuple[int, int], picture: PictureRule) -> tuple[HiresRequest, tuple[str, ...]]:
@@ -116,9 +116,7 @@ def undrawn_embeddings(found: Infotext, request: HiresRequest) -> list[str]:
     hashes = found.params.get("TI hashes", "")
     words = f"{request.prompt} {request.negative_prompt}"
     named = [name for entry in hashes.split(",") if (name := entry.partition(":")[0].strip()) and name in words]
-    shown = ", ".join(name[:_MAX_NOTED] for name in named[:_MAX_NAMED])
-    more = f" and {len(named) - _MAX_NAMED} more" if len(named) > _MAX_NAMED else ""
-    return [f"no textual inversion is loaded: {shown}{more} drawn as plain words"] if named else []
+    return undrawn(named)
 
 
 def _own(found: Infotext, name: str) -> Any:  # noqa: ANN401  # fields differ in type

@@ -203,7 +203,7 @@ def read(path: Path) -> Preset:
             raise ConfigError(f"{path.name} is no file; choose one made by presets export")
         if path.stat().st_size > _MAX_BYTES:
             raise ConfigError(f"{path.name} is too large for a preset; choose a file made by presets export")
-        loaded: object = json.loads(path.read_text(encoding="utf-8"))
+        loaded: object = json.loads(path.read_text(encoding="utf-8-sig"))  # Notepad's mark
     except ConfigError:  # a ValueError too
         raise
     except (ValueError, RecursionError):

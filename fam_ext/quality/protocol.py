@@ -16,7 +16,7 @@ from numpy.typing import NDArray
 
 from fam_ext.core.config import FamConfig
 from fam_ext.errors import PictureError, UsageError
-from fam_ext.metadata.pictures import decode
+from fam_ext.metadata.pictures import decode, read_file
 from fam_ext.methods.base import Stage
 from fam_ext.methods.catalog import METHODS
 from fam_ext.options.request import HiresRequest
@@ -201,9 +201,7 @@ def _files(folder: Path, flag: str) -> Iterator[Path]:
 def load(path: Path) -> NDArray[np.uint8]:
     """Return a picture file as uint8 (H, W, 3). Raises `PictureError`, which names the file."""
     try:
-        return np.asarray(decode(path.read_bytes()).image)
-    except OSError as error:
-        raise PictureError(f"{path} cannot be read ({error.strerror})") from None
+        return np.asarray(decode(read_file(path)).image)
     except PictureError as error:
         raise PictureError(f"{path}: {error}") from None
 

@@ -2,10 +2,8 @@
 
 from __future__ import annotations
 
-import itertools
 from collections.abc import Callable, Iterator
 from dataclasses import dataclass
-from pathlib import Path
 from typing import Any
 
 import gradio as gr
@@ -16,7 +14,7 @@ from fam_ext.options.job import Job
 from fam_ext.options.renderer import WEBUI, RendererChoice
 from fam_ext.ui.common import option_row, page_words
 from fam_ext.ui.host import TAB_ID, TabHost, TabParts
-from fam_ext.ui.plan import plan_pages, question
+from fam_ext.ui.plan import new_folder, plan_pages, question
 from fam_ext.ui.running import Watch, bind_running
 from fam_ext.ui.tables import error_html, sentence_html
 
@@ -111,12 +109,6 @@ def bind_folder(
             api_name=False,
         )
     return Folder(names, inputs, dials, options_of, watch, outputs, listing)
-
-
-def new_folder(output: str) -> str:
-    """Return the name of a folder that is not there yet: the output folder's with the first free number."""
-    path = Path(output)
-    return next(str(one) for n in itertools.count(2) if not (one := path.with_name(f"{path.name}-{n}")).exists())
 
 
 def start_buttons() -> dict[str, Any]:

@@ -2,7 +2,10 @@
 
 from __future__ import annotations
 
+import itertools
+import os
 from collections.abc import Iterator
+from pathlib import Path
 
 from fam_ext.escapes import shown
 from fam_ext.jobs.preview import KEPT, MAX_LISTED, Row, Totals, previews, wordless
@@ -21,6 +24,12 @@ def question(options: Job) -> str:
     if not found[0]:
         return ""
     return f"{_wordless(*found)}: write one, or put .txt files beside them; press Start again to go on without"
+
+
+def new_folder(output: str) -> str:
+    """Return the name of a folder that is not there yet: the output folder's with the first free number."""
+    path = Path(output)
+    return next(str(one) for n in itertools.count(2) if not os.path.lexists(one := path.with_name(f"{path.name}-{n}")))
 
 
 def plan_pages(options: Job) -> Iterator[str]:

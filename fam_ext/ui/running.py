@@ -11,7 +11,7 @@ import gradio as gr
 from PIL import Image
 
 from fam_ext.escapes import shown
-from fam_ext.ui.compare import MOST_LIVE, compare_html
+from fam_ext.ui.compare import MOST_LIVE, files_compared
 from fam_ext.ui.host import TAB_ID, TabHost, TabParts
 from fam_ext.ui.tables import files_html, row_name, sentence_html, status_html
 from fam_ext.ui.thumbnails import Thumbnail, Thumbnails, seen
@@ -111,19 +111,14 @@ def bind_running(host: TabHost, watch: Watch, buttons: dict[str, Any], parts: Ta
         row = next((row for row in batch.last_rows() if row_name(row["key"]) == key), None) if batch else None
         if batch is None or row is None or row["state"] != "done":
             return sentence_html("that file is not among the finished ones of the last job", kind="error")
-        return _compared(batch, row) or sentence_html(f"{shown(row['key'])} or its result is gone", kind="error")
+        files = batch.source(row), batch.result(row)
+        return files_compared(*files) or sentence_html(f"{shown(row['key'])} or its result is gone", kind="error")
 
     picked = gr.Textbox(label="File to compare", elem_id=f"{TAB_ID}_pick", elem_classes="fam-hidden")
     picked.do_not_save_to_config = True
     pick = gr.Button("Compare", elem_id=f"{TAB_ID}_pick_go", elem_classes="fam-hidden")
     pick.click(compared, inputs=[picked], outputs=[parts.compare], show_progress=False, api_name=False, queue=False)
     return outputs
-
-
-def _compared(batch: Any, row: Mapping[str, Any], **more: Any) -> str:  # noqa: ANN401
-    """Return before and after of a finished file, "" where one of them cannot be read."""
-    native, result = seen(batch.source(row)), seen(batch.result(row))
-    return "" if native is None or result is None else compare_html(native[0], result[0], **more)
 
 
 def _latest_results(batch: Any, done: list[dict[str, Any]]) -> tuple[Any, ...]:  # noqa: ANN401
@@ -145,5 +140,5 @@ def _latest_results(batch: Any, done: list[dict[str, Any]]) -> tuple[Any, ...]: 
         pictures.append(thumbnail)
     compare: Any = ""
     if done:
-        compare = _compared(batch, done[-1], most=MOST_LIVE) or _UNCHANGED
+        compare = files_compared(batch.source(done[-1]), batch.result(done[-1]), most=MOST_LIVE) or _UNCHANGED
     return pictures, "", compare

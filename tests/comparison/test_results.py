@@ -1,12 +1,14 @@
 """results.json is read as it was written, or refused in one sentence."""
 
 import json
+import os
+import sys
 
 import pytest
 
 from fam_ext.comparison.page import write_page
-from fam_ext.comparison.results import Results
-from fam_ext.errors import OutputError
+from fam_ext.comparison.results import Results, write_new
+from fam_ext.errors import OutputError, PictureError
 from tests.comparison.made import results
 
 
@@ -56,3 +58,22 @@ def test_no_number_is_written_that_a_browser_refuses(tmp_path):
     for write in (made.write, lambda: write_page(made)):
         with pytest.raises(ValueError, match="not JSON compliant"):
             write()
+
+
+@pytest.mark.skipif(sys.platform == "win32", reason="links, FIFOs")
+def test_a_strangers_folder_shows_and_changes_no_file_outside_it(tmp_path):
+    made = results(tmp_path / "out", rows=("a cat",), scales=(2.0,))
+    page = write_page(made)[0].read_bytes()
+    for name in ("fam-2x", "native/row-0.png"):
+        (tmp_path / "out" / name).rename(tmp_path / name.replace("/", "-"))
+        (tmp_path / "out" / name).symlink_to(tmp_path / name.replace("/", "-"))
+    assert not made.holds("fam-2x/row-0.png") and not made.holds("native/row-0.png") and not made.holds(None)
+    assert made.holds("direct-2x/row-0.png") and len(write_page(made)[0].read_bytes()) < len(page)
+    with pytest.raises(PictureError, match="a link in the output folder leads outside it"):
+        write_new(tmp_path / "out", "fam-2x/b.png", b"")
+    (tmp_path / "link").symlink_to(tmp_path / "out")
+    assert Results.read(tmp_path / "link").holds("direct-2x/row-0.png"), "the user's own link to the folder"
+    (tmp_path / "out" / "results.json").unlink()
+    os.mkfifo(tmp_path / "out" / "results.json")
+    with pytest.raises(OutputError, match="cannot be read as a comparison's results"):
+        Results.read(tmp_path / "out")

@@ -5,6 +5,7 @@ import hashlib
 import os
 import sqlite3
 import stat
+import sys
 import threading
 from pathlib import Path
 from types import SimpleNamespace
@@ -74,6 +75,7 @@ def test_a_junction_is_a_link(tmp_path: Path, monkeypatch) -> None:
         assert is_link(tmp_path)
 
 
+@pytest.mark.skipif(sys.platform == "win32", reason="links")
 @pytest.mark.parametrize("name", ["tmp", ".", "journal.sqlite3", "journal.sqlite3-wal", "lock"])
 def test_a_link_in_place_of_a_jobs_own_files_is_refused(out: Path, tmp_path: Path, name: str) -> None:
     docs = tmp_path / "docs"
@@ -113,6 +115,7 @@ def test_odd_values_of_a_row_end_no_report(out: Path) -> None:
             assert "<b>" not in (out / "report.html").read_text().partition("<tbody>")[0], column
 
 
+@pytest.mark.skipif(sys.platform == "win32", reason="FIFOs")
 def test_what_is_no_file_is_never_waited_for(tmp_path: Path) -> None:
     fifo = tmp_path / "a.png"
     os.mkfifo(fifo)
@@ -137,6 +140,7 @@ def test_what_is_no_file_is_never_waited_for(tmp_path: Path) -> None:
     assert ended
 
 
+@pytest.mark.skipif(sys.platform == "win32", reason="links")
 def test_names_that_no_system_takes_are_a_sentence(tmp_path: Path) -> None:
     make_picture(tmp_path / "in" / "a.png")
     (tmp_path / "one").symlink_to(tmp_path / "two")

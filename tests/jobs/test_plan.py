@@ -24,7 +24,7 @@ from fam_ext.jobs.walk import Candidate, natural_key, walk
 from fam_ext.metadata.infotext import Infotext, format_params, to_fields
 from fam_ext.options.job import Job
 from fam_ext.options.parts import Rule, SizeRule
-from fam_ext.options.renderer import STANDALONE, RendererChoice
+from fam_ext.options.renderer import STANDALONE, WEBUI, RendererChoice
 from fam_ext.options.request import HiresRequest
 from tests.jobs.fakes import infotext, make_picture, options, page_job
 
@@ -62,6 +62,7 @@ def test_natural_order_never_fails(texts: list[str]) -> None:
     assert sorted(sorted(texts, key=natural_key), key=natural_key) == sorted(texts, key=natural_key)
 
 
+@pytest.mark.skipif(sys.platform == "win32", reason="links")
 def test_symlink_loops_end(tmp_path: Path) -> None:
     make_picture(tmp_path / "in" / "a.png")
     (tmp_path / "in" / "loop").symlink_to(tmp_path / "in", target_is_directory=True)
@@ -449,3 +450,10 @@ def test_one_limit_on_steps_at_every_door(tmp_path: Path) -> None:
         (plan,) = planned(tmp_path / sampler, renderer=RendererChoice(STANDALONE))
         assert plan.request is not None and plan.request.steps == most
         assert f"{most} is used" in str(plan.notes) or f"{most} are used" in str(plan.notes)
+
+
+@pytest.mark.parametrize(("renderer", "said"), [(STANDALONE, True), (WEBUI, False)])
+def test_a_plan_names_the_textual_inversions_that_are_not_drawn(tmp_path: Path, renderer: str, said: bool) -> None:
+    make_picture(tmp_path / "in" / "a.png", "a cat, Easy", TI_hashes='"Easy: c74b4e810b03"')
+    (plan,) = planned(tmp_path / "in", renderer=RendererChoice(renderer))
+    assert plan.notes == (("no textual inversion is loaded: Easy drawn as plain words",) if said else ())

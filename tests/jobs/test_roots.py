@@ -1,6 +1,7 @@
 """A job that may read its own folders only: links are followed before they are judged."""
 
 import os
+import sys
 
 import pytest
 
@@ -11,6 +12,8 @@ from fam_ext.jobs.plan import plan_file
 from fam_ext.jobs.walk import walk
 from fam_ext.options.job import Job
 from tests.jobs.fakes import make_picture, options
+
+pytestmark = pytest.mark.skipif(sys.platform == "win32", reason="links")
 
 
 def test_no_link_leads_out_of_the_allowed_folders(tmp_path):

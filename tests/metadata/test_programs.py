@@ -4,12 +4,14 @@ import io
 import json
 import time
 import zlib
+from pathlib import Path
 
 import pytest
 from hypothesis import HealthCheck, example, given, settings
 from hypothesis import strategies as st
 from PIL import Image
 
+from fam_ext.metadata import programs
 from fam_ext.metadata.containers import Text, Texts
 from fam_ext.metadata.pictures import decode, encode, read_header
 from fam_ext.metadata.programs import READERS, read, read_text
@@ -514,3 +516,9 @@ def test_names(given_name: str, schedule: str, runs: tuple[str, str]) -> None:
     assert (sampler_name, schedule_name) == runs
     for note in notes:
         assert "is not offered" in note and "is used" in note
+
+
+def test_every_reader_is_in_the_list() -> None:
+    folder = Path(programs.__file__).parent
+    files = {path.stem for path in folder.iterdir() if path.stem not in ("__init__", "__pycache__", "base")}
+    assert {reader.__module__.rpartition(".")[2] for _, reader in READERS} == files

@@ -1,13 +1,15 @@
 """Presets: built-in values, JSON round trip, atomic store, migration, one from a picture."""
 
 import json
+import re
+from pathlib import Path
 
 import pytest
 
 from fam_ext.core.config import FamConfig
 from fam_ext.errors import ConfigError
 from fam_ext.metadata.infotext import format_params, to_fields, to_preset
-from fam_ext.options.presets import BUILTIN, Preset, PresetStore
+from fam_ext.options.presets import BUILTIN, SETTINGS, Preset, PresetStore
 
 
 def test_paper_preset_is_the_papers() -> None:
@@ -138,3 +140,12 @@ def test_fast_and_few_step_are_balanced_but_for_what_they_say() -> None:
     assert BUILTIN["fast"].config == balanced.replace(start=0.6)
     assert BUILTIN["few-step"].config == balanced.replace(step_invariant=True)
     assert BUILTIN["paper"].config == FamConfig(upsample="latent_bicubic")
+
+
+def test_the_docs_preset_is_read_also_as_notepad_saves_it(tmp_path) -> None:
+    text = (Path(__file__).parents[2] / "docs" / "formats.md").read_text(encoding="utf-8")
+    (example,) = re.findall(r"^```json\n(.*?)^```$", text, re.M | re.S)
+    (tmp_path / "soft.json").write_text(example, encoding="utf-8-sig")
+    preset = PresetStore(tmp_path).get("soft")
+    assert preset.config.start == 0.6 and preset.settings["sampler"] == "DPM++ 2M"
+    assert all(f"`{name}`" in text for name in SETTINGS)

@@ -85,6 +85,15 @@ def test_a_box_moves_nothing_where_a_side_is_no_multiple(times):
     assert shown == structure.psnr(small, smooth)
 
 
+@pytest.mark.parametrize("across", [X, Y])
+def test_a_box_of_means_hears_no_texture_drawn_anew_in_it(across):
+    drawn = Image.fromarray(picture(np.where(across % 2, 190, 130)))
+    halves = Image.fromarray(picture(np.where(across < 256, 190, 130)))
+    flat = Image.fromarray(picture(0 * X + 160))
+    assert structure_psnr(drawn, flat) < 20 < 60 < structure_psnr(drawn, flat, box=16)
+    assert structure_psnr(halves, flat, box=16) < 20
+
+
 def test_coarse_colour_is_the_shift_of_means_and_not_of_detail():
     shifted = np.clip(ONE.astype(int) + 5, 0, 255).astype(np.uint8)
     assert structure.kept(shifted, ONE)["colour_mean"] == pytest.approx(5, abs=0.1)

@@ -5,6 +5,7 @@ import io
 import os
 import re
 import struct
+import sys
 
 import pytest
 from PIL import EpsImagePlugin, Image, ImageOps
@@ -143,8 +144,14 @@ def test_what_cannot_be_shown_is_none_and_reaches_no_interpreter(tmp_path, monke
     Image.new("RGB", (48, 32)).save(tmp_path / "good.png")
     monkeypatch.undo()
     assert seen(tmp_path / "good.png")[1] == (48, 32) and seen(tmp_path / "good.png", most=48 * 32 - 1) is None
-    os.mkfifo(tmp_path / "fifo.png")
-    assert seen(tmp_path / "fifo.png") is None, "it is not waited for"
+    Image.new("RGB", (480, 320)).save(tmp_path / "good.jpg")
+    assert [seen(tmp_path / "good.jpg", side=side)[0].size for side in (None, 60)] == [(480, 320), (120, 80)]
+    good, gone = tmp_path / "good.png", tmp_path / "gone.png"
+    assert "data:image" in compare.files_compared(good, good)
+    assert compare.files_compared(good, gone) == compare.files_compared(gone, good) == ""
+    if sys.platform != "win32":
+        os.mkfifo(tmp_path / "fifo.png")
+        assert seen(tmp_path / "fifo.png") is None, "it is not waited for"
 
 
 def test_sixteen_bits_are_not_clipped():

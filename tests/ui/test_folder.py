@@ -14,7 +14,7 @@ from fam_ext.errors import Skipped, UsageError
 from fam_ext.jobs.batches import Batches, _text
 from fam_ext.jobs.contract import Rendered
 from fam_ext.jobs.journal import Journal
-from fam_ext.ui.plan import plan_pages, question
+from fam_ext.ui.plan import new_folder, plan_pages, question
 from fam_ext.ui.tables import error_html, files_html, row_name, status_html
 from tests.jobs.fakes import Fast, make_folder, make_picture, page_job
 
@@ -140,7 +140,7 @@ def test_the_list_shows_program_and_notes_and_start_has_a_question(tmp_path):
     assert question(page_job(values)) == ""
 
 
-def test_a_second_run_says_what_has_changed_and_goes_into_a_new_folder(tmp_path):
+def test_a_second_run_says_what_has_changed(tmp_path):
     values = {"input": str(make_folder(tmp_path / "in", 3)), "own_settings": False, "steps": 20}
     ended(Batches(lambda options: Fast()), page_job(values))
     make_folder(tmp_path / "in", 5)  # two more since
@@ -149,3 +149,10 @@ def test_a_second_run_says_what_has_changed_and_goes_into_a_new_folder(tmp_path)
     assert "Changed since: Steps 20 to 30 (3 pictures). Start makes the other 2; All again" in said
     assert not re.search("Changed since", list(plan_pages(page_job(values)))[-1])
     assert len(list((tmp_path / "in-fam").glob("*.png"))) == 3
+
+
+@pytest.mark.skipif(sys.platform == "win32", reason="links")
+def test_all_again_goes_into_a_folder_that_is_not_there_yet(tmp_path):
+    (tmp_path / "in-fam-2").mkdir()
+    (tmp_path / "in-fam-3").symlink_to(tmp_path / "gone")
+    assert new_folder(str(tmp_path / "in-fam")) == str(tmp_path / "in-fam-4")

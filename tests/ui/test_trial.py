@@ -7,7 +7,7 @@ import pytest
 from fam_ext.jobs.events import Control
 from fam_ext.jobs.trial import Forecast, Trial
 from fam_ext.ui.trial_grid import forecast_words, trial_html
-from tests.jobs.fakes import Fast, make_folder, page_job
+from tests.jobs.fakes import Fast, Odd, make_folder, make_picture, page_job
 from tests.ui.test_tab import browser, home, open_folder, page, url  # noqa: F401
 
 
@@ -36,6 +36,15 @@ def test_the_grid_has_a_row_a_file_and_a_column_a_preset(tmp_path):
     assert "waiting" not in shown and "being made" not in shown
     trial.cells(trial.columns[0])[0].output.unlink()  # a result that is gone spoils nothing
     assert "compare" in trial_html(trial, lambda path: None)
+
+
+def test_a_picture_that_could_not_be_made_says_why(tmp_path):
+    make_picture(tmp_path / "in" / "a.png", "raise")
+    trial = Trial({"fast": page_job({"input": str(tmp_path / "in"), "preset": "fast"})})
+    trial.run(Odd)
+    assert re.search(
+        r'data-state="failed"><span>failed, .*the renderer fell over', trial_html(trial, lambda path: None)
+    )
 
 
 def test_one_picture_is_being_made_and_the_others_wait(tmp_path):

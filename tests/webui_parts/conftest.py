@@ -71,6 +71,7 @@ def webui():
         shared.opts = SimpleNamespace(fam_default_preset="balanced", use_old_hires_fix_width_height=False)
         shared.latent_upscale_modes, shared.sd_upscalers = {"Latent": {}}, []
         shared.cmd_opts = SimpleNamespace(no_prompt_history=False)
+        importlib.import_module("modules.sd_models").checkpoint_aliases = {}
         processing.StableDiffusionProcessing = Processing
         processing.StableDiffusionProcessingTxt2Img = Txt2Img
         processing.StableDiffusionProcessingImg2Img = Img2Img

@@ -1,11 +1,14 @@
 """What is refused before a picture begins."""
 
+import re
+from pathlib import Path
 from types import SimpleNamespace
 
 import pytest
 
 from fam_ext.core.config import FamConfig
 from fam_ext.errors import ConfigError, UnsupportedModelError
+from fam_ext.methods.catalog import METHODS
 
 MODEL = SimpleNamespace(model=SimpleNamespace(diffusion_model=None))
 
@@ -42,7 +45,18 @@ def test_what_is_loaded_goes_by_its_hash(webui, monkeypatch, known, made, said):
     part = webui("known")
     info = SimpleNamespace(shorthash=known, calculate_shorthash=lambda: made, name="x.ckpt")
     monkeypatch.setattr(part.shared, "opts", SimpleNamespace(sd_model_checkpoint="x", sd_vae="Automatic"))
-    monkeypatch.setattr(part.sd_models, "checkpoint_aliases", {"x": info}, raising=False)
+    monkeypatch.setattr(part.sd_models, "checkpoint_aliases", {"x": info})
     assert part.loaded() == (said, "Automatic")
     monkeypatch.setattr(part.sd_models, "checkpoint_aliases", {})
     assert part.loaded() == ("", "Automatic")
+
+
+def test_the_docs_name_every_method_its_file_and_whether_it_runs_in_the_webui(webui):
+    text = (Path(__file__).parents[2] / "docs" / "methods.md").read_text(encoding="utf-8")
+    gives, where = webui("known").GIVES, {True: "yes", False: "no"}
+    wanted = [
+        (name, where[entry.needs <= gives], entry.code.partition(":")[0].rpartition(".")[2])
+        for name, entry in METHODS.items()
+    ]
+    rows = re.findall(r"^\| `(.+?)` \|.*\| (yes|no) \| `(\w+)\.py` \|$", text, re.M)
+    assert sorted(rows) == sorted(wanted)

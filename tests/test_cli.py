@@ -136,6 +136,10 @@ def test_the_summary_says_what_helps_each_kind_of_failure(tmp_path: Path, capsys
         (["upscale", "IN", "-o", "OUT", "--rule", "vae=take"], "--rule is vae=take; one model draws"),
         (["upscale", "IN", "-o", "OUT", "--sampler", "Eular a"], "sampler 'Eular a' is unknown; choose one of DDIM"),
         (["upscale", "IN", "-o", "OUT", "--sampler", "plms", "--dry-run"], "sampler 'PLMS' is refused"),
+        (
+            ["upscale", "IN", "-o", "OUT", "--sampler", "Euler a CFG++"],
+            "choose DDIM CFG++, whose cfg_scale is 12.5 times",
+        ),
         (["upscale", "IN", "-o", "OUT", "--schedule", "Karrass"], "schedule 'Karrass' is unknown"),
         (["upscale", "IN", "-o", "OUT", "--sampler", "DDIM", "--schedule", "karras"], "does not go with sampler DDIM"),
         (["upscale", "IN", "-o", "OUT", "--sampler", "LCM Karras"], "does not go with sampler LCM; choose Uniform"),

@@ -5,7 +5,7 @@ from __future__ import annotations
 import dataclasses
 from typing import Any
 
-from fam_ext.errors import ConfigError, UnsupportedScheduleError
+from fam_ext.errors import ConfigError, UnsupportedSamplerError, UnsupportedScheduleError
 from fam_ext.jobs.contract import undrawn
 from fam_ext.metadata.infotext import Infotext, from_fields, is_fam, request_value
 from fam_ext.options.parts import PictureRule, Rule
@@ -61,6 +61,11 @@ def check_names(picture: PictureRule) -> None:
     name, inner = names.usual(sampler.value, None) if sampler.value else (None, None)
     if name is not None:
         names.split_name(name, "Automatic")
+        if (times := names.asked_cfg(sampler.value, 1.0)) != 1.0:
+            raise UnsupportedSamplerError(
+                f"sampler {sampler.value!r} takes CFG++'s own scale; choose DDIM CFG++, whose cfg_scale is {times:g} "
+                "times that"
+            )
     plan = (names.schedule(schedule.value) or schedule.value) if schedule.value else None
     if plan is not None:
         names.split_name(names.FALLBACK, plan)

@@ -299,9 +299,8 @@ def _renewed(tiff: bytes, size: tuple[int, int]) -> bytes:
     for entry in entries:
         if entry.tag == ORIENTATION:
             struct.pack_into(order + "HIHH", data, entry.position + 2, _SHORT, 1, 1, 0)
-        elif (
-            entry.tag == USER_COMMENT and entry.kind == _BYTE
-        ):  # as Pillow writes it, and the WebUI's piexif can't read
+        elif entry.tag == USER_COMMENT and entry.kind == _BYTE:
+            # as Pillow writes it, and the WebUI's piexif can't read
             struct.pack_into(order + "H", data, entry.position + 2, _UNDEFINED)
         elif entry.tag in (*_WIDTHS, *_HEIGHTS):
             struct.pack_into(order + "HII", data, entry.position + 2, _LONG, 1, size[entry.tag in _WIDTHS])

@@ -415,6 +415,8 @@ def test_the_clip_skip_of_the_text_encoder() -> None:
     found = read_header(png(("prompt", json.dumps(graph)))).reading
     assert (found.clip_skip, found.loras, found.notes) == (2, (), ())
     assert read_header(png(("prompt", json.dumps(api())))).reading.clip_skip is None
+    graph["10"]["inputs"]["stop_at_clip_layer"] = 0  # none
+    assert read_header(png(("prompt", json.dumps(graph)))).reading.clip_skip is None
 
 
 def test_the_guidance_of_cfgpp_is_not_the_webui_s() -> None:
@@ -422,6 +424,8 @@ def test_the_guidance_of_cfgpp_is_not_the_webui_s() -> None:
     found = read_header(png(("prompt", json.dumps(graph)))).reading
     assert (found.sampler, found.cfg) == ("DDIM CFG++", 15)
     assert found.notes == ("dpmpp_2m_cfg_pp at CFG 1.2 is drawn as DDIM CFG++ at CFG scale 15",)
+    most = api(n3=sampler(sampler_name="dpmpp_2m_cfg_pp", cfg=7))
+    assert read_header(png(("prompt", json.dumps(most)))).reading.cfg == 30  # the most that can be asked for
 
 
 def test_a_zeroed_negative_is_empty_and_never_the_prompt() -> None:

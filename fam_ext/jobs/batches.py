@@ -17,7 +17,6 @@ from fam_ext.errors import BusyError, FamError, UsageError
 from fam_ext.escapes import sentence
 from fam_ext.jobs.contract import Renderer
 from fam_ext.jobs.events import Control, Event, Summary
-from fam_ext.jobs.journal import Journal
 from fam_ext.jobs.plan import check_job
 from fam_ext.jobs.run import run_job
 from fam_ext.jobs.trial import Trial
@@ -168,7 +167,7 @@ class Batches:
 
     def latest(self) -> Batch | None:
         """Return the job that was started last."""
-        return next(reversed(self._jobs.values()), None)
+        return next(reversed(list(self._jobs.values())), None)
 
     def _run(self, batch: Batch) -> None:
         try:
@@ -188,22 +187,12 @@ class Batches:
                 )
             if summary.unreported:
                 logger.warning("%s", summary.unreported)
-            if batch.trial is None:
-                _note_unreadable(batch)
             batch.summary = summary
         except FamError as error:
             batch.error = str(error)
         except Exception as error:
             logger.exception("the folder job failed")
             batch.error = sentence(error)
-
-
-def _note_unreadable(batch: Batch) -> None:
-    """Add the files that failed before they were begun: their headers could not be read."""
-    with Journal(batch.options.places.output, memory=True) as journal:
-        for item in journal.items(state="failed", limit=MAX_ROWS, planned=True):
-            row = Row(item.key, "failed", item.error or "", program=item.program or "", source=item.source)
-            batch.rows.setdefault(item.key, row)
 
 
 def _note(batch: Batch, event: Event) -> None:

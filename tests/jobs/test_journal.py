@@ -45,8 +45,6 @@ WHOLE = Item(
     seconds=1.5,
     bytes=1000,
     finished=1.7e9,
-    size=500,
-    mtime_ns=123,
     program="Forge",
     deaths=1,
     ran=Ran(steps=20),
@@ -68,13 +66,13 @@ def test_a_row_says_what_was_written_into_it() -> None:
 
 @pytest.mark.parametrize("nothing", [None, "much", b"\xff"])
 def test_a_rows_numbers_that_are_none_are_nought(nothing: object) -> None:
-    numbers = ("native_height", "native_width", "attempts", "seconds", "bytes", "finished", "size", "mtime_ns")
+    numbers = ("native_height", "native_width", "attempts", "seconds", "bytes", "finished")
     names = COLUMNS.split(", ")
     row = [1, "a", "a", *[None] * (len(names) - 3)]
     for name in (*numbers, "deaths"):
         row[names.index(name)] = nothing
     item = item_of(row)
-    assert (item.native, item.attempts, item.size, item.mtime_ns, item.deaths) == ((0, 0), 0, 0, 0, 0)
+    assert (item.native, item.attempts, item.deaths) == ((0, 0), 0, 0)
     assert (item.seconds, item.bytes, item.finished) == (None, None, None)
     assert (item.format, item.output, item.taken, item.notes) == ("", "", (), ())
 

@@ -40,8 +40,6 @@ class Item:
     seconds: float | None = None
     bytes: int | None = None
     finished: float | None = None
-    size: int = 0
-    mtime_ns: int = 0
     program: str | None = None
     deaths: int = 0
     """Processes that ended while they read or drew it."""
@@ -70,7 +68,7 @@ class PlanCounts:
 
 COLUMNS = (
     "id, key, source, request, native_height, native_width, format, output, taken, origin, base_text, content_hash, "
-    "attempts, state, error, notes, seconds, bytes, finished, size, mtime_ns, program, deaths, ran"
+    "attempts, state, error, notes, seconds, bytes, finished, program, deaths, ran"
 )
 
 
@@ -147,9 +145,7 @@ def item_of(row: Sequence[Any]) -> Item:
         seconds=number(row[16]),
         bytes=number(row[17]),
         finished=number(row[18]),
-        size=number(row[19]) or 0,
-        mtime_ns=number(row[20]) or 0,
-        program=_text(row[21]),
-        deaths=number(row[22]) or 0,
-        ran=ran_of(row[23]),
+        program=_text(row[19]),
+        deaths=number(row[20]) or 0,
+        ran=ran_of(row[21]),
     )

@@ -51,7 +51,7 @@ class Thumbnails:
         if key not in self._made and time.monotonic() < self._until:
             self._made[key] = _thumbnail(path, self._side)
             for old in list(self._made)[:-_MOST]:
-                del self._made[old]
+                self._made.pop(old, None)  # another page may be at it
         return self._made.get(key)
 
 

@@ -7,7 +7,7 @@ from typing import Any
 
 from fam_ext.metadata.containers import Texts, json_object
 from fam_ext.metadata.programs import comfyui
-from fam_ext.metadata.programs.base import Settings, from_values, inner
+from fam_ext.metadata.programs.base import Settings, from_values, inner, seed
 
 
 def read(texts: Texts) -> Settings | None:
@@ -15,6 +15,9 @@ def read(texts: Texts) -> Settings | None:
     values = _extra(texts)
     if not isinstance(values.get("prompt"), str):
         return None
+    ran = comfyui.read(texts)
+    if ran is not None and ran.seed is not None and seed(values.get("seed"))[0] is None:
+        values = {**values, "seed": ran.seed}
     found = from_values(
         "Civitai",
         "extraMetadata",
@@ -26,12 +29,10 @@ def read(texts: Texts) -> Settings | None:
         schedule=values.get("scheduler"),
         clip_skip=values.get("clipSkip"),
     )
-    ran = comfyui.read(texts)
     if ran is None:
         return found
     return replace(
         found,
-        seed=ran.seed if found.seed is None else found.seed,
         steps=found.steps or ran.steps,
         sampler=found.sampler or ran.sampler,
         schedule=found.schedule or (ran.schedule if found.sampler in (None, ran.sampler) else None),

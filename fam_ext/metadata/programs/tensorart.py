@@ -2,11 +2,9 @@
 
 from __future__ import annotations
 
-from dataclasses import replace
-
 from fam_ext.metadata.containers import Texts
 from fam_ext.metadata.programs import comfyui
-from fam_ext.metadata.programs.base import Settings, first, from_values, inner
+from fam_ext.metadata.programs.base import Settings, first, from_values, inner, seed
 
 
 def read(texts: Texts) -> Settings | None:
@@ -14,7 +12,10 @@ def read(texts: Texts) -> Settings | None:
     values = texts.json("generation_data") or {}
     if not isinstance(values.get("prompt"), str) or "steps" not in values:
         return None
-    found = from_values(
+    ran = comfyui.read(texts)
+    if ran is not None and ran.seed is not None and seed(values.get("seed"))[0] is None:
+        values = {**values, "seed": ran.seed}  # -1 was drawn before the graph ran
+    return from_values(
         "Tensor.Art",
         "generation_data",
         values,
@@ -27,7 +28,3 @@ def read(texts: Texts) -> Settings | None:
         vae=values.get("sdVae"),
         clip_skip=values.get("clipSkip"),
     )
-    ran = comfyui.read(texts)
-    if ran is None or ran.seed is None or found.seed is not None:
-        return found
-    return replace(found, seed=ran.seed, notes=())  # -1 was drawn before the graph ran

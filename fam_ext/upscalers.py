@@ -138,6 +138,8 @@ def load(path: str | Path, *, device: torch.device | str = "cpu", dtype: torch.d
         status = path.stat()
     except OSError as error:
         raise UsageError(f"{path} cannot be read ({error.strerror}); give a super-resolution model file") from None
+    if not path.is_file():  # a FIFO would be waited for
+        raise UsageError(f"{path} is no file; give a super-resolution model file")
     return _load(path, (status.st_mtime_ns, status.st_size), torch.device(device), dtype)
 
 

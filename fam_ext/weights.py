@@ -53,6 +53,8 @@ def weights_mark(source: Path) -> str:
     try:
         folder = source.is_dir()
         for file in sorted(source.glob("*/*.safetensors")) if folder else [source]:
+            if not file.is_file():
+                return ""  # a FIFO would be waited for
             size = file.stat().st_size
             digest.update(size.to_bytes(8, "big"))
             with file.open("rb") as stream:
@@ -115,6 +117,8 @@ def _safetensors_header(file: Path) -> dict[str, Any]:
     broken = UnsupportedModelError(
         f"{file.name} is not a safetensors file; give a diffusers folder or a .safetensors file"
     )
+    if not file.is_file():
+        raise broken  # a FIFO would be waited for
     try:
         with file.open("rb") as stream:
             length = struct.unpack("<Q", stream.read(8))[0]

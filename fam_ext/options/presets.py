@@ -16,7 +16,7 @@ from typing import Any, cast
 
 from fam_ext.core.config import FamConfig
 from fam_ext.errors import ConfigError, FamError
-from fam_ext.options.field import Option, check, options_of
+from fam_ext.options.field import Option, check, options_of, pick
 from fam_ext.options.request import REQUEST
 
 VERSION = 1
@@ -24,6 +24,7 @@ DEFAULT = "balanced"
 SETTINGS = tuple(spec.name for spec in REQUEST.values() if spec.preset)
 CUSTOM = "custom"
 """What a preset box says when the dials are no preset's; so no preset has this name."""
+_FIELDS = ("version", "name", "description", "fam", "settings", "overrides")
 _MAX_BYTES = 1 << 20
 _DESCRIPTION = Option("text", "Description", "", "", "run", name="description")
 _NAME = re.compile(r"[^\W_][\w\- ]{0,78}[\w\-]|[^\W_]")
@@ -62,7 +63,7 @@ class Preset:
         """Return the preset that `to_json` gave, of this version or an earlier one. Raises `ConfigError`."""
         if not isinstance(data, dict):
             raise ConfigError("the preset is not a JSON object; export one with `fam-hires presets export` to compare")
-        values = _migrate(cast("dict[str, Any]", data))
+        values = pick(_migrate(cast("dict[str, Any]", data)), _FIELDS, "a preset")
         name = values.get("name")
         if not isinstance(name, str) or not name.strip():
             raise ConfigError("the preset has no name; add one under name")

@@ -1,12 +1,14 @@
 """What draws a job may be another than drew its files, under the same name."""
 
 import dataclasses
+import os
 import shutil
+import sys
 from pathlib import Path
 
 import pytest
 
-from fam_ext.errors import UsageError
+from fam_ext.errors import UnsupportedModelError, UsageError
 from fam_ext.jobs.journal import Journal
 from fam_ext.jobs.plan import plan_file
 from fam_ext.jobs.run import run_job
@@ -14,7 +16,7 @@ from fam_ext.jobs.walk import walk
 from fam_ext.options.job import Job
 from fam_ext.options.parts import Rule, RunRule
 from fam_ext.options.renderer import RendererChoice
-from fam_ext.weights import weights_mark
+from fam_ext.weights import architecture, weights_mark
 from tests.jobs.fakes import Fast, make_folder, options, page_job
 
 QUICK = RunRule(report=False)
@@ -39,6 +41,15 @@ def test_a_file_that_was_replaced_draws_other_pictures(tmp_path: Path, which: st
     assert [ran(job), ran(job)] == [(0, 0, 2), (0, 0, 2)]
     assert ran(job.replace(overwrite=True)) == (2, 0, 0)
     assert ran(job) == (0, 2, 0)
+
+
+@pytest.mark.skipif(sys.platform == "win32", reason="FIFOs")
+def test_no_pipe_is_waited_for(tmp_path: Path) -> None:
+    pipe = tmp_path / "pipe.safetensors"
+    os.mkfifo(pipe)
+    assert weights_mark(pipe) == ""
+    with pytest.raises(UnsupportedModelError, match="pipe.safetensors is not a safetensors file"):
+        architecture(pipe)
 
 
 def test_a_journal_that_does_not_say_what_drew_stays_valid(tmp_path: Path) -> None:

@@ -117,6 +117,8 @@ def test_earlier_version_is_migrated_and_later_refused() -> None:
         ({"version": 1, "name": "x", "settings": {"steps": 0}}, "steps"),
         ({"version": 1, "name": "x", "settings": {"method": "magic"}}, "method"),
         ({"version": 1, "name": "x", "settings": []}, "settings"),
+        ({"version": 1, "name": "x", "setings": {"steps": 9}}, "setings is not a field of a preset"),
+        ({"name": "old", "strat": 0.6}, "strat is not a field of a preset"),
     ],
 )
 def test_bad_presets_are_refused_by_name(data, names: str) -> None:

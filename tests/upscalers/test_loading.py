@@ -1,6 +1,7 @@
 """A model file that is none, or a machine that cannot read one: one sentence, and nothing in the file runs."""
 
 import argparse
+import os
 import pickle
 import sys
 import warnings
@@ -45,6 +46,13 @@ def test_a_file_that_is_not_there_is_said_before_spandrel_is_looked_for(tmp_path
     monkeypatch.setitem(sys.modules, "spandrel", None)
     with pytest.raises(UsageError, match=r"none\.pth cannot be read \(No such file or directory\); give a super-"):
         load(tmp_path / "none.pth")
+
+
+@pytest.mark.skipif(sys.platform == "win32", reason="FIFOs")
+def test_a_pipe_is_not_waited_for(tmp_path):
+    os.mkfifo(tmp_path / "pipe.pth")
+    with pytest.raises(UsageError, match=r"pipe\.pth is no file; give a super-resolution model file"):
+        load(tmp_path / "pipe.pth")
 
 
 def objects(file):

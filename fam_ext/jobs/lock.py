@@ -49,6 +49,16 @@ def _try_lock(file: IO[bytes], *, shared: bool = False) -> bool:
     return True
 
 
+def _is_at(file: IO[bytes], path: Path) -> bool:
+    """Return whether an open file still has its name: the lock of one that was deleted meanwhile is nobody's."""
+    if sys.platform == "win32":
+        return True  # where an open file keeps it
+    try:
+        return os.path.samestat(os.fstat(file.fileno()), os.stat(path))
+    except FileNotFoundError:
+        return False
+
+
 class FileLock:
     """An exclusive lock on a file; `acquire` never waits for a holder."""
 
@@ -58,17 +68,17 @@ class FileLock:
 
     def acquire(self) -> bool:
         """Return whether the lock is ours now. Raises `NoLocksError` where there are none."""
-        file = open(self.path, "ab", opener=at_once)  # noqa: SIM115  # held until release
-        try:
-            for attempt in range(_TRIES):
-                if attempt:
-                    time.sleep(_PAUSE_SECONDS)  # somebody may have been looking whether it is held
-                if _try_lock(file):
+        for attempt in range(_TRIES):
+            if attempt:
+                time.sleep(_PAUSE_SECONDS)  # somebody may have been looking whether it is held
+            file = open(self.path, "ab", opener=at_once)  # noqa: SIM115  # held until release
+            try:
+                if _try_lock(file) and _is_at(file, self.path):
                     self._file = file
                     return True
-        finally:
-            if self._file is None:
-                file.close()
+            finally:
+                if self._file is None:
+                    file.close()
         return False
 
     def release(self, *, remove: bool = False) -> None:

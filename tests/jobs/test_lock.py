@@ -5,6 +5,7 @@ from pathlib import Path
 
 import pytest
 
+from fam_ext.jobs import lock as module
 from fam_ext.jobs.lock import FileLock, is_held
 
 pytestmark = pytest.mark.skipif(os.name == "nt", reason="flock, /proc")
@@ -32,3 +33,22 @@ def test_a_lock_whose_file_is_gone_is_freed_all_the_same(tmp_path: Path) -> None
     lock.release(remove=True)
     assert lock.acquire()
     lock.release()
+
+
+@pytest.mark.parametrize("again", [False, True])
+def test_a_file_that_is_deleted_before_it_is_locked_is_no_lock(tmp_path: Path, monkeypatch, again: bool) -> None:
+    """Who tidies up takes a lock that is made but not held yet for a dead one's."""
+    path, real = tmp_path / "lock", module._try_lock
+    late, other = FileLock(path), FileLock(path)
+
+    def tidied(file) -> bool:
+        monkeypatch.setattr(module, "_try_lock", real)
+        path.unlink()
+        assert not again or other.acquire()
+        return real(file)
+
+    monkeypatch.setattr(module, "_try_lock", tidied)
+    assert late.acquire() is not again and is_held(path)
+    assert not FileLock(path).acquire()
+    late.release()
+    other.release()

@@ -3,8 +3,12 @@
 from __future__ import annotations
 
 import unicodedata
+from collections.abc import Sequence
 
 from fam_ext.errors import FamError
+
+_MOST_NAMED = 5
+_MOST_OF_A_NAME = 60
 
 
 def shown(name: object) -> str:
@@ -28,3 +32,9 @@ def sentence(error: BaseException) -> str:
     if isinstance(error, FamError):
         return text or type(error).__name__
     return f"{type(error).__name__}: {text[:300]}" if text else type(error).__name__
+
+
+def listed(names: Sequence[str]) -> str:
+    """Return names as a note has them, long ones cut, of many the first: "a, b, c, d, e and 2 more"."""
+    more = f" and {len(names) - _MOST_NAMED} more" if len(names) > _MOST_NAMED else ""
+    return ", ".join(name[:_MOST_OF_A_NAME] for name in names[:_MOST_NAMED]) + more

@@ -20,9 +20,8 @@ from fam_ext.core.guide import GuideReport, NativeRecord
 from fam_ext.core.schedule import Size
 from fam_ext.errors import NonFiniteLatentError
 from fam_ext.methods.base import Method, Pass, Pictures, Stage
+from fam_ext.methods.scales import GRID as GRID
 
-GRID = 8
-"""Pixels of a picture for one of its latent."""
 FLAT = 1e-3
 """Widest range of pixel values, of 0 to 1, in a picture of one flat colour."""
 VARIED = 0.5

@@ -16,11 +16,12 @@ from PIL import Image
 from fam_ext import hires, upscalers
 from fam_ext.core.schedule import Size
 from fam_ext.errors import OutOfMemoryError, UnsupportedModelError, UsageError, is_out_of_memory
+from fam_ext.escapes import listed
 from fam_ext.hosts.diffusers.host import OFFLOADS, DiffusersHost
 from fam_ext.hosts.diffusers.load import pick_device, pick_dtype, quiet_libraries, read_pipeline, why_no_gpu
 from fam_ext.hosts.diffusers.prompts import embedding_names, settle, split_extra_networks
 from fam_ext.hosts.memory import peak_memory, watch_memory
-from fam_ext.jobs.contract import WORKER_VARIABLE, Progress, Ran, Rendered, listed, undrawn
+from fam_ext.jobs.contract import WORKER_VARIABLE, Progress, Ran, Rendered, undrawn
 from fam_ext.methods.base import Method
 from fam_ext.options.request import HiresRequest
 from fam_ext.samplers.names import spacing_that_runs, split_name

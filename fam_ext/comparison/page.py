@@ -54,8 +54,7 @@ def check_readable(results: Results) -> None:
 
 
 def _page(results: Results, quality: int, share: float, words: str) -> bytes:
-    parts = [_read("page.css"), _read("page.js"), compare.script()]
-    style, script, element = parts
+    style, script, element = _read("page.css"), _read("page.js"), compare.script()
     policy = " ".join(f"'sha256-{_hash(text)}'" for text in (element, script))
     # "<" would end the element that holds it
     data = json.dumps(

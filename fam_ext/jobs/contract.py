@@ -11,11 +11,10 @@ from PIL import Image
 
 from fam_ext.core.config import FamConfig
 from fam_ext.errors import ConfigError
+from fam_ext.escapes import listed
 from fam_ext.options.field import check, option, options_of, said
 from fam_ext.options.request import REQUEST, HiresRequest
 
-_MOST_NAMED = 5
-_MOST_OF_A_NAME = 60
 WORKER_VARIABLE = "FAM_HIRES_WORKER"
 """In the environment of a worker process: its number, 0 to N-1."""
 
@@ -124,12 +123,6 @@ class Renderer(Protocol):
         exceptions are the renderer's own faults and are reported with their type.
         """
         ...
-
-
-def listed(names: Sequence[str]) -> str:
-    """Return names as a note has them, long ones cut, of many the first: "a, b, c, d, e and 2 more"."""
-    more = f" and {len(names) - _MOST_NAMED} more" if len(names) > _MOST_NAMED else ""
-    return ", ".join(name[:_MOST_OF_A_NAME] for name in names[:_MOST_NAMED]) + more
 
 
 def undrawn(embeddings: Sequence[str]) -> list[str]:

@@ -135,7 +135,7 @@ class _Run:
 
     def sample(self, steered: Pass) -> Tensor:
         p, sampler, schedule = self.studio.p, self.studio.p.sampler, self.schedule
-        steering, traits, target = Steering(), _traits(p), steered.pictures.target
+        steering, traits, target = Steering(), _traits(), steered.pictures.target
         with ExitStack() as stack:
             stack.enter_context(steering.running(steered))
             stack.enter_context(replaced(sampler, schedule.method, lambda _: schedule.give))
@@ -183,7 +183,7 @@ def _reporting(progress: Progress, steps: int) -> Callable[[Any], Any]:
     return make
 
 
-def _traits(p: Any) -> Traits:  # noqa: ANN401
+def _traits() -> Traits:
     def hypernetworks(context: Tensor) -> tuple[Tensor, Tensor]:
         return hypernetwork.apply_hypernetworks(shared.loaded_hypernetworks, context)
 

@@ -43,7 +43,7 @@ def test_the_refiner_s_conditioning_is_left_alone_after_the_base_s(webui, monkey
     part, opts = webui("steered"), webui.shared.opts
     opts.upcast_attn, opts.sdxl_crop_top, opts.sdxl_crop_left = False, 16, 8
     size, target = ("original_size_as_tuple", "crop_coords_top_left"), "target_size_as_tuple"
-    traits, y = part._traits(Txt2Img()), torch.ones(2, 2560)
+    traits, y = part._traits(), torch.ones(2, 2560)
     monkeypatch.setattr(webui.shared, "sd_model", sdxl(*size, target), raising=False)
     ends = traits.native_vector(y, (8, 12))[1, -1536:]
     assert ends[::256].tolist() == [64, 96, 16, 8, 64, 96]

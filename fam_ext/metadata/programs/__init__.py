@@ -9,6 +9,7 @@ import logging
 from collections.abc import Callable
 from dataclasses import replace
 
+from fam_ext.escapes import listed
 from fam_ext.metadata.containers import Text, Texts
 from fam_ext.metadata.programs import (
     breadboard,
@@ -29,8 +30,6 @@ from fam_ext.metadata.programs import (
 from fam_ext.metadata.programs.base import Settings
 
 log = logging.getLogger(__name__)
-
-_MAX_NAMED = 5
 
 Read = Callable[[Texts], "Settings | None"]
 # the order says which text counts: what we wrote first, whatever it was made from, then the WebUI's settings line
@@ -79,11 +78,9 @@ def read(texts: Texts) -> Settings | None:
 
 def _with_loras_noted(found: Settings) -> Settings:
     """Return the settings with a note of LoRAs that drew the picture and that its prompt does not name."""
-    beside = [lora[:60] for lora in found.loras if f"<lora:{lora.rpartition(':')[0]}:" not in (found.prompt or "")]
-    note = (
-        f"LoRAs beside the prompt are not taken: {', '.join(beside[:_MAX_NAMED])}{' ...' * (len(beside) > _MAX_NAMED)}"
-    )
-    note += "; give the files with --lora, in the WebUI as <lora:NAME:WEIGHT>"
+    beside = [lora for lora in found.loras if f"<lora:{lora.rpartition(':')[0]}:" not in (found.prompt or "")]
+    note = f"LoRAs beside the prompt are not taken: {listed(beside)}; give the files with --lora, in the WebUI as "
+    note += "<lora:NAME:WEIGHT>"
     return replace(found, notes=(*found.notes, note)) if beside else found
 
 

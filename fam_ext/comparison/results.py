@@ -6,10 +6,8 @@ from __future__ import annotations
 import dataclasses
 import json
 import math
-import os
 import re
-import secrets
-from collections.abc import Callable, Iterator
+from collections.abc import Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass, field
 from pathlib import Path
@@ -19,9 +17,9 @@ from fam_ext import __version__
 from fam_ext.comparison.spectrum import Spectrum
 from fam_ext.errors import OutputError, PictureError
 from fam_ext.escapes import shown
+from fam_ext.jobs import new_file
 from fam_ext.jobs.journal.disk import check_inside
 from fam_ext.jobs.lock import alone_in
-from fam_ext.jobs.new_file import put_new
 from fam_ext.metadata.files import read_file
 
 NAME = "results.json"
@@ -171,36 +169,25 @@ def write_new(folder: Path, file: str, data: bytes) -> str:
     """Write `folder`/`file` whole, under the first numbered form of that name that no file has, and return the name.
     Raises `OutputError`, and `PictureError` where a link leads outside the folder."""
     check_inside(folder, folder / file)
-    stem, _, suffix = file.rpartition(".")
-    for number in range(1, 10_000):
-        name = file if number == 1 else f"{stem}-{number}.{suffix}"
-        try:
-            _write(folder / name, data, put=put_new)
-            return name
-        except FileExistsError:
-            continue
-    raise OutputError(f"{shown(folder / file)} has 9999 others of its name; choose another --out")
+    with _answered(folder / file):
+        path = new_file.write_new(folder / file, data)
+    if path is None:
+        raise OutputError(f"{shown(folder / file)} has 9999 others of its name; choose another --out")
+    return path.relative_to(folder).as_posix()
 
 
 def write_whole(path: Path, data: bytes) -> None:
     """Write a file in the place of what it was, whole. Raises `OutputError`."""
-    _write(path, data, put=os.replace)
+    with _answered(path):
+        new_file.write_whole(path, data)
 
 
-def _write(path: Path, data: bytes, *, put: Callable[[Path, Path], None]) -> None:
-    temporary = path.parent / f".fam-{secrets.token_hex(8)}.part"
+@contextmanager
+def _answered(path: Path) -> Iterator[None]:
+    """Make the folder of a file that is written meanwhile. Raises `OutputError` where one of both cannot be."""
     try:
         path.parent.mkdir(parents=True, exist_ok=True)
-        try:
-            with open(temporary, "xb") as file:
-                file.write(data)
-                file.flush()
-                os.fsync(file.fileno())
-            put(temporary, path)
-        finally:
-            temporary.unlink(missing_ok=True)
-    except FileExistsError:
-        raise
+        yield
     except OSError as error:
         raise OutputError(
             f"{shown(path)} cannot be written ({error.strerror}); free space or choose another --out"

@@ -131,7 +131,8 @@ def _plan_file(candidate: Candidate, options: Job, index: int) -> Planned:
             program = read.program if read.params else None  # bare words are nobody's
         elif found is not None and read is not None and read.prompt:
             # settings without a prompt: the words come from beside
-            found = dataclasses.replace(found, prompt=read.prompt, negative_prompt=read.negative or "")
+            negative = read.negative or found.negative_prompt
+            found = dataclasses.replace(found, prompt=read.prompt, negative_prompt=negative)
             notes = (*notes, "the prompt is the .txt file's")
     target, skip = target_size(native, options.size)
     check_native(native, target)

@@ -131,7 +131,7 @@ def undrawn_embeddings(found: Infotext, request: HiresRequest) -> list[str]:
 
 
 def _names_one(schedule: Rule) -> bool:
-    """Return whether a schedule is asked for; Automatic, as of an overriding preset, leaves it to the sampler's name."""
+    """Return whether a schedule is asked for; Automatic, as an overriding preset says, leaves it to the sampler."""
     return schedule.kind == "override" and names.schedule(str(schedule.value or "")) != "Automatic"
 
 

@@ -16,7 +16,7 @@ from PIL import Image
 from fam_ext import hires, upscalers
 from fam_ext.core.schedule import Size
 from fam_ext.errors import OutOfMemoryError, UnsupportedModelError, UsageError, is_out_of_memory
-from fam_ext.escapes import listed
+from fam_ext.escapes import listed, shown
 from fam_ext.hosts.diffusers.host import OFFLOADS, DiffusersHost
 from fam_ext.hosts.diffusers.load import pick_device, pick_dtype, quiet_libraries, read_pipeline, why_no_gpu
 from fam_ext.hosts.diffusers.prompts import embedding_names, settle, split_extra_networks
@@ -88,6 +88,7 @@ def load_pipeline(
             offload=offload,
             clip_l_skip=clip_l_skip,
             weights_hash=lambda: weights_hash(source),
+            loras=[(Path(file).stem, weight) for file, weight in loras],
         )
 
     name = "fluent-tiny (embedded)" if path is None else source.stem
@@ -269,6 +270,8 @@ def what_was_left_out(request: HiresRequest, host: DiffusersHost) -> tuple[str, 
     """Return a sentence for each part of the prompts that `host` did not see, or saw otherwise: <lora:...> tags,
     schedules, textual inversions, words past its limit."""
     prompt, tags = split_extra_networks(request.prompt)
+    drawn_with = {name for name, _ in host.loras}
+    tags = [tag for tag in tags if tag[1] not in drawn_with]
     notes: list[str] = []
     if request.vae not in (None, *OWN_VAE):
         notes.append(f"VAE {listed([request.vae])} was not loaded; the model's own was used")
@@ -303,6 +306,7 @@ def what_ran(done: hires.Upscaled, request: HiresRequest, host: DiffusersHost) -
         clip_skip=request.clip_skip if host.has_clip_skip else None,
         timestep_spacing=spacing_that_runs(sampler, schedule, request.timestep_spacing),
         model_hash=host.weights_hash()[:SHORT_HASH] or None,
+        loras=", ".join(f"{shown(name)}:{weight:g}" for name, weight in host.loras) or None,
         size=request.size,
         steps_taken=done.steps,
         fm_calls=fm_calls,

@@ -125,6 +125,14 @@ def test_the_summary_says_what_helps_each_kind_of_failure(tmp_path: Path, capsys
         (["upscale", "IN", "-o", "OUT", "--method", "direct", "--set", "am=false"], "choose one of fam, fam-constant"),
         (["try", "IN", "-o", "OUT", "--method", "direct", "--cutoff", "0.2"], "--cutoff is given, and direct never"),
         (["generate", "a cat", "-o", "OUT", "--method", "direct", "--no-fm"], "--no-fm is given, and direct never"),
+        (["upscale", "IN", "-o", "OUT", "--plan-format", "json"], "--plan-format is json; give --dry-run as well"),
+        (["upscale", "IN", "-o", "OUT", "--am-source", "recorded"], "--am-source is 'recorded', and no run of ours"),
+        (
+            ["upscale", "IN", "-o", "OUT", "--preset", "paper", "--upscaler", "x.pth"],
+            "--upscaler is given, and upsample is latent_bicubic; give --upsample as auto, or leave upscaler out",
+        ),
+        (["generate", "a cat", "-o", "OUT", "--upsample", "pixel_lanczos", "--upscaler", "x"], "--upscaler is given"),
+        (["upscale", "IN/picture 0.png", "-o", "OUT", "--include", "*.jpg"], "--include is *.jpg, which no picture"),
         (["upscale", "IN", "-o", "OUT", "--size", "big"], "--size is 'big'"),
         (["upscale", "IN", "-o", "OUT", "--format", "gif"], "--format is 'GIF'; choose PNG"),
         (["upscale", "IN", "-o", "OUT", "--rule", "seed"], "FIELD=RULE"),
@@ -190,13 +198,21 @@ def test_the_summary_says_what_helps_each_kind_of_failure(tmp_path: Path, capsys
 )
 def test_wrong_usage_is_exit_code_2_and_one_sentence(tmp_path: Path, capsys, words: list[str], says: str) -> None:
     make_folder(tmp_path / "IN", 1)
-    places = {"IN": str(tmp_path / "IN"), "IN/out": str(tmp_path / "IN" / "out"), "OUT": str(tmp_path / "OUT")}
+    places = {name: str(tmp_path / name) for name in ("IN", "IN/picture 0.png")}
+    places |= {"IN/out": str(tmp_path / "IN" / "out"), "OUT": str(tmp_path / "OUT")}
     code, _, err = run(capsys, *[places.get(word, word) for word in words])
     assert code == 2
     assert says in " ".join(err.replace("│", " ").split())
     assert "Traceback" not in err
     assert not (tmp_path / "OUT").exists()
     assert len(list((tmp_path / "IN").iterdir())) == 1
+
+
+def test_files_that_are_named_are_included_and_excluded_as_a_folders_are(tmp_path: Path, capsys) -> None:
+    files = sorted(make_folder(tmp_path / "in", 3).iterdir())
+    for words, kept in ((("--exclude", "*1*"), "02"), (("--include", "*1*"), "1")):
+        rows = planned(capsys, *files, "-o", tmp_path / "out", *words)
+        assert [row["source"] for row in rows] == [f"picture {number}.png" for number in kept]
 
 
 def test_options_reach_the_plan(tmp_path: Path, capsys) -> None:
@@ -207,6 +223,11 @@ def test_options_reach_the_plan(tmp_path: Path, capsys) -> None:
     (row,) = planned(capsys, *base, "--steps", 9, "--sampler", "Heun", "--cfg-scale", 3, "--seed", 5, "--scale", 3)
     assert (row["steps"], row["sampler"], row["cfg_scale"], row["seed"]) == (9, "Heun", 3.0, 5)
     assert row["target"] == "192x96"
+    (row,) = planned(capsys, *base, "--preset", "paper", "--sampler", "Euler a Karras")
+    assert (row["sampler"], row["schedule"], row["steps"]) == ("Euler a", "Karras", 50)
+    for start, notes in ((0.35, "AM does not act: its window ends at rho 0.4, and the pass begins at 0.35"), (0.4, "")):
+        assert planned(capsys, *base, "--start", start)[0]["notes"] == notes
+    assert not planned(capsys, *base, "--method", "skip-residual", "--start", 0.3)[0]["notes"]
     (row,) = planned(capsys, *base, "--steps", 9, "--rule", "steps=take")
     assert row["steps"] == 20
     (row,) = planned(capsys, *base, "--prompt", "new")

@@ -27,7 +27,7 @@ from fam_ext.cli.upscale import renderer_of
 from fam_ext.cli.written import folder_at, write_new
 from fam_ext.errors import RenderError, UsageError
 from fam_ext.jobs.make import infotext_of
-from fam_ext.jobs.settings import check_names, request_of_words
+from fam_ext.jobs.settings import check_names, idle, request_of_words
 from fam_ext.jobs.size import rounded
 from fam_ext.options import resolve
 from fam_ext.options.presets import PresetStore
@@ -56,6 +56,7 @@ def generate(
     job = resolve.job({**words, "inputs": ["text"]}, preset_of=PresetStore().get)
     check_names(job.picture)
     resolve.refuse_unread(said, [resolve.method_of(job)])
+    resolve.refuse_unasked(said, job)
     folder = folder_at(output)
 
     from fam_ext import standalone
@@ -67,7 +68,7 @@ def generate(
     loaded = load_renderer(renderer)
     height, width = job.size.size or (loaded.host.native_side * job.size.scale,) * 2
     first, changed = request_of_words((rounded(height), rounded(width)), job.picture)
-    for note in changed:
+    for note in (*changed, *idle(first)):
         say(note, err=True)
     check(loaded.host, [first], recorded=True)
     for number in range(count):

@@ -85,9 +85,12 @@ def upscale(
     The same command again resumes. Exit codes: 0 all done or validly skipped, 1 some failed, 2 wrong usage, 130
     interrupted.
     """
+    if plan_format is not TableFormat.table and not dry_run:
+        raise UsageError(f"--plan-format is {plan_format.value}; give --dry-run as well, or leave it out")
     dials = parse_dials(set_field or ())
     options, run = job_of(inputs, output, said, rules=parse_rules(rule or ()), dials=dials)
     resolve.refuse_unread({**said, **dials}, [resolve.method_of(options)])
+    resolve.refuse_unasked(said, options)
     if options.places.include:
         check_any(options.places, said_by="--include", choose="*.png, and give it again for *.jpg")
     if dry_run:

@@ -104,7 +104,7 @@ def rows_of_pictures(job: Job, scales: Sequence[float]) -> list[Row]:
             continue
         given.add(path.resolve())
         if index >= MOST_CELLS:
-            raise UsageError(f"the inputs hold more than {MOST_CELLS} pictures; choose fewer, or --first N")
+            raise UsageError(f"the inputs hold more than {MOST_CELLS} pictures; choose fewer")
         planned = [plan_file(candidate, job.replace(scale=scale), index=index) for scale in scales]
         for scale, found in zip(scales, planned, strict=True):
             if found.request is None or found.skip is not None:

@@ -195,6 +195,16 @@ class FamConfig(Checked):
         """Return whether AM is on at `rho`; both ends of the window count."""
         return self.am and self.attention > 0 and self.am_window[0] >= rho >= self.am_window[1]
 
+    def idle(self) -> list[str]:
+        """Return a sentence for each part that is on, and whose window ends before the pass begins."""
+        fm, am = self.fm and self.cutoff > 0, self.am and self.attention > 0
+        parts = (("FM", fm, self.fm_window), ("AM", am, self.am_window))
+        return [
+            f"{name} does not act: its window ends at rho {window[1]:g}, and the pass begins at {self.start:g}"
+            for name, on, window in parts
+            if on and window[1] > self.start
+        ]
+
     def replace(self, **changes: Any) -> FamConfig:  # noqa: ANN401  # fields differ in type
         """Return a copy with `changes`, checked again. Raises `ConfigError` for an unknown field."""
         return FamConfig.from_dict({**self.to_dict(), **changes})

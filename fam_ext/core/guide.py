@@ -79,7 +79,7 @@ class HiresGuide:
                 f"native {tuple(native.shape)}, target {tuple(target.shape)} and noise {tuple(noise.shape)} do not fit;"
                 " give (B, C, h, w), (B, C, H, W), (B, C, H, W)"
             )
-        if config.am_source == "recorded" and not record:
+        if config.am_source == "recorded" and config.am and not record:
             raise ConfigError("am_source is 'recorded' but no native run was recorded; choose auto or replay")
         self.config = config
         self.native = native

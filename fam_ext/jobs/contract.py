@@ -64,6 +64,7 @@ class Ran:
     clip_skip: int | None = _of_request("clip_skip")
     timestep_spacing: str | None = _of_request("timestep_spacing")
     model_hash: str | None = _fact("name", "Model hash", "Of the weights' SHA-256.", key="FAM model hash")
+    loras: str | None = _fact("name", "LoRAs", "Files of --lora that drew, each with its weight.", key="FAM LoRAs")
     size: tuple[int, int] | None = _of_request("size", key="")
     """(height, width)"""
     steps_taken: int | None = _fact("int", "Steps taken", "Steps of the target pass: fewer from a late start.")

@@ -39,6 +39,7 @@ from fam_ext.methods.catalog import reads
 from fam_ext.options.job import Job
 from fam_ext.options.request import HiresRequest
 from fam_ext.options.table import REQUEST_FIELDS
+from fam_ext.samplers.names import asked_cfg
 
 FIRST_TILE = 512
 SECOND_TILE = 256
@@ -247,7 +248,10 @@ def infotext_of(request: HiresRequest, ran: Ran, *, base: str | None = None) -> 
         elif spec.host_key is not None and spec.name != "model":
             if spec.name in ("sampler", "schedule") and spec.key in told:
                 value = told[spec.key]  # as resolved: "Automatic" is what was asked, not what ran
-            if value is None or request_value({spec.host_key: own.params.get(spec.host_key, "")}, spec.name) == value:
+            before = request_value({spec.host_key: own.params.get(spec.host_key, "")}, spec.name)
+            if spec.name == "cfg_scale" and before is not None:  # as the next run reads it
+                before = asked_cfg(own.params.get("Sampler", ""), before)
+            if value is None or before == value:
                 told.pop(spec.key, None)  # the picture's own text says it already
             else:
                 told.setdefault(spec.key, format_value(spec, value))

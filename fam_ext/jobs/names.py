@@ -6,6 +6,7 @@ import hashlib
 import re
 import unicodedata
 from collections.abc import Iterator
+from itertools import islice
 from typing import Any
 
 from fam_ext.errors import ConfigError
@@ -84,6 +85,13 @@ def safe_name(part: str, *, mild: bool = False, ending: str = "") -> str:
 def fold(name: str) -> str:
     """Return a name's form for comparing: file systems that ignore case or normalise must not merge two outputs."""
     return unicodedata.normalize("NFC", name).casefold()
+
+
+def is_name_of(name: str, wanted: str, key: str) -> bool:
+    """Return whether `name` is one of the `alternatives`."""
+    number = re.search(r"-([0-9]{1,6})\.\w+$", name)
+    tried = islice(alternatives(wanted, key, start=int(number[1]) if number else 2), 3)
+    return fold(name) in map(fold, tried)
 
 
 def alternatives(wanted: str, key: str, *, start: int = 2) -> Iterator[str]:

@@ -13,14 +13,14 @@ from pathlib import Path
 from fam_ext.errors import FamError, PictureError, UsageError
 from fam_ext.escapes import one_line, shown
 from fam_ext.jobs.names import output_name
-from fam_ext.jobs.settings import check_names, offered, request_for, undrawn_embeddings, untaken
+from fam_ext.jobs.settings import check_names, idle, offered, request_for, undrawn_embeddings, untaken
 from fam_ext.jobs.size import MIN_SIDE, check_native, check_target, enlarged_note, is_capped, target_size
 from fam_ext.jobs.walk import Candidate, check_places
 from fam_ext.metadata import exif, pictures, programs
 from fam_ext.metadata.files import open_regular
 from fam_ext.metadata.infotext import Infotext
 from fam_ext.methods.capabilities import STANDALONE as STANDALONE_GIVES
-from fam_ext.methods.catalog import entry_for
+from fam_ext.methods.catalog import FAM, entry_for, reads
 from fam_ext.options.job import Job
 from fam_ext.options.renderer import STANDALONE, WEBUI
 from fam_ext.options.request import HiresRequest
@@ -100,6 +100,9 @@ def check_job(options: Job) -> None:
     check_places(options.places)
     if options.renderer.name == STANDALONE:
         check_names(options.picture)
+    config = options.picture.config
+    if config.am_source == "recorded" and config.am and reads(options.picture.fixed.get("method", FAM), "am"):
+        raise UsageError("am_source is 'recorded', and no run of ours made these pictures; choose auto or replay")
     missing = pictures.can_write(options.output.format) if options.output.format is not None else None
     if missing is not None:
         raise UsageError(missing)
@@ -128,12 +131,13 @@ def _plan_file(candidate: Candidate, options: Job, index: int) -> Planned:
             program = read.program if read.params else None  # bare words are nobody's
         elif found is not None and read is not None and read.prompt:
             # settings without a prompt: the words come from beside
-            found = dataclasses.replace(found, prompt=read.prompt, negative_prompt=read.negative or "")
+            negative = read.negative or found.negative_prompt
+            found = dataclasses.replace(found, prompt=read.prompt, negative_prompt=negative)
             notes = (*notes, "the prompt is the .txt file's")
     target, skip = target_size(native, options.size)
     check_native(native, target)
     request, taken = request_for(found or Infotext(), target, options.picture)
-    notes = (*notes, *untaken(found or Infotext(), request, options.picture))
+    notes = (*notes, *untaken(found or Infotext(), request, options.picture), *idle(request))
     if options.renderer.name == STANDALONE:
         if skip is None:
             check_target(native, target)

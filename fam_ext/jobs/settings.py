@@ -8,6 +8,7 @@ from typing import Any
 from fam_ext.errors import ConfigError, UnsupportedSamplerError, UnsupportedScheduleError
 from fam_ext.jobs.contract import undrawn
 from fam_ext.metadata.infotext import Infotext, from_fields, is_fam, request_value
+from fam_ext.methods.catalog import reads
 from fam_ext.options.parts import PictureRule, Rule
 from fam_ext.options.request import HiresRequest
 from fam_ext.options.table import BY_NAME
@@ -39,7 +40,7 @@ def request_for(found: Infotext, target: tuple[int, int], picture: PictureRule) 
         usual, inner = names.usual(sampler, None)
         values["sampler"] = usual
         rules = picture.every_rule
-        asked = rules["sampler"].kind == "override" and rules["schedule"].kind != "override"
+        asked = rules["sampler"].kind == "override" and not _names_one(rules["schedule"])
         if inner is not None and (asked or ("sampler" in taken and "schedule" not in taken)):
             schedule = inner
     if isinstance(schedule, str):
@@ -71,7 +72,7 @@ def check_names(picture: PictureRule) -> None:
         names.split_name(names.FALLBACK, plan)
     if name is None or sampler.kind != "override":
         return
-    plan = plan if schedule.kind == "override" else inner
+    plan = plan if _names_one(schedule) else inner
     if not names.has_schedule(name, plan or "Automatic"):
         raise UnsupportedScheduleError(
             f"schedule {plan!r} does not go with sampler {name}; choose {', '.join(names.OWN_SCHEDULES[name])}"
@@ -116,12 +117,22 @@ def untaken(found: Infotext, request: HiresRequest, picture: PictureRule) -> lis
     return notes
 
 
+def idle(request: HiresRequest) -> list[str]:
+    """Return a note for each part of FAM that is asked for, and never acts."""
+    return request.config.idle() if reads(request.method, "am") else []
+
+
 def undrawn_embeddings(found: Infotext, request: HiresRequest) -> list[str]:
     """Return a note of the WebUI's textual inversions in the picture's words; the standalone host loads none."""
     hashes = found.params.get("TI hashes", "")
     words = f"{request.prompt} {request.negative_prompt}"
     named = [name for entry in hashes.split(",") if (name := entry.partition(":")[0].strip()) and name in words]
     return undrawn(named)
+
+
+def _names_one(schedule: Rule) -> bool:
+    """Return whether a schedule is asked for; Automatic, as an overriding preset says, leaves it to the sampler."""
+    return schedule.kind == "override" and names.schedule(str(schedule.value or "")) != "Automatic"
 
 
 def _own(found: Infotext, name: str) -> Any:  # noqa: ANN401  # fields differ in type

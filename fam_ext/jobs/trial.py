@@ -143,7 +143,7 @@ class Trial:
         for preset, job in self._jobs.items():
             check_job(job)
             planned: list[Planned] = []
-            for index, candidate in enumerate(walk(job.places)):
+            for index, candidate in enumerate(itertools.islice(walk(job.places), job.places.first)):
                 if control.cancelled:
                     return
                 entry = plan_file(candidate, job, index=index)
@@ -155,7 +155,8 @@ class Trial:
                 if not self.files:
                     raise UsageError("the folder has no picture that could be made; look at its list")
             paths = tuple(chosen.planned.candidate.path for chosen in self.files)
-            own = job.replace(inputs=paths, output=str(Path(self.options.places.output) / preset), first=None)
+            place = str(Path(self.options.places.output) / preset)
+            own = job.replace(inputs=paths, output=place, first=None, include=(), exclude=())
             works = {entry.candidate.path: _work(entry) for entry in planned}
             chosen = tuple(works.get(path, (0, 0.0)) for path in paths)
             own_keys = [candidate.key for candidate in walk(own.places)]

@@ -172,7 +172,9 @@ def walk(places: Places, left_out: Counter[str] | None = None) -> Iterator[Candi
             yield from walker.folder(path, label)
         elif place not in given:
             given.add(place)
-            yield walker.single(path, _label(path.name, labels))
+            label = _label(path.name, labels)
+            if walker.wanted(path.name):
+                yield walker.single(path, label)
 
 
 def _label(name: str, labels: dict[str, int]) -> str:
@@ -305,7 +307,7 @@ class _Walk:
                 is_folder = _is_dir(entry)
                 if self.places.recursive and is_folder:
                     (links if is_link(entry.path) else inner).append((Path(entry.path), key))
-                elif not is_folder and not is_picture and self._wanted(key):
+                elif not is_folder and not is_picture and self.wanted(key):
                     kind = os.path.splitext(entry.name)[1].lower()
                     self.left_out[shown(kind[:20]) or "without a suffix"] += kind not in _BESIDE
             stack.extend(reversed(inner))
@@ -316,12 +318,12 @@ class _Walk:
             status = entry.stat()
         except OSError as error:
             problem = _os_sentence("file", error)
-            return (Candidate(key, entry.path, problem=problem) if self._wanted(key) else None), False
+            return (Candidate(key, entry.path, problem=problem) if self.wanted(key) else None), False
         if not stat.S_ISREG(status.st_mode):
             is_folder = stat.S_ISDIR(status.st_mode)
             self.left_out[NO_FILES] += not is_folder
             return None, is_folder
-        if not self._wanted(key):
+        if not self.wanted(key):
             return None, False
         if entry.is_symlink():
             if is_within(entry.path, self.places.output):
@@ -348,7 +350,7 @@ class _Walk:
     def _is_allowed(self, path: str | Path) -> bool:
         return is_allowed(path, self.places)
 
-    def _wanted(self, key: str) -> bool:
+    def wanted(self, key: str) -> bool:
         name = key.rsplit("/", 1)[-1]
 
         def matches(patterns: tuple[str, ...]) -> bool:

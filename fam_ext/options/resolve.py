@@ -37,7 +37,7 @@ from fam_ext.options.field import (
 from fam_ext.options.job import Job
 from fam_ext.options.parts import RULES, WITH_QUALITY, WORDS, OutputRule, Places, Rule, SizeRule
 from fam_ext.options.presets import DEFAULT, Preset
-from fam_ext.options.renderer import RendererChoice
+from fam_ext.options.renderer import LANCZOS, RendererChoice
 from fam_ext.options.request import OWN, REQUEST, HiresRequest
 
 RANDOM_SEED = -1
@@ -366,6 +366,13 @@ def refuse_unread(said: Collection[str], methods: Iterable[str]) -> None:
     """Raise `UsageError` for a dial that was said and that none of the methods reads; a preset's are not said."""
     if sentence := unread(said, methods):
         raise UsageError(sentence)
+
+
+def refuse_unasked(said: Mapping[str, Any], job: Job) -> None:
+    """Raise `UsageError` for an upscaler that was said, where upsampling is said, or set by the preset, to be other."""
+    upsample = job.picture.config.upsample
+    if said.get("upscaler") not in (None, LANCZOS) and METHODS[method_of(job)].diffuses and upsample != "auto":
+        raise UsageError(f"upscaler is given, and upsample is {upsample}; give upsample as auto, or leave upscaler out")
 
 
 def unread(said: Collection[str], methods: Iterable[str]) -> str | None:

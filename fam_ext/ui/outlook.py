@@ -8,7 +8,7 @@ from dataclasses import dataclass
 from typing import Any
 
 from fam_ext.errors import FamError, UsageError
-from fam_ext.jobs.settings import request_for
+from fam_ext.jobs.settings import idle, request_for
 from fam_ext.jobs.size import check_native, target_size
 from fam_ext.metadata.infotext import parse
 from fam_ext.options import resolve
@@ -75,6 +75,7 @@ def picture_outlook(
         f"words: {quoted(request.prompt, 120) or 'none; open Words and write what the picture shows'}",
         f"{request.sampler}, about {max(1, round(steps))} of {request.steps} steps",
         time,
+        *idle(request),
     ]
     if memory is not None:
         held = pace.peak(request.size)

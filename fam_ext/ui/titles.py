@@ -8,6 +8,7 @@ from typing import Any
 
 from fam_ext.core.config import FamConfig
 from fam_ext.options.presets import BUILTIN, DEFAULT, Preset
+from fam_ext.options.request import REQUEST
 
 CUTOFF_UNITS = {
     "native": "share of the native side",
@@ -58,7 +59,10 @@ def preset_sentence(name: str, preset: Preset | None) -> str:
     """Return one sentence of what the preset is for."""
     if preset is None:
         return "Dials of your own; Save and share presets, below, keeps them under a name."
-    return preset.description or f"Your preset {name}."
+    usual = REQUEST["method"].default
+    said = preset.description or f"Your preset {name}."
+    method = preset.settings.get("method", usual)
+    return said if method == usual else f"{said} Its method, {method}, is not the page's to choose: FAM runs."
 
 
 def quoted(text: str, most: int = _SHOWN) -> str:

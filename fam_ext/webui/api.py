@@ -112,7 +112,9 @@ def add_routes(
                 source = words.get("input", "")
                 words["output"] = default_output(source if isinstance(source, str) else "")
             options = resolve.job(words, preset_of=store().get, renderer=RendererChoice(WEBUI))
-            resolve.refuse_unread(words, [resolve.method_of(options)])
+            if words.get("enabled") is not False:  # what is off may keep its dials
+                resolve.refuse_unread(words, [resolve.method_of(options)])
+            resolve.refuse_unasked(words, options)
             return batches.start(check(options)).to_json()
         except FamError as error:
             raise _unanswerable(error) from None

@@ -78,7 +78,7 @@ def begin(p: Any, config: FamConfig, *, method: str = FAM, preset: str | None = 
         upscaler = host_upscaler(p)
         p.extra_generation_params["FAM upscaler"] = _said_if_ran(session, lambda: session.upscaler or upscaler)
     p.extra_generation_params[NOTES_KEY] = _said_if_ran(session, lambda: "; ".join(session.notes) or None)
-    note(session, [*getattr(p, NOTES_ATTRIBUTE, ()), *missing_vae()])
+    note(session, [*getattr(p, NOTES_ATTRIBUTE, ()), *missing_vae(), *config.idle()])
     return session
 
 

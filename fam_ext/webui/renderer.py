@@ -160,9 +160,9 @@ def check_job(options: Job) -> None:
     check_known("upscaler", options.renderer.upscaler, upscalers())
     entry_for(options.picture.fixed.get("method", FAM), GIVES, where="the WebUI")
     rules = options.picture.rules
-    if (rule := rules.get("sampler")) is not None:
+    if (rule := rules.get("sampler")) is not None and rule.value is not None:
         check_known("sampler", rule.value, sd_samplers.all_samplers_map)
-    if (rule := rules.get("schedule")) is not None:
+    if (rule := rules.get("schedule")) is not None and rule.value is not None:
         check_known("schedule", rule.value, schedules())
     model = rules["model"].value if "model" in rules else None
     if model is not None:

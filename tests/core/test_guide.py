@@ -72,6 +72,7 @@ def test_native_input_is_replayed_at_the_same_level_or_recorded_at_the_nearest()
     assert make(FamConfig(am_source="replay"), record=record).native_input(ve(500))[1].timestep == 500
     with pytest.raises(ConfigError, match="no native run was recorded"):
         make(FamConfig(am_source="recorded"))
+    make(FamConfig(am_source="recorded", am=False))  # nobody asks for one
 
 
 def tokens(count, seed, rows=2):

@@ -68,6 +68,15 @@ def test_without_settings_of_its_own_a_picture_has_what_ran_as_its_line_and_once
     assert ours == {"FAM method", "FAM original"} | ({"FAM prompt"} if base else set())
 
 
+def test_a_cfg_scale_that_the_next_run_would_read_otherwise_is_said() -> None:
+    base = "a cat\nSteps: 20, Sampler: Euler a CFG++, CFG scale: 7, Seed: 1"
+    said = make.infotext_of(HiresRequest((64, 96), prompt="a cat"), Ran(method="direct", cfg_scale=7.0), base=base)
+    assert parse(said).params["FAM CFG scale"] == "7"
+    assert "FAM CFG scale" not in make.infotext_of(
+        HiresRequest((64, 96), prompt="a cat"), Ran(method="direct", cfg_scale=7.0), base=base.replace("CFG++", "")
+    )
+
+
 def test_a_settings_line_of_words_that_are_none_leaves_ours_whole() -> None:
     """Three pairs of a poem: a WebUI takes them for settings, and ours stand on that line."""
     base = "rain: soft, wind: low, night: long"

@@ -93,6 +93,14 @@ def test_defaults_hold_for_a_picture_without_metadata(tmp_path: Path) -> None:
     assert (plan.taken, plan.origin) == ((), None)
 
 
+def test_a_sidecar_that_brings_the_prompt_leaves_a_picture_its_negative_one(tmp_path: Path) -> None:
+    make_picture(tmp_path / "a.png", "", 7)
+    for text, negative in (("a dog", "dark"), ("a dog\nNegative prompt: red", "red")):
+        (tmp_path / "a.txt").write_text(text)
+        (found,) = planned(tmp_path)
+        assert (found.request.prompt, found.request.negative_prompt, found.request.seed) == ("a dog", negative, 7)
+
+
 def test_a_sidecar_speaks_for_a_picture_without_metadata(tmp_path: Path) -> None:
     (tmp_path / "in").mkdir()
     Image.new("RGB", (64, 64)).save(tmp_path / "in" / "a.jpg")

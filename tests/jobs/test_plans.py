@@ -263,6 +263,16 @@ def test_a_copy_of_a_folder_is_made_already(tmp_path: Path) -> None:
     assert drawn(options(tmp_path / "copy", out))[1] == []
 
 
+def test_another_name_pattern_keeps_what_is_done_and_overwrite_makes_it_anew(tmp_path: Path, plan: Job) -> None:
+    run_job(plan, Fast)
+    again = plan.replace(name="{stem}-2x")
+    summary = run_job(again, Fast)
+    assert (summary.done, summary.kept, summary.done_before) == (0, 6, 0)
+    assert run_job(again.replace(overwrite=True), Fast).done == 6
+    assert run_job(again.replace(keep_times=True), Fast).done_before == 6
+    assert run_job(plan.replace(name="{stem}-{index}"), Fast).done_before == 6, "a number changes with the folder"
+
+
 def test_a_page_shows_the_file_that_it_made(tmp_path: Path) -> None:
     for day in (0, 1):
         make_picture(tmp_path / f"day {day}" / "a.png", f"day {day}", day)

@@ -40,6 +40,7 @@ FULL = Ran(
     clip_skip=2,
     timestep_spacing="trailing",
     model_hash="0123456789",
+    loras="detail:0.5, style:1",
     size=(64, 96),
     steps_taken=12,
     fm_calls=12,

@@ -125,6 +125,15 @@ def test_a_trial_is_a_job_and_leaves_the_real_run_alone(tmp_path):
     assert (tmp_path / "in-fam-try" / "2" / "fast" / "large.png").exists()
 
 
+def test_a_trial_is_of_the_files_that_the_job_takes(tmp_path):
+    for folder in ("a", "b"):
+        make_folder(tmp_path / "in" / folder, 3)
+    words = {"preset": "fast", "recursive": True, "pattern": "b/*", "first": 2}
+    trial = Trial(jobs(tmp_path / "in", fast=words))
+    assert over(Batches(lambda options: Fast()).start(trial.options, trial))["done"] == 2
+    assert [len(column.folder) for column in trial.columns] == [2]
+
+
 def test_files_of_one_name_in_two_folders_stay_apart(tmp_path):
     for number in (1, 2, 3):
         make_picture(tmp_path / "in" / f"sub {number}" / "a.png", f"a {number}", number, size=(16 * number, 32))

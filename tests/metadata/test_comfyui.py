@@ -423,7 +423,7 @@ def test_the_guidance_of_cfgpp_is_not_the_webui_s() -> None:
     graph = api(n3=sampler(sampler_name="dpmpp_2m_cfg_pp", cfg=1.2))
     found = read_header(png(("prompt", json.dumps(graph)))).reading
     assert (found.sampler, found.cfg) == ("DDIM CFG++", 15)
-    assert found.notes == ("dpmpp_2m_cfg_pp at CFG 1.2 is drawn as DDIM CFG++ at CFG scale 15",)
+    assert found.notes == ("dpmpp_2m_cfg_pp at CFG 1.2 is read as DDIM CFG++ at CFG scale 15",)
     most = api(n3=sampler(sampler_name="dpmpp_2m_cfg_pp", cfg=7))
     assert read_header(png(("prompt", json.dumps(most)))).reading.cfg == 30  # the most that can be asked for
 

@@ -234,6 +234,7 @@ def test_a_lora_changes_the_picture_by_its_weight(tmp_path, folders):
         for loras in ((), [(lora, 0.0)], [(lora, 0.5)], [(lora, 1.0)])
     )
     assert torch.allclose(plain, none, atol=1e-5)
+    assert standalone.load_pipeline(folders["SD1.5"], loras=[(lora, 0.5)]).loras == [("style", 0.5)]
     moved = (half - plain).norm(), (full - plain).norm()
     assert 0 < moved[0] < moved[1]
     with pytest.raises(UnsupportedModelError, match=r"style\.safetensors does not fit the model"):

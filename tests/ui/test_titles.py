@@ -2,8 +2,8 @@
 
 import pytest
 
-from fam_ext.options.presets import BUILTIN, DEFAULT
-from fam_ext.ui.titles import more_dials_title
+from fam_ext.options.presets import BUILTIN, DEFAULT, Preset
+from fam_ext.ui.titles import more_dials_title, preset_sentence
 
 
 @pytest.mark.parametrize(
@@ -17,3 +17,9 @@ from fam_ext.ui.titles import more_dials_title
 )
 def test_usual_is_what_the_default_preset_has(dials, title):
     assert more_dials_title(BUILTIN[DEFAULT].config.replace(**dials)) == title
+
+
+def test_a_presets_method_that_the_page_does_not_take_is_said():
+    assert preset_sentence("mine", Preset("mine", "Soft.", settings={"method": "fam"})) == "Soft."
+    said = preset_sentence("mine", Preset("mine", settings={"method": "fam-swap"}))
+    assert said == "Your preset mine. Its method, fam-swap, is not the page's to choose: FAM runs."

@@ -34,6 +34,8 @@ def test_only_a_job_that_runs_is_a_conflict(webui, tmp_path, monkeypatch):
         ({"preset": "it is running"}, 422, "it is running"),
         ({"scale": "is running"}, 422, "is running"),
         ({"method": "hidiffusion", "fam": {"start": 0.5}}, 422, "start is given, and hidiffusion never reads it"),
+        ({"preset": "paper", "upscaler": "R-ESRGAN 4x+"}, 422, "upscaler is given, and upsample is latent_bicubic"),
+        ({"preset": "paper", "upscaler": None, "fam": {"enabled": False, "cutoff": 0.5}}, 409, "job 1 is running"),
     ):
         with pytest.raises(Answer) as answer:
             routes[f"{api.PREFIX}/jobs"]({"input": str(tmp_path), **more})

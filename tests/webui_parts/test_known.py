@@ -9,6 +9,8 @@ import pytest
 from fam_ext.core.config import FamConfig
 from fam_ext.errors import ConfigError, UnsupportedModelError
 from fam_ext.methods.catalog import METHODS
+from fam_ext.options.job import Job
+from fam_ext.options.parts import Rule
 
 MODEL = SimpleNamespace(model=SimpleNamespace(diffusion_model=None))
 
@@ -38,6 +40,15 @@ def test_a_checkpoint_may_be_named_in_part_only_where_the_webui_takes_such_a_nam
     assert part.checkpoint("dreamshaper") == part.checkpoint("dreamshaper_8", in_part=False) == found.title
     with pytest.raises(ConfigError, match=r"model is 'dreamshaper'; choose from dreamshaper_8\.safetensors"):
         part.checkpoint("dreamshaper", in_part=False)
+
+
+def test_a_rule_without_a_value_names_nothing_that_could_be_missing(webui, monkeypatch):
+    part, named = webui("renderer"), []
+    monkeypatch.setattr(part, "check_known", lambda *said: named.append(said[0]))
+    monkeypatch.setattr(part, "check_model", lambda *said: None)
+    monkeypatch.setattr(part, "upscalers", list)
+    part.check_job(Job.of(("a",), "b", rules={"sampler": Rule("take"), "schedule": Rule("take")}))
+    assert named == ["upscaler"]
 
 
 @pytest.mark.parametrize(("known", "made", "said"), [("ab", None, "ab"), (None, "cd", "cd"), (None, None, "x.ckpt")])

@@ -50,8 +50,11 @@ class DiffusersHost:
         offload: str = "none",
         clip_l_skip: bool = False,
         weights_hash: Callable[[], str] = lambda: "",
+        loras: Sequence[tuple[str, float]] = (),
     ) -> None:
         self.pipe = pipe
+        self.loras = loras
+        """Names and weights of those that are in the weights."""
         self.clip_l_skip = clip_l_skip
         """The WebUI's setting "Clip skip SDXL": on SDXL "Clip skip" acts on CLIP-L alone; without it on nothing."""
         self.weights_hash = weights_hash

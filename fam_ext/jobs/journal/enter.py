@@ -17,7 +17,7 @@ from typing import Any, NamedTuple
 from fam_ext.jobs.journal.disk import file_hash, identities, same_file
 from fam_ext.jobs.journal.rows import PlanCounts, from_db, number, to_db
 from fam_ext.jobs.journal.store import MAX_DEATHS, Store
-from fam_ext.jobs.names import alternatives, fold
+from fam_ext.jobs.names import alternatives, fold, is_name_of
 from fam_ext.jobs.plan import Planned, weights_of
 from fam_ext.jobs.walk import Candidate, numbered
 from fam_ext.options.job import Job, digest
@@ -163,7 +163,8 @@ class Entry(Store):
             same_weights = None in (row.weights, weights) or row.weights == weights
             same_settings = row.settings_hash == settings_hash and row.content_hash is not None
             equal = same_settings and same_weights and row.content_hash == file_hash(Path(candidate.path))
-            if equal and self._is_whole(row):
+            renamed = "{index" not in options.output.name and not is_name_of(row.output, planned.output, row.key)
+            if equal and not renamed and self._is_whole(row):
                 counts.done_before += 1
                 return self._met(
                     row,

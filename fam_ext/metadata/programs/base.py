@@ -130,7 +130,7 @@ def guided(sampler: object, cfg: float | None) -> tuple[float | None, tuple[str,
     name = text(sampler)
     if not name or cfg is None or (scale := min(names.asked_cfg(name, cfg), _MAX_CFG)) == cfg:
         return cfg, ()
-    return scale, (f"{name[:24]} at CFG {cfg:g} is drawn as DDIM CFG++ at CFG scale {scale:g}",)
+    return scale, (f"{name[:24]} at CFG {cfg:g} is read as DDIM CFG++ at CFG scale {scale:g}",)
 
 
 def base_name(value: object) -> str | None:

@@ -24,6 +24,7 @@ from fam_ext.options import resolve
 from fam_ext.options.job import Job
 from fam_ext.options.presets import DEFAULT, PresetStore
 from fam_ext.options.renderer import RendererChoice
+from fam_ext.placing import replace
 from fam_ext.prompt_file import read_prompts
 from fam_ext.terminal import say
 
@@ -252,5 +253,5 @@ def _compare_on_sheet(
     sheet = contact_sheet([cells], header=["native", "plain resize", *names], side=min(512, max(height, width)))
     made = write_new(folder_at(str(target.parent)), target.stem, sheet, None)
     if overwrite:
-        os.replace(made, target)
+        replace(made, target)
     say(str(target if overwrite else made))

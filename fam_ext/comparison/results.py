@@ -6,22 +6,19 @@ from __future__ import annotations
 import dataclasses
 import json
 import math
-import os
 import re
-import secrets
-from collections.abc import Callable, Iterator
+from collections.abc import Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any, cast
 
-from fam_ext import __version__
+from fam_ext import __version__, placing
 from fam_ext.comparison.spectrum import Spectrum
 from fam_ext.errors import OutputError, PictureError
 from fam_ext.escapes import shown
 from fam_ext.jobs.journal.disk import check_inside
 from fam_ext.jobs.lock import alone_in
-from fam_ext.jobs.new_file import put_new
 from fam_ext.metadata.files import read_file
 
 NAME = "results.json"
@@ -163,7 +160,7 @@ def held(folder: Path) -> Iterator[None]:
     with alone_in(folder, ".fam-compare.lock"):
         for pattern in (".fam-*.part", "*/.fam-*.part"):  # of a run that was killed while it wrote
             for left in folder.glob(pattern):
-                left.unlink(missing_ok=True)
+                placing.drop(left)
         yield
 
 
@@ -171,36 +168,21 @@ def write_new(folder: Path, file: str, data: bytes) -> str:
     """Write `folder`/`file` whole, under the first numbered form of that name that no file has, and return the name.
     Raises `OutputError`, and `PictureError` where a link leads outside the folder."""
     check_inside(folder, folder / file)
-    stem, _, suffix = file.rpartition(".")
-    for number in range(1, 10_000):
-        name = file if number == 1 else f"{stem}-{number}.{suffix}"
-        try:
-            _write(folder / name, data, put=put_new)
-            return name
-        except FileExistsError:
-            continue
-    raise OutputError(f"{shown(folder / file)} has 9999 others of its name; choose another --out")
+    with _said(folder / file):
+        return placing.write_new(folder / file, data).relative_to(folder).as_posix()
 
 
 def write_whole(path: Path, data: bytes) -> None:
     """Write a file in the place of what it was, whole. Raises `OutputError`."""
-    _write(path, data, put=os.replace)
+    with _said(path):
+        placing.write_whole(path, data)
 
 
-def _write(path: Path, data: bytes, *, put: Callable[[Path, Path], None]) -> None:
-    temporary = path.parent / f".fam-{secrets.token_hex(8)}.part"
+@contextmanager
+def _said(path: Path) -> Iterator[None]:
     try:
         path.parent.mkdir(parents=True, exist_ok=True)
-        try:
-            with open(temporary, "xb") as file:
-                file.write(data)
-                file.flush()
-                os.fsync(file.fileno())
-            put(temporary, path)
-        finally:
-            temporary.unlink(missing_ok=True)
-    except FileExistsError:
-        raise
+        yield
     except OSError as error:
         raise OutputError(
             f"{shown(path)} cannot be written ({error.strerror}); free space or choose another --out"

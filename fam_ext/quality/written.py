@@ -2,12 +2,11 @@
 
 from __future__ import annotations
 
-import os
-import secrets
 import tempfile
 from collections.abc import Sequence
 from pathlib import Path
 
+from fam_ext import placing
 from fam_ext.errors import OutputError
 from fam_ext.quality.plot import pareto
 from fam_ext.quality.protocol import Row
@@ -42,16 +41,9 @@ def write_results(folder: Path, tables: Sequence[Table], made: Sequence[tuple[Ro
 
 def write_whole(path: Path, data: bytes) -> None:
     """Write a file under a temporary name and rename it: no half a file under its own. Raises `OutputError`."""
-    partial = path.with_name(f".{secrets.token_hex(8)}.part")
     try:
-        with open(partial, "xb") as file:
-            file.write(data)
-            file.flush()
-            os.fsync(file.fileno())
-        os.replace(partial, path)
+        placing.write_whole(path, data)
     except OSError as error:
         raise OutputError(
             f"{path} cannot be written ({error.strerror}); free space, then the same command goes on"
         ) from None
-    finally:
-        partial.unlink(missing_ok=True)

@@ -12,10 +12,11 @@ from pathlib import Path
 
 import pytest
 
+from fam_ext import placing
 from fam_ext.errors import OutputError, UsageError
 from fam_ext.jobs import make, report
 from fam_ext.jobs.executors import base
-from fam_ext.jobs.journal import Journal, disk
+from fam_ext.jobs.journal import Journal
 from fam_ext.jobs.run import run_job
 from tests.jobs.fakes import Fast, make_folder, options, outputs, strays
 
@@ -63,7 +64,7 @@ def test_an_output_that_may_not_be_written_fails_alone(tmp_path: Path, monkeypat
         real(first, second)
 
     with monkeypatch.context() as patch:
-        patch.setattr(disk, "HELD_SECONDS", 0.1)
+        patch.setattr(placing, "HELD_SECONDS", 0.1)
         patch.setattr(os, "replace", held)
         for done in (3, 0):
             summary = run_job(options(source, tmp_path / "out"), Fast)
@@ -99,7 +100,7 @@ def test_an_output_folder_that_may_not_be_written_ends_the_job_once(tmp_path: Pa
             raise OSError(code, os.strerror(code))
         real(first, second)
 
-    monkeypatch.setattr(disk, "HELD_SECONDS", 0.1)
+    monkeypatch.setattr(placing, "HELD_SECONDS", 0.1)
     monkeypatch.setattr(os, "replace", forbidden)
     renderer = Fast(seconds=0.02)
     summary = run_job(options(source, tmp_path / "out"), lambda: renderer)

@@ -10,18 +10,15 @@ import mmap
 import os
 import sqlite3
 import tempfile
-import time
 from pathlib import Path, PurePath
 from urllib.parse import quote
 
 from fam_ext.errors import PictureError
 from fam_ext.metadata.files import open_regular
+from fam_ext.placing import replace
 
 log = logging.getLogger(__name__)
 
-HELD_SECONDS = 2.0
-"""So long is a move that is forbidden tried again."""
-_PAUSE_SECONDS = 0.05
 _FULL = (errno.ENOSPC, errno.EDQUOT, errno.EROFS)
 
 
@@ -45,19 +42,6 @@ def sync_folder(folder: Path) -> None:
             os.fsync(descriptor)
         finally:
             os.close(descriptor)
-
-
-def replace(source: Path, target: Path) -> None:
-    """Move a file into its place. On Windows a virus scanner or a cloud disk's client holds a fresh file for an
-    instant, in which that is forbidden: it is tried again."""
-    until = time.monotonic() + HELD_SECONDS
-    while True:
-        try:
-            return os.replace(source, target)
-        except PermissionError:
-            if time.monotonic() >= until:
-                raise
-        time.sleep(_PAUSE_SECONDS)
 
 
 def check_inside(output: Path, target: Path) -> None:

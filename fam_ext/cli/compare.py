@@ -4,14 +4,13 @@ Torch is imported inside."""
 from __future__ import annotations
 
 import dataclasses
-import os
 from pathlib import Path
 from typing import Annotated, Any, Literal
 
 import typer
 
 from fam_ext.cli.making import MADE, PRESET, RENDERER, SIZES, load_renderer, picture_words, steps_bar
-from fam_ext.cli.options import parse_scales, takes
+from fam_ext.cli.options import named_files, parse_scales, takes
 from fam_ext.cli.upscale import renderer_of
 from fam_ext.cli.written import folder_at, write_new
 from fam_ext.errors import OutputError, UsageError
@@ -75,7 +74,7 @@ def compare(
 
     One picture, no folder, without --scales and with no folder as --out is put on one sheet.
     """
-    inputs = given or []
+    inputs = named_files(given or [])
     kind = _kind(inputs, output, methods=methods, scales=scales, prompts=prompts, said=said)
     if kind == "page":
         if overwrite:
@@ -199,7 +198,7 @@ def _compare_on_page(
 
 
 def _job(said: dict[str, Any], inputs: list[str], folder: Path, renderer: RendererChoice) -> Job:
-    words = {**picture_words(said), "inputs": [os.path.expanduser(path) for path in inputs], "output": str(folder)}
+    words = {**picture_words(said), "inputs": inputs, "output": str(folder)}
     return resolve.job(words, preset_of=PresetStore().get, renderer=renderer)
 
 

@@ -4,11 +4,13 @@ from __future__ import annotations
 
 import contextlib
 import errno
+import functools
 import hashlib
 import logging
 import mmap
 import os
 import sqlite3
+import sys
 import tempfile
 from pathlib import Path, PurePath
 from urllib.parse import quote
@@ -42,6 +44,25 @@ def sync_folder(folder: Path) -> None:
             os.fsync(descriptor)
         finally:
             os.close(descriptor)
+
+
+LONGEST_PATH = 259
+"""Characters that a path may have on Windows, where its long paths are not switched on."""
+
+
+def is_too_long(path: str) -> bool:
+    """Return whether the system refuses a path for its length, which Windows says as if a folder were not there."""
+    return len(path) > LONGEST_PATH and not path.startswith("\\\\?\\") and not takes_long_paths()
+
+
+@functools.cache
+def takes_long_paths() -> bool:
+    if sys.platform != "win32":
+        return True
+    import ctypes
+
+    asked = getattr(ctypes.windll.ntdll, "RtlAreLongPathsEnabled", None)  # new in Windows 10
+    return asked is not None and bool(asked() & 0xFF)  # the rest of its register is no part of the answer
 
 
 def check_inside(output: Path, target: Path) -> None:

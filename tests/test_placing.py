@@ -58,14 +58,14 @@ def test_a_name_that_is_taken_stays_whose_it_is_and_a_failure_leaves_nothing(tmp
 
 @pytest.fixture
 def scanner(monkeypatch):
-    """Hold each file for `tries` tries of each kind."""
+    """Hold each file for the first `tries` times that it is moved, and removed."""
     tried, real = Counter(), {name: getattr(os, name) for name in ("replace", "unlink")}
 
     def held(name):
         def act(path, *more):
             tried[name, str(path)] += 1
             if os.path.lexists(path) and tried[name, str(path)] <= held.tries:
-                raise PermissionError(errno.EACCES, "Permission denied", str(path))
+                raise PermissionError(errno.EACCES, "Permission denied")
             return real[name](path, *more)
 
         return act
@@ -74,51 +74,35 @@ def scanner(monkeypatch):
     for name in real:
         monkeypatch.setattr(os, name, held(name))
     monkeypatch.setattr(placing, "_PAUSE_SECONDS", 0.01)
+    monkeypatch.setattr(placing, "HELD_SECONDS", 60.0)
     return held
 
 
-def write_all(folder):
-    """Write each kind of file, two of them in the place of what they were."""
-    image = Image.new("RGB", (8, 8))
-    first = written.write_new(folder, "a", image, None)
-    results.write_new(folder, "b.txt", b"b")
-    for text in (b"old", b"new"):
-        results.write_whole(folder / "results.json", text)
-        measured.write_whole(folder / "table.md", text)
-    found, note = compare_page.pairs(first, first)
-    compare_page.write_page(found, note, folder / "pair.html")
-    compare_page.write_page(found, note, folder / "pair.html", overwrite=True)
-    store = PresetStore(folder / "presets")
-    store.save(Preset("mine"))
-    return store
-
-
 def test_what_a_scanner_holds_for_an_instant_is_written_all_the_same(tmp_path, scanner):
-    write_all(tmp_path)
+    first = written.write_new(tmp_path, "a", Image.new("RGB", (8, 8)), None)
+    results.write_new(tmp_path, "b.txt", b"b")
+    for text in (b"old", b"new"):
+        results.write_whole(tmp_path / "results.json", text)
+        measured.write_whole(tmp_path / "table.md", text)
+    found, note = compare_page.pairs(first, first)
+    for overwrite in (False, True):
+        compare_page.write_page(found, note, tmp_path / "pair.html", overwrite=overwrite)
+    PresetStore(tmp_path / "presets").save(Preset("mine"))
     names = {path.relative_to(tmp_path).as_posix() for path in tmp_path.rglob("*") if path.is_file()}
     assert names == {"a.png", "b.txt", "results.json", "table.md", "pair.html", "presets/mine.json"}
     assert (tmp_path / "results.json").read_bytes() == (tmp_path / "table.md").read_bytes() == b"new"
 
 
-def test_what_is_in_its_place_counts_where_its_temporary_file_cannot_go(tmp_path, scanner, monkeypatch):
-    """A second name of a file that was linked into its place: the picture is there."""
+def test_what_is_in_its_place_counts_and_what_cannot_be_is_said(tmp_path, scanner, monkeypatch):
+    store, image = PresetStore(tmp_path), Image.new("RGB", (8, 8))
+    store.save(Preset("mine"))
     monkeypatch.setattr(placing, "HELD_SECONDS", 0.05)
+    monkeypatch.setattr(type(tmp_path), "unlink", os.unlink)
     scanner.tries = 1_000
-    assert written.write_new(tmp_path, "a", Image.new("RGB", (8, 8)), None) == tmp_path / "a.png"
+    assert written.write_new(tmp_path, "a", image, None) == tmp_path / "a.png"  # its second name stays
     with pytest.raises(OutputError, match="Permission denied"):
         results.write_whole(tmp_path / "results.json", b"new")
     with pytest.raises(ConfigError, match="Permission denied"):
-        PresetStore(tmp_path).save(Preset("mine"))
-
-
-def test_a_preset_that_is_held_open_is_not_deleted_in_a_sentence(tmp_path, monkeypatch):
-    store = PresetStore(tmp_path)
-    store.save(Preset("mine"))
-
-    def held(path):
-        raise PermissionError(errno.EACCES, "Permission denied")
-
-    monkeypatch.setattr(os, "unlink", held)
-    monkeypatch.setattr(type(tmp_path), "unlink", held)
+        store.save(Preset("other"))
     with pytest.raises(ConfigError, match="'mine' cannot be deleted"):
         store.delete("mine")

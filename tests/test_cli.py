@@ -3,7 +3,9 @@
 import json
 import os
 import sqlite3
+import sys
 from pathlib import Path
+from types import SimpleNamespace
 
 import pytest
 from PIL import Image
@@ -406,6 +408,29 @@ def test_the_hint_has_the_quotes_of_the_systems_shell(monkeypatch) -> None:
         with monkeypatch.context() as patch:
             patch.setattr(os, "name", system)
             assert hint in failed_line(Summary(failed=1), r"C:\my out")
+
+
+def test_a_pattern_is_files_where_paths_are_named_and_there_alone(tmp_path: Path, capsys, monkeypatch) -> None:
+    """As in Windows, whose shells say no files, and where typer takes every word of sys.argv for a pattern."""
+    monkeypatch.chdir(tmp_path)
+    for name in ("a.png", "a1.png", "a[1].png", "a_mask.png", "b_mask.png"):
+        make_picture(tmp_path / name, name)
+    monkeypatch.setattr("typer.core.os", SimpleNamespace(**{**vars(os), "name": "nt"}))
+
+    def sources(*words: str) -> list[str]:
+        monkeypatch.setattr(
+            sys, "argv", ["fam-hires", "upscale", "-o", "../out", "--dry-run", "--plan-format", "json", *words]
+        )
+        with pytest.raises(SystemExit) as end:
+            cli.main()
+        out = capsys.readouterr().out
+        return sorted(json.loads(line)["source"] for line in out.splitlines()) if not end.value.code else []
+
+    assert sources(".", "--exclude", "*_mask.png") == ["a.png", "a1.png", "a[1].png"]
+    assert sources(".", "--include", "a?.png") == ["a1.png"]
+    assert sources("*_mask.png") == ["a_mask.png", "b_mask.png"]
+    assert sources("a[1].png") == ["a[1].png"] and sources("a[1]*.png") == ["a[1].png"]
+    assert sources("*.webp") == []
 
 
 def test_a_plans_csv_has_no_line_between_two(tmp_path: Path, capsys) -> None:

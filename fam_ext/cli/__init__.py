@@ -80,7 +80,8 @@ def main(arguments: Sequence[str] | None = None) -> None:
             stream.reconfigure(errors="backslashreplace")
     try:
         with handling(interrupted):
-            app(args=list(arguments) if arguments is not None else None)
+            # handed over, since on Windows typer takes its own for patterns, also those of --exclude *_mask.png
+            app(args=[_home(word) for word in (sys.argv[1:] if arguments is None else arguments)])
     except BrokenPipeError:
         silence(sys.stdout)
         sys.exit(FAILED_EXIT)
@@ -100,6 +101,11 @@ def main(arguments: Sequence[str] | None = None) -> None:
     except (Interrupted, KeyboardInterrupt):
         say(f"interrupted after {clock(time.monotonic() - began)}; nothing is left half-written", err=True)
         sys.exit(INTERRUPTED_EXIT)
+
+
+def _home(word: str) -> str:
+    """Return a path in a home folder in full: the shells of Windows do not."""
+    return os.path.expanduser(word) if word.startswith(("~/", "~\\")) else word
 
 
 def program() -> None:

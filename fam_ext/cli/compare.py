@@ -4,14 +4,13 @@ Torch is imported inside."""
 from __future__ import annotations
 
 import dataclasses
-import os
 from pathlib import Path
 from typing import Annotated, Any, Literal
 
 import typer
 
 from fam_ext.cli.making import MADE, PRESET, RENDERER, SIZES, load_renderer, picture_words, steps_bar
-from fam_ext.cli.options import parse_scales, takes
+from fam_ext.cli.options import named_files, parse_scales, takes
 from fam_ext.cli.upscale import renderer_of
 from fam_ext.cli.written import folder_at, write_new
 from fam_ext.errors import OutputError, UsageError
@@ -24,6 +23,7 @@ from fam_ext.options import resolve
 from fam_ext.options.job import Job
 from fam_ext.options.presets import DEFAULT, PresetStore
 from fam_ext.options.renderer import RendererChoice
+from fam_ext.placing import replace
 from fam_ext.prompt_file import read_prompts
 from fam_ext.terminal import say
 
@@ -74,7 +74,7 @@ def compare(
 
     One picture, no folder, without --scales and with no folder as --out is put on one sheet.
     """
-    inputs = given or []
+    inputs = named_files(given or [])
     kind = _kind(inputs, output, methods=methods, scales=scales, prompts=prompts, said=said)
     if kind == "page":
         if overwrite:
@@ -198,7 +198,7 @@ def _compare_on_page(
 
 
 def _job(said: dict[str, Any], inputs: list[str], folder: Path, renderer: RendererChoice) -> Job:
-    words = {**picture_words(said), "inputs": [os.path.expanduser(path) for path in inputs], "output": str(folder)}
+    words = {**picture_words(said), "inputs": inputs, "output": str(folder)}
     return resolve.job(words, preset_of=PresetStore().get, renderer=renderer)
 
 
@@ -252,5 +252,5 @@ def _compare_on_sheet(
     sheet = contact_sheet([cells], header=["native", "plain resize", *names], side=min(512, max(height, width)))
     made = write_new(folder_at(str(target.parent)), target.stem, sheet, None)
     if overwrite:
-        os.replace(made, target)
+        replace(made, target)
     say(str(target if overwrite else made))

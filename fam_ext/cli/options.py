@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
+import glob
 import inspect
+import os
 import re
 from collections.abc import Callable, Iterable, Iterator, Mapping
 from contextlib import contextmanager
@@ -22,6 +24,18 @@ _NUMBERS: Mapping[str, tuple[Callable[[str], float], str]] = {
     "int": (int, "a whole number"),
     "float": (float, "a number"),
 }
+
+
+def named_files(words: Iterable[str]) -> list[str]:
+    """Return paths with the files that *.png means, which no shell of Windows says; a [ is in many names, and is
+    itself."""
+    found: list[str] = []
+    for word in words:
+        path = os.path.expanduser(word)
+        is_pattern = re.search(r"[*?]", path) and not os.path.lexists(path)
+        files = sorted(glob.glob(path.replace("[", "[[]"), recursive=True)) if is_pattern else []
+        found += files or [path]
+    return found
 
 
 def takes(

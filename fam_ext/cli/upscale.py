@@ -11,7 +11,7 @@ from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
 
-from fam_ext.cli.options import flag, parse_dials, parse_rules, takes
+from fam_ext.cli.options import flag, named_files, parse_dials, parse_rules, takes
 from fam_ext.cli.progress import KEPT, View, clock, watched
 from fam_ext.cli.written import check_output
 from fam_ext.core.config import FamConfig
@@ -117,7 +117,7 @@ def job_of(
             as_flag = flag(next(spec for spec in options_of(FamConfig) if spec.name == name))
             raise ConfigError(f"{name} is given twice; give it as {as_flag} or with --set")
     check_output(output)
-    words |= {"inputs": [_full(path) for path in inputs], "output": _full(output), "rules": rules, **dials}
+    words |= {"inputs": [_full(path) for path in named_files(inputs)], "output": _full(output), "rules": rules, **dials}
     return resolve.job(words, preset_of=PresetStore().get, renderer=renderer_of(said)), run
 
 

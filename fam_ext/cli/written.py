@@ -5,8 +5,8 @@ from __future__ import annotations
 from pathlib import Path
 from typing import TYPE_CHECKING
 
+from fam_ext import placing
 from fam_ext.errors import OutputError, UsageError
-from fam_ext.jobs import new_file
 from fam_ext.metadata import pictures
 
 if TYPE_CHECKING:
@@ -32,9 +32,6 @@ def folder_at(path: str) -> Path:
 def write_new(folder: Path, stem: str, image: Image.Image, infotext: str | None) -> Path:
     """Write a PNG whole under a name that no file has yet, and return its path."""
     try:
-        path = new_file.write_new(folder / f"{stem}.png", pictures.encode(image, "PNG", infotext=infotext).data)
+        return placing.write_new(folder / f"{stem}.png", pictures.encode(image, "PNG", infotext=infotext).data)
     except OSError as error:
         raise OutputError(f"{folder} cannot be written ({error.strerror}); free space or choose another") from None
-    if path is None:
-        raise OutputError(f"{folder} has 9999 pictures named {stem}; choose another folder")
-    return path

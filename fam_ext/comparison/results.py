@@ -13,11 +13,10 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any, cast
 
-from fam_ext import __version__
+from fam_ext import __version__, placing
 from fam_ext.comparison.spectrum import Spectrum
 from fam_ext.errors import OutputError, PictureError
 from fam_ext.escapes import shown
-from fam_ext.jobs import new_file
 from fam_ext.jobs.journal.disk import check_inside
 from fam_ext.jobs.lock import alone_in
 from fam_ext.metadata.files import read_file
@@ -161,7 +160,7 @@ def held(folder: Path) -> Iterator[None]:
     with alone_in(folder, ".fam-compare.lock"):
         for pattern in (".fam-*.part", "*/.fam-*.part"):  # of a run that was killed while it wrote
             for left in folder.glob(pattern):
-                left.unlink(missing_ok=True)
+                placing.drop(left)
         yield
 
 
@@ -169,22 +168,18 @@ def write_new(folder: Path, file: str, data: bytes) -> str:
     """Write `folder`/`file` whole, under the first numbered form of that name that no file has, and return the name.
     Raises `OutputError`, and `PictureError` where a link leads outside the folder."""
     check_inside(folder, folder / file)
-    with _answered(folder / file):
-        path = new_file.write_new(folder / file, data)
-    if path is None:
-        raise OutputError(f"{shown(folder / file)} has 9999 others of its name; choose another --out")
-    return path.relative_to(folder).as_posix()
+    with _said(folder / file):
+        return placing.write_new(folder / file, data).relative_to(folder).as_posix()
 
 
 def write_whole(path: Path, data: bytes) -> None:
     """Write a file in the place of what it was, whole. Raises `OutputError`."""
-    with _answered(path):
-        new_file.write_whole(path, data)
+    with _said(path):
+        placing.write_whole(path, data)
 
 
 @contextmanager
-def _answered(path: Path) -> Iterator[None]:
-    """Make the folder of a file that is written meanwhile. Raises `OutputError` where one of both cannot be."""
+def _said(path: Path) -> Iterator[None]:
     try:
         path.parent.mkdir(parents=True, exist_ok=True)
         yield

@@ -5,13 +5,13 @@ from __future__ import annotations
 
 import json
 import logging
-import os
 from collections.abc import Callable, Iterable, Mapping
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from fam_ext.demo.sdxl import sdxl_config, sdxl_state_dict
 from fam_ext.errors import UnsupportedModelError, UsageError
+from fam_ext.placing import replace, write_whole
 
 if TYPE_CHECKING:
     import torch
@@ -75,7 +75,7 @@ def export_checkpoint(
     rights = partial.stat().st_mode & 0o777  # those of any new file; safetensors' are its maker's alone
     save_file(state, partial, metadata=metadata)
     partial.chmod(rights)
-    os.replace(partial, checkpoint)
+    replace(partial, checkpoint)
     logger.info("exported %s to %s", source, checkpoint)
     return [checkpoint, *written]
 
@@ -368,9 +368,7 @@ def _read_config(model: Path, part: str, *, file: str = "config.json") -> dict[s
 
 
 def _write(path: Path, text: str) -> Path:
-    partial = path.with_name(f"{path.name}.part")
-    partial.write_text(text, encoding="utf-8")
-    os.replace(partial, path)
+    write_whole(path, text.encode())
     return path
 
 

@@ -16,9 +16,9 @@ from PIL import Image
 from fam_ext.errors import FamError, OutputError, PictureError, UsageError
 from fam_ext.escapes import shown
 from fam_ext.jobs import compare
-from fam_ext.jobs.new_file import put_new
 from fam_ext.jobs.walk import natural_key
 from fam_ext.metadata.pictures import decode, format_of, read_file
+from fam_ext.placing import drop, put_new, replace
 
 MOST_PAIRS = 50
 """Pairs of one page: each travels whole."""
@@ -93,14 +93,11 @@ def write_page(found: Sequence[Pair], note: str, target: Path, *, overwrite: boo
             file.write(f"<script>{compare.script()}</script></body></html>\n")
             file.flush()
             os.fsync(file.fileno())
-        if overwrite:
-            os.replace(temporary, target)
-        else:
-            put_new(temporary, target)
+        (replace if overwrite else put_new)(temporary, target)
     except OSError as error:
         raise OutputError(f"{shown(target)} cannot be written ({error.strerror}); choose another --out") from None
     finally:
-        temporary.unlink(missing_ok=True)
+        drop(temporary)
     return problems
 
 

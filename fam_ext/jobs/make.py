@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import contextlib
 import dataclasses
 import hashlib
 import os
@@ -27,7 +26,7 @@ from fam_ext.errors import (
 from fam_ext.escapes import sentence
 from fam_ext.jobs.contract import Progress, Ran, Rendered, Renderer
 from fam_ext.jobs.journal import Journal
-from fam_ext.jobs.journal.disk import check_inside, output_sentence, replace, stops_the_job, sync_folder
+from fam_ext.jobs.journal.disk import check_inside, output_sentence, stops_the_job, sync_folder
 from fam_ext.jobs.journal.enter import EXISTS, IS_SOURCE
 from fam_ext.jobs.journal.rows import Item
 from fam_ext.jobs.ran_text import fields
@@ -39,6 +38,7 @@ from fam_ext.methods.catalog import reads
 from fam_ext.options.job import Job
 from fam_ext.options.request import HiresRequest
 from fam_ext.options.table import REQUEST_FIELDS
+from fam_ext.placing import drop, replace
 from fam_ext.samplers.names import asked_cfg
 
 FIRST_TILE = 512
@@ -298,7 +298,7 @@ def write(journal: Journal, item: Item, packed: Packed, options: Job) -> None:
         )
         replace(temporary, target)
     except OSError as error:
-        _drop(temporary)
+        drop(temporary)
         journal.check_there()
         if stops_the_job(error, journal.output, temporary):
             raise OutputError(output_sentence(journal.output, error)) from None
@@ -307,7 +307,7 @@ def write(journal: Journal, item: Item, packed: Packed, options: Job) -> None:
         what = "close what has it open, or change its folder's permissions" if forbidden else "check the disk"
         raise PictureError(f"the output cannot be written ({reason}); {what}") from None
     except FamError:
-        _drop(temporary)
+        drop(temporary)
         raise
     sync_folder(target.parent)
     journal.done(item)
@@ -340,8 +340,3 @@ def _differs(path: Path, data: bytes) -> bool:
         return path.is_symlink() or path.stat().st_size != len(data) or path.read_bytes() != data
     except OSError:
         return True
-
-
-def _drop(path: Path) -> None:
-    with contextlib.suppress(OSError):
-        path.unlink()

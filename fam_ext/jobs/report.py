@@ -26,12 +26,12 @@ from fam_ext.escapes import shown
 from fam_ext.jobs import compare
 from fam_ext.jobs.contract import Ran
 from fam_ext.jobs.journal import Journal
-from fam_ext.jobs.journal.disk import replace
 from fam_ext.jobs.journal.rows import Item
 from fam_ext.jobs.ran_text import dials
 from fam_ext.methods.catalog import reads
 from fam_ext.options.field import options_of
 from fam_ext.options.request import HiresRequest
+from fam_ext.placing import drop, replace
 
 _RAN = tuple(spec.name for spec in options_of(Ran))
 _FIRST = (
@@ -154,7 +154,7 @@ def _replacing(path: Path, journal: Journal) -> Generator[IO[str]]:
             yield file
         replace(name, path)
     except BaseException:
-        name.unlink(missing_ok=True)
+        drop(name)
         raise
 
 

@@ -2,12 +2,10 @@
 
 from __future__ import annotations
 
-import contextlib
 import dataclasses
 import json
 import os
 import re
-import secrets
 import sys
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass, field, replace
@@ -18,6 +16,7 @@ from fam_ext.core.config import FamConfig
 from fam_ext.errors import ConfigError, FamError
 from fam_ext.options.field import Option, check, options_of, pick
 from fam_ext.options.request import REQUEST
+from fam_ext.placing import write_whole
 
 VERSION = 1
 DEFAULT = "balanced"
@@ -168,10 +167,13 @@ class PresetStore:
         return next((path.stem for path in files if path.stem.casefold() == name.casefold()), None)
 
     def delete(self, name: str) -> None:
-        """Remove one of the user's presets. Raises `ConfigError` when there is none of that name."""
+        """Remove one of the user's presets. Raises `ConfigError` when there is none of that name, or it stays."""
         if name in BUILTIN or not is_name(name) or not self.file(name).is_file():
             raise ConfigError(f"preset {name!r} is not one of your own; nothing was deleted")
-        self.file(name).unlink()
+        try:
+            self.file(name).unlink()
+        except OSError as error:
+            raise ConfigError(f"preset {name!r} cannot be deleted ({error.strerror}); close what has it open") from None
 
     def file(self, name: str) -> Path:
         """Return the file of the user's preset of that name. Raises `ConfigError` for what is no name."""
@@ -204,7 +206,7 @@ def read(path: Path) -> Preset:
             raise ConfigError(f"{path.name} is no file; choose one made by presets export")
         if path.stat().st_size > _MAX_BYTES:
             raise ConfigError(f"{path.name} is too large for a preset; choose a file made by presets export")
-        loaded: object = json.loads(path.read_text(encoding="utf-8-sig"))  # Notepad's mark
+        loaded: object = json.loads(path.read_bytes())  # with the mark of Notepad, or of PowerShell's UTF-16
     except ConfigError:  # a ValueError too
         raise
     except (ValueError, RecursionError):
@@ -222,17 +224,7 @@ def write(preset: Preset, path: Path, *, replace: bool = False) -> None:
     text = json.dumps(preset.to_json(), indent=2, ensure_ascii=False) + "\n"
     try:
         path.parent.mkdir(parents=True, exist_ok=True)
-        # not tempfile's: its files can be read by their maker alone
-        temporary = path.with_name(f".preset-{secrets.token_hex(8)}")
-        try:
-            with open(temporary, "x", encoding="utf-8") as file:
-                file.write(text)
-                file.flush()
-                os.fsync(file.fileno())
-            os.replace(temporary, path)
-        finally:
-            with contextlib.suppress(OSError):  # mostly it is at its place
-                os.unlink(temporary)
+        write_whole(path, text.encode())
     except OSError as error:
         raise ConfigError(f"{path} cannot be written ({error.strerror}); choose another place") from None
 

@@ -6,8 +6,8 @@ import tempfile
 from collections.abc import Sequence
 from pathlib import Path
 
+from fam_ext import placing
 from fam_ext.errors import OutputError
-from fam_ext.jobs import new_file
 from fam_ext.quality.plot import pareto
 from fam_ext.quality.protocol import Row
 from fam_ext.quality.results import Table
@@ -40,9 +40,9 @@ def write_results(folder: Path, tables: Sequence[Table], made: Sequence[tuple[Ro
 
 
 def write_whole(path: Path, data: bytes) -> None:
-    """Write a file in the place of what it was, whole. Raises `OutputError`."""
+    """Write a file under a temporary name and rename it: no half a file under its own. Raises `OutputError`."""
     try:
-        new_file.write_whole(path, data)
+        placing.write_whole(path, data)
     except OSError as error:
         raise OutputError(
             f"{path} cannot be written ({error.strerror}); free space, then the same command goes on"

@@ -3,14 +3,13 @@
 from __future__ import annotations
 
 import logging
-import os
-import secrets
 from pathlib import Path
 from typing import Any
 
 from modules import shared
 from modules.paths_internal import data_path
 
+from fam_ext.placing import write_whole
 from fam_ext.webui.session import session_of
 
 logger = logging.getLogger(__name__)
@@ -25,11 +24,7 @@ def write_last(p: Any, processed: Any) -> None:  # noqa: ANN401
     if session is None or not session.ran_in(0) or shared.cmd_opts.no_prompt_history:
         return
     path = Path(data_path) / NAME
-    # not tempfile's: its files can be read by their maker alone
-    temporary = path.with_name(f".params-{secrets.token_hex(8)}")
     try:
-        temporary.write_text(processed.infotext(p, 0), encoding="utf-8")
-        os.replace(temporary, path)
+        write_whole(path, processed.infotext(p, 0).encode())
     except OSError as error:
-        temporary.unlink(missing_ok=True)
         logger.warning("%s was not written anew (%s): it says nothing of FAM", path, error.strerror)

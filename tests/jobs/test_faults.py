@@ -12,12 +12,13 @@ from pathlib import Path
 
 import pytest
 
+from fam_ext import placing
 from fam_ext.errors import OutputError, UsageError
 from fam_ext.jobs import make, report
 from fam_ext.jobs.executors import base
 from fam_ext.jobs.journal import Journal, disk
 from fam_ext.jobs.run import run_job
-from tests.jobs.fakes import Fast, make_folder, options, outputs, strays
+from tests.jobs.fakes import Fast, make_folder, make_picture, options, outputs, strays
 
 
 def errors(output: Path) -> dict[str, str | None]:
@@ -63,7 +64,7 @@ def test_an_output_that_may_not_be_written_fails_alone(tmp_path: Path, monkeypat
         real(first, second)
 
     with monkeypatch.context() as patch:
-        patch.setattr(disk, "HELD_SECONDS", 0.1)
+        patch.setattr(placing, "HELD_SECONDS", 0.1)
         patch.setattr(os, "replace", held)
         for done in (3, 0):
             summary = run_job(options(source, tmp_path / "out"), Fast)
@@ -89,6 +90,22 @@ def test_a_fresh_file_that_a_scanner_holds_for_an_instant_costs_no_picture(tmp_p
     assert {held[str(tmp_path / "out" / name)] for name in outputs(tmp_path / "out")} == {4}
 
 
+def test_a_path_that_windows_refuses_fails_before_it_is_drawn(tmp_path: Path, monkeypatch) -> None:
+    out = tmp_path / "out"
+    longest = disk.LONGEST_PATH - len(str(out)) - 1
+    for name in ("x" * (longest - 4), "y" * (longest - 3)):
+        make_picture(tmp_path / "in" / f"{name}.png", "a")
+    renderer = Fast()
+    with monkeypatch.context() as patch:
+        patch.setattr(disk, "takes_long_paths", lambda: False)
+        summary = run_job(options(tmp_path / "in", out), lambda: renderer)
+    assert (summary.done, summary.failed, len(renderer.seen)) == (1, 1, 1)
+    with Journal(out, memory=True) as journal:
+        (item,) = journal.items(state="failed")
+    assert item.key.startswith("y") and "has 260 characters, and Windows takes 259" in item.error
+    assert run_job(options(tmp_path / "in", out), Fast).done == 1
+
+
 @pytest.mark.parametrize("code", [errno.EACCES, errno.EPERM])
 def test_an_output_folder_that_may_not_be_written_ends_the_job_once(tmp_path: Path, monkeypatch, code: int) -> None:
     source = make_folder(tmp_path / "in", 20)
@@ -99,7 +116,7 @@ def test_an_output_folder_that_may_not_be_written_ends_the_job_once(tmp_path: Pa
             raise OSError(code, os.strerror(code))
         real(first, second)
 
-    monkeypatch.setattr(disk, "HELD_SECONDS", 0.1)
+    monkeypatch.setattr(placing, "HELD_SECONDS", 0.1)
     monkeypatch.setattr(os, "replace", forbidden)
     renderer = Fast(seconds=0.02)
     summary = run_job(options(source, tmp_path / "out"), lambda: renderer)

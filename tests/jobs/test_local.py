@@ -1,5 +1,6 @@
 """The executor of this process: who is at risk, who is late, and how many pictures wait."""
 
+import queue
 import sqlite3
 import threading
 import time
@@ -31,6 +32,21 @@ def wait_for(met) -> None:
     while not met():
         assert time.monotonic() < deadline
         time.sleep(0.005)
+
+
+def test_ctrl_c_is_never_waited_for_long_on_windows(tmp_path: Path, monkeypatch) -> None:
+    """There no wait for a lock, as a queue's, ends for Ctrl-C: until the time limit it was not heard."""
+    waits, real = [], queue.Queue.get
+
+    def get(self, block=True, timeout=None):
+        if threading.current_thread() is threading.main_thread():
+            waits.append(timeout)
+        return real(self, block, timeout)
+
+    monkeypatch.setattr(queue.Queue, "get", get)
+    job = options(make_folder(tmp_path / "in", 2), tmp_path / "out")
+    assert run_job(job, lambda: Fast(0.1, 5), run=RunRule(timeout=60)).done == 2
+    assert len(waits) > 4 and all(wait is not None and wait < 1 for wait in waits)
 
 
 class Built(Fast):

@@ -9,10 +9,11 @@ from pathlib import Path
 
 import pytest
 
+from fam_ext import placing
 from fam_ext.cli.progress import summary_line
 from fam_ext.errors import Cancelled, OutputError
 from fam_ext.jobs import report
-from fam_ext.jobs.journal import Journal, disk
+from fam_ext.jobs.journal import Journal
 from fam_ext.jobs.journal.rows import Item
 from fam_ext.jobs.run import run_job
 from fam_ext.options.parts import RunRule
@@ -99,7 +100,7 @@ def test_a_report_that_is_held_open_is_named_and_the_others_are_written(
 
     with monkeypatch.context() as patch:
         patch.setattr(os, "replace", opened)
-        patch.setattr(disk, "HELD_SECONDS", 0.1)
+        patch.setattr(placing, "HELD_SECONDS", 0.1)
         summary = run_job(job, Odd, run=RunRule(retries=0))
         with Journal(made) as journal, pytest.raises(OutputError, match=held):
             report.write_all(journal)

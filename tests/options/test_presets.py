@@ -147,7 +147,8 @@ def test_fast_and_few_step_are_balanced_but_for_what_they_say() -> None:
 def test_the_docs_preset_is_read_also_as_notepad_saves_it(tmp_path) -> None:
     text = (Path(__file__).parents[2] / "docs" / "formats.md").read_text(encoding="utf-8")
     (example,) = re.findall(r"^```json\n(.*?)^```$", text, re.M | re.S)
-    (tmp_path / "soft.json").write_text(example, encoding="utf-8-sig")
-    preset = PresetStore(tmp_path).get("soft")
-    assert preset.config.start == 0.6 and preset.settings["sampler"] == "DPM++ 2M"
+    for encoding in ("utf-8-sig", "utf-16"):  # Notepad's; PowerShell's >
+        (tmp_path / "soft.json").write_text(example, encoding=encoding)
+        preset = PresetStore(tmp_path).get("soft")
+        assert preset.config.start == 0.6 and preset.settings["sampler"] == "DPM++ 2M"
     assert all(f"`{name}`" in text for name in SETTINGS)

@@ -1,5 +1,6 @@
 """The script's callbacks, as the WebUI calls them around one generation."""
 
+import os
 from types import SimpleNamespace
 from unittest.mock import MagicMock
 
@@ -59,7 +60,7 @@ def test_a_last_generation_that_cannot_be_written_ends_nothing(webui, last, monk
     def full(*asked):
         raise OSError(28, "No space left on device")
 
-    monkeypatch.setattr(webui("last").os, "replace", full)
+    monkeypatch.setattr(os, "replace", full)
     ended(webui, {0: GuideReport(3)})
     assert last.read_text() == "before" and list(last.parent.iterdir()) == [last]
     assert not webui.shared.state.interrupted

@@ -4,9 +4,12 @@ from __future__ import annotations
 
 import contextlib
 import logging
+import math
 import queue
 import threading
+import time
 from collections.abc import Callable
+from typing import TypeVar
 
 from fam_ext.errors import FamError, OutputError
 from fam_ext.escapes import sentence
@@ -18,6 +21,9 @@ from fam_ext.jobs.outcomes import Outcomes
 from fam_ext.jobs.renderers import RendererSource, RendererSpec
 
 log = logging.getLogger(__name__)
+
+_Got = TypeVar("_Got")
+_SLICE_SECONDS = 0.25
 
 
 class Local:
@@ -63,7 +69,7 @@ class Local:
         self._outcomes.hold()
         if self._outcomes.ending:
             return None
-        entry = loaded.get()
+        entry = _get(loaded)
         if entry is not None and self._outcomes.ending:
             self._journal.release(entry[0])
             return None
@@ -140,6 +146,18 @@ class Local:
         self._outcomes.save(item, lambda: make.pack(picture, drawn, item, self._outcomes.options))
 
 
+def _get(box: queue.Queue[_Got], seconds: float = math.inf) -> _Got:
+    """As the queue's own, in slices: on Windows Ctrl-C is answered only between two of its waits."""
+    until = time.monotonic() + seconds
+    while True:
+        left = until - time.monotonic()
+        try:
+            return box.get(timeout=max(0.0, min(_SLICE_SECONDS, left)))
+        except queue.Empty:
+            if left <= _SLICE_SECONDS:
+                raise
+
+
 class _TimedOut(Exception):  # noqa: N818  # an outcome, with its sentence
     """The renderer took too long on one picture."""
 
@@ -174,7 +192,7 @@ class _RendererBox:
 
         threading.Thread(target=work, name="fam-render", daemon=True).start()
         try:
-            result = answer.get(timeout=timeout)
+            result = _get(answer, timeout)
         except queue.Empty:
             late.set()
             try:

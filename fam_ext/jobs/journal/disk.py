@@ -4,24 +4,23 @@ from __future__ import annotations
 
 import contextlib
 import errno
+import functools
 import hashlib
 import logging
 import mmap
 import os
 import sqlite3
+import sys
 import tempfile
-import time
 from pathlib import Path, PurePath
 from urllib.parse import quote
 
 from fam_ext.errors import PictureError
 from fam_ext.metadata.files import open_regular
+from fam_ext.placing import replace
 
 log = logging.getLogger(__name__)
 
-HELD_SECONDS = 2.0
-"""So long is a move that is forbidden tried again."""
-_PAUSE_SECONDS = 0.05
 _FULL = (errno.ENOSPC, errno.EDQUOT, errno.EROFS)
 
 
@@ -47,17 +46,23 @@ def sync_folder(folder: Path) -> None:
             os.close(descriptor)
 
 
-def replace(source: Path, target: Path) -> None:
-    """Move a file into its place. On Windows a virus scanner or a cloud disk's client holds a fresh file for an
-    instant, in which that is forbidden: it is tried again."""
-    until = time.monotonic() + HELD_SECONDS
-    while True:
-        try:
-            return os.replace(source, target)
-        except PermissionError:
-            if time.monotonic() >= until:
-                raise
-        time.sleep(_PAUSE_SECONDS)
+LONGEST_PATH = 259
+"""Characters that a path may have on Windows, where its long paths are not switched on."""
+
+
+def is_too_long(path: str) -> bool:
+    """Return whether the system refuses a path for its length, which Windows says as if a folder were not there."""
+    return len(path) > LONGEST_PATH and not path.startswith("\\\\?\\") and not takes_long_paths()
+
+
+@functools.cache
+def takes_long_paths() -> bool:
+    if sys.platform != "win32":
+        return True
+    import ctypes
+
+    asked = getattr(ctypes.windll.ntdll, "RtlAreLongPathsEnabled", None)  # new in Windows 10
+    return asked is not None and bool(asked() & 0xFF)  # the rest of its register is no part of the answer
 
 
 def check_inside(output: Path, target: Path) -> None:

@@ -14,7 +14,7 @@ from itertools import islice
 from pathlib import Path
 from typing import Any, NamedTuple
 
-from fam_ext.jobs.journal.disk import file_hash, identities, same_file
+from fam_ext.jobs.journal.disk import LONGEST_PATH, file_hash, identities, is_too_long, same_file
 from fam_ext.jobs.journal.rows import PlanCounts, from_db, number, to_db
 from fam_ext.jobs.journal.store import MAX_DEATHS, Store
 from fam_ext.jobs.names import alternatives, fold, is_name_of
@@ -365,6 +365,9 @@ class Entry(Store):
                 self._numbers[wanted] = max(start, start + tried - 2)
                 continue
             target = self._below(name)
+            if is_too_long(target):  # drawn, it could not be written
+                why = f"has {len(target)} characters, and Windows takes {LONGEST_PATH} until its long paths are enabled"
+                return None, f"the output's path {why}; choose a shorter output folder or name pattern"
             if not os.path.lexists(target):
                 return name, None
             if same_file(target, candidate.path):

@@ -23,7 +23,6 @@ from fam_ext.jobs.journal.disk import (
     db_uri,
     file_hash,
     output_sentence,
-    replace,
     sync_folder,
     unlink,
 )
@@ -32,6 +31,7 @@ from fam_ext.jobs.journal.schema import MIGRATIONS, SCHEMA, SCHEMA_VERSION, Conn
 from fam_ext.jobs.lock import FileLock, NoLocksError, is_held
 from fam_ext.jobs.walk import STATE_FOLDER
 from fam_ext.metadata.files import is_link
+from fam_ext.placing import replace
 
 log = logging.getLogger(__name__)
 

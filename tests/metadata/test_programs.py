@@ -163,7 +163,7 @@ def test_a_fork_s_cfgpp_is_guided_and_read_again_the_same() -> None:
 def test_the_graphs_seed_takes_no_other_note_away_and_needs_none(key: str, values: dict) -> None:
     found = read_header(png((key, json.dumps(values)), ("prompt", json.dumps(api())))).reading
     assert (found.seed, found.cfg) == (777, 18.75)
-    assert found.notes == ("euler_cfg_pp at CFG 1.5 is drawn as DDIM CFG++ at CFG scale 18.75",)
+    assert found.notes == ("euler_cfg_pp at CFG 1.5 is read as DDIM CFG++ at CFG scale 18.75",)
 
 
 def test_a_whole_file_in_one_comment() -> None:

@@ -366,7 +366,7 @@ def test_a_given_picture_that_goes_meanwhile_costs_its_own_row(model, tmp_path, 
     [
         (["--sampler", "PLMS"], "sampler 'PLMS' is refused"),
         (["--am-sites", "nowhere"], "nowhere"),
-        (["--am-source", "recorded"], "no native run was recorded"),
+        (["--am-source", "recorded"], "no run of ours made these pictures"),
     ],
 )
 def test_what_the_model_or_the_sampler_cannot_do_is_said_before_anything_is_made(

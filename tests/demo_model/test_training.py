@@ -204,6 +204,7 @@ def test_latents_of_a_wrong_scale_are_refused_before_they_are_kept(shapes: Path)
 def test_names_with_a_word_are_found_to_be_drawn_more() -> None:
     names = ["a scaly fox", "a fox", "a scaly mug"]
     assert holding(names, ["scaly"]) == ["a scaly fox", "a scaly mug"] and holding(names, []) == []
+    assert holding(names, ["scaly", "scaly"]) == 2 * holding(names, ["scaly"])
     with pytest.raises(SystemExit, match="--more scale: no name"):
         holding(names, ["scale"])
 

@@ -121,8 +121,9 @@ def encoded(scenes: Scenes, latents: Latents, pool: list[str]) -> list[str]:
 
 
 def holding(names: list[str], words: list[str]) -> list[str]:
-    """Return those of `names` that hold one of `words`; exits naming a word that none holds."""
+    """Return those of `names` that hold one of `words`, once for each time it is given; exits naming a word that none
+    holds."""
     for word in words:
         if not any(word in name.split() for name in names):
             raise SystemExit(f"--more {word}: no name that is drawn has that word; give a thing or a material")
-    return [name for name in names if not set(words).isdisjoint(name.split())]
+    return [name for word in words for name in names if word in name.split()]

@@ -325,7 +325,11 @@ def parse(arguments: list[str] | None = None) -> argparse.Namespace:
     )
     parser.add_argument("--variants", type=int, default=4, help="rounds of every pair")
     parser.add_argument(
-        "--more", nargs="+", default=[], metavar="WORD", help="names with one of these words are drawn twice as often"
+        "--more",
+        nargs="+",
+        default=[],
+        metavar="WORD",
+        help="names with it are drawn twice as often; twice: three times",
     )
     parser.add_argument(
         "--fresh", type=int, default=0, metavar="N", help="draw pictures anew and train on the last N of them, no files"

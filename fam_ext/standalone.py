@@ -270,8 +270,8 @@ def what_was_left_out(request: HiresRequest, host: DiffusersHost) -> tuple[str, 
     """Return a sentence for each part of the prompts that `host` did not see, or saw otherwise: <lora:...> tags,
     schedules, textual inversions, words past its limit."""
     prompt, tags = split_extra_networks(request.prompt)
-    drawn_with = {name for name, _ in host.loras}
-    tags = [tag for tag in tags if tag[1] not in drawn_with]
+    drawn_with = {(kind, name) for name, _ in host.loras for kind in ("lora", "lyco")}
+    tags = [tag for tag in tags if tag[:2] not in drawn_with]
     notes: list[str] = []
     if request.vae not in (None, *OWN_VAE):
         notes.append(f"VAE {listed([request.vae])} was not loaded; the model's own was used")

@@ -91,6 +91,12 @@ def test_generate_rounds_a_size_as_upscale_does(model, tmp_path, capsys):
     assert "(104x128)" in capsys.readouterr().out
 
 
+def test_generate_notes_a_part_that_does_not_act(model, tmp_path, capsys):
+    words = ["--size", "128x128", "--steps", 1, "--device", "cpu", "--start", 0.35]
+    assert run("generate", "a cat", "-o", tmp_path / "out", "--model", model, *words) == 0
+    assert "AM does not act: its window ends at rho 0.4" in capsys.readouterr().err
+
+
 def test_a_demo_that_ends_early_is_no_wrong_usage(tmp_path, capsys, monkeypatch):
     from fam_ext.errors import RenderError
 

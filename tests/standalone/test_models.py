@@ -244,10 +244,11 @@ def test_what_the_network_was_not_shown_is_a_note_of_the_picture(tmp_path, sd_ho
 
 def test_loras_that_drew_are_said_and_not_called_left_out(sd_host, monkeypatch):
     monkeypatch.setattr(sd_host, "loras", [("detail", 0.5), ("a, b", 1.0)])
-    request = HiresRequest(size=(96, 96), prompt="a <lora:detail:1> <lora:x:1>", steps=1, method="resize")
+    prompt = "a <lora:detail:1> <lyco:detail:1> <hypernet:detail:1>"
+    request = HiresRequest(size=(96, 96), prompt=prompt, steps=1, method="resize")
     ran = standalone.render_on(sd_host, Image.new("RGB", (64, 64)), request, Progress()).ran
     assert ran.loras == "detail:0.5, a, b:1"
-    assert ran.notes == ("left out of the prompt: lora x; give the files with --lora",)
+    assert ran.notes == ("left out of the prompt: hypernet detail; give the files with --lora",)
 
 
 def test_a_prompts_schedules_are_drawn_as_their_ends_and_said(sd_host):

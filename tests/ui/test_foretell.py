@@ -2,7 +2,10 @@
 
 import pytest
 
+from fam_ext.options.presets import PresetStore
 from fam_ext.ui.foretell import Hires, foretold, hires_target
+from fam_ext.ui.outlook import picture_outlook
+from fam_ext.ui.pace import Pace
 
 
 def said(start=0.7, problem="", own_upsampling=False, **hires):
@@ -37,3 +40,10 @@ def test_what_stops_it_is_an_error(words, hires):
 )
 def test_the_target_is_that_of_hires_fix(width, height, target):
     assert hires_target((768, 512), scale=1.5, width=width, height=height) == target
+
+
+@pytest.mark.parametrize(("start", "idle"), [(0.35, True), (0.4, False)])
+def test_a_part_that_will_not_act_is_said_before_start(tmp_path, start, idle):
+    words = {"preset": "balanced", "scale": 2.0, "start": start}
+    found = picture_outlook((512, 512), "", words, store=PresetStore(tmp_path), pace=Pace(), memory=None)
+    assert ("AM does not act" in found.panel) == idle

@@ -54,6 +54,11 @@ def test_the_hires_pass_says_it_in_the_infotext(server):
     assert whole.images[0].size == answer.images[0].size
 
 
+def test_a_part_whose_window_ends_before_the_pass_is_said(server):
+    (said,) = server.generate({"start": 0.5, "am_window": [1.0, 0.6]}).infotexts
+    assert "AM does not act: its window ends at rho 0.6" in parse(said).params["FAM notes"]
+
+
 def test_img2img_says_it_of_the_upscaler_of_the_settings(server, native_picture):
     fields = {"tab": "img2img", "init_images": [encoded(native_picture)], "width": 128, "height": 128}
     try:

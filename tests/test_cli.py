@@ -3,9 +3,7 @@
 import json
 import os
 import sqlite3
-import sys
 from pathlib import Path
-from types import SimpleNamespace
 
 import pytest
 from PIL import Image
@@ -210,13 +208,6 @@ def test_wrong_usage_is_exit_code_2_and_one_sentence(tmp_path: Path, capsys, wor
     assert len(list((tmp_path / "IN").iterdir())) == 1
 
 
-def test_files_that_are_named_are_included_and_excluded_as_a_folders_are(tmp_path: Path, capsys) -> None:
-    files = sorted(make_folder(tmp_path / "in", 3).iterdir())
-    for words, kept in ((("--exclude", "*1*"), "02"), (("--include", "*1*"), "1")):
-        rows = planned(capsys, *files, "-o", tmp_path / "out", *words)
-        assert [row["source"] for row in rows] == [f"picture {number}.png" for number in kept]
-
-
 def test_options_reach_the_plan(tmp_path: Path, capsys) -> None:
     make_picture(tmp_path / "in" / "a.png", "a cat", 7, size=(64, 32))
     base = [tmp_path / "in", "-o", tmp_path / "out"]
@@ -230,6 +221,9 @@ def test_options_reach_the_plan(tmp_path: Path, capsys) -> None:
     for start, notes in ((0.35, "AM does not act: its window ends at rho 0.4, and the pass begins at 0.35"), (0.4, "")):
         assert planned(capsys, *base, "--start", start)[0]["notes"] == notes
     assert not planned(capsys, *base, "--method", "skip-residual", "--start", 0.3)[0]["notes"]
+    assert planned(
+        capsys, *base, "--preset", "paper", "--method", "upscaler", "--upscaler", "x.pth"
+    )  # does not diffuse
     (row,) = planned(capsys, *base, "--steps", 9, "--rule", "steps=take")
     assert row["steps"] == 20
     (row,) = planned(capsys, *base, "--prompt", "new")
@@ -408,29 +402,6 @@ def test_the_hint_has_the_quotes_of_the_systems_shell(monkeypatch) -> None:
         with monkeypatch.context() as patch:
             patch.setattr(os, "name", system)
             assert hint in failed_line(Summary(failed=1), r"C:\my out")
-
-
-def test_a_pattern_is_files_where_paths_are_named_and_there_alone(tmp_path: Path, capsys, monkeypatch) -> None:
-    """As in Windows, whose shells say no files, and where typer takes every word of sys.argv for a pattern."""
-    monkeypatch.chdir(tmp_path)
-    for name in ("a.png", "a1.png", "a[1].png", "a_mask.png", "b_mask.png"):
-        make_picture(tmp_path / name, name)
-    monkeypatch.setattr("typer.core.os", SimpleNamespace(**{**vars(os), "name": "nt"}))
-
-    def sources(*words: str) -> list[str]:
-        monkeypatch.setattr(
-            sys, "argv", ["fam-hires", "upscale", "-o", "../out", "--dry-run", "--plan-format", "json", *words]
-        )
-        with pytest.raises(SystemExit) as end:
-            cli.main()
-        out = capsys.readouterr().out
-        return sorted(json.loads(line)["source"] for line in out.splitlines()) if not end.value.code else []
-
-    assert sources(".", "--exclude", "*_mask.png") == ["a.png", "a1.png", "a[1].png"]
-    assert sources(".", "--include", "a?.png") == ["a1.png"]
-    assert sources("*_mask.png") == ["a_mask.png", "b_mask.png"]
-    assert sources("a[1].png") == ["a[1].png"] and sources("a[1]*.png") == ["a[1].png"]
-    assert sources("*.webp") == []
 
 
 def test_a_plans_csv_has_no_line_between_two(tmp_path: Path, capsys) -> None:

@@ -156,7 +156,7 @@ class Trial:
                     raise UsageError("the folder has no picture that could be made; look at its list")
             paths = tuple(chosen.planned.candidate.path for chosen in self.files)
             place = str(Path(self.options.places.output) / preset)
-            own = job.replace(inputs=paths, output=place, first=None, include=(), exclude=())
+            own = job.replace(inputs=paths, output=place, first=None, include=())
             works = {entry.candidate.path: _work(entry) for entry in planned}
             chosen = tuple(works.get(path, (0, 0.0)) for path in paths)
             own_keys = [candidate.key for candidate in walk(own.places)]

@@ -4,7 +4,7 @@ from itertools import islice
 
 import pytest
 
-from fam_ext.jobs.names import alternatives, output_name, safe_name
+from fam_ext.jobs.names import alternatives, is_name_of, output_name, safe_name
 from fam_ext.options.request import HiresRequest
 
 
@@ -80,3 +80,8 @@ def test_the_first_number_is_two() -> None:
 def test_patterns_are_filled_and_made_safe(key: str, pattern: str, made: str) -> None:
     request = HiresRequest((64, 96), seed=7)
     assert output_name(key, request, (32, 48), "JPEG", pattern, 3) == made
+
+
+def test_a_name_is_one_that_would_be_tried_as_disks_tell_names_apart():
+    names = {"a.png": True, "A.png": True, "a-jpg.png": True, "a-7.png": True, "a-2x.png": False, "b.png": False}
+    assert {name: is_name_of(name, "a.png", "a.jpg") for name in names} == names

@@ -221,9 +221,8 @@ def test_options_reach_the_plan(tmp_path: Path, capsys) -> None:
     for start, notes in ((0.35, "AM does not act: its window ends at rho 0.4, and the pass begins at 0.35"), (0.4, "")):
         assert planned(capsys, *base, "--start", start)[0]["notes"] == notes
     assert not planned(capsys, *base, "--method", "skip-residual", "--start", 0.3)[0]["notes"]
-    assert planned(
-        capsys, *base, "--preset", "paper", "--method", "upscaler", "--upscaler", "x.pth"
-    )  # does not diffuse
+    network = ("--upscaler", __file__)  # which upsample has no say in
+    assert planned(capsys, *base, "--preset", "paper", "--method", "upscaler", *network)
     (row,) = planned(capsys, *base, "--steps", 9, "--rule", "steps=take")
     assert row["steps"] == 20
     (row,) = planned(capsys, *base, "--prompt", "new")

@@ -7,6 +7,7 @@ import os
 import re
 import shutil
 import sqlite3
+import sys
 import time
 from pathlib import Path
 
@@ -373,6 +374,7 @@ def test_references_are_held_against_in_the_place_of_true_pictures(model, tmp_pa
 )
 def test_bad_input_is_one_sentence_before_anything_runs(model, tmp_path, capsys, monkeypatch, words, sentence):
     monkeypatch.chdir(tmp_path)
+    monkeypatch.setitem(sys.modules, "spandrel", None)  # another test may have loaded it, with what it needs
     (tmp_path / "empty.txt").write_text("\n")
     for case in protocol.cases([((64, 64), (128, 128))], protocol.DEFAULT_PROMPTS, count=2, seed=0):
         path = protocol.truth_file(tmp_path / "small", case)
